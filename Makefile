@@ -1,0 +1,54 @@
+# `make demo` and `make test` work from a bare clone and install nothing the second time.
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint types unit clean
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip install -q --disable-pip-version-check
+
+# On Linux the package index has torch for CUDA, some gigabytes of it; PyTorch's own index has the CPU build. A pip
+# that was told where else to look (PIP_EXTRA_INDEX_URL or its configuration file) is taken at its word.
+TORCH := $(shell grep '^torch==' constraints.txt)
+CPU_INDEX := https://download.pytorch.org/whl/cpu
+
+help:
+	@echo "make demo   audit six built-in photos with the built-in model into demo-run/"
+	@echo "make test   lint, types and tests"
+	@echo "make lint   ruff only"
+	@echo "make clean  remove the virtual environment and caches"
+
+demo: $(VENV)/.run-stamp
+	$(BIN)/underfire audit --preset quick --limit 6 --out demo-run
+
+test: lint types unit
+
+lint: $(VENV)/.dev-stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev-stamp
+	$(BIN)/mypy
+
+unit: $(VENV)/.dev-stamp
+	$(BIN)/pytest --cov --cov-report=term
+
+# What running needs.
+$(VENV)/.run-stamp: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "underfire needs Python 3.11 or newer, and $(PYTHON) is older: make PYTHON=python3.11 …")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip config get global.extra-index-url >/dev/null 2>&1 || \
+	export PIP_EXTRA_INDEX_URL="$${PIP_EXTRA_INDEX_URL:-$(CPU_INDEX)}"; \
+	$(PIP) $(TORCH) && $(PIP) -c constraints.txt -e .
+	@touch $@
+
+# What testing needs besides. The last two are oracles that tests compare with: one would downgrade half the
+# environment, the other would bring torch's CUDA build, so they come without their dependencies.
+$(VENV)/.dev-stamp: $(VENV)/.run-stamp
+	$(PIP) -c constraints.txt -e ".[dev]"
+	$(PIP) --no-deps -c constraints.txt torchattacks torchvision
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	find src -name '*.egg-info' -prune -exec rm -rf {} +

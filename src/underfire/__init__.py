@@ -1,0 +1,31 @@
+"""underfire audits interpretable image classifiers under attack.
+
+It attacks a classifier's prediction and its explanation together and measures what a person who looks at the
+attribution map would still notice.
+"""
+
+from underfire import metrics
+from underfire.attacks import ADV2, PGD, AttackResult, Linf
+from underfire.classifier import Classifier
+from underfire.errors import InputError, NonFiniteError
+from underfire.interpreters import CAM, GRAD, IG, GradCAM, Interpreter
+from underfire.zoo import load_classifier
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ADV2",
+    "CAM",
+    "GRAD",
+    "IG",
+    "PGD",
+    "AttackResult",
+    "Classifier",
+    "GradCAM",
+    "InputError",
+    "Interpreter",
+    "Linf",
+    "NonFiniteError",
+    "load_classifier",
+    "metrics",
+]

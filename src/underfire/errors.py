@@ -1,0 +1,23 @@
+"""The error that a user can mend."""
+
+
+class InputError(ValueError):
+    """What the user gave cannot be used.
+
+    The message is one sentence that quotes the input and says what to do; the command line prints it and
+    exits with code 2.
+    """
+
+
+class NonFiniteError(ArithmeticError):
+    """A computation gave NaN or infinity for one image of a batch.
+
+    Attributes:
+        what: the quantity, as a noun phrase.
+        index: position of the image in the batch.
+    """
+
+    def __init__(self, what: str, index: int) -> None:
+        super().__init__(f"{what} of image {index} contains NaN or infinity.")
+        self.what = what
+        self.index = index

@@ -1,0 +1,27 @@
+"""Random numbers that belong to a name, never to a batch.
+
+Every random draw of underfire is made from a seed and the identity of the image it is for, so that the same row
+comes out whatever the batch size, the order, the shard or the moment of a resume.
+"""
+
+import hashlib
+
+import torch
+from torch import Tensor
+
+
+def derive_seed(seed: int, *names: str | int) -> int:
+    """A 63-bit seed for ``names`` (an image id, a purpose, a step …) under the user's ``seed``."""
+    text = "\x1f".join([str(seed), *(str(name) for name in names)])
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+
+
+def generator(seed: int, *names: str | int) -> torch.Generator:
+    """A CPU generator for ``names``; the same on every device and in every process."""
+    return torch.Generator().manual_seed(derive_seed(seed, *names))
+
+
+def content_key(image: Tensor) -> str:
+    """The identity of an image (any shape) by its values, for callers that name none."""
+    data = image.detach().to("cpu").contiguous().numpy().tobytes()
+    return hashlib.sha256(data).hexdigest()[:16]
