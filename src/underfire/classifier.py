@@ -1,0 +1,316 @@
+"""The classifier under audit: any ``nn.Module`` with its preprocessing inside."""
+
+import hashlib
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, Literal, Self
+
+import torch
+from torch import Tensor, nn
+
+from underfire.errors import InputError
+
+Outputs = Literal["logits", "probabilities"]
+
+# The general matrix product of CPU libraries picks its kernel by the number of rows modulo this; padding the rows
+# of a linear layer to a multiple makes an image's logits the same bits whatever else is in the batch.
+_ROWS = 4
+
+
+class Classifier:
+    """A classifier ``f``: images in [0, 1] in, logits out.
+
+    Args:
+        module: maps normalised images (N, C, H, W) to scores (N, K). It is used as it is and left as it was: for
+            the time of a call it is in evaluation mode with frozen parameters, and afterwards it is not.
+        mean, std: normalisation, applied inside; one number per channel, or one for all channels, or none for a
+            module that takes [0, 1] itself.
+        input_size: height and width of the input in pixels, one number for a square.
+        resize: the short side that photos are resized to before the centre crop; by default the short side of
+            ``input_size``.
+        class_names: readable names, one per class, in the order of the outputs.
+        outputs: ``"probabilities"`` for a module that ends in a softmax: its logarithm is taken, so that every
+            user of the classifier may rely on logits.
+        name: what reports call it.
+
+    Raises:
+        InputError: the arguments contradict the module or each other, or the module returns probabilities
+            where logits were promised.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        mean: float | Sequence[float] = 0.0,
+        std: float | Sequence[float] = 1.0,
+        input_size: int | tuple[int, int],
+        resize: int | None = None,
+        class_names: Sequence[str] | None = None,
+        outputs: Outputs = "logits",
+        name: str = "classifier",
+    ) -> None:
+        if not isinstance(module, nn.Module):
+            raise InputError(f"a classifier is made from an nn.Module, not from {type(module).__name__!r}.")
+        self.module = module
+        self.name = name
+        self.input_size: tuple[int, int] = (input_size, input_size) if isinstance(input_size, int) else input_size
+        if len(self.input_size) != 2 or min(self.input_size) < 1:
+            raise InputError(f"input_size {input_size!r} is not a height and a width of at least one pixel.")
+        self.resize = min(self.input_size) if resize is None else resize
+        if self.resize < 1:
+            raise InputError(f"resize {resize!r} is not a number of pixels; give a short side of 1 or more.")
+        if outputs not in ("logits", "probabilities"):
+            raise InputError(f"outputs {outputs!r} is unknown; give 'logits' or 'probabilities'.")
+        self.outputs: Outputs = outputs
+        self.mean = _channels(mean, "mean")
+        self.std = _channels(std, "std")
+        if min(self.std) <= 0:
+            raise InputError(f"std {std!r} must be above zero in every channel.")
+        counts = {len(self.mean), len(self.std)} - {1}
+        if len(counts) > 1:
+            raise InputError(
+                f"mean has {len(self.mean)} numbers and std {len(self.std)}; give one of each for each channel."
+            )
+        if self.dtype not in (torch.float32, torch.float64):
+            raise InputError(f"the module has parameters of {self.dtype}; convert it with .float() first.")
+        self.channels = counts.pop() if counts else _channels_taken(module)
+        self._open = 0  # how many frozen() blocks we are inside
+        scores = self._probe()
+        self.num_classes = scores.shape[1]
+        names = [f"class {index}" for index in range(self.num_classes)] if class_names is None else class_names
+        if len(names) != self.num_classes:
+            raise InputError(
+                f"{len(names)} class names were given for a module of {self.num_classes} outputs; give one for each."
+            )
+        self.class_names = tuple(str(n) for n in names)
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the module's parameters, where images must be."""
+        tensor = self._any_tensor()
+        return torch.device("cpu") if tensor is None else tensor.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The floating-point type of the module's parameters, which images must have."""
+        tensor = self._any_tensor()
+        return torch.float32 if tensor is None else tensor.dtype
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether we are inside a :meth:`frozen` block."""
+        return self._open > 0
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move the module to ``device`` and return self."""
+        self.module.to(device)
+        return self
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Logits (N, K) of images ``x`` (N, C, H, W) in [0, 1]; differentiable in ``x``.
+
+        Raises:
+            InputError: ``x`` has the wrong shape, type or range.
+        """
+        self.check_images(x)
+        with self.frozen():
+            return self.scores(x)
+
+    def probabilities(self, x: Tensor) -> Tensor:
+        """Class probabilities (N, K) of images ``x`` as in a call, without gradient."""
+        with torch.no_grad():
+            return self(x).softmax(dim=1)
+
+    def scores(self, x: Tensor) -> Tensor:
+        """Logits of ``x`` with no checks, for loops that made ``x`` themselves, inside :meth:`frozen`."""
+        n = x.shape[0]
+        batch = _filled(x) if n and x.device.type == "cpu" else x
+        mean = torch.tensor(self.mean, dtype=x.dtype, device=x.device).reshape(1, -1, 1, 1)
+        std = torch.tensor(self.std, dtype=x.dtype, device=x.device).reshape(1, -1, 1, 1)
+        out: Tensor = self.module((batch - mean) / std)[:n]
+        if self.outputs == "probabilities":
+            out = out.clamp_min(torch.finfo(out.dtype).tiny).log()
+        return out
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Evaluation mode and frozen parameters inside the block, everything as it was after it.
+
+        Blocks nest at no cost: a loop opens one around all its calls.
+        """
+        if self._open:
+            self._open += 1
+            try:
+                yield
+            finally:
+                self._open -= 1
+            return
+        modes = [(m, m.training) for m in self.module.modules()]
+        flags = [(p, p.requires_grad) for p in self.module.parameters()]
+        with ExitStack() as stack:
+            self._open = 1
+            try:
+                for m, _ in modes:
+                    m.training = False
+                for p, _ in flags:
+                    p.requires_grad_(False)
+                for m, _ in modes:
+                    if isinstance(m, nn.Linear):
+                        stack.enter_context(_padded_rows(m))
+                yield
+            finally:
+                self._open = 0
+                for m, mode in modes:
+                    m.training = mode
+                for p, flag in flags:
+                    p.requires_grad_(flag)
+
+    def check_images(self, x: Tensor) -> None:
+        """Refuse images that are not what a call promises.
+
+        Raises:
+            InputError: not a tensor (N, C, H, W) of the module's type with values in [0, 1].
+        """
+        c, (h, w) = self.channels, self.input_size
+        if not isinstance(x, Tensor):
+            raise InputError(f"images are a tensor (N, {c}, {h}, {w}), not {type(x).__name__!r}.")
+        if x.ndim != 4 or x.shape[1:] != (c, h, w):
+            raise InputError(f"images of shape {tuple(x.shape)} don't fit the classifier; give (N, {c}, {h}, {w}).")
+        if x.dtype != self.dtype:
+            hint = "; divide 8-bit images by 255" if x.dtype == torch.uint8 else ""
+            raise InputError(
+                f"images of type {x.dtype} were given to a classifier of {self.dtype}{hint}; convert them first."
+            )
+        if x.device != self.device:
+            raise InputError(f"images on {x.device} were given to a classifier on {self.device}; move one of them.")
+        if x.numel():
+            low, high = (v.item() for v in torch.aminmax(x.detach()))
+            if not (math.isfinite(low) and math.isfinite(high)):
+                raise InputError("the images contain NaN or infinity; every pixel must be a number in [0, 1].")
+            if low < 0 or high > 1:
+                hint = "; divide by 255 first" if high > 2 and low >= 0 else "; give images before normalisation"
+                raise InputError(f"pixel values from {low:.4g} to {high:.4g} are outside [0, 1]{hint}.")
+
+    def check_classes(self, y: Tensor, n: int) -> None:
+        """Refuse class indices that are not int64 (n,) in [0, K).
+
+        Raises:
+            InputError: wrong shape, type or range.
+        """
+        if not isinstance(y, Tensor) or y.dtype != torch.int64 or y.shape != (n,):
+            seen = f"{y.dtype} {tuple(y.shape)}" if isinstance(y, Tensor) else type(y).__name__
+            raise InputError(f"classes are an int64 tensor of shape ({n},), not {seen}.")
+        if y.device != self.device:
+            raise InputError(f"classes on {y.device} were given to a classifier on {self.device}; move one of them.")
+        if n and not 0 <= int(y.min()) <= int(y.max()) < self.num_classes:
+            wrong = next(int(c) for c in y if not 0 <= int(c) < self.num_classes)
+            raise InputError(f"class {wrong} does not exist: the classifier has classes 0 to {self.num_classes - 1}.")
+
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) over the structure's names, all parameters and buffers, and the preprocessing."""
+        digest = hashlib.sha256(repr((self.mean, self.std, self.input_size, self.resize, self.outputs)).encode())
+        for key, value in sorted(self.module.state_dict().items()):
+            digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
+            raw = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+            digest.update(raw.numpy().tobytes())
+        return digest.hexdigest()
+
+    def _any_tensor(self) -> Tensor | None:
+        """A floating-point parameter or buffer of the module, if it has one."""
+        for tensors in (self.module.parameters(), self.module.buffers()):
+            for tensor in tensors:
+                if tensor.is_floating_point():
+                    return tensor
+        return None
+
+    def patterns(self) -> Tensor:
+        """Four fixed images (4, C, H, W) of waves of different lengths, to find out with what the module does."""
+        h, w = self.input_size
+        step = torch.arange(self.channels * h * w, dtype=torch.float64)
+        waves = [(step * math.tau / length).sin() * 0.5 + 0.5 for length in (5.3, 17.9, 61.7, 211.1)]
+        return torch.stack(waves).reshape(4, self.channels, h, w).to(self.device, self.dtype)
+
+    def _probe(self) -> Tensor:
+        """The module's scores (4, K) of the patterns, if they are what a classifier returns."""
+        x = self.patterns()
+        with torch.no_grad(), self.frozen():
+            try:
+                out: Any = self.module(x)
+            except Exception as error:  # a stranger's module may raise anything
+                reason = next(iter(str(error).splitlines()), type(error).__name__)
+                raise InputError(
+                    f"the module cannot take images of shape {tuple(x.shape)}: {reason}; check input_size and mean."
+                ) from error
+        if not isinstance(out, Tensor) or out.ndim != 2 or out.shape[0] != len(x) or out.shape[1] < 2:
+            seen = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
+            raise InputError(
+                f"the module returns {seen} for 4 images; a classifier returns scores (4, K) of K classes, at least 2."
+            )
+        if self.outputs == "logits" and is_probabilities(out):
+            raise InputError(
+                "the module returns probabilities, not logits; remove its softmax, or say outputs='probabilities'."
+            )
+        if self.outputs == "probabilities" and not is_probabilities(out):
+            raise InputError(
+                "outputs='probabilities' was given, but the module's outputs don't sum to 1; drop the option."
+            )
+        return out
+
+
+def is_probabilities(scores: Tensor) -> bool:
+    """Whether every row of ``scores`` (N, K) lies in [0, 1] and sums to 1, as a softmax's does."""
+    tolerance = 1e-3
+    inside = bool((scores >= -tolerance).all()) and bool((scores <= 1 + tolerance).all())
+    return inside and bool(((scores.sum(dim=1) - 1).abs() < tolerance).all())
+
+
+def _channels_taken(module: nn.Module) -> int:
+    """The channels that the first convolution of ``module`` reads, 3 if it has none."""
+    return next((m.in_channels for m in module.modules() if isinstance(m, nn.Conv2d)), 3)
+
+
+def _channels(value: float | Sequence[float], what: str) -> tuple[float, ...]:
+    """``value`` as one number per channel."""
+    numbers = (float(value),) if isinstance(value, int | float) else tuple(float(v) for v in value)
+    if not numbers or not all(math.isfinite(v) for v in numbers):
+        raise InputError(f"{what} {value!r} is not a finite number per channel.")
+    return numbers
+
+
+def _filled(x: Tensor) -> Tensor:
+    """``x`` (N, …) with its last row repeated until the number of rows suits the kernels of a CPU.
+
+    One image alone takes other kernels than two, and backward passes of convolutions divide a batch among the
+    threads: how a row is summed up depends on whether it divides evenly. The same bits for an image in any batch are
+    worth a few rows, none in a batch that is a multiple of the number of threads.
+    """
+    n = x.shape[0]
+    threads = torch.get_num_threads()
+    extra = 1 if n == threads == 1 else -n % threads
+    return torch.cat([x, x[-1:].expand(extra, *x.shape[1:])]) if extra else x
+
+
+@contextmanager
+def _padded_rows(linear: nn.Linear) -> Iterator[None]:
+    """Inside the block, ``linear`` sees a number of rows that is a multiple of ``_ROWS``; its output is cut back."""
+    rows: list[int | None] = []  # how many rows to keep of each call under way; None: all
+
+    def pad(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+        z = args[0] if args else None
+        if z is None or z.ndim != 2 or z.device.type != "cpu" or z.shape[0] % _ROWS == 0:
+            rows.append(None)
+            return None
+        rows.append(z.shape[0])
+        return (torch.cat([z, z[-1:].expand(-z.shape[0] % _ROWS, -1)]),)
+
+    def cut(_: nn.Module, __: tuple[Tensor, ...], out: Tensor) -> Tensor:
+        return out[: rows.pop()]
+
+    handles = (linear.register_forward_pre_hook(pad), linear.register_forward_hook(cut))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

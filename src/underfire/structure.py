@@ -1,0 +1,142 @@
+"""Where a classifier keeps the features that representation-guided interpreters read.
+
+The structure is found by looking at one forward pass, not by the names of layers: any module that ends in global
+average pooling and one linear layer is recognised, whatever its author called the parts.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from underfire.classifier import Classifier
+
+
+@dataclass(frozen=True)
+class FeatureMap:
+    """The output of one call of one module: the last activation (N, C, h, w) before the head.
+
+    Attributes:
+        module: name of the module within the classifier's, ``""`` for the module itself.
+        call: which of its calls within one forward pass, counted from 0.
+        grid: (h, w) of the activation.
+        head: name of the linear layer that reads its spatial mean, or None if the head is anything else.
+    """
+
+    module: str
+    call: int
+    grid: tuple[int, int]
+    head: str | None
+
+
+@dataclass(frozen=True)
+class _Call:
+    module: str
+    call: int
+    output: Tensor
+    inputs: tuple[object, ...]
+
+
+def find_features(classifier: Classifier) -> FeatureMap | None:
+    """The last convolutional activation of ``classifier``, and its linear head if the two are all there is.
+
+    Returns:
+        The activation whose spatial mean is exactly what the last linear layer reads (then CAM is exact) or,
+        failing that, the last four-dimensional activation with more than one cell; None if there is none.
+    """
+    calls = _record(classifier)
+    maps = [c for c in calls if c.output.ndim == 4 and c.output.shape[2] * c.output.shape[3] > 1]
+    if not maps:
+        return None
+    head = _linear_head(classifier, calls)
+    if head is not None and isinstance(pooled := head.inputs[0], Tensor) and pooled.ndim == 2:
+        n = len(classifier.patterns())
+        for c in reversed(maps):
+            means = c.output[:n].mean(dim=(2, 3))
+            if means.shape == pooled[:n].shape and _same(means, pooled[:n]):
+                return FeatureMap(c.module, c.call, _grid(c.output), head.module)
+    last = maps[-1]
+    return FeatureMap(last.module, last.call, _grid(last.output), None)
+
+
+def head_weight(classifier: Classifier, features: FeatureMap) -> Tensor:
+    """The weight (K, C) of the linear head of ``features``, detached."""
+    if features.head is None:
+        raise ValueError("these features have no linear head")
+    linear = classifier.module.get_submodule(features.head)
+    assert isinstance(linear, nn.Linear)  # noqa: S101 - find_features only names linear layers
+    return linear.weight.detach()
+
+
+@contextmanager
+def capture(classifier: Classifier, features: FeatureMap) -> Iterator[list[Tensor]]:
+    """Inside the block, every forward pass appends the activation of ``features`` to the list yielded."""
+    seen: list[Tensor] = []
+    calls = 0
+
+    def start(_: nn.Module, __: object) -> None:
+        nonlocal calls
+        calls = 0
+
+    def keep(_: nn.Module, __: object, output: Tensor) -> None:
+        nonlocal calls
+        if calls == features.call:
+            seen.append(output)
+        calls += 1
+
+    root, tapped = classifier.module, classifier.module.get_submodule(features.module)
+    handles = (root.register_forward_pre_hook(start, prepend=True), tapped.register_forward_hook(keep))
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _record(classifier: Classifier) -> list[_Call]:
+    """Every call of every submodule in one forward pass of the patterns, in the order of their return.
+
+    Rows beyond those of the patterns are fillers (see Classifier.scores).
+    """
+    calls: list[_Call] = []
+    counts: dict[str, int] = {}
+    handles = []
+
+    def listen(name: str, module: nn.Module) -> None:
+        def keep(_: nn.Module, inputs: tuple[object, ...], output: object) -> None:
+            index = counts.get(name, 0)
+            counts[name] = index + 1
+            if isinstance(output, Tensor):
+                calls.append(_Call(name, index, output, inputs))
+
+        handles.append(module.register_forward_hook(keep))
+
+    try:
+        for name, module in classifier.module.named_modules():
+            listen(name, module)
+        with torch.no_grad(), classifier.frozen():
+            classifier.scores(classifier.patterns())
+    finally:
+        for handle in handles:
+            handle.remove()
+    return calls
+
+
+def _linear_head(classifier: Classifier, calls: list[_Call]) -> _Call | None:
+    """The last linear layer's call, if its output is the classifier's."""
+    n = len(classifier.patterns())
+    root = next(c for c in reversed(calls) if c.module == "")
+    for c in reversed(calls):
+        if isinstance(classifier.module.get_submodule(c.module), nn.Linear):
+            return c if torch.equal(c.output[:n], root.output[:n]) else None
+    return None
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return torch.allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def _grid(activation: Tensor) -> tuple[int, int]:
+    return (activation.shape[2], activation.shape[3])

@@ -1,0 +1,79 @@
+"""Fixtures that several test files share."""
+
+import importlib.util
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+# Read once, when torch is loaded: threads that wait asleep don't slow tests down tenfold on a busy machine.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import pytest
+import torch
+from hypothesis import settings
+
+from toys import relu_net, smooth_net
+from underfire.classifier import Classifier
+
+# The time per example tells more about a busy machine than about the code. In CI the examples are fixed.
+settings.register_profile("underfire", deadline=None, derandomize="CI" in os.environ)
+settings.load_profile("underfire")
+
+
+@pytest.fixture
+def smooth_classifier() -> Classifier:
+    """A twice differentiable toy on 16×16 pictures, ten classes."""
+    return Classifier(smooth_net(), mean=0.5, std=0.25, input_size=16, name="smooth toy")
+
+
+@pytest.fixture
+def smooth_classifier64() -> Classifier:
+    """The smooth toy in float64, for finite differences."""
+    return Classifier(smooth_net().double(), mean=0.5, std=0.25, input_size=16, name="smooth toy")
+
+
+@pytest.fixture
+def relu_classifier() -> Classifier:
+    """A toy with batch norm, ReLU and max pooling on 32×32 pictures, ten classes."""
+    return Classifier(relu_net(), mean=(0.5, 0.45, 0.4), std=(0.25, 0.25, 0.3), input_size=32, name="relu toy")
+
+
+@pytest.fixture(params=["smooth", "relu"])
+def toy_classifier(request: pytest.FixtureRequest) -> Classifier:
+    """Either toy in turn."""
+    classifier: Classifier = request.getfixturevalue(f"{request.param}_classifier")
+    return classifier
+
+
+@pytest.fixture(scope="session")
+def efficientnet() -> Classifier:
+    """The built-in EfficientNet-Lite0; tests that ask for it are marked ``real``."""
+    from underfire.zoo import load_classifier
+
+    return load_classifier()
+
+
+@pytest.fixture(scope="session")
+def torchvision() -> Iterator[ModuleType]:
+    """torchvision; where its compiled operators do not load, its import needs stand-ins, its models none."""
+    spec = importlib.util.find_spec("torchvision")
+    if spec is None or spec.origin is None:
+        pytest.skip("torchvision is not installed")
+    library = None
+    if not _compiled_operators_load(Path(spec.origin).parent):
+        library = torch.library.Library("torchvision", "DEF")
+        for name in ("nms", "qnms"):
+            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    yield importlib.import_module("torchvision")
+    del library
+
+
+def _compiled_operators_load(folder: Path) -> bool:
+    for file in folder.glob("_C*.so"):
+        try:
+            torch.ops.load_library(file)
+        except OSError:
+            return False
+        return hasattr(torch.ops.torchvision, "nms")
+    return False
