@@ -1,0 +1,108 @@
+"""One photo, decoded and prepared for a classifier."""
+
+import hashlib
+import io
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from underfire.errors import InputError
+from underfire.images.color import to_rgb
+from underfire.images.files import quoted, read_regular_file, shortened
+from underfire.images.geometry import resize_and_crop
+
+MAX_PIXELS = 80_000_000
+"""Photos with more pixels are refused by their header. Pillow itself begins to warn a little above this."""
+
+MAX_SIDE = 250_000
+"""Pixels. Longer photos are refused by their header: a column of 80 million rows costs more than a square."""
+
+MAX_FILE_BYTES = 512 * 2**20
+"""Larger files are refused unread: MAX_PIXELS pixels need no more, even raw."""
+
+# Pillow reads many more formats, of which one runs a PostScript interpreter; photos come in these.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM")
+
+_ORIENTATION = 0x0112  # EXIF
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """A photo as a classifier is to see it.
+
+    ``pixels``: uint8 (3, H, W) in sRGB, H and W being the classifier's input size. ``sha256``: of the file's
+    bytes, in hex. ``original_size``: (width, height) of the whole upright photo.
+    """
+
+    pixels: Tensor
+    sha256: str
+    original_size: tuple[int, int]
+
+
+def load_photo(path: str | Path, *, resize: int, input_size: tuple[int, int]) -> Pixels:
+    """The photo at ``path``, upright by its EXIF, resized and cropped to ``input_size`` (height, width).
+
+    The short side becomes ``resize``, bicubic and antialiased, and the crop is the centre; photos that are
+    too small for it are enlarged. Colours are sRGB as :func:`underfire.images.color.to_rgb` has them,
+    transparency laid on white. Of an animation it is the first frame.
+
+    Raises:
+        InputError: the file cannot be read, is not a photo of :data:`FORMATS`, is cut short or damaged, is
+            larger than :data:`MAX_PIXELS`, :data:`MAX_SIDE` or :data:`MAX_FILE_BYTES`, or has colours without a
+            defined meaning.
+    """
+    try:
+        data = read_regular_file(Path(path), limit=MAX_FILE_BYTES)
+        image = decode(data)
+    except InputError as error:
+        raise InputError(f"{quoted(path)} is not a usable photo: {error}.") from error
+    prepared = resize_and_crop(image, resize=resize, crop=(input_size[1], input_size[0]))
+    pixels = torch.from_numpy(np.array(prepared)).permute(2, 0, 1).contiguous()
+    return Pixels(pixels, hashlib.sha256(data).hexdigest(), image.size)
+
+
+def decode(data: bytes) -> Image.Image:
+    """The bytes of a photo as a whole upright sRGB image (mode RGB).
+
+    Raises:
+        InputError: they are none. The message is the reason alone, a clause.
+    """
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns of odd metadata; what matters here is whether the picture itself comes out.
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                if image.width * image.height > MAX_PIXELS or max(image.size) > MAX_SIDE:
+                    raise InputError(_too_large(f"{image.width} × {image.height} pixels"))
+                image.load()
+                # After load(): some formats keep EXIF behind the pixels, and TIFF has turned itself by then.
+                turn = _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
+                colored = to_rgb(image)
+    except InputError:
+        raise
+    except UnidentifiedImageError as error:
+        raise InputError("the file is not an image of a format that is read: " + ", ".join(FORMATS)) from error
+    except Image.DecompressionBombError as error:
+        raise InputError(_too_large("far more pixels")) from error
+    except Exception as error:  # a decoder fed hostile bytes may raise anything
+        problem = shortened(f"{type(error).__name__}: {error}".replace("\n", " "))
+        raise InputError(f"the image is cut short or damaged ({problem})") from error
+    return colored if turn is None else colored.transpose(turn)
+
+
+def _too_large(size: str) -> str:
+    return f"the image has {size}, the limit being {MAX_PIXELS} in all and {MAX_SIDE} on a side"

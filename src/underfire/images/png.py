@@ -1,0 +1,63 @@
+"""8-bit PNG files: what a person is shown, and what is scored again after it was saved."""
+
+import io
+from pathlib import Path
+from uuid import uuid4
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from underfire.errors import InputError
+from underfire.images.decode import MAX_FILE_BYTES, MAX_PIXELS
+from underfire.images.files import quoted, read_regular_file
+
+
+def save_png(image: Tensor, path: Path) -> None:
+    """Write ``image``, (3, H, W) floats in [0,1], as an 8-bit RGB PNG, rounded to multiples of 1/255.
+
+    The file appears whole or not at all: it is written beside ``path`` under a hidden name and moved there.
+    The folder must exist.
+
+    Raises:
+        InputError: another shape or type, a NaN, or a value outside [0,1].
+        OSError: the file cannot be written.
+    """
+    if image.ndim != 3 or image.shape[0] != 3 or 0 in image.shape or not image.is_floating_point():
+        raise InputError(
+            f"Cannot save {quoted(path)}: expected a floating-point image of shape (3, H, W), "
+            f"got {image.dtype} of shape {tuple(image.shape)}."
+        )
+    image = image.detach().to("cpu", torch.float32)
+    low, high = image.aminmax()
+    if not (low >= 0 and high <= 1):  # false for NaN too, which aminmax passes on
+        raise InputError(
+            f"Cannot save {quoted(path)}: values must lie in [0, 1], these go from {low:.4g} to {high:.4g}."
+        )
+    pixels = image.mul(255).round_().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    # Not tempfile: its files are for their owner alone, and a report is to be shared as the umask says.
+    temporary = path.with_name(f".{uuid4().hex}.tmp")
+    try:
+        temporary.write_bytes(buffer.getbuffer())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_png(path: Path) -> Tensor:
+    """The image at ``path``, (3, H, W) float32 in [0,1]; to the bit what :func:`save_png` rounded to.
+
+    Raises:
+        InputError: not a whole 8-bit RGB PNG.
+    """
+    try:
+        with Image.open(io.BytesIO(read_regular_file(path, limit=MAX_FILE_BYTES)), formats=("PNG",)) as image:
+            if image.mode != "RGB" or image.width * image.height > MAX_PIXELS:
+                raise InputError(f"it holds {image.width}×{image.height} pixels of mode {image.mode}")
+            pixels = np.array(image)
+    except Exception as error:  # a decoder fed damaged bytes may raise anything
+        raise InputError(f"{quoted(path)} is not an 8-bit RGB PNG that can be read: {error}.") from error
+    return torch.from_numpy(pixels).permute(2, 0, 1).to(torch.float32).div(255).contiguous()

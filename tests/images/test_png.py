@@ -1,0 +1,136 @@
+import os
+import stat
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from torch import Tensor
+
+from images.pictures import grey_ramp, photo_bytes, png_with_header, put
+from underfire.errors import InputError
+from underfire.images import read_png, save_png
+
+PER_TEST_FOLDER = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def noise(height: int, width: int, seed: int = 0) -> Tensor:
+    return torch.rand(3, height, width, generator=torch.Generator().manual_seed(seed))
+
+
+@PER_TEST_FOLDER
+@given(height=st.integers(1, 40), width=st.integers(1, 40), seed=st.integers(0, 2**31))
+def test_multiples_of_1_255_come_back_to_the_bit(tmp_path: Path, height: int, width: int, seed: int) -> None:
+    values = torch.randint(0, 256, (3, height, width), generator=torch.Generator().manual_seed(seed))
+    for dtype in (torch.float32, torch.float64):
+        save_png(values.to(dtype) / 255, tmp_path / "a.png")
+        assert torch.equal(read_png(tmp_path / "a.png"), values.float() / 255)
+
+
+@PER_TEST_FOLDER
+@given(height=st.integers(1, 20), width=st.integers(1, 20), seed=st.integers(0, 2**31))
+def test_others_move_by_half_a_level_once(tmp_path: Path, height: int, width: int, seed: int) -> None:
+    image = noise(height, width, seed)
+    save_png(image, tmp_path / "a.png")
+    once = read_png(tmp_path / "a.png")
+    assert (once - image).abs().max() <= 0.5 / 255 + 1e-7
+    save_png(once, tmp_path / "a.png")
+    assert torch.equal(read_png(tmp_path / "a.png"), once)
+
+
+def test_all_256_levels(tmp_path: Path) -> None:
+    levels = (torch.arange(256) / 255).expand(3, 1, 256)
+    save_png(levels, tmp_path / "levels.png")
+    assert torch.equal(read_png(tmp_path / "levels.png"), levels)
+    assert read_png(tmp_path / "levels.png").dtype == torch.float32
+
+
+def test_channels_and_axes(tmp_path: Path) -> None:
+    image = torch.zeros(3, 2, 3)
+    image[0, 0, 2] = 1
+    save_png(image.requires_grad_(), tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as png:
+        assert png.format == "PNG"
+        assert png.mode == "RGB"
+        assert png.size == (3, 2)
+        assert png.getpixel((2, 0)) == (255, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("image", "problem"),
+    [
+        (torch.full((3, 2, 2), float("nan")), "go from nan to nan"),
+        (torch.tensor([0.5, float("nan"), 0.5] * 4).reshape(3, 2, 2), "nan"),
+        (torch.full((3, 2, 2), float("inf")), "go from inf to inf"),
+        (torch.full((3, 2, 2), 1.0001), "1.0001|1 to 1"),
+        (torch.full((3, 2, 2), -1e-6), "-1e-06"),
+        (torch.full((3, 2, 2), 255.0), "255"),
+        (torch.zeros(3, 2, 2, dtype=torch.uint8), "torch.uint8"),
+        (torch.zeros(1, 3, 2, 2), r"\(1, 3, 2, 2\)"),
+        (torch.zeros(2, 2, 3), r"\(2, 2, 3\)"),
+        (torch.zeros(1, 2, 2), r"\(1, 2, 2\)"),
+        (torch.zeros(3, 0, 2), r"\(3, 0, 2\)"),
+    ],
+)
+def test_what_is_no_image_is_refused(tmp_path: Path, image: Tensor, problem: str) -> None:
+    with pytest.raises(InputError, match=problem):
+        save_png(image, tmp_path / "a.png")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.png"
+    save_png(noise(4, 4), path)
+    before = path.read_bytes()
+
+    def full(self: Path, data: bytes) -> int:
+        self.touch()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left"):
+        save_png(noise(4, 4, seed=1), path)
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_the_file_is_readable_as_the_umask_says(tmp_path: Path) -> None:
+    mask = os.umask(0o022)
+    try:
+        save_png(noise(4, 4), tmp_path / "a.png")
+    finally:
+        os.umask(mask)
+    assert stat.S_IMODE((tmp_path / "a.png").stat().st_mode) == 0o644
+
+
+@pytest.mark.parametrize("name", ["x" * 251 + ".png", '<b>&\n".png', "ä.png", "plain"])
+def test_file_names_are_data(tmp_path: Path, name: str) -> None:
+    save_png(torch.ones(3, 2, 2), tmp_path / name)
+    assert torch.equal(read_png(tmp_path / name), torch.ones(3, 2, 2))
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        (b"", "empty"),
+        (b"text", "cannot identify"),
+        (photo_bytes(kind="JPEG"), "cannot identify"),
+        (photo_bytes(grey_ramp().convert("L")), "mode L"),
+        (photo_bytes(grey_ramp().convert("RGBA")), "mode RGBA"),
+        (photo_bytes(Image.fromarray(np.zeros((9, 9), np.uint16))), "mode I;16"),
+        (photo_bytes(Image.effect_noise((64, 64), 90).convert("RGB"))[:-500], "truncated"),
+        (png_with_header(9_000, 9_000), "9000×9000"),
+        (png_with_header(90_000, 90_000), "decompression bomb"),
+    ],
+)
+def test_read_png_refuses_what_save_png_does_not_write(tmp_path: Path, data: bytes, problem: str) -> None:
+    with pytest.raises(InputError, match=f"is not an 8-bit RGB PNG that can be read: .*{problem}"):
+        read_png(put(tmp_path / "a.png", data))
+
+
+def test_read_png_of_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="No such file"):
+        read_png(tmp_path / "missing.png")
