@@ -1,0 +1,176 @@
+"""What an interpreter is: the two questions that every one of them answers."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from underfire.classifier import Classifier
+from underfire.errors import InputError, NonFiniteError
+from underfire.seeding import content_key
+from underfire.structure import FeatureMap, capture
+
+
+class ForwardPass:
+    """One forward pass of a classifier on a batch, paid once and shared by all that read it.
+
+    Made inside ``classifier.frozen()``.
+
+    Attributes:
+        classifier: the classifier that made it.
+        x: the images (N, C, H, W), a leaf that requires grad.
+        logits: (N, K), attached to ``x``.
+
+    With ``attached=False`` nothing is kept for a backward pass: only values can be read.
+    """
+
+    def __init__(
+        self, classifier: Classifier, x: Tensor, *, taps: Sequence[FeatureMap] = (), attached: bool = True
+    ) -> None:
+        self.classifier = classifier
+        self.x = x.detach().requires_grad_(attached)
+        with ExitStack() as stack, torch.set_grad_enabled(attached):
+            seen = {tap: stack.enter_context(capture(classifier, tap)) for tap in taps}
+            self.logits = classifier.scores(self.x)
+        self._activations = {tap: outputs[0] for tap, outputs in seen.items()}
+        self._nll_gradient: tuple[Tensor, Tensor] | None = None
+
+    def activation(self, tap: FeatureMap) -> Tensor:
+        """The activation (N, C, h, w) at ``tap``, attached to ``x``."""
+        return self._activations[tap][: self.x.shape[0]]
+
+    def activation_gradient(self, tap: FeatureMap, outputs: Tensor, *, attackable: bool) -> Tensor:
+        """Gradient (N, C, h, w) of the per-sample ``outputs`` (N,) in the activation at ``tap``.
+
+        With ``attackable`` it is itself attached to ``x``, through everything behind the activation.
+        """
+        full = self._activations[tap]
+        with torch.enable_grad():
+            total = outputs.sum()
+        (gradient,) = torch.autograd.grad(total, full, create_graph=attackable, retain_graph=True)
+        return gradient[: self.x.shape[0]]
+
+    def nll(self, classes: Tensor) -> Tensor:
+        """Negative log-likelihood (N,) of ``classes`` in nats, attached to ``x``."""
+        with torch.enable_grad():
+            return F.cross_entropy(self.logits, classes, reduction="none")
+
+    def nll_gradient(self, classes: Tensor) -> Tensor:
+        """∂(−log p_c)/∂x (N, C, H, W), detached; computed once for the same ``classes`` tensor."""
+        if self._nll_gradient is None or self._nll_gradient[0] is not classes:
+            self._nll_gradient = (classes, self.gradient(self.nll(classes)))
+        return self._nll_gradient[1]
+
+    def gradient(self, losses: Tensor) -> Tensor:
+        """Gradient in ``x`` (N, C, H, W) of the per-sample ``losses`` (N,), detached; the graph is kept."""
+        with torch.enable_grad():  # the sum needs a graph even for a caller under no_grad
+            total = losses.sum()
+        (gradient,) = torch.autograd.grad(total, self.x, retain_graph=True)
+        return gradient
+
+
+@dataclass(frozen=True)
+class Pull:
+    """What an interpreter answers at one step of an attack.
+
+    Attributes:
+        loss: interpretation loss (N,), the distance of the present map to its target, detached.
+        direction: its gradient in x (N, C, H, W), or an estimate; the attack moves against it. Detached.
+        passes: forward and backward passes per image that it took beyond the shared one.
+    """
+
+    loss: Tensor
+    direction: Tensor
+    passes: int
+
+
+class Aim(Protocol):
+    """One attack's aim at a target map, with whatever must be remembered from step to step."""
+
+    def __call__(self, view: ForwardPass) -> Pull:
+        """The loss and the direction that lowers it, at the images of ``view``."""
+        ...
+
+
+@dataclass(frozen=True)
+class Task:
+    """What the map of an attacked batch shall become.
+
+    Attributes:
+        classes: int64 (N,), the class that the map explains: the attack's target class.
+        maps: target maps (N, h, w) on the interpreter's native grid, in [0, 1].
+        keys: one name per image, the owner of its random numbers.
+        seed: the attack's seed.
+    """
+
+    classes: Tensor
+    maps: Tensor
+    keys: tuple[str, ...]
+    seed: int
+
+
+class Interpreter(ABC):
+    """An interpreter ``g``: the attribution map of an image for a class, and the way to change it.
+
+    A new interpreter gives :meth:`compute` and :meth:`aim`; ``underfire.testing.check_interpreter`` tells
+    whether it keeps the contract.
+
+    Attributes:
+        name: what command lines and rows call it.
+        classifier: the classifier that it explains.
+        grid: (h, w) of its maps, the native grid on which they are compared.
+        taps: the activations that :meth:`aim` reads from a shared :class:`ForwardPass`.
+        passes_per_step: forward and backward passes of one joint attack step, the shared one included.
+    """
+
+    name: ClassVar[str]
+    family: ClassVar[str]
+    summary: ClassVar[str]
+    passes_per_step: ClassVar[int] = 1
+    taps: tuple[FeatureMap, ...] = ()
+    grid: tuple[int, int]
+
+    def __init__(self, classifier: Classifier) -> None:
+        self.classifier = classifier
+
+    def __call__(self, x: Tensor, y: Tensor, *, keys: Sequence[str] | None = None) -> Tensor:
+        """Attribution maps (N, h, w) in [0, 1] of images ``x`` (N, C, H, W) for classes ``y`` (N,), detached.
+
+        ``keys`` names the owner of each image's random numbers where the interpreter draws any; by default the
+        image's own content.
+
+        Raises:
+            InputError: ``x`` or ``y`` is not what the classifier takes.
+            NonFiniteError: a map contains NaN or infinity.
+        """
+        self.classifier.check_images(x)
+        self.classifier.check_classes(y, x.shape[0])
+        if not x.shape[0]:
+            return x.new_zeros((0, *self.grid))
+        owners = tuple(map(content_key, x)) if keys is None else tuple(keys)
+        if len(owners) != x.shape[0]:
+            raise InputError(f"{len(owners)} keys were given for {x.shape[0]} images; give one per image.")
+        with self.classifier.frozen():
+            maps = self.compute(x.detach(), y, owners)
+        require_finite(maps, f"the {self.name} map")
+        return maps
+
+    @abstractmethod
+    def compute(self, x: Tensor, y: Tensor, keys: tuple[str, ...]) -> Tensor:
+        """The maps of a checked, non-empty batch, inside ``classifier.frozen()``; detached."""
+
+    @abstractmethod
+    def aim(self, task: Task) -> Aim:
+        """An aim for one attack; it works on the classifier of the views it is given, not on its own."""
+
+
+def require_finite(values: Tensor, what: str) -> None:
+    """Raise NonFiniteError naming the first row of ``values`` (N, …) that holds NaN or infinity."""
+    bad = ~torch.isfinite(values).flatten(1).all(dim=1)
+    if bad.any():
+        raise NonFiniteError(what, int(bad.nonzero()[0]))

@@ -1,0 +1,54 @@
+"""GRAD: the plain gradient (Simonyan et al. 2014), and an attack on it without second derivatives."""
+
+import torch
+from torch import Tensor
+
+from underfire.classifier import Classifier
+from underfire.interpreters.base import Aim, ForwardPass, Interpreter, Pull, Task
+from underfire.interpreters.directional import along
+from underfire.interpreters.maps import distance, saliency, saliency_grid
+
+
+class GRAD(Interpreter):
+    """Channel maximum of |∂(−log p_c)/∂x|, 4×4 mean pool, min–max scaled.
+
+    Args:
+        classifier: the classifier to explain.
+        probe: length of the directional difference in pixel values, as the mean change per pixel. Short of the
+            distance to the next kink a ReLU network has no second derivative to find; this one spans kinks.
+    """
+
+    name = "grad"
+    family = "back-propagation"
+    summary = "magnitude of the gradient of −log p in the pixels"
+    passes_per_step = 2
+
+    def __init__(self, classifier: Classifier, *, probe: float = 5e-4) -> None:
+        super().__init__(classifier)
+        self.probe = probe
+        self.grid = saliency_grid(classifier.input_size)
+
+    def compute(self, x: Tensor, y: Tensor, keys: tuple[str, ...]) -> Tensor:  # noqa: ARG002 - draws nothing
+        """The maps (N, H/4, W/4) of ``x`` for ``y``."""
+        return saliency(ForwardPass(self.classifier, x).nll_gradient(y))
+
+    def aim(self, task: Task) -> Aim:
+        """The mean absolute distance to the target map; its gradient H·v by a directional difference.
+
+        With g = ∂(−log p_c)/∂x, which the prediction loss needs anyway, and v the gradient of the distance in
+        g, the direction wanted is H·v ≈ (g(x + h·v̂) − g(x))·‖v‖/h: one more pass, any model.
+        """
+
+        def pull(view: ForwardPass) -> Pull:
+            g = view.nll_gradient(task.classes)
+            with torch.enable_grad():
+                leaf = g.clone().requires_grad_(True)
+                loss = distance(saliency(leaf), task.maps)
+                (v,) = torch.autograd.grad(loss.sum(), leaf)
+
+            def gradient_at(x: Tensor) -> Tensor:
+                return ForwardPass(view.classifier, x).nll_gradient(task.classes)
+
+            return Pull(loss.detach(), along(gradient_at, view.x.detach(), g, v, self.probe), passes=1)
+
+        return pull

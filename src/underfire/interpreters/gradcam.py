@@ -1,0 +1,59 @@
+"""Grad-CAM (Selvaraju et al. 2017), the generalisation of CAM to any head."""
+
+import torch
+from torch import Tensor
+
+from underfire.classifier import Classifier
+from underfire.errors import InputError
+from underfire.interpreters.base import Aim, ForwardPass, Interpreter, Pull, Task
+from underfire.interpreters.maps import distance, min_max
+from underfire.structure import find_features
+
+
+class GradCAM(Interpreter):
+    """The last activation, each channel weighted by the spatial mean of the class logit's gradient, min–max scaled.
+
+    Signed before scaling by default, so that it equals CAM wherever CAM is defined;
+    ``relu=True`` cuts the negative part off, as the original does for display.
+
+    Raises:
+        InputError: the classifier has no convolutional activation.
+    """
+
+    name = "gradcam"
+    family = "representation"
+    summary = "last activation weighted by the mean gradient of the class logit; any head"
+
+    def __init__(self, classifier: Classifier, *, relu: bool = False) -> None:
+        super().__init__(classifier)
+        features = find_features(classifier)
+        if features is None:
+            raise InputError(
+                f"Grad-CAM needs a convolutional activation, and {classifier.name!r} has none; use grad instead."
+            )
+        self.features = features
+        self.relu = relu
+        self.taps = (features,)
+        self.grid = features.grid
+
+    def compute(self, x: Tensor, y: Tensor, keys: tuple[str, ...]) -> Tensor:  # noqa: ARG002 - draws nothing
+        """The maps (N, h, w) of ``x`` for ``y``."""
+        with torch.enable_grad():
+            return self._map(ForwardPass(self.classifier, x, taps=self.taps), y, attackable=False)
+
+    def aim(self, task: Task) -> Aim:
+        """The mean absolute distance to the target map and its exact gradient, through the channel weights too."""
+
+        def pull(view: ForwardPass) -> Pull:
+            with torch.enable_grad():
+                loss = distance(self._map(view, task.classes, attackable=True), task.maps)
+            return Pull(loss.detach(), view.gradient(loss), passes=0)
+
+        return pull
+
+    def _map(self, view: ForwardPass, classes: Tensor, *, attackable: bool) -> Tensor:
+        chosen = view.logits.gather(1, classes[:, None]).squeeze(1)
+        gradient = view.activation_gradient(self.features, chosen, attackable=attackable)
+        raw = (gradient.mean(dim=(2, 3), keepdim=True) * view.activation(self.features)).sum(dim=1)
+        maps = min_max(raw.relu() if self.relu else raw)
+        return maps if attackable else maps.detach()

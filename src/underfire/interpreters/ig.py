@@ -1,0 +1,168 @@
+"""IG: integrated gradients (Sundararajan et al. 2017), and an attack at a few passes a step."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from underfire.classifier import Classifier
+from underfire.errors import InputError
+from underfire.interpreters.base import Aim, ForwardPass, Interpreter, Pull, Task
+from underfire.interpreters.directional import along
+from underfire.interpreters.maps import distance, saliency, saliency_grid
+from underfire.interpreters.quadrature import Rule, nodes
+from underfire.seeding import generator
+
+Output = Literal["probability", "logit"]
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """Signed attributions of a batch and how far they are from complete.
+
+    Attributes:
+        values: (N, C, H, W), the attribution of each input value, never scaled.
+        residual: (N,) |Σ values − (f(x) − f(x̄))|: zero for the exact integral (completeness).
+    """
+
+    values: Tensor
+    residual: Tensor
+
+
+class IG(Interpreter):
+    """Integrated gradients of the class's output along the straight path from a baseline.
+
+    The map is the channel maximum of |attribution|, 4×4 mean pooled and min–max scaled. Path points are
+    visited one after the other, so that memory does not grow with their number.
+
+    Args:
+        classifier: the classifier to explain.
+        points: path points of the quadrature.
+        rule: ``"midpoint"`` or ``"gauss-legendre"``.
+        output: what is integrated, the class's ``"probability"`` or its ``"logit"``.
+        baseline: x̄, one value for all pixels; 0 is black.
+        strata: parts of the path that an attack keeps an estimate for; each step renews one of them.
+        probe: length of the directional difference in pixel values, as in GRAD.
+
+    Raises:
+        InputError: an argument is out of range.
+    """
+
+    name = "ig"
+    family = "back-propagation"
+    summary = "gradients integrated along the path from a black image"
+    passes_per_step = 3
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        *,
+        points: int = 32,
+        rule: Rule = "midpoint",
+        output: Output = "probability",
+        baseline: float = 0.0,
+        strata: int = 8,
+        probe: float = 5e-4,
+    ) -> None:
+        super().__init__(classifier)
+        if output not in ("probability", "logit"):
+            raise InputError(f"output {output!r} is unknown; give 'probability' or 'logit'.")
+        if not 0 <= baseline <= 1:
+            raise InputError(f"baseline {baseline:g} is not a pixel value in [0, 1].")
+        if strata < 1:
+            raise InputError(f"strata is {strata}; the path has at least 1 part.")
+        self.nodes = nodes(points, rule)
+        self.output = output
+        self.baseline = baseline
+        self.strata = strata
+        self.probe = probe
+        self.grid = saliency_grid(classifier.input_size)
+
+    def attribute(self, x: Tensor, y: Tensor) -> Attribution:
+        """Signed attributions of images ``x`` (N, C, H, W) in [0, 1] for classes ``y`` (N,), and their residual.
+
+        Raises:
+            InputError: ``x`` or ``y`` is not what the classifier takes.
+        """
+        self.classifier.check_images(x)
+        self.classifier.check_classes(y, x.shape[0])
+        with self.classifier.frozen(), torch.no_grad():
+            values = self._integral(x, y)
+            ends = [self._outputs(self.classifier.scores(z), y) for z in (x, torch.full_like(x, self.baseline))]
+        return Attribution(values, (values.sum(dim=(1, 2, 3)) - (ends[0] - ends[1])).abs())
+
+    def compute(self, x: Tensor, y: Tensor, keys: tuple[str, ...]) -> Tensor:  # noqa: ARG002 - draws nothing
+        """The maps (N, H/4, W/4) of ``x`` for ``y``."""
+        return saliency(self._integral(x, y))
+
+    def aim(self, task: Task) -> Aim:
+        """The distance to the target map of an estimate of the integral that is renewed a part a step."""
+        return _Path(self, task)
+
+    def gradient_at(self, classifier: Classifier, x: Tensor, y: Tensor) -> Tensor:
+        """∂f_c/∂x (N, C, H, W) at the points ``x`` themselves, detached."""
+        view = ForwardPass(classifier, x)
+        with torch.enable_grad():
+            outputs = self._outputs(view.logits, y)
+        return view.gradient(outputs)
+
+    def _integral(self, x: Tensor, y: Tensor) -> Tensor:
+        reach, total = x - self.baseline, torch.zeros_like(x)
+        for position, weight in self.nodes:
+            total += weight * self.gradient_at(self.classifier, self.baseline + position * reach, y)
+        return reach * total
+
+    def _outputs(self, logits: Tensor, y: Tensor) -> Tensor:
+        scores = logits.softmax(dim=1) if self.output == "probability" else logits
+        return scores.gather(1, y[:, None]).squeeze(1)
+
+
+class _Path:
+    """The path's gradients, as an attack on one batch last saw them, part by part.
+
+    The attribution is (x − x̄) ⊙ ∫ ∇f, estimated by one random point in each part of the path. An image moves
+    by a grey level or so a step, so the gradients of the parts that were not renewed are nearly right; renewing a
+    part takes two passes, however many points the evaluation has. The loss depends on x through the factor x − x̄
+    and through the gradients, ∂/∂x = slope ⊙ ∫ ∇f + ∫ t·H·w dt with w = (x − x̄) ⊙ slope; the second integral is
+    estimated, unbiased, by the renewed part alone, since one remembered from another slope misleads.
+    """
+
+    def __init__(self, ig: IG, task: Task) -> None:
+        self._ig = ig
+        self._task = task
+        self._draws = [generator(task.seed, key, ig.name) for key in task.keys]
+        self._gradients: dict[int, Tensor] = {}  # ∇f per part
+        self._due = list(range(ig.strata))  # the parts to renew at the next call: at first all, then in turn
+
+    def __call__(self, view: ForwardPass) -> Pull:
+        ig, reach = self._ig, view.x.detach() - self._ig.baseline
+
+        def gradient_at(points: Tensor) -> Tensor:
+            return ig.gradient_at(view.classifier, points, self._task.classes)
+
+        positions = {part: self._draw(part, reach) for part in self._due}
+        points = {part: ig.baseline + t * reach for part, t in positions.items()}
+        self._gradients.update({part: gradient_at(z) for part, z in points.items()})
+        mean_gradient = _mean(self._gradients)
+        with torch.enable_grad():
+            attribution = (reach * mean_gradient).requires_grad_(True)
+            loss = distance(saliency(attribution), self._task.maps)
+            (slope,) = torch.autograd.grad(loss.sum(), attribution)
+        curvatures = {
+            part: positions[part] * along(gradient_at, z, self._gradients[part], reach * slope, ig.probe)
+            for part, z in points.items()
+        }
+        self._due = [(self._due[-1] + 1) % ig.strata]
+        return Pull(loss.detach(), slope * mean_gradient + _mean(curvatures), passes=2 * len(points))
+
+    def _draw(self, part: int, like: Tensor) -> Tensor:
+        """A random position in ``part`` of the path for each image, (N, 1, 1, 1)."""
+        fractions = [float(torch.rand((), generator=draw, dtype=torch.float64)) for draw in self._draws]
+        positions = [(part + fraction) / self._ig.strata for fraction in fractions]
+        return torch.tensor(positions, dtype=like.dtype, device=like.device).reshape(-1, 1, 1, 1)
+
+
+def _mean(parts: dict[int, Tensor]) -> Tensor:
+    """The mean over the path of one tensor per part."""
+    return torch.stack(list(parts.values())).mean(dim=0)

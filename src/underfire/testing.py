@@ -1,0 +1,189 @@
+"""The contract of an interpreter, as a suite that anyone can run on their own.
+
+    from underfire.testing import check_interpreter
+    check_interpreter(MyInterpreter)          # a class, or any function from a classifier to an interpreter
+
+It raises AssertionError with a sentence that says which promise was broken.
+"""
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from underfire.classifier import Classifier
+from underfire.interpreters.base import ForwardPass, Interpreter, Pull, Task
+
+Make = Callable[[Classifier], Interpreter]
+
+_SIZE, _CLASSES, _IMAGES = 16, 5, 5
+
+
+def smooth_classifier(*, dtype: torch.dtype = torch.float64, seed: int = 0, flat: bool = False) -> Classifier:
+    """A small classifier of 16×16 images that is differentiable any number of times, for finite differences.
+
+    It ends in global average pooling and one linear layer. With ``flat`` its logits are the same for every
+    image, so that all that interpreters can show is constant.
+    """
+    draw = torch.Generator().manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):
+        trunk = nn.Sequential(
+            nn.Conv2d(3, 6, 3, padding=1), nn.Tanh(), nn.Conv2d(6, 8, 3, stride=2, padding=1), nn.Softplus(beta=4)
+        )
+        head = nn.Linear(8, _CLASSES)
+        net = nn.Sequential(trunk, nn.AdaptiveAvgPool2d(1), nn.Flatten(), head)
+        net.to(dtype)
+    for parameter in net.parameters():
+        fan_in = parameter[0].numel()
+        values = torch.randn(parameter.shape, generator=draw, dtype=torch.float64) * 2 / math.sqrt(fan_in)
+        parameter.data = values.to(dtype)
+    head.weight.data.mul_(0 if flat else 6)
+    return Classifier(net, mean=0.5, std=0.25, input_size=_SIZE, name="smooth")
+
+
+def check_interpreter(make: Make, *, tolerance: float = 0.2) -> None:
+    """Hold an interpreter to its contract.
+
+    Args:
+        make: makes the interpreter from a classifier.
+        tolerance: how far the direction may be from finite differences, relative to their size; an estimate
+            with a finite probe is allowed more than an exact gradient.
+
+    Raises:
+        AssertionError: a promise is broken; the message says which.
+    """
+    x, y = _images()
+    interpreter = make(smooth_classifier())
+    _check_maps(interpreter, x, y)
+    _check_split(interpreter, x, y)
+    _check_no_trace(make, x, y)
+    _check_constant(make, x, y)
+    _check_direction(interpreter, x, y, tolerance)
+
+
+def _check_maps(interpreter: Interpreter, x: Tensor, y: Tensor) -> None:
+    name = interpreter.name
+    maps = interpreter(x, y)
+    _hold(maps.shape == (len(x), *interpreter.grid), f"{name}: maps {tuple(maps.shape)} are not on its grid")
+    _hold(not maps.requires_grad, f"{name}: maps are not detached")
+    _hold(maps.dtype == x.dtype, f"{name}: maps are {maps.dtype} for images of {x.dtype}")
+    _hold(0 <= float(maps.min()) <= float(maps.max()) <= 1, f"{name}: map values leave [0, 1]")
+    _hold(torch.equal(maps, interpreter(x, y)), f"{name}: the same call gives another map")
+    spread = maps.amax(dim=(1, 2)) - maps.amin(dim=(1, 2))
+    _hold(float(spread.min()) > 0, f"{name}: the map of an ordinary image is constant")
+    empty = interpreter(x[:0], y[:0])
+    _hold(empty.shape == (0, *interpreter.grid), f"{name}: no image does not give no map")
+
+
+def _check_split(interpreter: Interpreter, x: Tensor, y: Tensor) -> None:
+    whole = interpreter(x, y)
+    order = torch.arange(len(x) - 1, -1, -1)
+    for what, maps in {
+        "one by one": torch.cat([interpreter(x[i : i + 1], y[i : i + 1]) for i in range(len(x))]),
+        "split in two": torch.cat([interpreter(x[:2], y[:2]), interpreter(x[2:], y[2:])]),
+        "in reverse order": interpreter(x[order], y[order])[order],
+    }.items():
+        worst = float((maps - whole).abs().max())
+        _hold(worst < 1e-9, f"{interpreter.name}: a batch taken {what} gives other maps, by {worst:.3g}")
+
+
+def _check_no_trace(make: Make, x: Tensor, y: Tensor) -> None:
+    classifier = smooth_classifier()
+    classifier.module.train()
+    marked = next(classifier.module.parameters())
+    marked.grad = torch.ones_like(marked)
+    leaf = x.clone().requires_grad_(True)
+    with _no_trace(classifier, make.__name__ if hasattr(make, "__name__") else "the interpreter"):
+        interpreter = make(classifier)
+        interpreter(leaf, y)
+        _pull(interpreter, x, y, interpreter(x, y).roll(1, dims=0))
+    _hold(leaf.grad is None, f"{interpreter.name}: leaves a gradient on the images")
+    _hold(torch.equal(leaf.detach(), x), f"{interpreter.name}: changes the images")
+
+
+@contextmanager
+def _no_trace(classifier: Classifier, what: str) -> Iterator[None]:
+    """Assert that the block leaves the module, the global random state and the gradient mode as they were."""
+    module = classifier.module
+    state = copy.deepcopy(module.state_dict())
+    before = _marks(module)
+    random_state, enabled = torch.get_rng_state(), torch.is_grad_enabled()
+    yield
+    for key, value in module.state_dict().items():
+        _hold(torch.equal(value, state[key]), f"{what}: changes {key} of the model")
+    for mark, now in _marks(module).items():
+        _hold(before[mark] == now, f"{what}: leaves {mark} of the model changed")
+    _hold(torch.equal(random_state, torch.get_rng_state()), f"{what}: draws from the global random state")
+    _hold(torch.is_grad_enabled() == enabled, f"{what}: leaves the gradient mode changed")
+
+
+def _marks(module: nn.Module) -> dict[str, list[object]]:
+    grads = [None if p.grad is None else p.grad.sum().item() for p in module.parameters()]
+    hooks = [(len(m._forward_hooks), len(m._forward_pre_hooks), len(m._backward_hooks)) for m in module.modules()]
+    return {
+        "the training modes": [m.training for m in module.modules()],
+        "requires_grad": [p.requires_grad for p in module.parameters()],
+        "the gradients": list(grads),
+        "the hooks": list(hooks),
+    }
+
+
+def _check_constant(make: Make, x: Tensor, y: Tensor) -> None:
+    flat = make(smooth_classifier(flat=True))
+    for what, images in {"a flat classifier": x, "black images": torch.zeros_like(x)}.items():
+        maps = flat(images, y)
+        _hold(bool(torch.isfinite(maps).all()), f"{flat.name}: the map of {what} is not a number")
+        _hold(0 <= float(maps.min()) <= float(maps.max()) <= 1, f"{flat.name}: the map of {what} leaves [0, 1]")
+        pull = _pull(flat, images, y, torch.zeros_like(maps))
+        _hold(bool(torch.isfinite(pull.direction).all()), f"{flat.name}: the direction for {what} is not a number")
+
+
+def _check_direction(interpreter: Interpreter, x: Tensor, y: Tensor, tolerance: float) -> None:
+    name = interpreter.name
+    own = interpreter(x, y)
+    target = own.roll(1, dims=0)
+    pull = _pull(interpreter, x, y, target)
+    _hold(pull.loss.shape == (len(x),), f"{name}: the loss is not one number per image")
+    _hold(pull.direction.shape == x.shape, f"{name}: the direction is not shaped like the images")
+    _hold(not pull.direction.requires_grad, f"{name}: the direction is not detached")
+    gap = (own - target).abs().mean(dim=(1, 2))
+    _hold(float((pull.loss - gap).abs().max()) < 0.1, f"{name}: the loss is far from the maps' distance")
+    near = _pull(interpreter, x, y, own)
+    _hold(bool((near.loss < 0.5 * pull.loss).all()), f"{name}: the image's own map is no better a target than another")
+
+    step, errors, sizes = 1e-6, [], []
+    for seed in range(8):
+        draw = torch.Generator().manual_seed(seed)
+        d = torch.randn(x.shape, generator=draw, dtype=x.dtype)
+        ahead, behind = (_pull(interpreter, x + s * d, y, target).loss for s in (step, -step))
+        slope = (ahead - behind) / (2 * step)
+        errors.append((pull.direction * d).sum(dim=(1, 2, 3)) - slope)
+        sizes.append(slope)
+    error = torch.stack(errors).square().mean(dim=0).sqrt() / torch.stack(sizes).square().mean(dim=0).sqrt()
+    worst = float(error.max())
+    _hold(worst <= tolerance, f"{name}: the direction differs from finite differences by {worst:.2g} of their size")
+
+
+def _pull(interpreter: Interpreter, x: Tensor, y: Tensor, target: Tensor) -> Pull:
+    """The first answer of a fresh aim at ``target``."""
+    keys = tuple(f"image {i}" for i in range(len(x)))
+    classifier = interpreter.classifier
+    with classifier.frozen():
+        view = ForwardPass(classifier, x, taps=interpreter.taps)
+        return interpreter.aim(Task(y, target, keys, seed=0))(view)
+
+
+def _hold(promise: bool, broken: str) -> None:
+    """Raise AssertionError with the sentence ``broken``, also under ``python -O``."""
+    if not promise:
+        raise AssertionError(broken)
+
+
+def _images() -> tuple[Tensor, Tensor]:
+    """Images (5, 3, 16, 16) in (0, 1) with one class each."""
+    draw = torch.Generator().manual_seed(7)
+    x = 0.1 + 0.8 * torch.rand((_IMAGES, 3, _SIZE, _SIZE), generator=draw, dtype=torch.float64)
+    return x, torch.arange(_IMAGES) % _CLASSES
