@@ -1,0 +1,1 @@
+"""What the maps of attacked images say about a model and its interpreters."""

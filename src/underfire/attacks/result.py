@@ -1,0 +1,73 @@
+"""What an attack returns."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class AttackResult:
+    """The outcome of one attack on a batch of N images, scored on the unmodified classifier.
+
+    Attributes:
+        attack: name of the attack.
+        x: benign images (N, C, H, W) in [0, 1].
+        x_adv: adversarial images (N, C, H, W) in [0, 1].
+        target: target classes (N,), int64.
+        prediction: predicted classes (N,) on ``x_adv``.
+        success: (N,) bool, whether the prediction is the target class.
+        confidence: (N,) probability of the target class on ``x_adv``.
+        maps: for each attacked interpreter, by name, the maps (N, h, w) of ``x_adv`` for the target class.
+        target_maps: for each attacked interpreter, by name, the maps (N, h, w) aimed at.
+        passes: (N,) forward and backward passes of the classifier spent per image, int64.
+        steps: steps taken, warm start included.
+        seconds: wall-clock time of the whole batch.
+        eps: budget of the perturbation.
+        keys: one name per image.
+    """
+
+    attack: str
+    x: Tensor
+    x_adv: Tensor
+    target: Tensor
+    prediction: Tensor
+    success: Tensor
+    confidence: Tensor
+    maps: Mapping[str, Tensor]
+    target_maps: Mapping[str, Tensor]
+    passes: Tensor
+    steps: int
+    seconds: float
+    eps: float
+    keys: tuple[str, ...]
+
+    @property
+    def source(self) -> str:
+        """The attacked interpreters, joined with ``+``; ``-`` if there are none."""
+        return "+".join(self.maps) or "-"
+
+    def rows(self) -> list[dict[str, str | int | float | bool]]:
+        """One flat record per image and attacked interpreter (one per image if none), ready for a table."""
+        linf = (self.x_adv - self.x).abs().amax(dim=(1, 2, 3))
+        records: list[dict[str, str | int | float | bool]] = []
+        for i, key in enumerate(self.keys):
+            common: dict[str, str | int | float | bool] = {
+                "key": key,
+                "attack": self.attack,
+                "source": self.source,
+                "target": int(self.target[i]),
+                "prediction": int(self.prediction[i]),
+                "success": bool(self.success[i]),
+                "confidence": float(self.confidence[i]),
+                "linf": float(linf[i]),
+                "passes": int(self.passes[i]),
+                "steps": self.steps,
+                "seconds": self.seconds / len(self.keys),
+            }
+            if not self.maps:
+                records.append(common)
+            for name, maps in self.maps.items():
+                gap = (maps[i] - self.target_maps[name][i]).abs().mean()
+                records.append({**common, "interpreter": name, "l1": float(gap)})
+        return records
