@@ -1,0 +1,46 @@
+"""Keeping two processes from doing the same part of a run.
+
+One lock file per run directory, one byte of it per unit: POSIX record locks hold between processes and
+machines that share a file system, overlap exactly where two shards do, and vanish with their process, however
+it ends.
+"""
+
+import errno
+import fcntl
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from underfire.errors import InputError
+
+_TAKEN = (errno.EACCES, errno.EAGAIN)  # POSIX leaves the choice to the system
+_HEADER = 0  # the byte for run.json and the report; unit n has byte n + 1
+
+
+@contextmanager
+def holding(path: Path, units: Iterable[int]) -> Iterator[None]:
+    """Holds the locks of ``units`` for the length of the block.
+
+    Raises `InputError` if another process has one of them, OSError if the file system refuses. A process must
+    not open ``path`` otherwise meanwhile: closing any descriptor of a file drops all its record locks.
+    """
+    with path.open("ab") as file:
+        for unit in units:
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, unit + 1)
+            except OSError as error:
+                if error.errno not in _TAKEN:  # as on a file system without locks
+                    raise
+                raise InputError(
+                    f"another process is working on part {unit} in '{path.parent}'; "
+                    "wait for it to end, or give this one another --shard"
+                ) from error
+        yield
+
+
+@contextmanager
+def describing(path: Path) -> Iterator[None]:
+    """Holds, after waiting for it, the right to write what describes the whole run."""
+    with path.open("ab") as file:
+        fcntl.lockf(file, fcntl.LOCK_EX, 1, _HEADER)
+        yield

@@ -1,0 +1,87 @@
+"""From views of images to rows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from underfire import metrics
+from underfire.audit.look import View, distance
+from underfire.audit.plan import Condition, PlannedPhoto
+from underfire.audit.rows import Row
+
+
+@dataclass(frozen=True)
+class Treated:
+    """N photos after one condition, and how they are seen: as computed, and as saved and read back."""
+
+    condition: Condition
+    benign_x: Tensor
+    x: Tensor
+    """(N, C, H, W) in [0, 1], like ``benign_x``."""
+    benign: View
+    view: View
+    saved: View
+    targets: Tensor
+    """(N,) int64."""
+    steps: int = 0
+    passes: Sequence[int] = ()
+    """(N,): forward and backward passes; empty for none."""
+    seconds: float = 0.0
+    """Per photo."""
+
+
+def rows_of(photos: Sequence[PlannedPhoto], treated: Treated, *, seed: int, eps: float) -> list[list[Row]]:
+    """For each of the N photos one row per interpreter."""
+    attack = treated.condition.attack
+    linf, l2 = metrics.linf(treated.x, treated.benign_x).cpu(), metrics.l2(treated.x, treated.benign_x).cpu()
+    prediction, saved_prediction = treated.view.prediction, treated.saved.prediction
+    confidence = treated.view.probability_of(treated.targets)
+    saved_confidence = treated.saved.probability_of(treated.targets)
+    clean_prediction = treated.benign.prediction
+    distances = {
+        name: (distance(treated.view.maps[name], maps), distance(treated.saved.maps[name], maps))
+        for name, maps in treated.benign.maps.items()
+    }
+    rows: list[list[Row]] = [[] for _ in photos]
+    for i, photo in enumerate(photos):
+        target = int(treated.targets[i])
+        for name, (computed, saved) in distances.items():
+            rows[i].append(
+                Row(
+                    image_id=photo.image_id,
+                    image_sha256=photo.sha256,
+                    label=photo.label,
+                    label_given=photo.label_given,
+                    target=target,
+                    attack=attack,
+                    source=treated.condition.source,
+                    interpreter=name,
+                    excluded=photo.excluded if attack == "none" else None,
+                    success=attack != "none" and int(prediction[i]) == target,
+                    prediction=int(prediction[i]),
+                    confidence=float(confidence[i]),
+                    clean_prediction=int(clean_prediction[i]),
+                    clean_confidence=float(treated.benign.probabilities[i, photo.label]),
+                    l1=float(computed.l1[i]),
+                    iou_50=float(computed.iou_50[i]),
+                    iou_25=float(computed.iou_25[i]),
+                    iou_75=float(computed.iou_75[i]),
+                    iou_top20=float(computed.iou_top20[i]),
+                    linf=float(linf[i]),
+                    l2=float(l2[i]),
+                    success_8bit=attack != "none" and int(saved_prediction[i]) == target,
+                    confidence_8bit=float(saved_confidence[i]),
+                    l1_8bit=float(saved.l1[i]),
+                    iou_50_8bit=float(saved.iou_50[i]),
+                    iou_25_8bit=float(saved.iou_25[i]),
+                    iou_75_8bit=float(saved.iou_75[i]),
+                    iou_top20_8bit=float(saved.iou_top20[i]),
+                    steps=treated.steps,
+                    passes=int(treated.passes[i]) if len(treated.passes) else 0,
+                    seconds=treated.seconds,
+                    seed=seed,
+                    eps=eps,
+                )
+            )
+    return rows

@@ -1,0 +1,39 @@
+"""From a name that a user typed to the part that it names."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from typing import TypeVar
+
+from underfire.classifier import Classifier
+from underfire.errors import InputError
+from underfire.interpreters import ALL, Interpreter
+
+T = TypeVar("T")
+
+
+def pick(name: str, known: Mapping[str, T], kind: str) -> T:
+    """What ``name`` stands for among ``known``; raises `InputError` with the closest name if nothing does."""
+    if name in known:
+        return known[name]
+    close = get_close_matches(name.lower(), known, n=1)
+    hint = f"did you mean '{close[0]}'? There" if close else "there"
+    raise InputError(f"{kind} '{name}' is unknown; {hint} are: {', '.join(known)}")
+
+
+def known_interpreters() -> dict[str, type[Interpreter]]:
+    """Every interpreter by the name that users type."""
+    return {cls.name: cls for cls in ALL}
+
+
+def make_interpreters(names: Iterable[str], classifier: Classifier) -> tuple[Interpreter, ...]:
+    """The named interpreters; raises `InputError` for an unknown name or an unsuited ``classifier``."""
+    known = known_interpreters()
+    return tuple(pick(name, known, "interpreter")(classifier) for name in names)
+
+
+def split_names(text: str, known: Sequence[str], kind: str) -> tuple[str, ...]:
+    """The names in a comma-separated ``text``, each of them known; raises `InputError` otherwise."""
+    names = tuple(name.strip() for name in text.split(","))
+    for name in names:
+        pick(name, dict.fromkeys(known), kind)
+    return names

@@ -1,0 +1,208 @@
+"""What an audit does: everything that decides its rows, in one frozen value."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from types import MappingProxyType
+from typing import Literal
+
+from underfire.audit.rows import NO_SOURCE, condition
+from underfire.errors import InputError
+
+Attack = Literal["none", "noise", "pgd", "adv2"]
+"""The values of the rows' column ``attack``. "none" and "noise", the floor, are measured in every audit."""
+
+ATTACKS: tuple[Attack, ...] = ("pgd", "adv2")
+"""The attacks that a user chooses from."""
+
+Preset = Literal["quick", "standard", "paper"]
+
+STEPS: Mapping[Preset, Mapping[str, int]] = MappingProxyType(
+    {
+        "quick": MappingProxyType({"pgd": 150, "adv2": 150}),
+        "standard": MappingProxyType({"pgd": 300, "adv2": 300}),
+        # Warm start and joint steps together, as in the code that the authors of ADV² published.
+        # PGD, to which they gave 1200, gets as many as the longest, so that no attack wins by its budget alone.
+        "paper": MappingProxyType({"pgd": 1600, "adv2": 1600, "adv2-grad": 300 + 704, "adv2-ig": 300 + 704}),
+    }
+)
+"""Steps per attack and image, warm start included. A line "adv2-grad" counts before the line "adv2"."""
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One way in which every photo is looked at: untouched, under noise, or attacked."""
+
+    attack: Attack
+    source: str = NO_SOURCE
+    """The attacked interpreter's name, or "-"."""
+
+    @property
+    def key(self) -> str:
+        """The condition in file names and in the keys of maps: "pgd", "adv2-cam"."""
+        return condition(self.attack, self.source)
+
+
+NONE, NOISE = Condition("none"), Condition("noise")
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """Which classifier, as the user named it; the fields from ``mean`` on are for a bare module."""
+
+    spec: str = "efficientnet-lite0"
+    checkpoint: str | None = None
+    class_names: str | None = None
+    """A file with one class name a line."""
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    input_size: tuple[int, int] | None = None
+    """(height, width) in pixels."""
+    resize: int | None = None
+    """The short side to which photos are resized before the centre crop, in pixels."""
+
+
+@dataclass(frozen=True)
+class AuditPlan:
+    """Everything that decides the rows of an audit, apart from the photos themselves.
+
+    Raises `InputError` where a value is out of its range.
+    """
+
+    model: ModelSettings = ModelSettings()
+    interpreters: tuple[str, ...] = ("grad", "ig", "cam")
+    attacks: tuple[Attack, ...] = ATTACKS
+    preset: Preset = "quick"
+    targets: str = "random"
+    """random | next | given | a class, by index or name."""
+    eps: float = 8 / 255
+    """The L∞ budget, of images in [0, 1]."""
+    steps: int | None = None
+    """Steps of every attack; None for the preset's."""
+    seed: int = 0
+    batch_size: int = 4
+    """Photos that are attacked together; they also share one part file."""
+    limit: int | None = None
+    """At most so many photos, the first ones."""
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        check_eps(self.eps)
+        for name in ("steps", "batch_size", "limit"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"{name} is {value}; give a whole number of at least 1")
+        if not self.interpreters:
+            raise InputError("no interpreter is named; give at least one, such as 'cam'")
+        if not self.attacks:
+            raise InputError(f"no attack is named; give at least one of {', '.join(ATTACKS)}")
+        for kind, names in (("interpreter", self.interpreters), ("attack", self.attacks)):
+            twice = next((name for name in names if names.count(name) > 1), None)
+            if twice is not None:
+                raise InputError(f"{kind} '{twice}' is named twice; name it once")
+
+    @property
+    def conditions(self) -> tuple[Condition, ...]:
+        """All conditions of a photo that can be attacked, in the order in which they are run."""
+        attacked: list[Condition] = []
+        if "pgd" in self.attacks:
+            attacked.append(Condition("pgd"))
+        if "adv2" in self.attacks:
+            attacked.extend(Condition("adv2", name) for name in self.interpreters)
+        return (NONE, NOISE, *attacked)
+
+    def steps_of(self, condition: Condition) -> int:
+        """How many steps ``condition`` takes, warm start included; 0 where nothing is optimised."""
+        if condition in (NONE, NOISE):
+            return 0
+        if self.steps is not None:
+            return self.steps
+        table = STEPS[self.preset]
+        return table.get(condition.key, table[condition.attack])
+
+    def as_config(self) -> dict[str, object]:
+        """The plan for run.json: plain values only, the steps of every attack resolved."""
+        config = asdict(self)
+        model = config.pop("model")
+        steps = {condition.key: self.steps_of(condition) for condition in self.conditions[2:]}
+        plain = {"model": model.pop("spec"), **model, **config, "steps": steps}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
+
+
+# What these files held is compared itself, by fingerprint and names of classes; where they lie decides nothing.
+_PLACES = frozenset({"checkpoint", "class_names"})
+
+
+def first_difference(old: Mapping[str, object], new: Mapping[str, object]) -> tuple[str, object, object] | None:
+    """The first setting of two configurations that decides rows and differs: (name, old value, new value)."""
+    for name in [*new, *(name for name in old if name not in new)]:
+        if name not in _PLACES and old.get(name) != new.get(name):
+            return name, old.get(name), new.get(name)
+    return None
+
+
+def check_eps(eps: float) -> float:
+    """``eps`` if it is a budget for images in [0, 1]; raises `InputError` otherwise."""
+    if eps > 1:
+        whole = f"; did you mean {eps:g}/255?" if eps <= 255 else ""
+        raise InputError(f"eps is {eps:g}, but images are in [0, 1]{whole or ', so give a number of at most 1'}")
+    if not eps > 0 or math.isnan(eps):
+        raise InputError(f"eps is {eps:g}; give a number above 0, such as 8/255")
+    return eps
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The share of an audit that one process does: every ``count``-th part, from number ``index`` on."""
+
+    index: int = 1
+    count: int = 1
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.index <= self.count:
+            raise InputError(f"shard '{self.index}/{self.count}' does not exist; give i/N with i from 1 to N")
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.count}"
+
+
+WHOLE = Shard()
+"""The share of a process that does everything."""
+
+
+@dataclass(frozen=True)
+class PlannedPhoto:
+    """One photo of a run, with all that was decided about it before the first attack."""
+
+    image_id: str
+    key: str
+    """Its folder in artifacts/."""
+    sha256: str
+    """Of the file's bytes."""
+    file: str
+    label: int
+    label_given: bool
+    """False: the model's own prediction serves as the label."""
+    target: int
+    excluded: str | None
+    """Why it is not attacked, or None."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Photos that are worked on together and share one part file."""
+
+    number: int
+    photos: tuple[PlannedPhoto, ...]
+
+
+def photo_key(position: int, sha256: str) -> str:
+    """The name of a photo's folder in artifacts/: its place in the plan and the start of its hash."""
+    return f"{position:05d}-{sha256[:8]}"
+
+
+def units(photos: Sequence[PlannedPhoto], *, batch_size: int, shard: Shard = WHOLE) -> Iterator[Unit]:
+    """The shard's units, in order. Which photos make a unit depends on nothing but ``batch_size``."""
+    for number, start in enumerate(range(0, len(photos), batch_size)):
+        if number % shard.count == shard.index - 1:
+            yield Unit(number, tuple(photos[start : start + batch_size]))

@@ -1,0 +1,218 @@
+"""The work on one unit: a few photos, under every condition, seen by every interpreter."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from underfire import metrics
+from underfire.attacks import ADV2, PGD
+from underfire.audit.look import View, calling, look
+from underfire.audit.measured import Treated, rows_of
+from underfire.audit.names import make_interpreters
+from underfire.audit.plan import NOISE, NONE, AuditPlan, Condition, PlannedPhoto, Unit
+from underfire.audit.rows import Row, write_part
+from underfire.audit.saved import from_8bit, to_8bit
+from underfire.audit.store import RunDirectory
+from underfire.classifier import Classifier
+from underfire.errors import InputError
+from underfire.images import load_photo, read_png, save_png
+from underfire.images.files import quoted
+from underfire.seeding import generator
+
+_SLACK = 1e-6  # of a float32 sum x + δ, in units of the pixel range
+
+
+@dataclass(frozen=True)
+class Event:
+    """A piece of work that is done: a condition of a unit, or with ``condition`` None its part file."""
+
+    unit: int
+    condition: Condition | None
+    photos: int
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Photos as tensors, on the CPU."""
+
+    photos: tuple[PlannedPhoto, ...]
+    x: Tensor
+    labels: Tensor
+    targets: Tensor
+    folders: tuple[Path, ...]
+    """Where each photo's artifacts go."""
+
+    @property
+    def ids(self) -> list[str]:
+        return [photo.image_id for photo in self.photos]
+
+    def attackable(self) -> tuple["_Batch", Tensor]:
+        """The photos that are not excluded, and their positions."""
+        kept = [i for i, photo in enumerate(self.photos) if photo.excluded is None]
+        index = torch.tensor(kept, dtype=torch.int64)
+        photos, folders = tuple(self.photos[i] for i in kept), tuple(self.folders[i] for i in kept)
+        return _Batch(photos, self.x[index], self.labels[index], self.targets[index], folders), index
+
+
+@dataclass(frozen=True)
+class _Perturbed:
+    """What a condition made of N images: (N, C, H, W), and at what cost."""
+
+    x: Tensor
+    steps: int = 0
+    passes: Sequence[int] = ()
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class _Ledger:
+    """What is known about one photo so far."""
+
+    rows: list[Row] = field(default_factory=list)
+    maps: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Auditor:
+    """Does units of ``plan`` with ``classifier`` and leaves their parts and artifacts in ``directory``.
+
+    Raises `InputError` where an interpreter does not suit the classifier.
+    """
+
+    def __init__(self, plan: AuditPlan, classifier: Classifier, directory: RunDirectory) -> None:
+        self.plan = plan
+        self.classifier = classifier
+        self.directory = directory
+        self.interpreters = make_interpreters(plan.interpreters, classifier)
+
+    def run(self, unit: Unit) -> Iterator[Event]:
+        """Works on ``unit``, telling each condition when it is done; the last event is its part file.
+
+        The part is written after all artifacts, so a part that exists is a unit that is finished. Raises
+        `InputError` with the photo's name where a number is not finite or the file is no longer what it was.
+        """
+        ledgers = [_Ledger() for _ in unit.photos]
+        with ExitStack() as stack:
+            folders = tuple(stack.enter_context(self.directory.new_artifacts(p.key)) for p in unit.photos)
+            everyone = self._load(unit, folders)
+            started = time.perf_counter()
+            benign = self._look(everyone, everyone.x, everyone.labels)
+            self._record(ledgers, everyone, NONE, _Perturbed(everyone.x), benign, benign)
+            yield Event(unit.number, NONE, len(unit.photos), time.perf_counter() - started)
+
+            batch, index = everyone.attackable()
+            benign, attacked = benign.part(index), [ledgers[i] for i in index]
+            for condition in self.plan.conditions[1:] if batch.photos else ():
+                started = time.perf_counter()
+                perturbed = self._perturb(condition, batch, benign)
+                classes = batch.labels if condition == NOISE else batch.targets
+                view = self._look(batch, perturbed.x, classes)
+                self._record(attacked, batch, condition, perturbed, view, benign)
+                yield Event(unit.number, condition, len(batch.photos), time.perf_counter() - started)
+
+            for folder, ledger in zip(folders, ledgers, strict=True):
+                save_file(ledger.maps, folder / "maps.safetensors")
+        write_part(self.directory.part(unit.number), [row for ledger in ledgers for row in ledger.rows])
+        yield Event(unit.number, None, len(unit.photos))
+
+    def _load(self, unit: Unit, folders: tuple[Path, ...]) -> _Batch:
+        pixels = []
+        for photo in unit.photos:
+            loaded = load_photo(Path(photo.file), resize=self.classifier.resize, input_size=self.classifier.input_size)
+            if loaded.sha256 != photo.sha256:
+                raise InputError(
+                    f"photo {quoted(photo.file)} has changed since this run began; put it back, or give a new directory"
+                )
+            pixels.append(loaded.pixels)
+        return _Batch(
+            unit.photos,
+            from_8bit(torch.stack(pixels), self.classifier.dtype),
+            torch.tensor([photo.label for photo in unit.photos]),
+            torch.tensor([photo.target for photo in unit.photos]),
+            folders,
+        )
+
+    def _look(self, batch: _Batch, x: Tensor, classes: Tensor) -> View:
+        return look(self.classifier, self.interpreters, x, classes, names=batch.ids)
+
+    def _perturb(self, condition: Condition, batch: _Batch, benign: View) -> _Perturbed:
+        plan, device = self.plan, self.classifier.device
+        if condition == NOISE:
+            return _Perturbed(sign_noise(batch.x, eps=plan.eps, seed=plan.seed, keys=batch.ids))
+        steps = plan.steps_of(condition)
+        x, target = batch.x.to(device), batch.targets.to(device)
+        with calling(batch.ids):
+            if condition.attack == "pgd":
+                pgd = PGD(self.classifier, eps=plan.eps, steps=steps)
+                result = pgd(x, target, keys=batch.ids)
+            else:
+                interpreter = next(i for i in self.interpreters if i.name == condition.source)
+                adv2 = ADV2(interpreter, eps=plan.eps, steps=steps, seed=plan.seed)
+                target_map = benign.maps[interpreter.name].to(device)
+                result = adv2(x, target, target_map=target_map, keys=batch.ids)
+        return _Perturbed(
+            result.x_adv.detach().cpu(), steps, result.passes.tolist(), result.seconds / len(batch.photos)
+        )
+
+    def _record(
+        self,
+        ledgers: Sequence[_Ledger],
+        batch: _Batch,
+        condition: Condition,
+        perturbed: _Perturbed,
+        view: View,
+        benign: View,
+    ) -> None:
+        """Saves the images, looks at what was saved, and adds to each photo's ledger."""
+        name = "benign" if condition == NONE else condition.key
+        paths = [folder / f"{name}.png" for folder in batch.folders]
+        saved = save_and_read(perturbed.x, batch.x, self.plan.eps, paths)
+        classes = batch.labels if condition in (NONE, NOISE) else batch.targets
+        treated = Treated(
+            condition,
+            benign_x=batch.x,
+            x=perturbed.x,
+            benign=benign,
+            view=view,
+            saved=view if torch.equal(saved, perturbed.x) else self._look(batch, saved, classes),
+            targets=batch.targets,
+            steps=perturbed.steps,
+            passes=perturbed.passes,
+            seconds=perturbed.seconds,
+        )
+        rows = rows_of(batch.photos, treated, seed=self.plan.seed, eps=self.plan.eps)
+        for i, ledger in enumerate(ledgers):
+            ledger.rows.extend(rows[i])
+            for interpreter, maps in view.maps.items():
+                ledger.maps[f"{condition.key}/{interpreter}"] = maps[i].float().contiguous().clone()
+
+
+def sign_noise(x: Tensor, *, eps: float, seed: int, keys: Sequence[str]) -> Tensor:
+    """``x`` (N, C, H, W) plus or minus ``eps`` at random, cut to [0, 1]: a harmless change of full size."""
+    signs = torch.stack(
+        [torch.randint(2, x.shape[1:], generator=generator(seed, key, "noise")) * 2 - 1 for key in keys]
+    )
+    return (x + eps * signs.to(x)).clamp(0, 1)
+
+
+def save_and_read(x: Tensor, benign: Tensor, eps: float, paths: Sequence[Path]) -> Tensor:
+    """The images ``x`` (N, C, H, W) as they come back from 8-bit PNGs at ``paths``, in the type of ``x``.
+
+    Raises RuntimeError if ``x`` or what was saved is further than ``eps`` from ``benign``: a mistake of ours.
+    """
+    pixels = to_8bit(x, benign, eps)
+    for image, path in zip(pixels, paths, strict=True):
+        save_png(from_8bit(image), path)
+    # Back to whole numbers first: a multiple of 1/255 in float32 is not the one in float64.
+    saved = from_8bit(torch.stack([torch.round(read_png(path) * 255) for path in paths]), x.dtype)
+    for images, what in ((x, "adversarial"), (saved, "saved")):
+        beyond = torch.nonzero(metrics.linf(images, benign) > eps + _SLACK)
+        if len(beyond):
+            raise RuntimeError(f"the {what} image of '{paths[int(beyond[0])]}' is outside the budget {eps}")
+    return saved

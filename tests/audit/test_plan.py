@@ -1,0 +1,185 @@
+import json
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from underfire.audit.names import pick, split_names
+from underfire.audit.plan import (
+    STEPS,
+    AuditPlan,
+    Condition,
+    ModelSettings,
+    PlannedPhoto,
+    Shard,
+    check_eps,
+    first_difference,
+    photo_key,
+    units,
+)
+from underfire.audit.targets import choose_target, class_index
+from underfire.errors import InputError
+
+NAMES = tuple(f"class {index}" for index in range(10))
+
+
+def planned(count: int) -> list[PlannedPhoto]:
+    return [PlannedPhoto(f"{i}", photo_key(i, "ab" * 32), "ab" * 32, f"/{i}", 0, True, 1, None) for i in range(count)]
+
+
+def test_conditions_in_order_with_their_names_on_disk() -> None:
+    plan = AuditPlan(interpreters=("cam", "grad"))
+    assert [condition.key for condition in plan.conditions] == ["none", "noise", "pgd", "adv2-cam", "adv2-grad"]
+    assert [c.key for c in AuditPlan(attacks=("pgd",)).conditions] == ["none", "noise", "pgd"]
+
+
+@pytest.mark.parametrize("preset", list(STEPS))
+def test_steps_come_from_the_preset_and_can_be_overridden(preset: Any) -> None:
+    plan = AuditPlan(preset=preset)
+    table = STEPS[preset]
+    for condition in plan.conditions[2:]:
+        assert plan.steps_of(condition) == table.get(condition.key, table[condition.attack]) >= 50
+        assert replace(plan, steps=7).steps_of(condition) == 7
+    assert [replace(plan, steps=7).steps_of(c) for c in plan.conditions[:2]] == [0, 0]
+
+
+def test_the_paper_preset_has_the_numbers_of_the_specification() -> None:
+    plan = AuditPlan(preset="paper")
+    steps = {name: plan.steps_of(Condition("adv2", name)) for name in ("cam", "grad")}
+    assert (plan.steps_of(Condition("pgd")), steps) == (1600, {"cam": 1600, "grad": 300 + 301 + 201 + 101 + 101})
+
+
+CHANGES: dict[str, tuple[Any, str]] = {
+    "model": (ModelSettings("toys:relu_net"), "model"),
+    "interpreters": (("cam",), "interpreters"),
+    "attacks": (("pgd",), "attacks"),
+    "preset": ("paper", "preset"),
+    "targets": ("next", "targets"),
+    "eps": (4 / 255, "eps"),
+    "steps": (3, "steps"),
+    "seed": (1, "seed"),
+    "batch_size": (9, "batch_size"),
+    "limit": (2, "limit"),
+    "device": ("cuda", "device"),
+}
+
+
+@pytest.mark.parametrize("field", list(AuditPlan.__dataclass_fields__))
+def test_every_setting_that_changes_is_named(field: str) -> None:
+    value, name = CHANGES[field]
+    plan = AuditPlan()
+    old = json.loads(json.dumps(plan.as_config()))  # as run.json gives it back
+    assert first_difference(old, plan.as_config()) is None
+    difference = first_difference(old, replace(plan, **{field: value}).as_config())
+    assert difference is not None
+    assert difference[0] == name
+
+
+def test_where_a_checkpoint_lies_decides_nothing() -> None:
+    plans = [AuditPlan(model=ModelSettings(checkpoint=path)) for path in ("a/weights.pt", "b/weights.pt")]
+    assert first_difference(plans[0].as_config(), plans[1].as_config()) is None
+
+
+@pytest.mark.parametrize("eps", [0.0, -0.1, float("nan"), 8.0, 1.01, 3000.0, float("inf")])
+def test_a_budget_is_above_0_and_at_most_1(eps: float) -> None:
+    with pytest.raises(InputError, match=f"eps is {eps:g}"):
+        AuditPlan(eps=eps)
+
+
+def test_a_budget_of_8_gets_a_hint() -> None:
+    with pytest.raises(InputError, match=r"did you mean 8/255"):
+        check_eps(8.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "quoted"),
+    [
+        ({"steps": 0}, "steps is 0"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"limit": -1}, "limit is -1"),
+        ({"interpreters": ()}, "no interpreter"),
+        ({"attacks": ()}, "no attack"),
+        ({"interpreters": ("cam", "grad", "cam")}, "'cam' is named twice"),
+        ({"attacks": ("pgd", "pgd")}, "'pgd' is named twice"),
+    ],
+)
+def test_a_plan_that_makes_no_sense_is_refused(change: dict[str, Any], quoted: str) -> None:
+    with pytest.raises(InputError, match=quoted):
+        AuditPlan(**change)
+
+
+@pytest.mark.parametrize(("index", "count"), [(0, 1), (3, 2), (1, 0), (-1, 4)])
+def test_a_shard_that_does_not_exist_is_refused(index: int, count: int) -> None:
+    with pytest.raises(InputError, match=f"'{index}/{count}'"):
+        Shard(index, count)
+
+
+@given(st.integers(0, 40), st.integers(1, 9), st.integers(1, 7))
+def test_shards_are_a_partition_of_the_units(photos: int, batch_size: int, count: int) -> None:
+    everything = planned(photos)
+    whole = list(units(everything, batch_size=batch_size))
+    assert [photo for unit in whole for photo in unit.photos] == everything
+    assert [unit.number for unit in whole] == list(range(len(whole)))
+    shards = [list(units(everything, batch_size=batch_size, shard=Shard(i + 1, count))) for i in range(count)]
+    assert sorted((unit for shard in shards for unit in shard), key=lambda unit: unit.number) == whole
+    assert max(map(len, shards)) - min(map(len, shards)) <= 1
+
+
+def target(policy: str = "random", **changes: Any) -> int:
+    settings: dict[str, Any] = {
+        "image_id": "a.png", "label": 3, "prediction": 5, "given": None, "class_names": NAMES, "seed": 0
+    }  # fmt: skip
+    return choose_target(policy, **{**settings, **changes})
+
+
+def test_random_targets_are_uniform_over_the_other_classes() -> None:
+    drawn = Counter(target(image_id=f"{i}.png") for i in range(4000))
+    assert set(drawn) == set(range(10)) - {3, 5}
+    assert all(abs(count - 500) < 5 * (500 * 7 / 8) ** 0.5 for count in drawn.values())
+
+
+def test_random_targets_belong_to_seed_and_image() -> None:
+    ids = [f"{i}.png" for i in range(30)]
+    first = [target(image_id=i) for i in ids]
+    assert first == [target(image_id=i) for i in ids]
+    assert first != [target(image_id=i, seed=1) for i in ids]
+    assert len(set(first)) > 3
+
+
+def test_the_other_policies() -> None:
+    assert target("next", label=9) == 0
+    assert target("given", given=7) == 7
+    assert target("4") == 4
+    assert target("Class 8") == 8
+
+
+@pytest.mark.parametrize(
+    ("policy", "changes", "quoted"),
+    [
+        ("given", {}, r"photo 'a\.png' has no target"),
+        ("random", {"class_names": NAMES[:2], "label": 0, "prediction": 1}, r"photo 'a\.png' leaves no class"),
+        ("10", {}, "'10' is out of range"),
+        ("clas 8", {}, "'clas 8'; did you mean 'class 8'"),
+        ("-1", {}, "'-1'"),
+        ("zebra", {}, "'zebra'; give an index"),
+    ],
+)
+def test_a_target_that_cannot_be_is_refused(policy: str, changes: dict[str, Any], quoted: str) -> None:
+    with pytest.raises(InputError, match=quoted):
+        target(policy, **changes)
+
+
+def test_an_ambiguous_class_name_is_refused_with_the_indices() -> None:
+    with pytest.raises(InputError, match=r"'crane'.*1, 2"):
+        class_index("crane", ("cock", "crane", "crane", "hen"))
+
+
+def test_an_unknown_name_gets_the_nearest_one_and_the_whole_list() -> None:
+    with pytest.raises(InputError, match=r"interpreter 'gard' is unknown; did you mean 'grad'\? There are: cam, grad"):
+        pick("gard", {"cam": 1, "grad": 2}, "interpreter")
+    with pytest.raises(InputError, match=r"attack '' is unknown; there are: pgd"):
+        split_names("pgd,", ("pgd",), "attack")
+    assert split_names(" pgd , adv2 ", ("pgd", "adv2"), "attack") == ("pgd", "adv2")
