@@ -1,0 +1,77 @@
+"""A run directory becomes one HTML file that needs nothing else."""
+
+import os
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from underfire.audit.summary import summarise
+from underfire.images.files import printable
+from underfire.report.findings import cards, findings
+from underfire.report.gallery import Gallery
+from underfire.report.matrix import matrix, panels
+from underfire.report.pictures import colour_bar
+from underfire.report.reading import read_run
+from underfire.report.settings import configuration, costs, origin, threat_model
+from underfire.report.wording import budget
+
+MOST_PHOTOS = 24
+"""Photos whose pictures go into the page; the numbers are always those of all of them."""
+
+MOST_BYTES = 11_000_000
+"""Of the pictures of single photos, so that the page stays easy to send and to open."""
+
+
+def build_report(run_dir: Path, *, most_photos: int = MOST_PHOTOS) -> Path:
+    """Writes ``run_dir``/report.html, whole or not at all, and returns its path.
+
+    A run that is unfinished or lacks artifacts gets a report that says so. The same run gives the same bytes.
+
+    Args:
+        run_dir: what an audit wrote (run.json, rows/, artifacts/).
+        most_photos: at most so many photos are shown one by one.
+
+    Raises:
+        InputError: ``run_dir`` is not a run directory, or run.json or a part is damaged.
+        OSError: the disk refused.
+    """
+    run = read_run(run_dir)
+    summary = summarise(run.rows)
+    gallery = Gallery(run, summary)
+    eps = run.section("threat_model").get("eps")
+    eps = float(eps) if isinstance(eps, int | float) else next((row.eps for row in run.rows), None)
+    page = _environment().get_template("report.html").render(
+        run=run,
+        summary=summary,
+        eps=None if eps is None else budget(eps),
+        cards=cards(summary),
+        findings=findings(summary, eps),
+        heroes=gallery.heroes(),
+        l1=matrix(summary, "l1", low_is_kept=True),
+        iou=matrix(summary, "iou_50", low_is_kept=False),
+        panels=panels(summary),
+        album=gallery.album(most=most_photos, budget=MOST_BYTES),
+        colours=colour_bar(),
+        threat_model=threat_model(run),
+        configuration=configuration(run),
+        origin=origin(run),
+        costs=costs(run, summary),
+    )  # fmt: skip
+    path = run_dir / "report.html"
+    unfinished = run_dir / f".report.html.{os.getpid()}.tmp"
+    try:
+        unfinished.write_text(printable(page), encoding="utf-8", newline="\n")
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return path
+
+
+def _environment() -> Environment:
+    return Environment(
+        loader=PackageLoader("underfire.report"),
+        autoescape=True,  # file names and class names are data
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )

@@ -1,0 +1,166 @@
+"""What a decision-maker needs: one card per interpreter, and what was found in a few sentences."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from underfire.audit.summary import Attack, Cell, Headline, Photos, Summary
+from underfire.metrics import Rate
+from underfire.report.wording import (
+    budget,
+    condition_title,
+    interpreter_title,
+    interval,
+    listing,
+    number,
+    of,
+    percent,
+    plural,
+)
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A share with its interval, in per cent of the width of a track."""
+
+    who: str
+    style: str
+    count: str
+    interval: str
+    value: float
+    low: float
+    width: float
+
+
+@dataclass(frozen=True)
+class Card:
+    """The answer for one interpreter; ``bars`` are ADV²'s and, where it was run, PGD's."""
+
+    title: str
+    k: int
+    n: int
+    bars: tuple[Bar, ...]
+    sentences: tuple[str, ...]
+
+
+def cards(summary: Summary) -> list[Card]:
+    """One card per interpreter that was attacked on its own."""
+    return [_card(headline) for headline in summary.headlines]
+
+
+def _card(headline: Headline) -> Card:
+    title, kept, pgd, quiet = (
+        interpreter_title(headline.interpreter),
+        headline.kept,
+        headline.kept_pgd,
+        headline.within_noise,
+    )
+    reading = f"An attacker who aims at {title} chose the label and kept the map {_on(kept, 'photo')}"
+    if pgd.n:
+        reading += f"; PGD, which ignores the map, {_on(pgd)}"
+    sentences = [f"{reading}."]
+    if quiet.n:
+        sentences.append(
+            f"{_on(quiet, 'photo').capitalize()} the attacked map strayed no further than harmless noise "
+            "of the same size moves it."
+        )
+    bars = [_bar(f"ADV² on {title}", "adv2", kept), _bar("PGD", "pgd", pgd)]
+    return Card(title, kept.k, kept.n, tuple(bar for bar in bars if bar), tuple(sentences))
+
+
+def _on(rate: Rate, noun: str = "") -> str:
+    """``on 9 of 10 photos``, ``on all 10``, ``on no photo``."""
+    if rate.k == 0:
+        return f"on no {noun}" if noun else "on none"
+    counted = f"all {rate.n}" if rate.k == rate.n > 1 else of(rate)
+    many = "" if rate.n == 1 else "s"
+    return f"on {counted} {noun}{many}" if noun else f"on {counted}"
+
+
+def _bar(who: str, style: str, rate: Rate) -> Bar | None:
+    if rate.value is None or rate.low is None or rate.high is None:
+        return None
+    low, high = 100 * rate.low, 100 * rate.high
+    return Bar(who, style, of(rate), interval(rate), round(100 * rate.value, 2), round(low, 2), round(high - low, 2))
+
+
+def findings(summary: Summary, eps: float | None) -> list[str]:
+    """What the audit found, in at most five sentences."""
+    said = [
+        _photos(summary.photos),
+        _labels(summary, eps),
+        _moved(summary),
+        _transfer(summary),
+        _own_labels(summary.photos),
+    ]
+    return [sentence for sentence in said if sentence]
+
+
+def _photos(photos: Photos) -> str:
+    said = f"{photos.attacked} of {plural(photos.total, 'photo')} could be attacked"
+    reasons = Counter(excluded.reason for excluded in photos.excluded)
+    if reasons:
+        named = [f"{reason} ({count})" for reason, count in sorted(reasons.items())]
+        said += f"; the others were {listing(named)}"
+    return f"{said}."
+
+
+def _labels(summary: Summary, eps: float | None) -> str:
+    if not summary.attacks:
+        return ""
+    reach = listing([f"{_named(attack)} on {of(attack.asr_8bit)}" for attack in summary.attacks])
+    change = f"With no pixel changed by more than {budget(eps)}, the" if eps else "The"
+    confidences = [a.confidence_8bit.value for a in summary.attacks if a.confidence_8bit.value is not None]
+    sure = f", with a mean confidence of {_range(confidences, percent)}" if confidences else ""
+    return f"{change} attacks made the model say a label chosen beforehand: {reach}{sure}."
+
+
+def _moved(summary: Summary) -> str:
+    parts = []
+    for headline in summary.headlines:
+        own = _mean_l1(summary.cell(headline.condition, headline.interpreter))
+        pgd = _mean_l1(summary.cell("pgd", headline.interpreter))
+        if own is not None and pgd is not None:
+            parts.append(f"{number(own)} on {interpreter_title(headline.interpreter)} (PGD {number(pgd)})")
+    return f"ADV² moved the map it aimed at, by mean L1, by {listing(parts)}." if parts else ""
+
+
+def _transfer(summary: Summary) -> str:
+    others = [c for c in summary.transfer if not c.control and c.condition != "pgd" and not _aimed(summary, c)]
+    elsewhere = [v for c in others if (v := _mean_l1(c)) is not None]
+    pgd = [v for c in summary.transfer if c.condition == "pgd" and (v := _mean_l1(c)) is not None]
+    if not elsewhere or not pgd:
+        return ""
+    return (
+        f"Through interpreters it did not aim at, its images show a mean L1 of {_range(elsewhere, number)}; "
+        f"PGD’s show {_range(pgd, number)}."
+    )
+
+
+def _own_labels(photos: Photos) -> str:
+    if not photos.own_labels:
+        return ""
+    which = (
+        "Every photo"
+        if photos.own_labels == photos.total
+        else f"{photos.own_labels} of {plural(photos.total, 'photo')}"
+    )
+    return f"{which} came without a label: there the model’s own prediction was taken for the truth."
+
+
+def _aimed(summary: Summary, cell: Cell) -> bool:
+    attack = summary.attack(cell.condition)
+    return attack is None or cell.interpreter in attack.source.split("+")
+
+
+def _mean_l1(cell: Cell | None) -> float | None:
+    return None if cell is None else cell.mean("l1").value
+
+
+def _named(attack: Attack) -> str:
+    return condition_title(attack.attack, attack.source)
+
+
+def _range(values: list[float], write: Callable[[float], str]) -> str:
+    low, high = write(min(values)), write(max(values))
+    return low if low == high else f"{low} to {high}"

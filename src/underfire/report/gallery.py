@@ -1,0 +1,285 @@
+"""The pictures: one striking photo per interpreter, and every photo with its perturbations and maps."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from underfire.audit.rows import Row
+from underfire.audit.summary import Summary
+from underfire.report.pictures import Bytes, amplified, data_uri, gain_for, overlay
+from underfire.report.reading import Artifacts, Run, read_artifacts
+from underfire.report.wording import (
+    class_title,
+    condition_title,
+    interpreter_title,
+    number,
+    percent,
+    style_of,
+)
+
+_HERO_SIDE, _SHOT_SIDE, _THUMB_SIDE = 300, 168, 72  # pixels of the longer side
+_FOLDER_NAME = re.compile(r"[\w+.-]*\w[\w+.-]*")
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A picture (None where the artifact is missing), what to say instead of it, and the numbers below it."""
+
+    picture: str | None
+    alt: str
+    below: str = ""
+    own: bool = False
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the model says of an image, and whether the attacker wanted that (None where nobody attacked)."""
+
+    label: str
+    detail: str
+    reached: bool | None
+
+
+@dataclass(frozen=True)
+class Line:
+    """One image of a photo: itself, what was changed, and its maps."""
+
+    title: str
+    style: str
+    verdict: Verdict
+    photo: Shot
+    change: Shot | None
+    maps: tuple[Shot, ...]
+
+
+@dataclass(frozen=True)
+class Tag:
+    """A short result of one attack, for a line that is folded away."""
+
+    text: str
+    kept: bool
+
+
+@dataclass(frozen=True)
+class PhotoView:
+    """One photo with everything that was done to it."""
+
+    name: str
+    thumb: Shot
+    label: str
+    label_given: bool
+    target: str
+    sha256: str
+    gain: int
+    tags: tuple[Tag, ...]
+    columns: tuple[str, ...]
+    lines: tuple[Line, ...]
+
+
+@dataclass(frozen=True)
+class Hero:
+    """The benign photo, PGD's and ADV²'s, each with the map of one interpreter."""
+
+    title: str
+    name: str
+    lines: tuple[Line, ...]
+    caption: str
+
+
+@dataclass(frozen=True)
+class Album:
+    """The photos that are shown, how many were left out, and the artifacts that could not be read."""
+
+    photos: tuple[PhotoView, ...]
+    left_out: int
+    damaged: tuple[str, ...]
+
+
+class Gallery:
+    """Reads artifacts photo by photo and makes pictures of them; holds no pixels of its own.
+
+    Args:
+        run: the run directory.
+        summary: of its rows.
+    """
+
+    def __init__(self, run: Run, summary: Summary) -> None:
+        self._run, self._summary = run, summary
+        self._rows: dict[str, dict[tuple[str, str], Row]] = {}
+        for row in run.rows:
+            if row.excluded is None:
+                self._rows.setdefault(row.image_id, {})[row.condition, row.interpreter] = row
+        self._keys = {str(p.get("image_id")): str(p.get("key", "")) for p in run.entries("photos")}
+
+    @property
+    def attacked(self) -> list[str]:
+        """The ids of the photos that were attacked, in the order of the run."""
+        order = {image_id: place for place, image_id in enumerate(self._keys)}
+        ids = [i for i, rows in self._rows.items() if any(r.attack not in ("none", "noise") for r in rows.values())]
+        return sorted(ids, key=lambda image_id: (order.get(image_id, len(order)), image_id))
+
+    def heroes(self) -> list[Hero]:
+        """For every interpreter that was attacked by itself, the photo on which ADV² and PGD differ most.
+
+        Only photos whose artifacts are there and whose label both attacks reached are looked at.
+        """
+        found = (self._hero(headline.interpreter, headline.condition) for headline in self._summary.headlines)
+        return [hero for hero in found if hero is not None]
+
+    def album(self, *, most: int, budget: int) -> Album:
+        """The first ``most`` attacked photos, fewer if their pictures come to more than ``budget`` bytes."""
+        shown: list[PhotoView] = []
+        damaged: list[str] = []
+        size = 0
+        for image_id in self.attacked[:most]:
+            artifacts = self._artifacts(image_id)
+            view = self._view(image_id, artifacts)
+            size += _size(view)
+            if size > budget:
+                break
+            shown.append(view)
+            damaged += [f"{self._keys.get(image_id, image_id)}/{name}" for name in artifacts.damaged]
+        return Album(tuple(shown), len(self.attacked) - len(shown), tuple(damaged))
+
+    def _hero(self, interpreter: str, condition: str) -> Hero | None:
+        gaps = []
+        for image_id, rows in self._rows.items():
+            own, pgd = rows.get((condition, interpreter)), rows.get(("pgd", interpreter))
+            if own is not None and own.success_8bit and (pgd is None or pgd.success_8bit):
+                gaps.append(((pgd.l1_8bit if pgd else 0.0) - own.l1_8bit, image_id))
+        for _, image_id in sorted(gaps, key=lambda gap: (-gap[0], gap[1])):
+            artifacts = self._artifacts(image_id)
+            wanted = [name for name in ("none", "pgd", condition) if (name, interpreter) in self._rows[image_id]]
+            if all(f"{n}/{interpreter}" in artifacts.maps and _file(n) in artifacts.pictures for n in wanted):
+                lines = tuple(self._line(image_id, n, [interpreter], artifacts, _HERO_SIDE) for n in wanted)
+                return Hero(
+                    interpreter_title(interpreter),
+                    image_id,
+                    lines,
+                    self._why(interpreter, condition, len(gaps)),
+                )
+        return None
+
+    def _why(self, interpreter: str, condition: str, n: int) -> str:
+        if n == 1:
+            return "The only photo on which the label was reached."
+        own, pgd = self._summary.cell(condition, interpreter), self._summary.cell("pgd", interpreter)
+        typical = f"The mean L1 over all photos is {number(own.mean('l1').value)} for ADV²" if own else ""
+        typical += f" and {number(pgd.mean('l1').value)} for PGD." if own and pgd else "."
+        if pgd is None:
+            return f"The photo whose map moved least, of {n} on which the label was reached. {typical}"
+        return (
+            f"The clearest of the {n} photos on which both attacks reached the label: "
+            f"the one with the largest difference in L1. {typical}"
+        )
+
+    def _view(self, image_id: str, artifacts: Artifacts) -> PhotoView:
+        rows = self._rows[image_id]
+        first = next(iter(rows.values()))
+        interpreters = self._summary.interpreters
+        present = {condition for condition, _ in rows}
+        conditions = [name for name in self._summary.conditions if name in present]
+        if "none" not in present:  # the benign input is shown even where its own rows are not there
+            conditions = ["none", *conditions]
+        benign = artifacts.pictures.get("benign")
+        thumb = Shot(None if benign is None else data_uri(benign, side=_THUMB_SIDE), "")
+        return PhotoView(
+            name=image_id,
+            thumb=thumb,
+            label=self._class(first.label),
+            label_given=first.label_given,
+            target=self._class(first.target),
+            sha256=first.image_sha256,
+            gain=gain_for(first.eps),
+            tags=tuple(self._tags(rows)),
+            columns=tuple(interpreter_title(name) for name in interpreters),
+            lines=tuple(self._line(image_id, name, interpreters, artifacts, _SHOT_SIDE) for name in conditions),
+        )
+
+    def _tags(self, rows: Mapping[tuple[str, str], Row]) -> list[Tag]:
+        tags = []
+        for headline in self._summary.headlines:
+            row = rows.get((headline.condition, headline.interpreter))
+            if row is not None:
+                kept = row.success_8bit and row.iou_50_8bit >= self._summary.kept_iou
+                outcome = "kept" if kept else "moved" if row.success_8bit else "label missed"
+                tags.append(Tag(f"{interpreter_title(headline.interpreter)} {outcome}", kept))
+        return tags
+
+    def _line(
+        self, image_id: str, condition: str, interpreters: Sequence[str], artifacts: Artifacts, side: int
+    ) -> Line:
+        rows = self._rows[image_id]
+        row = next((r for (name, _), r in rows.items() if name == condition), None)
+        attack, source = (row.attack, row.source) if row else ("none", "-")
+        title = "Benign" if attack == "none" else condition_title(attack, source)
+        verdict = self._verdict(row or next(iter(rows.values())), attack)
+        picture, benign = artifacts.pictures.get(_file(condition)), artifacts.pictures.get("benign")
+        alt = f"{image_id}, {title}: the model says {verdict.label}"
+        photo = Shot(None if picture is None else data_uri(picture, side=side), alt)
+        change = None
+        if row is not None and attack != "none":
+            uri = _change(picture, benign, gain_for(row.eps), side)
+            change = Shot(uri, f"What {title} changed in {image_id}, amplified {gain_for(row.eps)} times")
+        # A map belongs to its own image; where that is missing, the benign photo lies beneath it.
+        below = benign if picture is None else picture
+        maps = []
+        for interpreter in interpreters:
+            map_ = artifacts.maps.get(f"{condition}/{interpreter}")
+            uri = None if below is None or map_ is None else data_uri(overlay(below, map_), side=side)
+            measured = rows.get((condition, interpreter))
+            numbers = "" if measured is None or attack == "none" else _numbers(measured)
+            own = attack == "adv2" and interpreter in source.split("+")
+            alt = f"{interpreter_title(interpreter)} map, {title}. {numbers}".strip()
+            maps.append(Shot(uri, alt, numbers, own))
+        return Line(title, style_of(attack), verdict, photo, change, tuple(maps))
+
+    def _verdict(self, row: Row, attack: str) -> Verdict:
+        target = self._class(row.target)
+        if attack == "none":
+            said = self._class(row.clean_prediction)
+            detail = percent(row.clean_confidence) if row.clean_prediction == row.label else ""
+            return Verdict(said, detail, None)
+        if attack == "noise":
+            return Verdict(self._class(row.prediction), "the label stayed" if row.prediction == row.label else "", None)
+        if row.success_8bit:
+            return Verdict(target, percent(row.confidence_8bit), True)
+        wanted = f"wanted: {target}, {percent(row.confidence_8bit)}"
+        if row.success:
+            return Verdict("another class once saved as 8-bit", wanted, False)
+        return Verdict(self._class(row.prediction), wanted, False)
+
+    def _class(self, index: int) -> str:
+        return class_title(index, self._run.class_names)
+
+    def _artifacts(self, image_id: str) -> Artifacts:
+        key = self._keys.get(image_id, "")
+        conditions = [name for name, _ in self._rows[image_id]]
+        # Both come from files that others may have written; a name with a slash would lead out of the run.
+        if not _FOLDER_NAME.fullmatch(key):
+            return Artifacts({}, {}, ())
+        wanted = frozenset(name for name in map(_file, ["none", *conditions]) if _FOLDER_NAME.fullmatch(name))
+        return read_artifacts(self._run.folder / "artifacts" / key, wanted)
+
+
+def _file(condition: str) -> str:
+    """The name of a condition's picture, without ending; the benign one has its own."""
+    return "benign" if condition == "none" else condition
+
+
+def _change(picture: Bytes | None, benign: Bytes | None, gain: int, side: int) -> str | None:
+    if picture is None or benign is None or picture.shape != benign.shape:
+        return None
+    # Noise does not compress: a lower quality than a photo's costs nothing that can be seen.
+    return data_uri(amplified(picture, benign, gain), side=side, quality=70)
+
+
+def _numbers(row: Row) -> str:
+    return f"L1 {number(row.l1_8bit)} · IoU {number(row.iou_50_8bit, 2)}"
+
+
+def _size(view: PhotoView) -> int:
+    shots = [view.thumb]
+    for line in view.lines:
+        shots += [line.photo, *line.maps, *([line.change] if line.change else [])]
+    return sum(len(shot.picture) for shot in shots if shot.picture)

@@ -1,0 +1,110 @@
+"""What the run was: threat model, settings, cost, exclusions, versions; enough to repeat it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from underfire.audit.summary import Summary
+from underfire.report.reading import Run
+from underfire.report.wording import budget, condition_title, interval, number, of, percent
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A name and its value, as shown."""
+
+    name: str
+    value: str
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one attack reached and what it took, per photo."""
+
+    title: str
+    n: int
+    asr: str
+    asr_interval: str
+    asr_float: str
+    confidence: str
+    linf: str
+    steps: str
+    passes: str
+    seconds: str
+
+
+def threat_model(run: Run) -> list[Fact]:
+    """What the attacker may do."""
+    facts = run.section("threat_model")
+    found = []
+    norm = {"linf": "L∞ (the largest change of any pixel)", "l2": "L2 (the length of all changes together)"}
+    for name, value in facts.items():
+        if name == "eps" and isinstance(value, int | float):
+            found.append(Fact("ε, on pixels from 0 to 1", f"{budget(value)} = {value:.4f}"))
+        elif name == "norm":
+            found.append(Fact("norm", norm.get(str(value), _plain(value))))
+        else:
+            found.append(Fact(_words(name), _plain(value)))
+    return found
+
+
+def configuration(run: Run) -> list[Fact]:
+    """Every setting of the run, in its own order."""
+    facts: list[Fact] = []
+    for name, value in run.section("config").items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{key} {_plain(item)}" for key, item in value.items())
+        facts.append(Fact(_words(name), _plain(value)))
+    return facts
+
+
+def origin(run: Run) -> list[Fact]:
+    """The model, the machine, the versions and the hashes."""
+    model = run.section("model")
+    facts = [Fact(f"model, {_words(name)}", _plain(v)) for name, v in model.items() if name != "class_names"]
+    facts += [Fact(_words(n), _plain(run.facts[n])) for n in ("created", "device", "platform") if n in run.facts]
+    if "underfire_version" in run.facts:
+        facts.append(Fact("underfire", _plain(run.facts["underfire_version"])))
+    facts += [Fact(name, _plain(value)) for name, value in run.section("versions").items()]
+    return facts
+
+
+def costs(run: Run, summary: Summary) -> list[Cost]:
+    """One line per attack."""
+    config = run.section("config")
+    steps = config.get("steps")
+    known: Mapping[str, Any] = steps if isinstance(steps, dict) else {}
+    return [
+        Cost(
+            title=condition_title(attack.attack, attack.source),
+            n=attack.n,
+            asr=of(attack.asr_8bit),
+            asr_interval=interval(attack.asr_8bit),
+            asr_float=of(attack.asr),
+            confidence=_share(attack.confidence_8bit.value),
+            linf=number(None if attack.linf.value is None else attack.linf.value * 255, 1),
+            steps=_plain(known.get(attack.condition, "–")),
+            passes=number(attack.passes.value, 0),
+            seconds=number(attack.seconds.value, 1),
+        )
+        for attack in summary.attacks
+    ]
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else percent(value)
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _plain(value: object) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_plain, value))
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

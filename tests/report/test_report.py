@@ -1,0 +1,234 @@
+"""The report as a reader, a browser and an attacker with a file name meet it."""
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from report.synthetic_run import NAMES, Recipe, write_run
+from underfire.audit.rows import SCHEMA, read_rows
+from underfire.audit.summary import summarise
+from underfire.errors import InputError
+from underfire.report import build_report
+
+VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
+NOTHING_LEFT = dict.fromkeys(range(4), "misclassified")
+HOSTILE = "<script>alert(1)</script>.jpg"
+
+
+class Page(HTMLParser):
+    """Collects what the tests ask for, and fails on a tag that is not closed where it should be."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] != "style":
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return re.sub(r"\s+", " ", " ".join(self.words))
+
+    def attributes(self, name: str) -> list[str]:
+        return [value for _, attrs in self.tags if (value := attrs.get(name)) is not None]
+
+
+def build(folder: Path, recipe: Recipe | None = None) -> tuple[Page, str]:
+    html = build_report(write_run(folder, recipe or Recipe())).read_text(encoding="utf-8")
+    return Page(html), html
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Page, str]:
+    folder = tmp_path_factory.mktemp("full") / "run"
+    recipe = Recipe(
+        files=("a.jpg", HOSTILE, "c.jpg", "d.jpg", "e.jpg", "f.jpg"),
+        excluded={2: "misclassified", 3: "already the target"},
+        failures=(5,),
+        unlabelled=(0,),
+        skipped=(("broken.jpg", "the file ends too early"), ("<img src=x onerror=alert(2)>", 'no "image"')),
+    )
+    return (folder, *build(folder, recipe))
+
+
+def test_headline_is_the_summary(full: tuple[Path, Page, str]) -> None:
+    folder, page, html = full
+    headlines = summarise(read_rows(folder)).headlines
+    cards = re.findall(r'<b class="num">(\d+)</b><span>of (\d+) photos', html)
+    assert cards == [(str(h.kept.k), str(h.kept.n)) for h in headlines] == [("3", "4")] * 3
+    for headline in headlines:
+        low, high = headline.kept.low, headline.kept.high
+        assert low is not None
+        assert high is not None
+        assert f"3 of 4 ( {100 * low:.0f}–{100 * high:.0f} % )" in page.text.replace("(", "( ").replace(")", " )")
+
+
+def test_every_mean_of_the_matrix_is_the_summarys(full: tuple[Path, Page, str]) -> None:
+    folder, _, html = full
+    summary = summarise(read_rows(folder))
+    shown = re.findall(r"<b>([\d.–]+)</b><small>([\d.–]+) · n (\d+)</small>", html)
+    means = [(c.mean("l1"), 3) for c in summary.transfer] + [(c.mean("iou_50"), 2) for c in summary.transfer]
+    assert len(shown) == len(means) == 2 * 6 * 3
+    for (value, spread, n), (mean, digits) in zip(shown, means, strict=True):
+        assert (value, n) == (f"{mean.value:.{digits}f}", str(mean.n))
+        assert spread == f"{mean.low:.{digits}f}–{mean.high:.{digits}f}"
+
+
+def test_the_diagonal_is_framed_and_controls_are_not_shaded(full: tuple[Path, Page, str]) -> None:
+    _, page, _ = full
+    cells = [attrs for tag, attrs in page.tags if tag == "td" and "num" in (attrs.get("class") or "").split()]
+    matrix = [attrs for attrs in cells if "control" in (attrs["class"] or "") or "style" in attrs]
+    assert sum("own" in (attrs["class"] or "").split() for attrs in matrix) == 2 * 3
+    assert sum("control" in (attrs["class"] or "") for attrs in matrix) == 2 * 2 * 3
+    shaded = [(float(style.removeprefix("--shade:")), attrs) for attrs in matrix if (style := attrs.get("style"))]
+    own = [shade for shade, attrs in shaded if "own" in (attrs["class"] or "").split()]
+    others = [shade for shade, attrs in shaded if "own" not in (attrs["class"] or "").split()]
+    assert 0 <= max(others) < min(own) <= 0.5
+
+
+def test_names_are_data(full: tuple[Path, Page, str]) -> None:
+    _, page, html = full
+    assert "<script" not in html
+    assert "onerror=" not in "".join(name for _, attrs in page.tags for name in attrs)
+    assert HOSTILE in page.text
+    assert NAMES[9] in page.text
+    assert any(NAMES[9] in alt and HOSTILE in alt for alt in page.attributes("alt"))
+
+
+def test_nothing_is_asked_of_a_network(full: tuple[Path, Page, str]) -> None:
+    _, page, html = full
+    assert set(re.findall(r"https?://[^\"'\s<]+", html)) <= {
+        "http://www.w3.org/2000/svg",
+        "http://www.w3.org/1999/xlink",
+    }
+    assert all(source.startswith("data:image/") for source in page.attributes("src"))
+    assert all(link.startswith("#") for link in page.attributes("href") + page.attributes("xlink:href"))
+    assert "@import" not in html
+    policy = page.attributes("content")[0]
+    assert policy.startswith("default-src 'none'")
+    assert "script" not in policy
+
+
+def test_ids_are_unique_and_every_reference_has_one(full: tuple[Path, Page, str]) -> None:
+    _, page, html = full
+    ids = page.attributes("id")
+    assert len(ids) == len(set(ids))
+    references = page.attributes("href") + page.attributes("xlink:href") + re.findall(r"url\((#[^)]+)\)", html)
+    assert references
+    assert {reference.removeprefix("#") for reference in references} <= set(ids)
+
+
+def test_accessible(full: tuple[Path, Page, str]) -> None:
+    _, page, _ = full
+    assert all("alt" in attrs for tag, attrs in page.tags if tag == "img")
+    assert all(attrs.get("scope") in ("row", "col") for tag, attrs in page.tags if tag == "th")
+    assert all(attrs.get("aria-label") for tag, attrs in page.tags if tag == "svg")
+    assert [tag for tag, _ in page.tags if tag == "h1"] == ["h1"]
+
+
+def test_exclusions_skips_labels_and_origin_are_told(full: tuple[Path, Page, str]) -> None:
+    _, page, _ = full
+    for words in (
+        "misclassified", "already the target", "broken.jpg the file ends too early", 'no "image"',
+        "1 of 6 photos came without a label", "8/255 = 0.0314", "f" * 64, "2.10.0", "--out 'run <1>'",
+        "Change × 16", "wanted: ostrich", "✗ label missed",
+    ):  # fmt: skip
+        assert words in page.text, words
+    assert "unfinished" not in page.text
+
+
+def test_same_run_same_bytes(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", Recipe())
+    first = build_report(folder).read_bytes()
+    assert build_report(folder).read_bytes() == first
+    assert [path.name for path in folder.iterdir() if "report" in path.name] == ["report.html"]
+
+
+def test_pictures_are_capped_and_the_rest_is_counted(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", Recipe(files=("a.jpg", "b.jpg", "c.jpg"), interpreters=("cam",)))
+    page = Page(build_report(folder, most_photos=1).read_text(encoding="utf-8"))
+    assert [tag for tag, _ in page.tags if tag == "details"] == ["details"]
+    assert "The first photo is shown and 2 left out" in page.text
+    assert "of 3 photos" in page.text
+
+
+@pytest.mark.parametrize(
+    ("recipe", "said"),
+    [
+        pytest.param(Recipe(interpreters=("cam",)), "An attacker who aims at CAM", id="one interpreter"),
+        pytest.param(Recipe(excluded=NOTHING_LEFT), "has no answer yet", id="nothing attacked"),
+        pytest.param(Recipe(failures=range(4)), "kept the map on no photo", id="every attack failed"),
+        pytest.param(Recipe(files=()), "0 of 0 photos attacked", id="no photo"),
+        pytest.param(Recipe(artifacts=False), "not there", id="no artifacts"),
+        pytest.param(Recipe(files=("a.jpg",)), "on 1 of 1 photo;", id="one photo"),
+        pytest.param(Recipe(names={}), "class 9", id="no class names"),
+        pytest.param(Recipe(finished=False), "This run is unfinished.", id="unfinished"),
+    ],
+)  # fmt: skip
+def test_runs_of_every_kind(tmp_path: Path, recipe: Recipe, said: str) -> None:
+    page, _ = build(tmp_path / "run", recipe)
+    assert said in page.text
+
+
+def test_bare_run_json_is_enough(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("{}")
+    page = Page(build_report(tmp_path).read_text(encoding="utf-8"))
+    assert "This run is unfinished." in page.text
+
+
+def test_damaged_artifacts_are_named(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", Recipe())
+    photo = sorted((folder / "artifacts").iterdir())[0]
+    (photo / "pgd.png").write_bytes((photo / "pgd.png").read_bytes()[:60])
+    (photo / "maps.safetensors").write_bytes(b"no maps")
+    page = Page(build_report(folder).read_text(encoding="utf-8"))
+    assert f"{photo.name}/pgd.png, {photo.name}/maps.safetensors" in page.text
+
+
+def test_keys_cannot_lead_out_of_the_run(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", Recipe(files=("a.jpg",), interpreters=("cam",)))
+    run = json.loads((folder / "run.json").read_text())
+    (folder / "artifacts" / run["photos"][0]["key"]).rename(tmp_path / "outside")
+    run["photos"][0]["key"] = "../../outside"
+    (folder / "run.json").write_text(json.dumps(run))
+    page = Page(build_report(folder).read_text(encoding="utf-8"))
+    assert "data:image/jpeg" not in "".join(page.attributes("src"))
+
+
+@pytest.mark.parametrize("content", [None, "", "{", "[]", "\udc80"])
+def test_no_run_is_refused(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / "run.json").write_bytes(content.encode("utf-8", "surrogateescape"))
+    with pytest.raises(InputError, match=re.escape(str(tmp_path))):
+        build_report(tmp_path)
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_the_fixture_has_the_real_schema(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", Recipe())
+    part = next((folder / "rows").iterdir())
+    assert pa.parquet.read_schema(part).equals(SCHEMA)
+    assert np.isclose([r.eps for r in read_rows(folder)], 8 / 255).all()
