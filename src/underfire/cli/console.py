@@ -1,0 +1,40 @@
+"""Printing for people: results on stdout, how it comes along on stderr."""
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+
+def results() -> Console:
+    """Where results go. Made anew each time: a test, or a caller, may have replaced the stream."""
+    return Console(highlight=False, markup=False, soft_wrap=True)
+
+
+def notes() -> Console:
+    """Where progress and remarks go."""
+    return Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Prints a table on stdout. The cells are data: nothing in them is markup."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(Text(column), overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(_printable(cell)) for cell in row))
+    console = results()
+    if not console.is_terminal:
+        console.width = 200  # a file or a pipe has no width: don't fold
+    console.print(table, soft_wrap=False)
+
+
+def counted(count: int, noun: str) -> str:
+    """``1 photo``, ``2 photos``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _printable(text: str) -> str:
+    """``text`` without control characters, which would act on the terminal."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)

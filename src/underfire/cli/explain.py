@@ -1,0 +1,102 @@
+"""``underfire explain``: the maps of photos as PNG, no attack."""
+
+from pathlib import Path
+
+import click
+import torch
+
+from underfire.audit.look import look, predict
+from underfire.audit.names import make_interpreters
+from underfire.audit.plan import ModelSettings
+from underfire.audit.saved import from_8bit
+from underfire.audit.targets import class_index
+from underfire.cli.console import notes, print_table
+from underfire.cli.options import DEFAULTS, INTERPRETERS, load_model, model_options, photos_of
+from underfire.cli.pictures import file_stems, photo_bytes, save_maps
+from underfire.errors import InputError
+from underfire.images import load_photo
+from underfire.images.files import printable, quoted
+from underfire.interpreters import IG
+
+
+@click.command()
+@click.argument("photos", nargs=-1, metavar="[PHOTO_OR_FOLDER]...")
+@model_options
+@click.option(
+    "--interpreters",
+    type=INTERPRETERS,
+    default=",".join(DEFAULTS.interpreters),
+    show_default=True,
+    help="Comma-separated.",
+)
+@click.option("--class", "class_", metavar="CLASS", help="Explain this class, not the predicted one.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default="underfire-maps",
+    show_default=True,
+    metavar="DIR",
+    help="Where the PNGs go.",
+)
+def explain(
+    photos: tuple[str, ...],
+    spec: str,
+    checkpoint: str | None,
+    class_names: str | None,
+    mean: tuple[float, ...] | None,
+    std: tuple[float, ...] | None,
+    input_size: tuple[int, int] | None,
+    resize: int | None,
+    device: str,
+    interpreters: tuple[str, ...],
+    class_: str | None,
+    out: Path,
+) -> None:
+    """Shows where the model looks: attribution maps as PNG, plain and over the photo. Nothing is attacked.
+
+    A photo that cannot be used is named on stderr and left out. The IG residual is what the attributions miss of
+    the change of the probability from a black image to the photo: 0 for the exact integral.
+    """
+    settings = ModelSettings(spec, checkpoint, class_names, mean, std, input_size, resize)
+    classifier = load_model(settings, device)
+    explainers = make_interpreters(interpreters, classifier)
+    wanted = None if class_ is None else class_index(class_, classifier.class_names)
+    found = photos_of(photos, classifier)
+    skipped = [(skip.name, skip.reason) for skip in found.skipped]
+    table = []
+    stems = file_stems([photo.image_id for photo in found.photos])
+    for photo, stem in zip(found.photos, stems, strict=True):
+        try:
+            loaded = load_photo(photo.path, resize=classifier.resize, input_size=classifier.input_size)
+        except InputError as error:
+            skipped.append((photo.image_id, str(error.__cause__ or error)))
+            continue
+        x = from_8bit(loaded.pixels[None], classifier.dtype)
+        probabilities = predict(classifier, x, names=[photo.image_id])
+        explained = probabilities.argmax(dim=1) if wanted is None else torch.tensor([wanted])
+        view = look(classifier, explainers, x, explained, names=[photo.image_id])
+        out.mkdir(parents=True, exist_ok=True)
+        for name, maps in view.maps.items():
+            save_maps(photo_bytes(loaded.pixels), maps[0], out / f"{stem}-{name}")
+        index = int(explained)
+        residuals = [
+            f"{float(ig.attribute(x.to(classifier.device), explained.to(classifier.device)).residual):.3f}"
+            for ig in explainers
+            if isinstance(ig, IG)
+        ]
+        table.append(
+            (
+                photo.image_id,
+                classifier.class_names[index],
+                f"{float(probabilities[0, index]):.3f}",
+                *residuals,
+                f"{stem}-*.png",
+            )
+        )
+    for name, reason in skipped:
+        notes().print(f"Skipped {quoted(name)}: {reason}")
+    if not table:
+        raise InputError(f"none of the {len(skipped)} files given is a photo that can be used; give at least one")
+    residual = ("IG residual",) if any(isinstance(g, IG) for g in explainers) else ()
+    print_table(("photo", "class", "probability", *residual, "files"), table)
+    click.echo(f"Maps: {printable(out)}")

@@ -1,0 +1,164 @@
+"""Options that several commands share, and how their values are read."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any, TypeVar
+
+import click
+
+from underfire.audit.names import known_interpreters, split_names
+from underfire.audit.plan import AuditPlan, ModelSettings, check_eps
+from underfire.classifier import Classifier
+from underfire.errors import InputError
+from underfire.images import PhotoSet, builtin_photos, find_photos
+from underfire.zoo import load_classifier
+
+DEFAULTS = AuditPlan()
+"""The one place of defaults is the plan."""
+
+_IMAGENET_CLASSES = 1000
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Eps(click.ParamType[float]):
+    """A budget for images in [0, 1]: ``8/255`` or ``0.03``."""
+
+    name = "eps"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The budget as a number."""
+        if isinstance(value, float):
+            return value
+        try:
+            return check_eps(float(Fraction(str(value).replace(" ", ""))))
+        except InputError as error:
+            self.fail(str(error), param, ctx)
+        except (ValueError, ZeroDivisionError):
+            self.fail(f"'{value}' is not a number; write it as 8/255 or 0.03", param, ctx)
+
+
+class Names(click.ParamType[tuple[str, ...]]):
+    """Comma-separated names, each of them known."""
+
+    name = "names"
+
+    def __init__(self, kind: str, known: tuple[str, ...]) -> None:
+        self._kind = kind
+        self._known = known
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        """The names, in the order given."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            return split_names(str(value), self._known, self._kind)
+        except InputError as error:
+            self.fail(str(error), param, ctx)
+
+
+class Numbers(click.ParamType[tuple[float, ...]]):
+    """Comma-separated numbers, one per channel."""
+
+    name = "numbers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        """The numbers."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            return tuple(float(part) for part in str(value).split(","))
+        except ValueError:
+            self.fail(f"'{value}' is not a list of numbers; write it as 0.485,0.456,0.406", param, ctx)
+
+
+class Size(click.ParamType[tuple[int, int]]):
+    """Pixels: ``224`` for a square or ``224x160`` for height x width."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        """(height, width)."""
+        if isinstance(value, tuple):
+            return value
+        parts = str(value).lower().split("x")
+        try:
+            height, width = (int(part) for part in (parts * 2 if len(parts) == 1 else parts))
+        except ValueError:
+            self.fail(f"'{value}' is not a size; write it as 224 or 224x160 (height x width)", param, ctx)
+        return height, width
+
+
+INTERPRETERS = Names("interpreter", tuple(known_interpreters()))
+
+_MODEL_OPTIONS = (
+    click.option(
+        "--model",
+        "spec",
+        default=DEFAULTS.model.spec,
+        show_default=True,
+        metavar="NAME",
+        help="A built-in model, torchvision:NAME, timm:NAME, or your own package.module:function.",
+    ),
+    click.option("--checkpoint", metavar="FILE", help="Weights: safetensors, or a state dict of torch.save."),
+    click.option("--class-names", metavar="FILE", help="The classes' names, one a line, or JSON."),
+    click.option("--mean", type=Numbers(), metavar="R,G,B", help="Normalisation of a bare module."),
+    click.option("--std", type=Numbers(), metavar="R,G,B", help="Normalisation of a bare module."),
+    click.option("--input-size", type=Size(), metavar="PIXELS", help="Input of a bare module: 224, or 224x160."),
+    click.option("--resize", type=click.IntRange(min=1), metavar="PIXELS", help="Short side before the crop."),
+    click.option("--device", default=DEFAULTS.device, show_default=True, help="cpu, cuda, cuda:1 …"),
+)
+
+_ATTACK_OPTIONS = (
+    click.option(
+        "--eps",
+        type=Eps(),
+        default="8/255",
+        show_default=True,
+        help="L∞ budget, of images in [0, 1].",
+    ),
+    click.option("--steps", type=click.IntRange(min=1), help="Steps of every attack; by default the preset's."),
+    click.option("--seed", type=int, default=DEFAULTS.seed, show_default=True, help="Of all random numbers."),
+)
+
+
+def model_options(command: F) -> F:
+    """Adds the options that say which classifier; their values arrive as ``spec`` … ``resize`` and ``device``."""
+    for option in reversed(_MODEL_OPTIONS):
+        command = option(command)
+    return command
+
+
+def attack_options(command: F) -> F:
+    """Adds ``eps``, ``steps`` and ``seed``."""
+    for option in reversed(_ATTACK_OPTIONS):
+        command = option(command)
+    return command
+
+
+def load_model(settings: ModelSettings, device: str) -> Classifier:
+    """The classifier that the options name."""
+    return load_classifier(
+        settings.spec,
+        checkpoint=settings.checkpoint,
+        class_names=settings.class_names,
+        mean=settings.mean,
+        std=settings.std,
+        input_size=settings.input_size,
+        resize=settings.resize,
+        device=device,
+    )
+
+
+def photos_of(sources: tuple[str, ...], classifier: Classifier) -> PhotoSet:
+    """The photos that the user names, or the built-in ones.
+
+    The built-in photos' labels are ImageNet's; a model without 1000 classes gets them without.
+    """
+    if sources:
+        return find_photos(sources, class_names=classifier.class_names)
+    found = builtin_photos()
+    if classifier.num_classes == _IMAGENET_CLASSES:
+        return found
+    return PhotoSet(tuple(replace(photo, label=None) for photo in found.photos), found.skipped)

@@ -1,0 +1,80 @@
+"""How an audit comes along, on stderr: a live bar on a terminal, plain lines elsewhere."""
+
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from underfire.audit.plan import AuditPlan, Unit
+from underfire.audit.progress import Eta
+from underfire.audit.unit import Event
+from underfire.cli.console import counted
+
+
+class ProgressDisplay:
+    """Shows the parts and the time that is left; a context manager, and a `Listener` of the runner."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bar: Progress | None = None
+        self._eta: Eta | None = None
+        self._began = time.monotonic()
+        self._parts = self._finished = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def started(self, plan: AuditPlan, todo: Sequence[Unit], finished: int) -> None:
+        """Says how much there is to do."""
+        self._eta = Eta(plan, todo)
+        self._began = time.monotonic()
+        self._parts, self._finished = len(todo) + finished, finished
+        photos = sum(len(unit.photos) for unit in todo)
+        before = f", {finished} of {self._parts} parts are there already" if finished else ""
+        self._console.print(
+            f"{counted(photos, 'photo')}, {counted(len(plan.conditions), 'condition')}, "
+            f"{counted(len(plan.interpreters), 'interpreter')}{before}"
+        )
+        if self._console.is_terminal and todo:
+            self._bar = Progress(
+                TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"),
+                console=self._console, transient=True,
+            )  # fmt: skip
+            self._bar.add_task(self._line(""), total=1.0)
+            self._bar.start()
+
+    def advanced(self, event: Event) -> None:
+        """Moves the bar on, or prints a line when a part is finished."""
+        if self._eta is None:
+            return
+        self._eta.advance(event)
+        self._finished += event.condition is None
+        if self._bar:
+            doing = event.condition.key if event.condition else ""
+            self._bar.update(self._bar.task_ids[0], completed=self._eta.share, description=self._line(doing))
+        elif event.condition is None:
+            self._console.print(self._line(""))
+
+    def _line(self, last: str) -> str:
+        elapsed = time.monotonic() - self._began
+        remaining = self._eta.remaining(elapsed) if self._eta else None
+        words = [f"part {self._finished}/{self._parts}", f"{clock(elapsed)} elapsed"]
+        if remaining is not None:
+            words.append(f"about {clock(remaining)} left")
+        return ", ".join([*words, *([f"{last} done"] if last else [])])
+
+
+def clock(seconds: float) -> str:
+    """``seconds`` as 1:05 or 2:01:05."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,422 @@
+"""The documentation does what it says: its code runs, its commands parse, its tables agree with the code.
+
+How a block of a page is marked, by the words after its three backticks:
+
+* ``python``: run, in the order of the page, all blocks of a page sharing their names, in an empty directory.
+* ``python FILE`` (also ``csv FILE``, ``jsonl FILE``, ``text FILE``): written to FILE there, and not run.
+* ``console``: every line ``$ underfire …`` must have options that parse; ``$ make …`` and ``$ pip install …`` must name
+  targets and extras that exist. For commands that take minutes or need a network.
+* ``console run``: the commands are run, in the page's directory, and must end with exit code 0, or with N where the
+  mark is ``console run exit=N``. The lines below a command must be found in its output in that order, spaces aside;
+  ``…`` stands for anything.
+* ``text``: shown only.
+"""
+
+import contextlib
+import re
+import shlex
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from types import ModuleType
+from typing import Any, get_args
+
+import click
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+
+import underfire as uf
+from underfire.attacks.control import Balance, Confidence
+from underfire.attacks.rules import Adam
+from underfire.audit.plan import STEPS, AuditPlan, Condition
+from underfire.audit.rows import SCHEMA
+from underfire.audit.store import RunDirectory
+from underfire.audit.summary import GateMetric
+from underfire.cli import INTERNAL_ERROR, cli
+from underfire.images import find_photos
+from underfire.images.decode import FORMATS, MAX_PIXELS
+from underfire.interpreters import ALL
+from underfire.testing import smooth_classifier
+from underfire.zoo.class_names import imagenet_names
+
+ROOT = Path(__file__).parents[1]
+PAGES = [page for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))) if page.is_file()]
+
+_FENCE = re.compile(r"^```(?P<info>[^\n`]*)\n(?P<body>.*?)^```[ ]*$", re.MULTILINE | re.DOTALL)
+_LINK = re.compile(r"!?\[[^\]]*\]\((?P<target>[^)\s]+)[^)]*\)")
+_HTML_LINK = re.compile(r"(?:src|href)=\"(?P<target>[^\"]+)\"")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block: the words after the backticks, its text, and the line where the text begins."""
+
+    words: tuple[str, ...]
+    text: str
+    line: int
+
+    @property
+    def language(self) -> str:
+        return self.words[0] if self.words else ""
+
+    @property
+    def file(self) -> str | None:
+        return self.words[1] if len(self.words) == 2 and self.language != "console" else None
+
+
+@dataclass(frozen=True)
+class Command:
+    """A line ``$ …`` of a console block, and the lines shown below it."""
+
+    words: tuple[str, ...]
+    shown: tuple[str, ...]
+
+
+def blocks(page: Path) -> list[Block]:
+    text = page.read_text(encoding="utf-8")
+    return [
+        Block(tuple(m["info"].split()), m["body"], text.count("\n", 0, m.start("body")) + 1)
+        for m in _FENCE.finditer(text)
+    ]
+
+
+def commands(block: Block) -> list[Command]:
+    found: list[tuple[str, list[str]]] = []
+    for line in block.text.replace("\\\n", " ").splitlines():
+        if line.startswith("$ "):
+            found.append((line.removeprefix("$ "), []))
+        elif line.strip():
+            assert found, f"line {block.line}: output before the first command"
+            found[-1][1].append(line)
+    return [Command(tuple(shlex.split(line, comments=True)), tuple(shown)) for line, shown in found]
+
+
+def prose(page: Path) -> str:
+    """The page without its fenced blocks."""
+    return _FENCE.sub("", page.read_text(encoding="utf-8"))
+
+
+def table(page: str, first_header: str) -> list[list[str]]:
+    """The cells of the table of docs/``page`` whose first column is called ``first_header``, without its header."""
+    lines = (ROOT / "docs" / page).read_text(encoding="utf-8").splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith(f"| {first_header} |"))
+    rows = []
+    for line in lines[start + 2 :]:
+        if not line.startswith("|"):
+            break
+        rows.append([cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]])
+    return rows
+
+
+def unquoted(cell: str) -> str:
+    return cell.strip("`")
+
+
+@pytest.fixture
+def empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty current directory, one thread; modules imported from it are forgotten afterwards."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    before = set(sys.modules)
+    yield tmp_path
+    torch.set_num_threads(threads)
+    for name in set(sys.modules) - before:
+        file = getattr(sys.modules[name], "__file__", None)
+        if file is not None and Path(file).is_relative_to(tmp_path):
+            del sys.modules[name]
+
+
+def _marked(page: Path) -> Any:
+    code = "".join(block.text for block in blocks(page) if block.language == "python")
+    marks = [pytest.mark.real] if "efficientnet" in code else []
+    return pytest.param(page, id=page.name, marks=marks)
+
+
+@pytest.mark.parametrize("page", [_marked(page) for page in PAGES])
+def test_the_blocks_of_a_page_run(page: Path, empty_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = ModuleType("page")
+    monkeypatch.setitem(sys.modules, "page", module)
+    for block in blocks(page):
+        if block.file is not None:
+            file = empty_directory / block.file
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(block.text, encoding="utf-8")
+        elif block.language == "python":
+            # Blank lines before it, so that a traceback has the page's line numbers.
+            code = compile("\n" * (block.line - 1) + block.text, str(page), "exec")
+            exec(code, module.__dict__)  # noqa: S102 - our own pages
+        elif block.words[:2] == ("console", "run"):
+            for command in commands(block):
+                _run(command, exit_code=_exit_code(block))
+        else:
+            assert block.words in (("console",), ("text",)), f"line {block.line}: how is {block.words} to be tested?"
+
+
+def _exit_code(block: Block) -> int:
+    return next((int(word.removeprefix("exit=")) for word in block.words if word.startswith("exit=")), 0)
+
+
+def _run(command: Command, *, exit_code: int) -> None:
+    program, *arguments = command.words
+    assert program == "underfire", f"only underfire is run here, not {program}"
+    result = CliRunner().invoke(cli, arguments, prog_name="underfire")
+    assert result.exit_code == exit_code, f"{shlex.join(command.words)}: {result.output}\n{result.exception!r}"
+    output = " ".join(result.output.split())
+    pattern = ".*?".join(re.escape(" ".join(part.split())).replace("…", ".*?") for part in command.shown)
+    assert re.search(pattern, output, re.DOTALL), (
+        f"{shlex.join(command.words)} does not print {command.shown}:\n{output}"
+    )
+
+
+CONSOLE = [
+    pytest.param(command.words, id=f"{page.name}:{block.line}:{number}")
+    for page in PAGES
+    for block in blocks(page)
+    if block.language == "console"
+    for number, command in enumerate(commands(block))
+]
+
+
+@pytest.mark.parametrize("words", CONSOLE)
+def test_every_command_shown_could_be_typed(words: tuple[str, ...]) -> None:
+    while re.fullmatch(r"[A-Z_]+=\S*", words[0]):
+        words = words[1:]
+    check = {"underfire": _parses, "make": _is_a_target, "pip": _installs, "git": _anything, "cd": _anything}
+    assert words[0] in check, f"{words[0]!r} is no command that this test knows"
+    check[words[0]](list(words[1:]))
+
+
+def _parses(arguments: list[str]) -> None:
+    if arguments and arguments[0] in cli.commands:
+        command: click.Command = cli.commands[arguments.pop(0)]
+    else:
+        command = cli
+    with contextlib.suppress(
+        click.exceptions.Exit
+    ):  # --help and --version are done by now; what is wrong raises others
+        command.make_context("underfire", arguments)
+
+
+def _is_a_target(arguments: list[str]) -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in arguments:
+        assert re.search(rf"^{re.escape(target)}:", makefile, re.MULTILINE), f"there is no make {target}"
+
+
+def _installs(arguments: list[str]) -> None:
+    assert arguments[0] == "install"
+    for extra in re.findall(r"underfire\[(\w+)\]", " ".join(arguments)):
+        assert extra in _project()["optional-dependencies"]
+
+
+def _anything(_: list[str]) -> None:
+    """A command of the reader's shell, which nothing here can check."""
+
+
+def _project() -> dict[str, Any]:
+    project: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return project
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_relative_links_lead_somewhere(page: Path) -> None:
+    text = prose(page)
+    for match in (*_LINK.finditer(text), *_HTML_LINK.finditer(text)):
+        target, _, anchor = match["target"].partition("#")
+        if re.match(r"[a-z]+:", target):
+            continue
+        file = page if not target else (page.parent / target).resolve()
+        assert file.exists(), f"{page.name} links to {target}, which does not exist"
+        assert file.is_relative_to(ROOT), f"{page.name} links to {target}, which is not in the project"
+        if anchor:
+            assert anchor in _anchors(file), f"{page.name} links to {target}#{anchor}, and no heading has that name"
+
+
+def _anchors(page: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_every_page_is_reached_from_the_index() -> None:
+    linked = {m["target"].partition("#")[0] for m in _LINK.finditer(prose(ROOT / "docs" / "index.md"))}
+    assert {page.name for page in PAGES if page.parent.name == "docs"} - {"index.md"} <= linked
+
+
+def test_the_index_lists_the_code() -> None:
+    listed = {unquoted(row[0]).rstrip("/") for row in table("index.md", "in `src/underfire/`")}
+    package = ROOT / "src" / "underfire"
+    there = {p.name for p in package.iterdir() if p.suffix == ".py" or (p / "__init__.py").is_file()}
+    assert listed == there - {"__init__.py", "__main__.py"}
+
+
+def test_presets_are_those_of_the_plan() -> None:
+    presets = list(STEPS)
+    lines = (ROOT / "docs" / "audit.md").read_text(encoding="utf-8").splitlines()
+    assert f"| attack | {' | '.join(presets)} |" in lines
+    assert f"The default is `{AuditPlan().preset}`" in "\n".join(lines)
+    told: dict[tuple[str, str], int] = {}
+    for name, *steps in table("audit.md", "attack"):
+        keys = ["pgd"] if name == "PGD" else [f"adv2-{i.lower()}" for i in name.removeprefix("ADV² on ").split(", ")]
+        told |= {(key, preset): int(n) for key in keys for preset, n in zip(presets, steps, strict=True)}
+    conditions = [Condition("pgd"), *(Condition("adv2", interpreter.name) for interpreter in ALL)]
+    assert told == {(c.key, p): AuditPlan(preset=p).steps_of(c) for c in conditions for p in STEPS}
+
+
+def test_every_column_is_described_with_its_unit_in_order() -> None:
+    rows = table("audit.md", "column")
+    assert [unquoted(name) for name, _, _ in rows] == SCHEMA.names
+    assert all(unit and meaning for _, unit, meaning in rows)
+
+
+def test_every_metric_of_a_gate_is_described() -> None:
+    assert [unquoted(row[0]) for row in table("audit.md", "metric")] != []
+    assert {unquoted(row[0]) for row in table("audit.md", "metric")} == set(get_args(GateMetric))
+
+
+def test_exit_codes() -> None:
+    codes = [int(row[0]) for row in table("audit.md", "code")]
+    assert codes == [0, 1, 2, INTERNAL_ERROR, 130]
+
+
+def test_limits_on_photos() -> None:
+    audit = " ".join(prose(ROOT / "docs" / "audit.md").split())
+    assert f"over {MAX_PIXELS // 10**6} million pixels" in audit
+    words = {8: "eight", 7: "seven", 9: "nine"}
+    assert f"by {words[len(FORMATS)]} decoders" in " ".join(prose(ROOT / "docs" / "threat-model.md").split())
+
+
+def test_manifests_of_the_page_are_read_as_the_page_says(tmp_path: Path) -> None:
+    names = imagenet_names()
+    shown = [block for block in blocks(ROOT / "docs" / "audit.md") if block.language in ("csv", "jsonl")]
+    assert len(shown) == 2
+    for block in shown:
+        assert block.file is not None
+        manifest = tmp_path / block.language / Path(block.file).name
+        (manifest.parent / "cats").mkdir(parents=True)
+        manifest.write_text(block.text, encoding="utf-8")
+        for file in ("cats/1.jpg", "dog.jpg", "street.png"):
+            Image.new("RGB", (8, 8)).save(manifest.parent / file)
+        found = find_photos([manifest.parent], class_names=names)
+        assert not found.skipped
+        first, *_, last = found.photos
+        assert first.label == names.index("tabby")
+        assert first.target == names.index("golden retriever")
+        assert (last.image_id, last.label, last.target) == ("street.png", None, None)
+    synsets = find_photos([_photo(tmp_path / "synsets" / "n02099601")], class_names=names)
+    assert [photo.label for photo in synsets.photos] == [names.index("golden retriever")]
+
+
+def _photo(folder: Path) -> Path:
+    """A photo in ``folder``; returns the folder above."""
+    folder.mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(folder / "a.png")
+    return folder.parent
+
+
+def test_the_run_directory_is_as_the_page_shows_it(empty_directory: Path) -> None:
+    out = empty_directory / "run"
+    model = ["--model", "toys:relu_net", "--input-size", "32", "--interpreters", "cam,grad"]
+    result = CliRunner().invoke(cli, ["audit", *model, "--steps", "2", "--limit", "1", "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    text = (ROOT / "docs" / "audit.md").read_text(encoding="utf-8")
+    tree = next(b.text for b in blocks(ROOT / "docs" / "audit.md") if b.text.startswith("my-run/"))
+    shown = {line.split()[0].rstrip("/").split("/")[-1] for line in tree.splitlines()[1:]}
+    photo = next(p.name for p in (out / "artifacts").iterdir())
+    there = {p.name for p in out.rglob("*") if p.is_file() and not p.name.startswith(".")}
+    assert there | {photo} == (shown | {"adv2-grad.png"})
+    run = RunDirectory(out).read()
+    assert run is not None
+    assert [unquoted(row[0]) for row in table("audit.md", "key")] == list(run)
+    assert {word for word in run["photos"][0] if word not in text} == set()
+
+
+def test_sections_of_the_report_are_explained() -> None:
+    template = ROOT / "src" / "underfire" / "report" / "templates" / "report.html"
+    nav = re.findall(r"<li><a href=\"#\w+\">([^<]+)</a>", template.read_text(encoding="utf-8"))
+    told = re.findall(r"^\* \*\*([^*]+)\.\*\*", prose(ROOT / "docs" / "audit.md"), re.MULTILINE)
+    assert nav
+    assert told == nav
+
+
+def test_the_table_of_interpreters() -> None:
+    told = [(unquoted(n), unquoted(cls), int(passes)) for n, cls, _, _, passes in table("interpreters.md", "name")]
+    assert told == [(g.name, g.__name__, g.passes_per_step) for g in ALL]
+
+
+@pytest.mark.parametrize("interpreter", ALL, ids=lambda g: g.name)
+def test_passes_are_what_the_table_of_interpreters_says(interpreter: Callable[[uf.Classifier], uf.Interpreter]) -> None:
+    clf = smooth_classifier(dtype=torch.float32)
+    g = interpreter(clf)
+    attack = uf.ADV2(g, steps=20)
+    result = attack(torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0)), torch.tensor([1]))
+    evaluations, joint = 21, 21 - attack.setting.schedule.warm
+    first = 2 * (g.strata - 1) if isinstance(g, uf.IG) else 0
+    assert result.passes.tolist() == [evaluations + joint * (g.passes_per_step - 1) + first]
+
+
+def test_constants_are_those_of_the_code() -> None:
+    clf = smooth_classifier(dtype=torch.float32)
+    names = {"clf": clf, "GRAD": uf.GRAD, "IG": uf.IG, "CAM": uf.CAM, "ADV2": uf.ADV2, "len": len}
+    names |= {"Confidence": Confidence, "Balance": Balance, "Adam": Adam}
+    rows = table("interpreters.md", "constant")
+    assert rows
+    for expression, value in rows:
+        found = eval(unquoted(expression), {"__builtins__": {}}, names)  # noqa: S307 - our own page
+        assert found == pytest.approx(float(value)), f"{expression} is {found}, and the page says {value}"
+
+
+def test_fields_of_a_result_are_described() -> None:
+    assert [unquoted(row[0]) for row in table("python.md", "field")] == [f.name for f in fields(uf.AttackResult)]
+
+
+def _dependencies() -> list[list[str]]:
+    """The rows of all three tables of docs/dependencies.md: package, why, licence."""
+    text = (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| ")]
+    return [row for row in rows if row[0] != "package"]
+
+
+def test_every_dependency_has_one_line() -> None:
+    project, makefile = _project(), (ROOT / "Makefile").read_text(encoding="utf-8")
+    declared = [
+        *project["dependencies"],
+        *(name for extra in project["optional-dependencies"].values() for name in extra),
+    ]
+    oracles = re.findall(r"--no-deps -c constraints.txt (.+)", makefile)
+    wanted = {re.split(r"[\[<>=, ]", name)[0] for name in (*declared, *" ".join(oracles).split())} - {"underfire"}
+    told = [row[0] for row in _dependencies()]
+    assert sorted(told) == sorted(wanted | {"setuptools"})
+
+
+@pytest.mark.parametrize("row", [pytest.param(row, id=row[0]) for row in _dependencies()])
+def test_licences_are_those_of_the_packages(row: list[str]) -> None:
+    package, _, licence = row
+    try:
+        installed = distribution(package)
+    except PackageNotFoundError:
+        pytest.skip(f"{package} is not installed")
+    meta = installed.metadata
+    files = [f for f in installed.files or () if re.search(r"licen[sc]e", f.name, re.IGNORECASE)]
+    text = " ".join(
+        [
+            *(meta.get_all("License-Expression") or ()),
+            *(meta.get_all("License") or ()),
+            *(meta.get_all("Classifier") or ()),
+            *(Path(str(f.locate())).read_text(encoding="utf-8", errors="replace")[:300] for f in files),
+        ]
+    )
+    family = re.split(r"[ ,(]", licence)[0]
+    assert family in text, f"{package}: {licence} is not what its metadata says"
+
+
+def test_nothing_speaks_of_where_it_was_written() -> None:
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        assert not re.search(r"(?<![\w-])/(work|tmp|root|home)/|shared/|SPEC\b", text), page.name
