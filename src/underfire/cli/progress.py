@@ -14,6 +14,9 @@ from underfire.audit.unit import Event
 from underfire.cli.console import counted
 
 
+_SILENCE = 30.0  # seconds without a line that a reader of a log should not have to bear
+
+
 class ProgressDisplay:
     """Shows the parts and the time that is left; a context manager, and a `Listener` of the runner."""
 
@@ -21,7 +24,7 @@ class ProgressDisplay:
         self._console = console
         self._bar: Progress | None = None
         self._eta: Eta | None = None
-        self._began = time.monotonic()
+        self._began = self._said = time.monotonic()
         self._parts = self._finished = 0
 
     def __enter__(self) -> Self:
@@ -53,7 +56,7 @@ class ProgressDisplay:
             self._bar.start()
 
     def advanced(self, event: Event) -> None:
-        """Moves the bar on, or prints a line when a part is finished."""
+        """Moves the bar on, or prints a line when a part is finished and otherwise now and then."""
         if self._eta is None:
             return
         self._eta.advance(event)
@@ -61,8 +64,9 @@ class ProgressDisplay:
         if self._bar:
             doing = event.condition.key if event.condition else ""
             self._bar.update(self._bar.task_ids[0], completed=self._eta.share, description=self._line(doing))
-        elif event.condition is None:
-            self._console.print(self._line(""))
+        elif event.condition is None or time.monotonic() - self._said >= _SILENCE:
+            self._said = time.monotonic()
+            self._console.print(self._line(event.condition.key if event.condition else ""))
 
     def _line(self, last: str) -> str:
         elapsed = time.monotonic() - self._began
