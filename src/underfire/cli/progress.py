@@ -13,7 +13,6 @@ from underfire.audit.progress import Eta
 from underfire.audit.unit import Event
 from underfire.cli.console import counted
 
-
 _SILENCE = 30.0  # seconds without a line that a reader of a log should not have to bear
 
 
