@@ -9,15 +9,10 @@ from pathlib import Path
 
 from audit.toy_photos import (
     MODEL_OPTIONS,
-    found,
     leftovers,
-    one_thread,
     rows_of,
-    toy_classifier,
-    toy_plan,
     write_photos,
 )
-from underfire.audit.runner import run_audit
 
 PHOTOS = 10
 TESTS = Path(__file__).parents[1]
@@ -74,8 +69,9 @@ def stop_after_another_part(process: subprocess.Popen[str], out: Path, number: s
 
 def test_an_audit_that_is_terminated_and_killed_ends_with_the_rows_of_an_undisturbed_one(tmp_path: Path) -> None:
     photos, out = write_photos(tmp_path / "photos", PHOTOS), tmp_path / "run"
-    with one_thread():
-        run_audit(toy_plan(), found(photos), toy_classifier(), tmp_path / "undisturbed")
+    undisturbed = start(photos, tmp_path / "undisturbed", "-m", "underfire")
+    said = "".join(undisturbed.communicate(timeout=120))
+    assert undisturbed.returncode == 0, said
 
     process = start(photos, out, "-c", ONE_PART)
     said = stop_after_another_part(process, out, signal.SIGTERM)
