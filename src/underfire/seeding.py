@@ -5,9 +5,12 @@ comes out whatever the batch size, the order, the shard or the moment of a resum
 """
 
 import hashlib
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+from underfire.errors import InputError
 
 
 def derive_seed(seed: int, *names: str | int) -> int:
@@ -25,3 +28,15 @@ def content_key(image: Tensor) -> str:
     """The identity of an image (any shape) by its values, for callers that name none."""
     data = image.detach().to("cpu").contiguous().numpy().tobytes()
     return hashlib.sha256(data).hexdigest()[:16]
+
+
+def owners(x: Tensor, keys: Sequence[str] | None) -> tuple[str, ...]:
+    """The names that own the images' random numbers: ``keys``, or the images' own content.
+
+    Raises:
+        InputError: not one key per image.
+    """
+    names = tuple(map(content_key, x)) if keys is None else tuple(keys)
+    if len(names) != x.shape[0]:
+        raise InputError(f"{len(names)} keys were given for {x.shape[0]} images; give one per image.")
+    return names

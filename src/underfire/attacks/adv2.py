@@ -8,9 +8,10 @@ from underfire.attacks.control import Schedule
 from underfire.attacks.engine import Setting
 from underfire.attacks.perturbations import Linf
 from underfire.attacks.result import AttackResult
-from underfire.attacks.scored import attack_and_score, owners
+from underfire.attacks.scored import attack_and_score
 from underfire.errors import InputError
 from underfire.interpreters.base import Interpreter
+from underfire.seeding import owners
 
 TargetMap = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
 

@@ -9,9 +9,10 @@ from underfire.attacks.control import Schedule
 from underfire.attacks.engine import Setting
 from underfire.attacks.perturbations import Linf
 from underfire.attacks.result import AttackResult
-from underfire.attacks.scored import attack_and_score, owners
+from underfire.attacks.scored import attack_and_score
 from underfire.classifier import Classifier
 from underfire.errors import InputError
+from underfire.seeding import owners
 
 Keep = Literal["best", "last"]
 

@@ -1,7 +1,7 @@
 """One attack from checked input to scored result, shared by all compositions of the loop."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -10,22 +10,8 @@ from underfire.attacks.control import probability
 from underfire.attacks.engine import Setting, descend
 from underfire.attacks.result import AttackResult
 from underfire.classifier import Classifier
-from underfire.errors import InputError
 from underfire.interpreters.base import Interpreter, Task
 from underfire.prepared import prepared
-from underfire.seeding import content_key
-
-
-def owners(x: Tensor, keys: Sequence[str] | None) -> tuple[str, ...]:
-    """The names that own the images' random numbers: ``keys``, or the images' own content.
-
-    Raises:
-        InputError: not one key per image.
-    """
-    names = tuple(map(content_key, x)) if keys is None else tuple(keys)
-    if len(names) != x.shape[0]:
-        raise InputError(f"{len(names)} keys were given for {x.shape[0]} images; give one per image.")
-    return names
 
 
 def attack_and_score(

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from underfire.classifier import Classifier
-from underfire.errors import InputError, NonFiniteError
-from underfire.seeding import content_key
+from underfire.errors import NonFiniteError
+from underfire.seeding import owners
 from underfire.structure import FeatureMap, capture
 
 
@@ -152,11 +152,9 @@ class Interpreter(ABC):
         self.classifier.check_classes(y, x.shape[0])
         if not x.shape[0]:
             return x.new_zeros((0, *self.grid))
-        owners = tuple(map(content_key, x)) if keys is None else tuple(keys)
-        if len(owners) != x.shape[0]:
-            raise InputError(f"{len(owners)} keys were given for {x.shape[0]} images; give one per image.")
+        names = owners(x, keys)
         with self.classifier.frozen():
-            maps = self.compute(x.detach(), y, owners)
+            maps = self.compute(x.detach(), y, names)
         require_finite(maps, f"the {self.name} map")
         return maps
 
