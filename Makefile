@@ -1,6 +1,6 @@
 # `make demo` and `make test` work from a bare clone and install nothing the second time.
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint types unit clean
+.PHONY: help demo test lint types unit bench clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -16,6 +16,7 @@ help:
 	@echo "make demo   audit six built-in photos with the built-in model into demo-run/"
 	@echo "make test   lint, types and tests"
 	@echo "make lint   ruff only"
+	@echo "make bench  the cost of a step and the comparison with other libraries, as ratios; some minutes"
 	@echo "make clean  remove the virtual environment and caches"
 
 demo: $(VENV)/.run-stamp
@@ -32,6 +33,9 @@ types: $(VENV)/.dev-stamp
 
 unit: $(VENV)/.dev-stamp
 	$(BIN)/pytest --cov --cov-report=term
+
+bench: $(VENV)/.dev-stamp
+	$(BIN)/python -m benchmarks
 
 # What running needs.
 $(VENV)/.run-stamp: pyproject.toml constraints.txt

@@ -48,12 +48,29 @@ def test_an_audit_ends_in_a_summary_and_a_report(invoke: Invoke, photos: Path) -
         assert any(line.startswith(f"{name}  ") for line in result.stdout.splitlines())
     assert "Report: run/report.html" in result.stdout
     assert "part 3/3" in result.stderr
+    assert "Warning" not in result.stderr
     assert "left" in result.stderr
     assert Path("run/report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
     summary = json.loads(Path("run/summary.json").read_text(encoding="utf-8"))
     assert summary["photos"]["attacked"] == 4
     config = json.loads(Path("run/run.json").read_text(encoding="utf-8"))["config"]
     assert (config["eps"], config["targets"], config["limit"]) == (8 / 255, "random", None)
+
+
+def test_what_makes_an_audit_worthless_is_printed(invoke: Invoke, photos: Path) -> None:
+    model = ("--model", "toys:quantised_net", *MODEL_OPTIONS[2:])
+    result = invoke(
+        "audit", photos, *model, "--interpreters", "cam", "--attacks", "pgd", "--steps", "3", "--out", "run"
+    )
+    assert result.exit_code == 0, result.output
+    warnings = [line for line in result.stderr.splitlines() if line.startswith("Warning: ")]
+    assert len(warnings) == 2
+    assert "the loss had no gradient in any pixel of the benign photo" in warnings[0]
+    assert "under PGD, the gradient was zero in every pixel" in warnings[1]
+    summary = json.loads(Path("run/summary.json").read_text(encoding="utf-8"))
+    (stuck,) = (sign for sign in summary["signs"] if sign["indicator"] == "zero_gradients")
+    assert stuck["k"] == stuck["n"] > 0
+    assert "something stands in the attacks’ way" in Path("run/report.html").read_text(encoding="utf-8")
 
 
 def test_the_same_command_again_does_nothing_twice(invoke: Invoke, photos: Path) -> None:
@@ -86,9 +103,12 @@ def test_gates_decide_between_0_and_1(gates: tuple[str, ...], code: int, invoke:
 
 
 BAD_USAGE: list[tuple[tuple[str, ...], str]] = [
-    (("--eps", "8"), "did you mean 8/255?"),
-    (("--eps", "0"), "eps is 0"),
-    (("--eps", "-1/255"), "eps is -0.00392"),
+    (("--eps", "8"), "for 8-bit units write 8/255"),
+    (("--perturbation", "l1"), "'l1'"),
+    (("--perturbation", "flow", "--eps", "0"), "eps 0 is no displacement"),
+    (("--perturbation", "l2", "--preset", "authors"), "'authors' is for the perturbation 'linf'"),
+    (("--eps", "0"), "eps 0 is not in (0, 1]"),
+    (("--eps", "-1/255"), "eps -0.00392"),
     (("--eps", "1/0"), "'1/0'"),
     (("--eps", "eight"), "'eight'"),
     (("--steps", "0"), "0 is not in the range"),
@@ -246,6 +266,28 @@ def test_report_builds_the_page_again(invoke: Invoke, photos: Path) -> None:
     assert (Path("run/report.html").read_bytes(), Path("run/summary.json").read_bytes()) == (page, summary)
 
 
+def test_the_budget_is_in_the_unit_of_the_perturbation(invoke: Invoke, photos: Path) -> None:
+    result = invoke(
+        "audit", photos, *MODEL_OPTIONS, *FAST, "--attacks", "pgd,stadv", "--perturbation", "l2", "--out", "run"
+    )
+    assert result.exit_code == 0, result.output
+    assert {(row.attack, row.perturbation, row.eps) for row in rows_of(Path("run"))} == {
+        ("none", "l2", 3.0),
+        ("noise", "l2", 3.0),
+        ("pgd", "l2", 3.0),
+        ("stadv", "flow", 1.0),
+    }
+
+
+def test_one_photo_attacked_by_moving_its_pixels(invoke: Invoke, photos: Path) -> None:
+    photo, options = photos / "photo-0.png", ("--target-class", "9", "--perturbation", "flow", "--eps", "1.5")
+    result = invoke("attack", photo, *MODEL_OPTIONS, "--steps", "16", *options, "--out", "x")
+    assert result.exit_code == 0, result.output
+    (row,) = json.loads(Path("x/result.json").read_text(encoding="utf-8"))["rows"]
+    assert (row["perturbation"], row["eps"]) == ("flow", 1.5)
+    assert 0 < row["used"] <= 1.5 + 1e-5
+
+
 def test_built_in_photos_have_no_labels_for_a_model_of_other_classes(invoke: Invoke) -> None:
     result = invoke("audit", *MODEL_OPTIONS, *FAST, "--attacks", "pgd", "--limit", "2", "--out", "run")
     assert result.exit_code == 0, result.output
@@ -259,7 +301,7 @@ def test_built_in_photos_have_no_labels_for_a_model_of_other_classes(invoke: Inv
     [
         ("models", ("efficientnet-lite0", "package.module:function", "installed")),
         ("interpreters", ("grad", "ig", "cam", "gradcam", "representation")),
-        ("attacks", ("pgd", "adv2", "1600, 1004 on grad", "steps, quick")),
+        ("attacks", ("pgd", "adv2", "stadv", "1600, 1004 on grad", "steps, quick", "linf", "8/255", "l2", "1 pixel")),
     ],
 )
 def test_what_is_available(command: str, expected: tuple[str, ...], invoke: Invoke) -> None:

@@ -31,6 +31,9 @@ from click.testing import CliRunner
 from PIL import Image
 
 import underfire as uf
+from underfire.analysis import soundness
+from underfire.analysis.model_checks import ModelCheck
+from underfire.analysis.soundness import Indicator
 from underfire.attacks.control import Balance, Confidence
 from underfire.attacks.rules import Adam
 from underfire.audit.plan import STEPS, AuditPlan, Condition
@@ -370,6 +373,14 @@ def test_constants_are_those_of_the_code() -> None:
     for expression, value in rows:
         found = eval(unquoted(expression), {"__builtins__": {}}, names)  # noqa: S307 - our own page
         assert found == pytest.approx(float(value)), f"{expression} is {found}, and the page says {value}"
+
+
+def test_signs_and_thresholds_of_soundness() -> None:
+    for column, signs in (("indicator", Indicator), ("check", ModelCheck)):
+        told = [(unquoted(name), weight) for name, _, _, weight in table("soundness.md", column)]
+        assert told == [(sign.value, sign.reading.weight.value) for sign in signs]
+    for name, value in table("soundness.md", "threshold"):
+        assert getattr(soundness, unquoted(name)) == pytest.approx(float(value), abs=1e-4)
 
 
 def test_fields_of_a_result_are_described() -> None:

@@ -66,6 +66,16 @@ def relu_net(seed: int = 0) -> ReluNet:
     return net
 
 
+def quantised_net() -> nn.Sequential:
+    """A ``ReluNet`` behind a rounding of its input: its gradient is zero everywhere."""
+    return nn.Sequential(_Rounding(), relu_net())
+
+
+class _Rounding(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return (x * 16).round() / 16
+
+
 def images(n: int, size: int, *, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
     """``n`` smooth colourful pictures (n, 3, size, size) in [0.05, 0.95]; picture i is the same for any n."""
     pictures = []

@@ -5,7 +5,7 @@ attribution map would still notice.
 """
 
 from underfire import metrics
-from underfire.attacks import ADV2, PGD, AttackResult, Linf
+from underfire.attacks import ADV2, L2, PGD, AttackResult, AuthorsADV2, Flow, Linf, Square, StAdv
 from underfire.classifier import Classifier
 from underfire.errors import InputError, NonFiniteError
 from underfire.interpreters import CAM, GRAD, IG, GradCAM, Interpreter
@@ -18,14 +18,19 @@ __all__ = [
     "CAM",
     "GRAD",
     "IG",
+    "L2",
     "PGD",
     "AttackResult",
+    "AuthorsADV2",
     "Classifier",
+    "Flow",
     "GradCAM",
     "InputError",
     "Interpreter",
     "Linf",
     "NonFiniteError",
+    "Square",
+    "StAdv",
     "load_classifier",
     "metrics",
 ]

@@ -1,6 +1,7 @@
 """The classifier, prepared for the loop of an attack: the same function, faster.
 
-Batch normalisation in evaluation mode is an affine map; folded into the convolution before it, it costs nothing. The
+Batch normalisation in evaluation mode is an affine map; folded into the convolution before it, it costs nothing. A
+convolution that holds a layer of zero padding pads by itself. The
 channels-last layout suits convolutions on CPUs. The copy is used inside attacks only; whatever is reported is
 scored on the unmodified classifier.
 """
@@ -25,12 +26,12 @@ def prepared(classifier: Classifier) -> Classifier:
         raise RuntimeError("an attack cannot start inside Classifier.frozen(): leave the block first.")
     patterns = classifier.patterns()
     with torch.no_grad(), classifier.frozen():
-        wanted = classifier.scores(patterns)
-        pairs = _convolutions_before_norms(classifier, patterns)
+        pairs, wanted = _convolutions_before_norms(classifier, patterns)
     for fold in (pairs, []):
         twin = _copy(classifier)
         for conv, norm in fold:
             _fold(twin.module, conv, norm)
+        _fold_paddings(twin.module)
         _lay_channels_last(twin.module)
         if _agrees(twin, patterns, wanted):
             return twin
@@ -55,8 +56,11 @@ def _agrees(twin: Classifier, patterns: Tensor, wanted: Tensor) -> bool:
     return float((found - wanted).abs().max()) <= TOLERANCE * max(1.0, float(wanted.std()))
 
 
-def _convolutions_before_norms(classifier: Classifier, patterns: Tensor) -> list[tuple[str, str]]:
-    """Names of the (convolution, batch norm) pairs where the one's output is the other's input, each called once."""
+def _convolutions_before_norms(classifier: Classifier, patterns: Tensor) -> tuple[list[tuple[str, str]], Tensor]:
+    """The (convolution, batch norm) pairs where the one's output is the other's input, and the patterns' logits.
+
+    The pairs are names of modules that are each called once.
+    """
     made_by: dict[int, str] = {}
     alive: list[Tensor] = []  # keeps the outputs alive, so that no two share an id
     read_by: dict[str, str] = {}
@@ -78,11 +82,27 @@ def _convolutions_before_norms(classifier: Classifier, patterns: Tensor) -> list
         for name, module in classifier.module.named_modules():
             if isinstance(module, nn.Conv2d) or _is_affine_norm(module):
                 listen(name, module)
-        classifier.scores(patterns)
+        logits = classifier.scores(patterns)
     finally:
         for handle in handles:
             handle.remove()
-    return [(conv, norm) for norm, conv in read_by.items() if calls[norm] == calls[conv] == 1]
+    return [(conv, norm) for norm, conv in read_by.items() if calls[norm] == calls[conv] == 1], logits
+
+
+def _fold_paddings(module: nn.Module) -> None:
+    """Let convolutions that hold a layer of zero padding, the same on opposite sides, pad by themselves.
+
+    Ports of TensorFlow models compute their padding that way; the copy that the layer makes is saved.
+    """
+    for conv in module.modules():
+        if not isinstance(conv, nn.Conv2d) or conv.padding != (0, 0):
+            continue
+        for name, layer in conv.named_children():
+            if isinstance(layer, nn.ZeroPad2d):
+                left, right, top, bottom = layer.padding
+                if left == right and top == bottom:
+                    conv.padding = (top, left)
+                    setattr(conv, name, nn.Identity())
 
 
 def _is_affine_norm(module: nn.Module) -> bool:

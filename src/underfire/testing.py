@@ -10,6 +10,7 @@ import copy
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -146,13 +147,15 @@ def _check_direction(interpreter: Interpreter, x: Tensor, y: Tensor, tolerance: 
     own = interpreter(x, y)
     target = own.roll(1, dims=0)
     pull = _pull(interpreter, x, y, target)
-    _hold(pull.loss.shape == (len(x),), f"{name}: the loss is not one number per image")
+    for what, numbers in (("gap", pull.gap), ("loss", pull.loss)):
+        _hold(numbers.shape == (len(x),), f"{name}: the {what} is not one number per image")
     _hold(pull.direction.shape == x.shape, f"{name}: the direction is not shaped like the images")
     _hold(not pull.direction.requires_grad, f"{name}: the direction is not detached")
     gap = (own - target).abs().mean(dim=(1, 2))
-    _hold(float((pull.loss - gap).abs().max()) < 0.1, f"{name}: the loss is far from the maps' distance")
+    _hold(float((pull.gap - gap).abs().max()) < 0.1, f"{name}: the gap is far from the maps' distance")
     near = _pull(interpreter, x, y, own)
-    _hold(bool((near.loss < 0.5 * pull.loss).all()), f"{name}: the image's own map is no better a target than another")
+    for what, here, there in (("gap", near.gap, pull.gap), ("loss", near.loss, pull.loss)):
+        _hold(bool((here < 0.5 * there).all()), f"{name}: by its {what} the image's own map is no nearer than another")
 
     step, errors, sizes = 1e-6, [], []
     for seed in range(8):
@@ -172,8 +175,10 @@ def _pull(interpreter: Interpreter, x: Tensor, y: Tensor, target: Tensor) -> Pul
     keys = tuple(f"image {i}" for i in range(len(x)))
     classifier = interpreter.classifier
     with classifier.frozen():
-        view = ForwardPass(classifier, x, taps=interpreter.taps)
-        return interpreter.aim(Task(y, target, keys, seed=0))(view)
+        aim = interpreter.aim(Task(y, target, keys, seed=0))
+        view = ForwardPass(classifier, x, taps=aim.taps)
+        pull = aim(view)
+        return pull if pull.at is None else replace(pull, direction=view.carried(pull.at, pull.direction), at=None)
 
 
 def _hold(promise: bool, broken: str) -> None:

@@ -6,9 +6,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
 from underfire import InputError
-from underfire.attacks.control import Balance, Confidence, Schedule, probability, unit
+from underfire.attacks.control import Balance, Confidence, Mixer, Schedule, probability, unit
 
 
 def _schedule(**options: float) -> Schedule:
@@ -67,33 +68,96 @@ class TestConfidence:
         assert bool(confidence.holds(logits, classes)) or bool(confidence.wanting(logits, classes))
 
 
+def _d(*values: float) -> Tensor:
+    """One direction (1, 1, 2) per image: its second value is minus its first."""
+    return torch.tensor([[v, -v] for v in values], dtype=torch.float64).reshape(-1, 1, 1, 2)
+
+
+def _weights(mixer: Mixer, n: int) -> Tensor:
+    """λ (N,) at this step: the share of a map of unit size while the prediction is left alone. It moves λ."""
+    mixed = mixer(_d(*[0.0] * n), [_d(*[1.0] * n)], torch.zeros(n, dtype=torch.bool), 0)
+    return mixed[:, 0, 0, 0]
+
+
 class TestBalance:
-    @given(st.lists(st.lists(st.booleans(), min_size=3, max_size=3), min_size=1, max_size=60))
-    def test_the_weight_falls_while_the_label_is_wanting_and_recovers(self, history: list[list[bool]]) -> None:
-        balance = Balance(3, torch.zeros(3, dtype=torch.float64))
-        direction = torch.zeros(3, 1, 1, 1, dtype=torch.float64)
-        for row in history:
-            before = balance.weight.clone()
-            balance.mix(direction, direction, torch.tensor(row))
-            assert bool((balance.weight >= Balance.LOWEST).all())
-            assert bool((balance.weight <= 1).all())
+    @given(st.lists(st.lists(st.booleans(), min_size=3, max_size=3), min_size=1, max_size=60), st.data())
+    def test_the_weight_falls_while_the_label_is_wanting_and_recovers(
+        self, history: list[list[bool]], data: st.DataObject
+    ) -> None:
+        rule = Balance(
+            lowest=data.draw(st.floats(0.01, 0.9)),
+            fall=data.draw(st.floats(0.5, 0.99)),
+            rise=data.draw(st.floats(1.01, 2)),
+        )
+        mixer, expected = rule.begin(_d(1, 2, 3)), [1.0] * 3
+        for step, row in enumerate(history):
+            mixed = mixer(_d(0, 0, 0), [_d(2, -3, 4)], torch.tensor(row), step)
+            assert mixed[:, 0, 0, 0].tolist() == pytest.approx([expected[0], -expected[1], expected[2]])
             for image, wanting in enumerate(row):
-                was, now = float(before[image]), float(balance.weight[image])
-                assert now < was or was == Balance.LOWEST if wanting else now > was or was == 1
+                was = expected[image]
+                now = expected[image] = min(1.0, max(rule.lowest, was * (rule.fall if wanting else rule.rise)))
+                assert rule.lowest <= now <= 1
+                assert now < was or was == rule.lowest if wanting else now > was or was == 1
+
+    def test_by_default_it_falls_and_rises_by_a_twentieth_down_to_a_tenth(self) -> None:
+        assert (Balance().lowest, Balance().fall, Balance().rise) == (0.1, 0.95, 1.05)
 
     def test_the_prediction_counts_only_while_it_is_wanting(self) -> None:
-        balance = Balance(2, torch.zeros(2))
-        prediction, maps = torch.full((2, 1, 1, 1), 3.0), torch.full((2, 1, 1, 1), 0.5)
-        mixed = balance.mix(prediction, maps, torch.tensor([True, False]))
-        assert mixed.flatten().tolist() == [3.5, 0.5]
+        mixer = Balance().begin(_d(0, 0))
+        mixed = mixer(_d(3, 3), [_d(-0.5, -0.5)], torch.tensor([True, False]), 0)
+        assert torch.equal(mixed, _d(1 - 1, -1))
+
+    def test_directions_count_alike_whatever_their_size(self) -> None:
+        wanting = torch.tensor([True, False])
+        small, large = (
+            Balance().begin(_d(0, 0))(_d(3 * s, 2 * s), [_d(-0.5 / s, 0.1), _d(7, 9 * s)], wanting, 0)
+            for s in (1e-6, 1e6)
+        )
+        torch.testing.assert_close(small, large)
+        torch.testing.assert_close(small, _d(1 + (-1 + 1) / 2, (1 + 1) / 2))
+
+    def test_several_maps_share_the_weight_of_one(self) -> None:
+        x, none = _d(0, 0), torch.tensor([False, False])
+        pulls = [_d(1, 1), _d(1, -1), _d(1, 1)]
+        mixed = Balance().begin(x)(_d(5, 5), pulls, none, 0)
+        torch.testing.assert_close(mixed, _d(1, 1 / 3))
+        assert torch.equal(Balance().begin(x)(_d(5, 5), pulls[:1], none, 0), _d(1, 1))
+
+    def test_a_map_without_a_direction_leaves_the_prediction_s(self) -> None:
+        mixed = Balance().begin(_d(0))(_d(4), [_d(0)], torch.tensor([True]), 0)
+        assert torch.equal(mixed, _d(1))
 
     def test_images_are_balanced_by_themselves(self) -> None:
-        together, alone = Balance(2, torch.zeros(2)), Balance(1, torch.zeros(1))
-        d = torch.zeros(2, 1, 1, 1)
-        for wanting in (True, True, False):
-            together.mix(d, d, torch.tensor([not wanting, wanting]))
-            alone.mix(d[:1], d[:1], torch.tensor([wanting]))
-        assert torch.equal(together.weight[1:], alone.weight)
+        together, alone = Balance().begin(_d(0, 0)), Balance().begin(_d(0))
+        for wanting in (True, True, False, True):
+            both = together(_d(1, 2), [_d(-3, 5)], torch.tensor([not wanting, wanting]), 0)
+            assert torch.equal(both[1:], alone(_d(2), [_d(5)], torch.tensor([wanting]), 0))
+        assert torch.equal(_weights(together, 2)[1:], _weights(alone, 1))
+
+    def test_two_attacks_share_nothing(self) -> None:
+        rule = Balance()
+        first, second = rule.begin(_d(0)), rule.begin(_d(0))
+        for _ in range(5):
+            first(_d(1), [_d(1)], torch.tensor([True]), 0)
+        assert float(_weights(first, 1)) == pytest.approx(0.95**5)
+        assert float(_weights(second, 1)) == 1
+
+    @given(st.lists(st.integers(0, 3), min_size=1, max_size=6))
+    def test_the_images_that_stay_keep_their_weights(self, places: list[int]) -> None:
+        rows = torch.tensor(places)
+        whole, part = (Balance().begin(_d(0, 0, 0, 0)) for _ in range(2))
+        history = [[True, True, True, False], [False, True, True, False], [True, False, True, False]]
+        for row in history:
+            for mixer in (whole, part):
+                mixer(_d(1, 1, 1, 1), [_d(1, 1, 1, 1)], torch.tensor(row), 0)
+        part.select(rows)
+        for row in history:
+            wanting = torch.tensor(row)
+            d, m = _d(1, 2, 3, 4), _d(4, -3, 2, -1)
+            assert torch.equal(part(d[rows], [m[rows]], wanting[rows], 0), whole(d, [m], wanting, 0)[rows])
+        weights = _weights(whole, 4)
+        assert len(set(weights.tolist())) == 4
+        assert torch.equal(_weights(part, len(places)), weights[rows])
 
 
 class TestProbability:

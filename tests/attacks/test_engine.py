@@ -8,7 +8,7 @@ from nets import board, cells, linear_classifier, poison, poisoned, spread, stri
 from toys import images, smooth_net
 from underfire import ADV2, CAM, GRAD, IG, PGD, Classifier, GradCAM, Interpreter, NonFiniteError
 from underfire.attacks.control import Schedule
-from underfire.attacks.engine import Setting, descend
+from underfire.attacks.engine import Outcome, Setting, descend
 from underfire.attacks.perturbations import Linf
 from underfire.interpreters import ALL, Task
 from underfire.prepared import prepared
@@ -56,7 +56,7 @@ class TestPlanted:
         maps = self._targets(kind, x, CAM(classifier))
         result = ADV2(g, eps=EPS, steps=300, step_size=0.1 / 255)(x, ones, target_map=maps)
         gap = (result.maps[g.name] - maps).abs().mean(dim=(1, 2))
-        blind = PGD(classifier, eps=EPS, steps=60)(x, ones)
+        blind = PGD(classifier, eps=EPS, steps=60, step_size=1 / 255)(x, ones)
         blind_gap = (g(blind.x_adv, ones) - maps).abs().mean(dim=(1, 2))
         assert result.success.all()
         assert float(result.confidence.min()) >= 0.9
@@ -131,17 +131,16 @@ class TestPasses:
     ) -> None:
         g = make(relu_classifier)
         x, target = images(2, 32), torch.tensor([3, 4])
-        fewer, more = (_descend(relu_classifier, g, x, target, steps)[1] for steps in (10, 20))
-        assert more - fewer == 10 * g.passes_per_step
+        fewer, more = (_descend(relu_classifier, g, x, target, steps).passes for steps in (10, 20))
+        assert (more - fewer).tolist() == [10 * g.passes_per_step] * 2
 
 
-def _descend(classifier: Classifier, g: Interpreter, x: Tensor, target: Tensor, steps: int) -> tuple[Tensor, int]:
+def _descend(classifier: Classifier, g: Interpreter, x: Tensor, target: Tensor, steps: int) -> Outcome:
     """Joint steps of one size, so that a longer attack begins like a shorter one."""
     maps = g(x, classifier(x).argmax(dim=1))
     schedule = Schedule(steps, warm=0, first=1 / 255, peak=1 / 255, last=1 / 255)
     task = Task(target, maps, tuple(f"image {i}" for i in range(len(x))), seed=0)
-    outcome = descend(prepared(classifier), x, target, [(g, task)], Setting(Linf(8 / 255), schedule))
-    return outcome.x_adv, outcome.passes
+    return descend(prepared(classifier), x, target, [g.aim(task)], Setting(Linf(8 / 255), schedule))
 
 
 class TestBestIterate:
@@ -156,7 +155,7 @@ class TestBestIterate:
         rows = torch.arange(6)
         gaps, confidences = [], []
         for steps in (5, 10, 20, 40, 80):
-            x_adv, _ = _descend(relu_classifier, g, x, target, steps)
+            x_adv = _descend(relu_classifier, g, x, target, steps).x_adv
             gaps.append((g(x_adv, target) - wanted).abs().mean(dim=(1, 2)))
             confidences.append(relu_classifier.probabilities(x_adv)[rows, target])
         for k in range(4):

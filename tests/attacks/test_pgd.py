@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from nets import linear_classifier, pixel_weights
 from toys import images
 from underfire import PGD, Classifier, InputError
-from underfire.attacks.pgd import Keep
+from underfire.attacks.engine import Keep
 
 X = images(6, 32)
 KEEPS: tuple[Keep, Keep] = ("best", "last")

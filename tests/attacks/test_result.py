@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from toys import images
-from underfire import ADV2, CAM, GRAD, PGD, AttackResult, Classifier
+from underfire import ADV2, CAM, GRAD, PGD, AttackResult, Classifier, Linf
 
 EPS, STEPS = 8 / 255, 6
 COMMON = {
@@ -20,6 +20,8 @@ COMMON = {
     "success",
     "confidence",
     "linf",
+    "perturbation",
+    "used",
     "passes",
     "steps",
     "seconds",
@@ -61,6 +63,8 @@ def test_rows_say_what_the_tensors_say(joint: AttackResult) -> None:
         assert row["confidence"] == float(joint.confidence[i])
         assert row["linf"] == float((joint.x_adv[i] - joint.x[i]).abs().max())
         assert 0 < float(row["linf"]) <= EPS + 1e-7
+        assert row["perturbation"] == "linf"
+        assert row["used"] == float(joint.used[i]) == pytest.approx(float(row["linf"]), abs=1e-7)
         assert row["l1"] == pytest.approx(float((joint.maps[name][i] - joint.target_maps[name][i]).abs().mean()))
         assert (row["steps"], row["passes"]) == (STEPS, int(joint.passes[i]))
         assert row["seconds"] == pytest.approx(joint.seconds / 3)
@@ -83,4 +87,10 @@ def test_no_image_no_row(relu_classifier: Classifier) -> None:
 
 def test_a_result_is_not_changed_afterwards(blind: AttackResult) -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
-        blind.eps = 1.0  # type: ignore[misc]
+        blind.x_adv = blind.x  # type: ignore[misc]
+
+
+def test_the_budget_is_the_perturbation_s(blind: AttackResult) -> None:
+    assert blind.perturbation == Linf(EPS)
+    assert blind.eps == EPS
+    assert torch.equal(blind.used, (blind.x_adv - blind.x).abs().amax(dim=(1, 2, 3)))

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from underfire.attacks.perturbations import L2, Flow, Linf
 from underfire.audit.names import pick, split_names
 from underfire.audit.plan import (
     STEPS,
@@ -15,7 +16,6 @@ from underfire.audit.plan import (
     ModelSettings,
     PlannedPhoto,
     Shard,
-    check_eps,
     first_difference,
     photo_key,
     units,
@@ -58,6 +58,7 @@ CHANGES: dict[str, tuple[Any, str]] = {
     "attacks": (("pgd",), "attacks"),
     "preset": ("paper", "preset"),
     "targets": ("next", "targets"),
+    "perturbation": ("flow", "perturbation"),
     "eps": (4 / 255, "eps"),
     "steps": (3, "steps"),
     "seed": (1, "seed"),
@@ -85,13 +86,44 @@ def test_where_a_checkpoint_lies_decides_nothing() -> None:
 
 @pytest.mark.parametrize("eps", [0.0, -0.1, float("nan"), 8.0, 1.01, 3000.0, float("inf")])
 def test_a_budget_is_above_0_and_at_most_1(eps: float) -> None:
-    with pytest.raises(InputError, match=f"eps is {eps:g}"):
+    with pytest.raises(InputError, match=f"eps {eps:g} is not in"):
         AuditPlan(eps=eps)
 
 
 def test_a_budget_of_8_gets_a_hint() -> None:
-    with pytest.raises(InputError, match=r"did you mean 8/255"):
-        check_eps(8.0)
+    with pytest.raises(InputError, match=r"for 8-bit units write 8/255"):
+        AuditPlan(eps=8.0)
+
+
+def test_a_budget_is_in_the_unit_of_its_perturbation() -> None:
+    assert {name: AuditPlan(perturbation=name).as_config()["eps"] for name in ("linf", "l2", "flow")} == {
+        "linf": 8 / 255,
+        "l2": 3.0,
+        "flow": 1.0,
+    }
+    assert AuditPlan(perturbation="l2", eps=8.0).perturbation_of(Condition("pgd")) == L2(8.0)
+    with pytest.raises(InputError, match="eps 0 is no displacement"):
+        AuditPlan(perturbation="flow", eps=0.0)
+    with pytest.raises(InputError, match="perturbation 'l1' is unknown"):
+        AuditPlan(perturbation="l1")
+
+
+def test_stadv_moves_pixels_whatever_the_others_do() -> None:
+    stadv, adv2 = Condition("stadv", "cam"), Condition("adv2", "cam")
+    plan = AuditPlan(eps=4 / 255)
+    assert (plan.perturbation_of(adv2), plan.perturbation_of(stadv)) == (Linf(4 / 255), Flow())
+    plan = AuditPlan(perturbation="flow", eps=2.0)
+    assert plan.perturbation_of(adv2) == plan.perturbation_of(stadv) == Flow(2.0)
+
+
+def test_stadv_is_run_on_each_interpreter() -> None:
+    plan = AuditPlan(interpreters=("cam", "grad"), attacks=("stadv",))
+    assert [condition.key for condition in plan.conditions] == ["none", "noise", "stadv-cam", "stadv-grad"]
+
+
+def test_the_authors_attack_is_in_linf() -> None:
+    with pytest.raises(InputError, match="'authors' is for the perturbation 'linf', not 'l2'"):
+        AuditPlan(preset="authors", perturbation="l2")
 
 
 @pytest.mark.parametrize(

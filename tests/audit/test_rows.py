@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from underfire.analysis.soundness import ImageCourse, ImageTrace
 from underfire.audit.rows import SCHEMA, Row, condition, read_rows, write_part
 from underfire.errors import InputError
 
@@ -48,7 +49,9 @@ ROW = Row(
     passes=301,
     seconds=1.25,
     seed=0,
+    perturbation="linf",
     eps=8 / 255,
+    used=8 / 255,
 )
 
 
@@ -71,7 +74,8 @@ def test_any_name_and_number_come_back(tmp_path: Path, name: str, number: float)
 
 def test_the_schema_is_the_row() -> None:
     assert SCHEMA.names == [field.name for field in fields(Row)]
-    assert [field.name for field in SCHEMA if field.nullable] == ["excluded"]
+    course = ["stuck", "nll_first", "nll_half", "nll_kept", "gap_first", "gap_half", "gap_kept"]
+    assert [field.name for field in SCHEMA if field.nullable] == ["excluded", *course]
     assert SCHEMA.field("success_8bit").type == pa.bool_()
     assert SCHEMA.field("passes").type == pa.int64()
     assert SCHEMA.field("l1").type == pa.float64()
@@ -95,6 +99,19 @@ def test_conditions_are_named_as_the_artifacts(attack: str, source: str, name: s
 def test_a_number_that_is_none_stops_with_the_photos_name(value: float) -> None:
     with pytest.raises(ValueError, match=r"'a.jpg': iou_75_8bit is .* \(adv2-cam, map of grad\)"):
         replace(ROW, iou_75_8bit=value)
+
+
+def test_the_course_of_an_attack_comes_back(tmp_path: Path) -> None:
+    attacked = replace(ROW, stuck=0.5, nll_first=9.0, nll_half=1.0, nll_kept=0.5)
+    joint = replace(attacked, gap_first=0.3, gap_kept=0.1)
+    write_part(tmp_path / "part-0.parquet", [ROW, attacked, joint])
+    assert [row.trace for row in read_rows(tmp_path)] == [
+        None,
+        ImageTrace(0.5, ImageCourse(9.0, 1.0, 0.5), None),
+        ImageTrace(0.5, ImageCourse(9.0, 1.0, 0.5), ImageCourse(0.3, None, 0.1)),
+    ]
+    with pytest.raises(ValueError, match="gap_half is inf"):
+        replace(joint, gap_half=math.inf)
 
 
 def test_an_excluded_photo_has_no_row_of_an_attack() -> None:

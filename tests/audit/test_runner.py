@@ -1,6 +1,7 @@
 import errno
 import fcntl
 import json
+import math
 import os
 import subprocess
 import sys
@@ -32,15 +33,18 @@ from audit.toy_photos import (
 )
 from toys import relu_net
 from underfire import metrics
+from underfire.analysis.model_checks import ModelCheck
+from underfire.attacks.perturbations import Flow, Linf
 from underfire.audit.locks import holding
 from underfire.audit.names import make_interpreters
 from underfire.audit.plan import AuditPlan, Shard, Unit
 from underfire.audit.rows import Row, read_rows
 from underfire.audit.runner import Outcome, run_audit
-from underfire.audit.unit import Event, save_and_read, sign_noise
+from underfire.audit.unit import Event, noise, save_and_read
 from underfire.classifier import Classifier
 from underfire.errors import InputError
 from underfire.images import Photo, PhotoSet, find_photos, read_png
+from underfire.report import build_report
 
 EPS = 8 / 255
 
@@ -92,6 +96,10 @@ def test_what_the_columns_promise(whole: Path) -> None:
         if row.attack in ("pgd", "adv2"):
             assert (row.steps, row.passes >= 16) == (16, True)
         assert (row.source != "-") == (row.attack == "adv2")
+        assert (row.stuck is None) == (row.nll_first is None) == (row.attack not in ("pgd", "adv2"))
+        assert (row.gap_first is None) == (row.gap_kept is None) == (row.attack != "adv2")
+        if row.trace is not None:
+            assert row.trace.prediction.kept == pytest.approx(-math.log(row.confidence), abs=1e-3)
 
 
 def test_some_attacks_on_the_toy_succeed_and_some_fail(whole: Path) -> None:
@@ -128,7 +136,12 @@ def test_run_json_describes_the_run(whole: Path, photos: Path) -> None:
     assert run_json["finished"] is True
     assert run_json["command"] == "underfire audit …"
     assert run_json["config"]["steps"] == {"pgd": 16, "adv2-grad": 16, "adv2-cam": 16}
-    assert run_json["threat_model"] == {"norm": "linf", "eps": EPS, "bounds": [0.0, 1.0]}
+    assert run_json["threat_model"] == {
+        "norm": "linf",
+        "eps": EPS,
+        "unit": "pixel values of [0, 1]",
+        "bounds": [0.0, 1.0],
+    }
     model = run_json["model"]
     assert (model["name"], model["input_size"], model["resize"]) == ("toys:relu_net", [SIZE, SIZE], SIZE)
     assert model["fingerprint"] == toy_classifier().fingerprint()
@@ -139,6 +152,20 @@ def test_run_json_describes_the_run(whole: Path, photos: Path) -> None:
     assert first["key"] == f"00000-{first['sha256'][:8]}"
     assert Path(first["file"]) == (photos / "photo-0.png").resolve()
     assert [photo["image_id"] for photo in run_json["photos"]] == [f"photo-{i}.png" for i in range(5)]
+
+
+def test_the_model_is_checked_once_and_the_outcome_is_kept(whole: Path) -> None:
+    checks = facts(whole)["model_checks"]
+    assert [entry["check"] for entry in checks] == list(ModelCheck)
+    assert not any(entry["fired"] for entry in checks)
+    by_name = {entry["check"]: entry["of"] for entry in checks}
+    assert (by_name["no_gradient"], by_name["randomised"]) == (4, 8)  # the photos that are attacked, and the patterns
+
+
+def test_a_run_without_a_photo_to_attack_is_checked_on_patterns(photos: Path, tmp_path: Path) -> None:
+    only = PhotoSet(tuple(p for p in found(photos).photos if p.image_id == MISCLASSIFIED), ())
+    run_audit(toy_plan(), only, toy_classifier(), tmp_path / "run")
+    assert {entry["of"] for entry in facts(tmp_path / "run")["model_checks"]} == {0, 4}
 
 
 def test_the_same_rows_whatever_the_batch_size(whole: Path, photos: Path, tmp_path: Path) -> None:
@@ -470,19 +497,56 @@ def test_a_number_that_is_none_stops_with_the_name_of_the_photo(photos: Path, tm
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(("perturbation", "eps"), [("l2", 1.0), ("flow", 0.5)])
+def test_other_perturbations_are_kept_named_and_reported(
+    perturbation: str, eps: float, photos: Path, tmp_path: Path
+) -> None:
+    plan = replace(toy_plan(), perturbation=perturbation, eps=eps, attacks=("pgd", "adv2"), interpreters=("cam",))
+    assert run(photos, tmp_path / "run", plan).finished
+    threats = facts(tmp_path / "run")["threat_model"]
+    assert (threats["norm"], threats["eps"]) == (perturbation, eps)
+    for row in rows_of(tmp_path / "run"):
+        assert (row.perturbation, row.eps) == (perturbation, eps)
+        assert (row.used == 0) == (row.attack == "none")
+        assert row.used <= eps * (1 + 1e-6)
+        if perturbation == "l2":
+            assert row.used == pytest.approx(row.l2, rel=1e-4, abs=1e-6)
+    page = build_report(tmp_path / "run").read_text(encoding="utf-8")
+    said = {"l2": "no longer than 1 (L2 norm", "flow": "With no pixel moved by more than 0.5 pixels"}
+    assert said[perturbation] in page
+    assert "1/255" not in page
+
+
+def test_stadv_has_rows_and_a_budget_of_its_own(photos: Path, tmp_path: Path) -> None:
+    plan = replace(toy_plan(), attacks=("pgd", "stadv"), interpreters=("cam",))
+    assert run(photos, tmp_path / "run", plan).finished
+    stadv = [row for row in rows_of(tmp_path / "run") if row.attack == "stadv"]
+    assert len(stadv) == 4
+    for row in stadv:
+        assert (row.source, row.perturbation, row.eps) == ("cam", "flow", Flow().eps)
+        assert 0 < row.used <= 1 + 1e-6
+        assert row.passes >= 16
+    threats = facts(tmp_path / "run")["threat_model"]
+    assert (threats["norm"], threats["eps"], threats["stadv_eps"]) == ("linf", EPS, 1.0)
+    page = build_report(tmp_path / "run").read_text(encoding="utf-8")
+    assert "StAdv on CAM" in page
+    assert "By moving pixels instead, attacks made" in page
+
+
 def test_noise_is_of_full_size_and_belongs_to_the_photo() -> None:
     x = torch.full((2, 3, 4, 4), 0.5)
-    noise = sign_noise(x, eps=EPS, seed=0, keys=["a", "b"])
-    assert torch.allclose((noise - x).abs(), torch.tensor(EPS))
-    assert not torch.equal(noise[0], noise[1])
-    assert torch.equal(sign_noise(x[:1], eps=EPS, seed=0, keys=["b"])[0], noise[1])
-    assert sign_noise(torch.ones(1, 3, 4, 4), eps=EPS, seed=0, keys=["a"]).max() == 1
+    noisy, used = noise(x, Linf(EPS), seed=0, keys=["a", "b"])
+    assert torch.allclose((noisy - x).abs(), torch.tensor(EPS))
+    assert torch.allclose(used, torch.tensor(EPS))
+    assert not torch.equal(noisy[0], noisy[1])
+    assert torch.equal(noise(x[:1], Linf(EPS), seed=0, keys=["b"])[0][0], noisy[1])
+    assert noise(torch.ones(1, 3, 4, 4), Linf(EPS), seed=0, keys=["a"])[0].max() == 1
 
 
 def test_an_image_outside_the_budget_is_our_mistake_and_stops_the_run(tmp_path: Path) -> None:
     benign = torch.full((1, 3, 4, 4), 100 / 255)
     with pytest.raises(RuntimeError, match="outside the budget"):
-        save_and_read(benign + 0.1, benign, EPS, [tmp_path / "x.png"])
+        save_and_read(benign + 0.1, benign, Linf(EPS), [tmp_path / "x.png"])
 
 
 def test_ray_gives_the_same_rows(photos: Path, tmp_path: Path) -> None:

@@ -4,9 +4,11 @@ import json
 import random
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from underfire.analysis.soundness import Indicator
 from underfire.audit.rows import Row
 from underfire.audit.summary import (
     KEPT_IOU,
@@ -40,6 +42,7 @@ def row(
     iou_8bit: float | None = None,
     label_given: bool = True,
     excluded: str | None = None,
+    **course: float,
 ) -> Row:
     """A row whose other IoUs are shares of ``iou``; 8-bit columns repeat the others unless given."""
     attack, _, source = condition.partition("-")
@@ -77,7 +80,10 @@ def row(
         passes=20,
         seconds=2.0,
         seed=0,
+        perturbation="linf",
         eps=8 / 255,
+        used=0.03,
+        **course,
     )
 
 
@@ -192,6 +198,32 @@ def test_an_excluded_photo_is_never_counted(planted: Summary) -> None:
     assert replace(planted, photos=without.photos) == without
     # Attacking a photo that other rows exclude would be a mistake upstream: such rows count nowhere either.
     assert replace(summarise([*PLANTED, row("e", "pgd", success=True)]), photos=without.photos) == without
+
+
+def test_signs_are_counted_per_attack_over_the_photos_that_have_a_course() -> None:
+    failed: dict[str, Any] = {"nll_first": 9.0, "nll_half": 9.0, "nll_kept": 9.0}
+    reached: dict[str, Any] = {"stuck": 0.0, "nll_first": 9.0, "nll_half": 0.1, "nll_kept": 0.1}
+    moved: dict[str, Any] = {"gap_first": 0.3, "gap_half": 0.2, "gap_kept": 0.05}
+    rows = [
+        *(row(name, "none") for name in "abc"),
+        row("a", "pgd", stuck=1.0, **failed),
+        row("b", "pgd", stuck=0.0, **failed),
+        row("c", "pgd", success=True, **reached),
+        *(row("a", "adv2-cam", seen_by, success=True, **reached, **moved) for seen_by in ("cam", "grad")),
+        row("d", "none", excluded="misclassified"),
+    ]
+    counts = {(sign.condition, sign.indicator.value): (sign.k, sign.n) for sign in summarise(rows).signs}
+    silent = {("pgd", i.value): (0, 3) for i in Indicator} | {("adv2-cam", i.value): (0, 1) for i in Indicator}
+    assert counts == silent | {
+        ("pgd", "zero_gradients"): (1, 3),
+        ("pgd", "loss_not_falling"): (2, 3),
+        ("adv2-cam", "still_improving"): (1, 1),
+    }
+    assert json.loads(json.dumps(summarise(rows).to_json()))["signs"][0]["indicator"] == "zero_gradients"
+
+
+def test_rows_without_a_course_have_no_signs(planted: Summary) -> None:
+    assert planted.signs == ()
 
 
 def test_adv2_is_compared_with_pgd_on_the_photos_where_both_succeed(planted: Summary) -> None:

@@ -66,8 +66,14 @@ def _classifier() -> Classifier:
 
 def _same(a: AttackResult, b: AttackResult, rows: Tensor) -> None:
     """``a`` is ``b``'s ``rows``, to the bit."""
-    for name in ("x", "x_adv", "target", "prediction", "success", "confidence", "passes"):
+    for name in ("x", "x_adv", "used", "target", "prediction", "success", "confidence", "passes"):
         assert torch.equal(getattr(a, name), getattr(b, name)[rows]), name
+    assert torch.equal(a.trace.stuck, b.trace.stuck[rows])
+    assert (a.trace.maps is None) == (b.trace.maps is None)
+    for one, other in ((a.trace.prediction, b.trace.prediction), (a.trace.maps, b.trace.maps)):
+        if one is not None and other is not None:
+            for name in ("first", "half", "kept"):
+                assert torch.equal(getattr(one, name), getattr(other, name)[rows]), name
     assert a.maps.keys() == b.maps.keys()
     for name in a.maps:
         assert torch.equal(a.maps[name], b.maps[name][rows]), name
@@ -111,8 +117,9 @@ class TestScore:
         assert result.x_adv.shape == X.shape
         assert result.x_adv.dtype == X.dtype
         assert result.x_adv.is_contiguous()
-        types = (torch.int64, torch.int64, torch.bool, torch.float32, torch.int64)
-        tensors = (result.target, result.prediction, result.success, result.confidence, result.passes)
+        types = (torch.int64, torch.int64, torch.bool, torch.float32, torch.int64, torch.float32, torch.float32)
+        scores = (result.target, result.prediction, result.success, result.confidence, result.passes)
+        tensors = (*scores, result.used, result.trace.stuck)
         assert tuple((t.dtype, t.shape) for t in tensors) == tuple((t, (5,)) for t in types)
         assert result.keys == tuple(KEYS)
         assert (result.steps, result.seconds > 0) == (STEPS, True)
@@ -166,7 +173,8 @@ class TestBatches:
     def test_no_image(self, attack: str) -> None:
         result = ATTACKS[attack](_classifier())(X[:0], TARGET[:0])
         assert result.x_adv.shape == (0, 3, 32, 32)
-        assert result.success.shape == result.confidence.shape == result.passes.shape == (0,)
+        assert result.success.shape == result.confidence.shape == result.passes.shape == result.used.shape == (0,)
+        assert result.trace.stuck.shape == result.trace.prediction.kept.shape == (0,)
         assert result.keys == ()
         assert all(maps.shape[0] == 0 for maps in result.maps.values())
 

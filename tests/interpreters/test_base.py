@@ -79,6 +79,7 @@ class TestForwardPass:
             assert view.nll_gradient(y) is first
             assert not torch.equal(view.nll_gradient(other), first)
             assert torch.equal(view.nll_gradient(y), first)
+            assert view.nll_gradient(y.clone()) is view.nll_gradient(y)  # equal classes, not the same tensor
 
     @pytest.mark.parametrize("n", [1, 3, 4])
     def test_activations_have_one_row_per_image(self, n: int) -> None:
@@ -95,6 +96,27 @@ class TestForwardPass:
         assert isinstance(head, torch.nn.Linear)
         expected = head.weight[:n, :, None, None].expand(n, 16, 8, 8) / 64
         torch.testing.assert_close(gradient, expected.detach())
+
+    @pytest.mark.parametrize("n", [1, 3])
+    def test_a_gradient_at_an_activation_carried_back_is_the_gradient(
+        self, smooth_classifier64: Classifier, n: int
+    ) -> None:
+        """The chain rule, where all that the logits read passes through the activation."""
+        features = find_features(smooth_classifier64)
+        assert features is not None
+        y = torch.arange(n)
+        with smooth_classifier64.frozen():
+            view = ForwardPass(smooth_classifier64, images(n, 16, dtype=torch.float64), taps=[features])
+            at = view.gradient_at(features, view.nll(y))
+            with torch.no_grad():
+                carried = view.carried(features, at)
+            twice = view.carried(features, 2 * at)
+            expected = view.nll_gradient(y)
+        assert at.shape == (n, 12, 8, 8)
+        assert not at.requires_grad
+        assert not carried.requires_grad
+        torch.testing.assert_close(carried, expected)
+        torch.testing.assert_close(twice, 2 * expected)
 
     def test_without_attachment_nothing_is_kept(self, relu_classifier: Classifier) -> None:
         with relu_classifier.frozen():

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from safetensors.numpy import save_file
 
-from underfire.audit.rows import NO_SOURCE, Row, condition, write_part
+from underfire.analysis.model_checks import ModelCheck
+from underfire.audit.rows import NO_SOURCE, SCHEMA_VERSION, Row, condition, write_part
 
 EPS = 8 / 255
 GRIDS = {"cam": 7, "grad": 56, "ig": 56}
@@ -25,6 +26,7 @@ class Recipe:
     """What the run contains.
 
     ``images`` stand in for the photos (H, W, 3); ``failures`` are indices of photos that every attack missed.
+    ``course`` replaces columns of every attack's course, and ``faults`` are checks that the model failed.
     """
 
     files: Sequence[str] = ("a.jpg", "b.jpg", "c.jpg", "d.jpg")
@@ -37,6 +39,8 @@ class Recipe:
     images: Sequence[NDArray[np.uint8]] = ()
     finished: bool = True
     artifacts: bool = True
+    course: Mapping[str, float] = field(default_factory=dict)
+    faults: Sequence[str] = ()
 
 
 def write_run(folder: Path, recipe: Recipe) -> Path:
@@ -74,9 +78,10 @@ def write_run(folder: Path, recipe: Recipe) -> Path:
                 maps[f"{condition(attack, source)}/{interpreter}"] = (
                     (1 - share) * clean_maps[interpreter] + share * other
                 ).astype(np.float32)
-                rows.append(
-                    _row(name, sha256, label, given, target, attack, source, interpreter, excluded, success, l1)
-                )
+                row = _row(name, sha256, label, given, target, attack, source, interpreter, excluded, success, l1)
+                if attack in ("pgd", "adv2"):
+                    row = replace(row, **_course(success, attack == "adv2", l1) | dict(recipe.course))
+                rows.append(row)
         if recipe.artifacts:
             _write_artifacts(folder / "artifacts" / key, pictures, maps)
     write_part(folder / "rows" / "part-00000.parquet", rows)
@@ -106,13 +111,21 @@ def _row(
         l1=l1,
         iou_50=iou, iou_25=iou, iou_75=iou, iou_top20=iou, linf=0.0 if attack == "none" else EPS, l2=1.0,
         success_8bit=success, confidence_8bit=confidence, l1_8bit=l1, iou_50_8bit=iou, iou_25_8bit=iou,
-        iou_75_8bit=iou, iou_top20_8bit=iou, steps=300, passes=301, seconds=1.5, seed=0, eps=EPS,
+        iou_75_8bit=iou, iou_top20_8bit=iou, steps=300, passes=301, seconds=1.5, seed=0, perturbation="linf",
+        eps=EPS, used=0.0 if attack == "none" else EPS,
     )  # fmt: skip
+
+
+def _course(success: bool, joint: bool, l1: float) -> dict[str, Any]:
+    """Of an attack that did what it could."""
+    kept = 0.03 if success else 6.0
+    gap = {"gap_first": 0.4, "gap_half": 1.1 * l1, "gap_kept": l1} if joint else {}
+    return {"stuck": 0.0, "nll_first": 9.0, "nll_half": 1.2 * kept, "nll_kept": kept, **gap}
 
 
 def _run_json(recipe: Recipe, photos: list[dict[str, Any]]) -> dict[str, Any]:
     return {
-        "schema": 1,
+        "schema": SCHEMA_VERSION,
         "command": "underfire audit photos --preset quick --out 'run <1>'",
         "created": "2031-05-06T07:08:09+00:00",
         "underfire_version": "0.1.0",
@@ -127,6 +140,10 @@ def _run_json(recipe: Recipe, photos: list[dict[str, Any]]) -> dict[str, Any]:
             "targets": "random", "steps": {"pgd": 300, **{f"adv2-{n}": 300 for n in recipe.interpreters}},
             "seed": 0, "batch_size": 4, "limit": None,
         },
+        "model_checks": [
+            {"check": name, "shown": 5 * (name in recipe.faults), "of": 8, "fired": name in recipe.faults}
+            for name in ModelCheck
+        ],
         "photos": photos,
         "skipped": [{"name": name, "reason": reason} for name, reason in recipe.skipped],
         "finished": recipe.finished,

@@ -193,6 +193,50 @@ def test_runs_of_every_kind(tmp_path: Path, recipe: Recipe, said: str) -> None:
     assert said in page.text
 
 
+def test_a_sound_run_says_so_in_one_sentence(full: tuple[Path, Page, str]) -> None:
+    _, page, html = full
+    assert "Is the attack sound?" in page.text
+    assert "Nothing was seen that speaks against it: identical calls of the model agree" in page.text
+    assert 'class="remarks"' not in html
+    assert "hindered" not in page.text
+
+
+def test_what_hinders_the_attacks_is_said_in_words(tmp_path: Path) -> None:
+    stuck = {"stuck": 1.0, "nll_first": 9.0, "nll_half": 9.0, "nll_kept": 9.0}
+    faults = ("randomised", "no_gradient")
+    page, html = build(tmp_path / "run", Recipe(interpreters=("cam",), failures=range(4), course=stuck, faults=faults))
+    for words in (
+        "The attacks of this run were hindered",
+        "No: something stands in the attacks’ way",
+        "On 5 of 8 test images, two identical calls gave different outputs. The model draws random numbers",
+        "On 5 of 8 test images, the loss had no gradient in any pixel",
+        "On 4 of 4 photos under PGD and 4 of 4 photos under ADV² on CAM, the gradient was zero in every pixel at 10 %",
+        "the label was not reached and its loss fell by less than 10 %",
+    ):
+        assert words in page.text, words
+    remarks = html[html.index('<ul class="remarks">') :].split("</ul>")[0]
+    assert re.findall(r'class="tag (\w+)"', remarks) == ["serious"] * 3 + ["caution"]
+
+
+def test_reservations_are_no_alarm(tmp_path: Path) -> None:
+    course = {"nll_first": 9.0, "nll_half": 8.0, "nll_kept": 2.0}
+    page, _ = build(tmp_path / "run", Recipe(interpreters=("cam",), failures=(0,), course=course))
+    assert "With reservations" in page.text
+    assert "On 1 of 4 photos under PGD" in page.text
+    assert "hindered" not in page.text
+
+
+def test_a_run_that_says_nothing_of_its_checks_has_no_such_section(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", Recipe(excluded=NOTHING_LEFT))
+    run = json.loads((folder / "run.json").read_text())
+    for checks in (None, "x", [1], [{"fired": True}], [{"fired": True, "check": "coupled", "of": "x"}]):
+        (folder / "run.json").write_text(json.dumps(run | {"model_checks": checks}))
+        page = Page(build_report(folder).read_text(encoding="utf-8"))
+        assert "something stands in" not in page.text
+    (folder / "run.json").write_text(json.dumps({k: v for k, v in run.items() if k != "model_checks"}))
+    assert "Is the attack sound?" not in Page(build_report(folder).read_text(encoding="utf-8")).text
+
+
 def test_bare_run_json_is_enough(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text("{}")
     page = Page(build_report(tmp_path).read_text(encoding="utf-8"))

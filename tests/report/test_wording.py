@@ -3,7 +3,7 @@
 import pytest
 
 from underfire.metrics import wilson
-from underfire.report.wording import budget, class_title, condition_title, interval, listing, number, percent
+from underfire.report.wording import budget, class_title, condition_title, interval, limit, listing, number, percent
 
 
 @pytest.mark.parametrize(
@@ -14,14 +14,26 @@ def test_percent_keeps_certainty_for_the_certain(share: float, written: str) -> 
     assert percent(share) == written
 
 
-@pytest.mark.parametrize(("eps", "written"), [(8 / 255, "8/255"), (0.031, "0.031"), (1, "255/255"), (0.001, "0.001")])
-def test_budget(eps: float, written: str) -> None:
-    assert budget(eps) == written
+@pytest.mark.parametrize(
+    ("eps", "norm", "written"),
+    [
+        (8 / 255, "linf", "8/255"),
+        (0.031, "linf", "0.031"),
+        (1, "linf", "255/255"),
+        (0.001, "linf", "0.001"),
+        (3.0, "l2", "3"),
+        (1.0, "flow", "1 pixel"),
+        (0.5, "flow", "0.5 pixels"),
+    ],
+)
+def test_budget(eps: float, norm: str, written: str) -> None:
+    assert budget(eps, norm) == written
+    assert written in limit(eps, norm)
 
 
 def test_names() -> None:
     assert condition_title("adv2", "cam+grad") == "ADV² on CAM + GRAD"
-    assert condition_title("stadv", "-") == "stadv"
+    assert condition_title("stadv", "cam") == "StAdv on CAM"
     assert class_title(3, {"3": "tench"}) == "tench"
     assert class_title(4, {"3": "tench", "4": " "}) == "class 4"
 

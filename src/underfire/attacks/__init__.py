@@ -1,8 +1,11 @@
 """Attacks on the prediction and its explanation: one loop, composed."""
 
 from underfire.attacks.adv2 import ADV2
-from underfire.attacks.perturbations import Linf
+from underfire.attacks.authors import AuthorsADV2
+from underfire.attacks.perturbations import L2, Flow, Linf
 from underfire.attacks.pgd import PGD
 from underfire.attacks.result import AttackResult
+from underfire.attacks.square import Square
+from underfire.attacks.stadv import StAdv
 
-__all__ = ["ADV2", "PGD", "AttackResult", "Linf"]
+__all__ = ["ADV2", "L2", "PGD", "AttackResult", "AuthorsADV2", "Flow", "Linf", "Square", "StAdv"]

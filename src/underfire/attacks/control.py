@@ -1,7 +1,9 @@
 """How an attack divides each step between the prediction and the maps, and how long its steps are."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -68,24 +70,93 @@ class Confidence:
         return probability(logits, target) < self.seek
 
 
+class Mixer(Protocol):
+    """How one attack shares its joint steps between the prediction and the maps."""
+
+    def __call__(self, prediction: Tensor, pulls: Sequence[Tensor], wanting: Tensor, step: int) -> Tensor:
+        """The direction (N, ...) of a joint step from those of the prediction and of every map.
+
+        ``wanting`` (N,) bool tells whose prediction is not yet what it should be; ``step`` counts from the first
+        step of the warm start.
+        """
+        ...
+
+    def select(self, places: Tensor) -> None:
+        """Go on with the images at ``places`` only."""
+        ...
+
+
+class Mix(Protocol):
+    """A way to share, of which every attack begins one of its own."""
+
+    def begin(self, x: Tensor) -> Mixer:
+        """A mixer for the images ``x`` (N, C, H, W)."""
+        ...
+
+
+@dataclass(frozen=True)
 class Balance:
     """λ, the weight of the maps' direction against the prediction's: one number per image, steered by the label.
 
-    Both directions have unit size, so λ = 1 is an even share. While the prediction wants more, λ falls, so that an
-    image whose label is hard to get is not held back by its map; while the label holds, λ recovers.
+    Directions are scaled to unit size, so λ = 1 is an even share. While the prediction wants more, λ falls, so that
+    an image whose label is hard to get is not held back by its map; while the label holds, λ recovers and the
+    prediction is left alone.
+
+    Attributes:
+        lowest: λ stays in [``lowest``, 1].
+        fall, rise: its factors at a step whose label wants more, and at one whose label holds.
     """
 
-    LOWEST, FALL, RISE = 0.1, 0.95, 1.05
+    lowest: float = 0.1
+    fall: float = 0.95
+    rise: float = 1.05
 
-    def __init__(self, n: int, like: Tensor) -> None:
-        self.weight = torch.ones(n, dtype=like.dtype, device=like.device)
+    def begin(self, x: Tensor) -> Mixer:
+        """λ = 1 for each of the images ``x``."""
+        return _Balanced(self, x.new_ones(x.shape[0]))
 
-    def mix(self, prediction: Tensor, maps: Tensor, wanting: Tensor) -> Tensor:
-        """The step's direction (N, C, H, W) from the two unit directions; ``wanting`` (N,) bool moves λ."""
-        mixed = prediction * wanting[:, None, None, None] + maps * self.weight[:, None, None, None]
-        factor = torch.where(wanting, self.FALL, self.RISE)
-        self.weight = (self.weight * factor).clamp(self.LOWEST, 1.0)
+
+class _Balanced:
+    def __init__(self, rule: Balance, weight: Tensor) -> None:
+        self._rule, self._weight = rule, weight
+
+    def __call__(self, prediction: Tensor, pulls: Sequence[Tensor], wanting: Tensor, step: int) -> Tensor:  # noqa: ARG002
+        maps = torch.stack([unit(pull) for pull in pulls]).mean(dim=0)
+        mixed = unit(prediction) * wanting[:, None, None, None] + maps * self._weight[:, None, None, None]
+        factor = torch.where(wanting, self._rule.fall, self._rule.rise)
+        self._weight = (self._weight * factor).clamp(self._rule.lowest, 1.0)
         return mixed
+
+    def select(self, places: Tensor) -> None:
+        self._weight = self._weight[places]
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """λ by schedule: the prediction's gradient plus λ times that of every map, unscaled and always on.
+
+    Attributes:
+        warm: the steps before the first joint one.
+        weights: λ of each joint step.
+    """
+
+    warm: int
+    weights: tuple[float, ...]
+
+    def begin(self, x: Tensor) -> Mixer:  # noqa: ARG002 - remembers nothing
+        """A mixer, the same for any images."""
+        return _Weighed(self)
+
+
+class _Weighed:
+    def __init__(self, rule: Weighted) -> None:
+        self._rule = rule
+
+    def __call__(self, prediction: Tensor, pulls: Sequence[Tensor], wanting: Tensor, step: int) -> Tensor:  # noqa: ARG002
+        return prediction + self._rule.weights[step - self._rule.warm] * sum(pulls)
+
+    def select(self, places: Tensor) -> None:
+        pass
 
 
 def probability(logits: Tensor, target: Tensor) -> Tensor:

@@ -1,106 +1,205 @@
 """The one loop of all attacks: forward pass, directions, step, best iterate."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from underfire.attacks.best import Best
-from underfire.attacks.control import Balance, Confidence, Schedule, unit
-from underfire.attacks.perturbations import Linf
-from underfire.attacks.rules import Adam, sign
+from underfire.attacks.control import Balance, Confidence, Mix, Schedule
+from underfire.attacks.perturbations import Perturbation
+from underfire.attacks.rules import Adam, Rule
+from underfire.attacks.trace import Recorder, Trace
 from underfire.classifier import Classifier
-from underfire.interpreters.base import ForwardPass, Interpreter, Task, require_finite
+from underfire.errors import NonFiniteError
+from underfire.interpreters.base import Aim, ForwardPass, Pull, require_finite
+
+Keep = Literal["best", "last"]
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What the loop is told, apart from the images: budget, steps and how to choose between goals."""
+    """What the loop is told, apart from the images.
 
-    perturbation: Linf
+    Attributes:
+        perturbation: what may be done to an image.
+        schedule: how many steps, and how long each is.
+        confidence: when a label counts as holding, in the joint steps.
+        mix: how prediction and maps share a joint step.
+        rule: from a joint step's direction to its move; before, the steepest move is taken.
+        keep: ``"best"`` keeps the best iterate of each image and lets images that are done leave the batch;
+            ``"last"`` keeps the last one, whatever it is.
+        every: with ``"best"``, only every so many-th joint iterate is a candidate.
+    """
+
+    perturbation: Perturbation
     schedule: Schedule
     confidence: Confidence = field(default_factory=Confidence)
-    keep_best: bool = True
+    mix: Mix = field(default_factory=Balance)
+    rule: Rule = field(default_factory=Adam)
+    keep: Keep = "best"
+    every: int = 1
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The kept iterates (N, C, H, W) and the passes spent on each image."""
+    """The kept iterates and what they cost.
+
+    Attributes:
+        x_adv: (N, C, H, W) in [0, 1].
+        used: (N,) how much of the budget each uses, in the unit of the perturbation's ``eps``.
+        passes: (N,) forward and backward passes spent on each image, int64.
+        trace: the attack's course.
+    """
 
     x_adv: Tensor
-    passes: int
+    used: Tensor
+    passes: Tensor
+    trace: Trace
 
 
-def descend(
-    classifier: Classifier,
-    x: Tensor,
-    target: Tensor,
-    goals: Sequence[tuple[Interpreter, Task]],
-    setting: Setting,
-) -> Outcome:
-    """Move ``x`` (N, C, H, W) towards ``target`` (N,) and the goals' maps; with no goal this is PGD.
+def descend(classifier: Classifier, x: Tensor, target: Tensor, aims: Sequence[Aim], setting: Setting) -> Outcome:
+    """Move ``x`` (N, C, H, W) towards ``target`` (N,) and the maps of ``aims``; with no aim this is PGD.
 
-    Every step pays one shared forward pass, a backward pass for the prediction, and what each goal's interpreter
-    asks for. Each image follows its own path: nothing is averaged over the batch.
+    Every step pays one shared forward pass, a backward pass, and what each aim asks for beyond them.
+    Each image follows its own path: nothing is averaged over the batch.
 
     Raises:
         NonFiniteError: a loss or a direction is not a number.
     """
-    if x.shape[0] == 1:  # sums over one image take another order than over several: see Classifier.scores
-        target = target.repeat(2)
-        pair = [(interpreter, _twice(task, target)) for interpreter, task in goals]
-        outcome = descend(classifier, x.repeat(2, 1, 1, 1), target, pair, setting)
-        return Outcome(outcome.x_adv[:1], outcome.passes)
-    with classifier.frozen():
-        return _loop(classifier, x, target, goals, setting)
+    model, best, recorder = setting.perturbation, Best(setting.perturbation.start(x)), Recorder(x)
+    if x.shape[0]:
+        with classifier.frozen():
+            _Loop(classifier, x, target, aims, setting, best, recorder).run()
+    x_adv = model.image(x, best.theta)
+    return Outcome(x_adv, model.size(x, best.theta), recorder.passes, recorder.trace(best, joint=bool(aims)))
 
 
-def _loop(
-    classifier: Classifier,
-    x: Tensor,
-    target: Tensor,
-    goals: Sequence[tuple[Interpreter, Task]],
-    setting: Setting,
-) -> Outcome:
-    schedule, confidence = setting.schedule, setting.confidence
-    aims = [interpreter.aim(task) for interpreter, task in goals]
-    taps = tuple({tap: None for interpreter, _ in goals for tap in interpreter.taps})
-    balance = Balance(x.shape[0], x)
-    best = Best(x)
-    adam = Adam(x)
-    x_adv, passes = x, 0
-    for step in range(schedule.steps + 1):
-        last = step == schedule.steps
-        if last and not setting.keep_best:
-            return Outcome(x_adv, passes)
-        joint = bool(aims) and step >= schedule.warm
-        view = ForwardPass(classifier, x_adv, taps=taps if joint else ())
-        passes += 1
+class _Loop:
+    """The images that still take part, and all that moves with them, row by row.
+
+    Sums over one image take another order than over several (see Classifier.scores): where one image is left,
+    another one keeps it company. Only the first ``_own`` rows count.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        x: Tensor,
+        target: Tensor,
+        aims: Sequence[Aim],
+        setting: Setting,
+        best: Best,
+        recorder: Recorder,
+    ) -> None:
+        self._classifier, self._aims, self._setting = classifier, aims, setting
+        self._best, self._recorder = best, recorder
+        self._taps = tuple({tap: None for aim in aims for tap in aim.taps})
+        self._x, self._target, self._theta = x, target, best.theta.clone()
+        self._mixer, self._stepper = setting.mix.begin(x), setting.rule.begin(self._theta)
+        self._rows = torch.arange(x.shape[0], device=x.device)
+        self._own = x.shape[0]
+        if self._own == 1:
+            self._select(self._rows.repeat(2), own=1)
+
+    def run(self) -> None:
+        """All steps, or as many as the images need."""
+        steps = self._setting.schedule.steps
+        try:
+            for step in range(steps):
+                self._step(step)
+                if step == (steps - 1) // 2:
+                    self._recorder.halfway(self._best)
+                if not self._narrow():
+                    return
+            self._finish()
+        except NonFiniteError as error:  # it counts the rows of a batch that may have been narrowed
+            raise NonFiniteError(error.what, int(self._rows[error.index])) from error
+
+    def _step(self, step: int) -> None:
+        """Look at the present iterates, offer them, and take one step from each."""
+        view, answers, holds = self._look(step)
+        setting = self._setting
+        if answers:
+            wanting = setting.confidence.wanting(view.logits, self._target)
+            direction = self._joint_direction(view, answers, wanting, step)
+        else:
+            direction = view.nll_gradient(self._target)
+        own = slice(self._own)
+        self._recorder.step(self._rows[own], direction[own], holds[own])
+        direction = setting.perturbation.pull_back(self._x, self._theta, direction)
+        require_finite(direction, "the direction of the step")  # sign(NaN) is 0: the image would silently stay
+        move = setting.perturbation.steepest(direction)
+        if self._aims:  # the rule sees the warm start too, so that the joint steps begin with a spread to go by
+            considered = self._stepper(direction)
+            move = considered * setting.perturbation.share(self._theta) if answers else move
+        moved = self._theta - setting.schedule.size(step) * move
+        self._theta = setting.perturbation.project(self._x, moved)
+
+    def _finish(self) -> None:
+        """The last iterates: one more look at them, or none where they are kept anyway."""
+        if self._setting.keep == "best":
+            self._look(self._setting.schedule.steps)
+        else:
+            self._best.theta[self._rows[: self._own]] = self._theta[: self._own]
+
+    def _narrow(self) -> bool:
+        """Let images that are done leave the batch; False if nobody is left."""
+        if self._setting.keep == "last" or not self._aims:
+            return True
+        left = (~self._best.done(self._rows[: self._own])).nonzero().flatten()
+        if 0 < len(left) < self._own:
+            company = left if len(left) > 1 else left.repeat(2)
+            self._select(company, own=len(left))
+        return len(left) > 0
+
+    def _look(self, step: int) -> tuple[ForwardPass, list[Pull], Tensor]:
+        setting, target = self._setting, self._target
+        joint = bool(self._aims) and step >= setting.schedule.warm
+        image = setting.perturbation.image(self._x, self._theta)
+        view = ForwardPass(self._classifier, image, taps=self._taps if joint else ())
         nll = view.nll(target).detach()
         require_finite(nll[:, None], "the prediction loss")
-        pull: Tensor | None = None
-        if joint:
-            answers = [aim(view) for aim in aims]
-            passes += sum(answer.passes for answer in answers)
-            gap = torch.stack([answer.loss for answer in answers]).mean(dim=0)
-            require_finite(gap[:, None], "the interpretation loss")
-            best.offer(x_adv, holds=confidence.holds(view.logits, target), nll=nll, gap=gap)
-            pull = torch.stack([unit(answer.direction) for answer in answers]).mean(dim=0)
-        elif not aims:
-            best.offer(x_adv, holds=view.logits.argmax(dim=1) == target, nll=nll, gap=nll)
-        if last:
-            break
-        direction = unit(view.nll_gradient(target))
-        if pull is not None:
-            direction = balance.mix(direction, pull, confidence.wanting(view.logits, target))
-        require_finite(direction, "the direction of the step")  # sign(NaN) is 0: the image would silently stay
-        considered = adam(direction)  # from the first step on, so that the joint steps begin with a spread to go by
-        move = considered if joint else sign(direction)
-        x_adv = setting.perturbation.move(x_adv, x, move, schedule.size(step))
-    return Outcome(best.x_adv, passes)
+        if not (joint and any(aim.goes_back for aim in self._aims)):
+            view.nll_gradient(target, last=True)  # before anybody needs memory for passes of its own
+        answers = [aim(view) for aim in self._aims] if joint else []
+        gap = torch.stack([answer.gap for answer in answers]).mean(dim=0) if joint else nll
+        require_finite(gap[:, None], "the interpretation loss")
+        holds = setting.confidence.holds(view.logits, target) if joint else view.logits.argmax(dim=1) == target
+        own, passes = slice(self._own), 1 + sum(answer.passes for answer in answers)
+        rows = self._rows[own]
+        self._recorder.look(rows, nll[own], gap[own] if joint else None, passes)
+        if joint or not self._aims:
+            offer = {"rows": rows, "holds": holds[own], "nll": nll[own], "gap": gap[own]}
+            if setting.keep == "last":
+                self._best.take(self._theta[own], **offer)
+            elif (step - setting.schedule.warm) % setting.every == 0:
+                self._best.offer(self._theta[own], **offer)
+        return view, answers, holds
 
+    def _joint_direction(self, view: ForwardPass, answers: list[Pull], wanting: Tensor, step: int) -> Tensor:
+        """Prediction and maps in one direction (N, C, H, W), mixed as far back as one backward pass can serve all."""
+        taps = {answer.at for answer in answers}
+        (tap,) = taps if len(taps) == 1 else (None,)
+        if tap is not None and tap.head is not None:  # all that the logits read passes here
+            pulls = [answer.direction for answer in answers]
+            mixed = self._mixer(view.gradient_at(tap, view.nll(self._target)), pulls, wanting, step)
+            return view.carried(tap, mixed, last=True)
+        prediction = view.nll_gradient(self._target)
+        last = max((i for i, a in enumerate(answers) if a.at is not None), default=None)
+        pulls = [
+            a.direction if a.at is None else view.carried(a.at, a.direction, last=i == last)
+            for i, a in enumerate(answers)
+        ]
+        return self._mixer(prediction, pulls, wanting, step)
 
-def _twice(task: Task, classes: Tensor) -> Task:
-    """The task of one image, for a batch that holds it twice, with the very tensor that the loop aims at."""
-    return replace(task, classes=classes, maps=task.maps.repeat(2, 1, 1), keys=task.keys * 2)
+    def _select(self, places: Tensor, *, own: int) -> None:
+        """Go on with the images at ``places``, of which the first ``own`` count."""
+        self._rows, self._x, self._target = self._rows[places], self._x[places], self._target[places]
+        self._theta, self._own = self._theta[places], own
+        self._mixer.select(places)
+        self._stepper.select(places)
+        for aim in self._aims:
+            aim.select(places)

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from underfire.attacks.perturbations import Perturbation
+from underfire.attacks.trace import Trace
+
 
 @dataclass(frozen=True)
 class AttackResult:
@@ -23,7 +26,9 @@ class AttackResult:
         passes: (N,) forward and backward passes of the classifier spent per image, int64.
         steps: steps taken, warm start included.
         seconds: wall-clock time of the whole batch.
-        eps: budget of the perturbation.
+        perturbation: what the attack was allowed to do.
+        used: (N,) how much of that budget each image uses, in its unit.
+        trace: the attack's own course, for telling a weak attack from a safe explanation.
         keys: one name per image.
     """
 
@@ -39,8 +44,15 @@ class AttackResult:
     passes: Tensor
     steps: int
     seconds: float
-    eps: float
+    perturbation: Perturbation
+    used: Tensor
+    trace: Trace
     keys: tuple[str, ...]
+
+    @property
+    def eps(self) -> float:
+        """The budget, in the unit of the perturbation."""
+        return self.perturbation.eps
 
     @property
     def source(self) -> str:
@@ -61,6 +73,8 @@ class AttackResult:
                 "success": bool(self.success[i]),
                 "confidence": float(self.confidence[i]),
                 "linf": float(linf[i]),
+                "perturbation": self.perturbation.name,
+                "used": float(self.used[i]),
                 "passes": int(self.passes[i]),
                 "steps": self.steps,
                 "seconds": self.seconds / len(self.keys),

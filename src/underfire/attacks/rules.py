@@ -1,34 +1,84 @@
-"""Step rules: from a direction to a move of about one step per pixel value."""
+"""Step rules: from a direction to a move of about one step per value."""
+
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 
-def sign(direction: Tensor) -> Tensor:
-    """The move of PGD, one whole step for every pixel value (N, C, H, W)."""
-    return direction.sign()
+class Stepper(Protocol):
+    """The moves of one attack, with whatever must be remembered from step to step."""
+
+    def __call__(self, direction: Tensor) -> Tensor:
+        """The move, shaped like ``direction`` (N, ...), in steps."""
+        ...
+
+    def select(self, places: Tensor) -> None:
+        """Go on with the images at ``places`` only."""
+        ...
 
 
+class Rule(Protocol):
+    """A step rule, of which every attack begins one of its own."""
+
+    def begin(self, theta: Tensor) -> Stepper:
+        """A stepper for parameters shaped like ``theta`` (N, ...)."""
+        ...
+
+
+@dataclass(frozen=True)
 class Adam:
-    """Moves by the ratio of the mean direction to its spread (Kingma & Ba 2015), at most ``LONGEST`` steps.
+    """Moves by the ratio of the mean direction to its spread (Kingma & Ba 2015), at most ``longest`` steps.
 
     A map's direction is noisy: the next iterate crosses kinks of the network that the last one did not. Where a
     pixel's direction changes from step to step it hardly moves; the sign of the mean would move it a whole step
     and undo what the others gained.
+
+    Attributes:
+        mean, spread: how much of the running mean and of the running mean square a step keeps.
+        longest: no value moves further than so many steps at once.
     """
 
-    MEAN, SPREAD, LONGEST = 0.9, 0.95, 1.5
+    mean: float = 0.9
+    spread: float = 0.95
+    longest: float = 1.5
 
-    def __init__(self, like: Tensor) -> None:
-        self._mean = torch.zeros_like(like)
-        self._square = torch.zeros_like(like)
-        self._count = 0
+    def begin(self, theta: Tensor) -> Stepper:
+        """A stepper that has seen nothing yet."""
+        return _Moments(self, theta)
+
+
+class _Moments:
+    def __init__(self, rule: Adam, like: Tensor) -> None:
+        self._rule, self._count = rule, 0
+        self._mean, self._square = torch.zeros_like(like), torch.zeros_like(like)
 
     def __call__(self, direction: Tensor) -> Tensor:
-        """The move (N, C, H, W) for the next ``direction``, in steps."""
+        rule = self._rule
         self._count += 1
-        self._mean = self.MEAN * self._mean + (1 - self.MEAN) * direction
-        self._square = self.SPREAD * self._square + (1 - self.SPREAD) * direction.square()
-        mean = self._mean / (1 - self.MEAN**self._count)
-        spread = (self._square / (1 - self.SPREAD**self._count)).sqrt()
-        return (mean / spread.clamp_min(torch.finfo(spread.dtype).tiny)).clamp(-self.LONGEST, self.LONGEST)
+        self._mean = rule.mean * self._mean + (1 - rule.mean) * direction
+        self._square = rule.spread * self._square + (1 - rule.spread) * direction.square()
+        mean = self._mean / (1 - rule.mean**self._count)
+        spread = (self._square / (1 - rule.spread**self._count)).sqrt()
+        return (mean / spread.clamp_min(torch.finfo(spread.dtype).tiny)).clamp(-rule.longest, rule.longest)
+
+    def select(self, places: Tensor) -> None:
+        self._mean, self._square = self._mean[places], self._square[places]
+
+
+@dataclass(frozen=True)
+class Sign:
+    """Moves every value by one whole step, as in PGD."""
+
+    def begin(self, theta: Tensor) -> Stepper:  # noqa: ARG002 - remembers nothing
+        """A stepper, the same for any parameters."""
+        return _Signs()
+
+
+class _Signs:
+    def __call__(self, direction: Tensor) -> Tensor:
+        return direction.sign()
+
+    def select(self, places: Tensor) -> None:
+        pass

@@ -1,17 +1,26 @@
 """One attack from checked input to scored result, shared by all compositions of the loop."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
 from underfire.attacks.control import probability
 from underfire.attacks.engine import Setting, descend
+from underfire.attacks.perturbations import Perturbation
 from underfire.attacks.result import AttackResult
 from underfire.classifier import Classifier
-from underfire.interpreters.base import Interpreter, Task
+from underfire.interpreters.base import Aim, Interpreter, Task
 from underfire.prepared import prepared
+
+AimOf = Callable[[Interpreter, Task], Aim]
+"""How an attack aims at an interpreter's map."""
+
+
+def own_aim(interpreter: Interpreter, task: Task) -> Aim:
+    """The aim that the interpreter gives itself."""
+    return interpreter.aim(task)
 
 
 def attack_and_score(
@@ -24,16 +33,15 @@ def attack_and_score(
     *,
     keys: tuple[str, ...],
     seed: int,
+    aim_of: AimOf = own_aim,
 ) -> AttackResult:
     """Attack a checked batch on the prepared classifier and score what comes out on the unmodified one."""
     started = time.perf_counter()
     x = x.detach()
-    goals = [(g, Task(target, maps, keys, seed)) for g, maps in target_maps.items()]
-    if x.shape[0]:
-        outcome = descend(prepared(classifier), x, target, goals, setting)
-        x_adv, passes = outcome.x_adv.contiguous(), outcome.passes
-    else:
-        x_adv, passes = x.clone(), 0
+    aims = [aim_of(g, Task(target, maps, keys, seed)) for g, maps in target_maps.items()]
+    outcome = descend(prepared(classifier), x, target, aims, setting)
+    x_adv = outcome.x_adv.contiguous()
+    _check_budget(setting.perturbation, x, x_adv, outcome.used)
     with torch.no_grad():
         logits = classifier(x_adv)
     prediction = logits.argmax(dim=1)
@@ -47,9 +55,29 @@ def attack_and_score(
         confidence=probability(logits, target),
         maps={g.name: g(x_adv, target, keys=keys) for g in target_maps},
         target_maps={g.name: maps for g, maps in target_maps.items()},
-        passes=torch.full((x.shape[0],), passes, dtype=torch.int64),
+        passes=outcome.passes.cpu(),
         steps=setting.schedule.steps,
         seconds=time.perf_counter() - started,
-        eps=setting.perturbation.eps,
+        perturbation=setting.perturbation,
+        used=outcome.used,
+        trace=outcome.trace,
         keys=keys,
     )
+
+
+def _check_budget(model: Perturbation, x: Tensor, x_adv: Tensor, used: Tensor) -> None:
+    """Raise RuntimeError if an image is beyond the budget of ``model``: it does not project as it should."""
+    slack = 4 * torch.finfo(used.dtype).eps * max(1.0, model.eps)
+    inside = (used <= model.eps + slack) & model.contains(x, x_adv) & _in_range(x_adv)
+    if not inside.all():
+        worst = int((~inside).nonzero()[0])
+        raise RuntimeError(
+            f"the perturbation '{model.name}' broke its budget: image {worst} uses {float(used[worst]):g} of "
+            f"{model.eps:g} ({model.unit}) with values from {float(x_adv[worst].min()):g} to "
+            f"{float(x_adv[worst].max()):g}; this is a mistake in its project or image."
+        )
+
+
+def _in_range(images: Tensor) -> Tensor:
+    flat = images.flatten(1)
+    return ((flat >= 0) & (flat <= 1)).all(dim=1)

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from underfire import metrics
+from underfire.analysis.soundness import ImageTrace, image_traces
+from underfire.attacks.perturbations import Perturbation
+from underfire.attacks.trace import Trace
 from underfire.audit.look import View, distance
 from underfire.audit.plan import Condition, PlannedPhoto
 from underfire.audit.rows import Row
@@ -24,14 +27,19 @@ class Treated:
     saved: View
     targets: Tensor
     """(N,) int64."""
+    perturbation: Perturbation
+    used: Tensor
+    """(N,): how much of its budget each photo uses."""
     steps: int = 0
     passes: Sequence[int] = ()
     """(N,): forward and backward passes; empty for none."""
     seconds: float = 0.0
     """Per photo."""
+    trace: Trace | None = None
+    """None where nothing was attacked."""
 
 
-def rows_of(photos: Sequence[PlannedPhoto], treated: Treated, *, seed: int, eps: float) -> list[list[Row]]:
+def rows_of(photos: Sequence[PlannedPhoto], treated: Treated, *, seed: int) -> list[list[Row]]:
     """For each of the N photos one row per interpreter."""
     attack = treated.condition.attack
     linf, l2 = metrics.linf(treated.x, treated.benign_x).cpu(), metrics.l2(treated.x, treated.benign_x).cpu()
@@ -43,6 +51,7 @@ def rows_of(photos: Sequence[PlannedPhoto], treated: Treated, *, seed: int, eps:
         name: (distance(treated.view.maps[name], maps), distance(treated.saved.maps[name], maps))
         for name, maps in treated.benign.maps.items()
     }
+    courses = [_course(trace) for trace in image_traces(treated.trace)] if treated.trace else [{} for _ in photos]
     rows: list[list[Row]] = [[] for _ in photos]
     for i, photo in enumerate(photos):
         target = int(treated.targets[i])
@@ -81,7 +90,24 @@ def rows_of(photos: Sequence[PlannedPhoto], treated: Treated, *, seed: int, eps:
                     passes=int(treated.passes[i]) if len(treated.passes) else 0,
                     seconds=treated.seconds,
                     seed=seed,
-                    eps=eps,
+                    perturbation=treated.perturbation.name,
+                    eps=treated.perturbation.eps,
+                    used=float(treated.used[i]),
+                    **courses[i],
                 )
             )
     return rows
+
+
+def _course(trace: ImageTrace) -> dict[str, float | None]:
+    """The columns of an attack's course."""
+    nll, gap = trace.prediction, trace.maps
+    return {
+        "stuck": trace.stuck,
+        "nll_first": nll.first,
+        "nll_half": nll.half,
+        "nll_kept": nll.kept,
+        "gap_first": gap.first if gap else None,
+        "gap_half": gap.half if gap else None,
+        "gap_kept": gap.kept if gap else None,
+    }

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import TypeVar
 
+from underfire.attacks.perturbations import L2, Flow, Linf, Perturbation
 from underfire.classifier import Classifier
 from underfire.errors import InputError
 from underfire.interpreters import ALL, Interpreter
@@ -29,6 +30,17 @@ def make_interpreters(names: Iterable[str], classifier: Classifier) -> tuple[Int
     """The named interpreters; raises `InputError` for an unknown name or an unsuited ``classifier``."""
     known = known_interpreters()
     return tuple(pick(name, known, "interpreter")(classifier) for name in names)
+
+
+def known_perturbations() -> dict[str, type[Linf] | type[L2] | type[Flow]]:
+    """Every perturbation model by the name that users type."""
+    return {cls.name: cls for cls in (Linf, L2, Flow)}
+
+
+def make_perturbation(name: str, eps: float | None) -> Perturbation:
+    """The named model with the budget ``eps``, in its unit, or its default; raises `InputError` for either."""
+    model = pick(name, known_perturbations(), "perturbation")
+    return model() if eps is None else model(eps)
 
 
 def split_names(text: str, known: Sequence[str], kind: str) -> tuple[str, ...]:

@@ -1,32 +1,42 @@
 """What an audit does: everything that decides its rows, in one frozen value."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Literal
 
+from underfire.attacks.perturbations import Flow, Perturbation
+from underfire.audit.names import make_perturbation
 from underfire.audit.rows import NO_SOURCE, condition
 from underfire.errors import InputError
 
-Attack = Literal["none", "noise", "pgd", "adv2"]
+Attack = Literal["none", "noise", "pgd", "adv2", "stadv"]
 """The values of the rows' column ``attack``. "none" and "noise", the floor, are measured in every audit."""
 
-ATTACKS: tuple[Attack, ...] = ("pgd", "adv2")
+ATTACKS: tuple[Attack, ...] = ("pgd", "adv2", "stadv")
 """The attacks that a user chooses from."""
 
-Preset = Literal["quick", "standard", "paper"]
+JOINT_ATTACKS: tuple[Attack, ...] = ("adv2", "stadv")
+"""Those that are run on each interpreter in turn."""
+
+Preset = Literal["quick", "standard", "paper", "authors"]
+
+_PUBLISHED = MappingProxyType({"pgd": 1600, "adv2": 1600, "stadv": 1600, "adv2-grad": 300 + 704, "adv2-ig": 300 + 704})
 
 STEPS: Mapping[Preset, Mapping[str, int]] = MappingProxyType(
     {
-        "quick": MappingProxyType({"pgd": 150, "adv2": 150}),
-        "standard": MappingProxyType({"pgd": 300, "adv2": 300}),
+        "quick": MappingProxyType({"pgd": 150, "adv2": 150, "stadv": 150}),
+        "standard": MappingProxyType({"pgd": 300, "adv2": 300, "stadv": 300}),
         # Warm start and joint steps together, as in the code that the authors of ADV² published.
         # PGD, to which they gave 1200, gets as many as the longest, so that no attack wins by its budget alone.
-        "paper": MappingProxyType({"pgd": 1600, "adv2": 1600, "adv2-grad": 300 + 704, "adv2-ig": 300 + 704}),
+        "paper": _PUBLISHED,
+        "authors": _PUBLISHED,
     }
 )
-"""Steps per attack and image, warm start included. A line "adv2-grad" counts before the line "adv2"."""
+"""Steps per attack and image, warm start included. A line "adv2-grad" counts before the line "adv2".
+
+With "authors" ADV² is that of its authors in everything, with "paper" in the number of steps alone.
+"""
 
 
 @dataclass(frozen=True)
@@ -71,12 +81,14 @@ class AuditPlan:
 
     model: ModelSettings = ModelSettings()
     interpreters: tuple[str, ...] = ("grad", "ig", "cam")
-    attacks: tuple[Attack, ...] = ATTACKS
+    attacks: tuple[Attack, ...] = ("pgd", "adv2")
     preset: Preset = "quick"
     targets: str = "random"
     """random | next | given | a class, by index or name."""
-    eps: float = 8 / 255
-    """The L∞ budget, of images in [0, 1]."""
+    perturbation: str = "linf"
+    """linf | l2 | flow: what noise, PGD and ADV² may do to an image; StAdv always moves pixels."""
+    eps: float | None = None
+    """The budget, in the perturbation's own unit; None for its default."""
     steps: int | None = None
     """Steps of every attack; None for the preset's."""
     seed: int = 0
@@ -87,7 +99,11 @@ class AuditPlan:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        check_eps(self.eps)
+        make_perturbation(self.perturbation, self.eps)
+        if self.preset == "authors" and self.perturbation != "linf":
+            raise InputError(
+                f"the preset 'authors' is for the perturbation 'linf', not '{self.perturbation}'; give another preset"
+            )
         for name in ("steps", "batch_size", "limit"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -107,9 +123,16 @@ class AuditPlan:
         attacked: list[Condition] = []
         if "pgd" in self.attacks:
             attacked.append(Condition("pgd"))
-        if "adv2" in self.attacks:
-            attacked.extend(Condition("adv2", name) for name in self.interpreters)
+        for joint in JOINT_ATTACKS:
+            if joint in self.attacks:
+                attacked.extend(Condition(joint, name) for name in self.interpreters)
         return (NONE, NOISE, *attacked)
+
+    def perturbation_of(self, condition: Condition) -> Perturbation:
+        """What ``condition`` may do to an image. The plan's budget is StAdv's too where it is one of displacements."""
+        if condition.attack == "stadv" and self.perturbation != Flow.name:
+            return Flow()
+        return make_perturbation(self.perturbation, self.eps)
 
     def steps_of(self, condition: Condition) -> int:
         """How many steps ``condition`` takes, warm start included; 0 where nothing is optimised."""
@@ -122,7 +145,7 @@ class AuditPlan:
 
     def as_config(self) -> dict[str, object]:
         """The plan for run.json: plain values only, the steps of every attack resolved."""
-        config = asdict(self)
+        config = asdict(self) | {"eps": make_perturbation(self.perturbation, self.eps).eps}
         model = config.pop("model")
         steps = {condition.key: self.steps_of(condition) for condition in self.conditions[2:]}
         plain = {"model": model.pop("spec"), **model, **config, "steps": steps}
@@ -139,16 +162,6 @@ def first_difference(old: Mapping[str, object], new: Mapping[str, object]) -> tu
         if name not in _PLACES and old.get(name) != new.get(name):
             return name, old.get(name), new.get(name)
     return None
-
-
-def check_eps(eps: float) -> float:
-    """``eps`` if it is a budget for images in [0, 1]; raises `InputError` otherwise."""
-    if eps > 1:
-        whole = f"; did you mean {eps:g}/255?" if eps <= 255 else ""
-        raise InputError(f"eps is {eps:g}, but images are in [0, 1]{whole or ', so give a number of at most 1'}")
-    if not eps > 0 or math.isnan(eps):
-        raise InputError(f"eps is {eps:g}; give a number above 0, such as 8/255")
-    return eps
 
 
 @dataclass(frozen=True)

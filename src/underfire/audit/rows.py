@@ -15,9 +15,10 @@ from typing import Any, get_args, get_type_hints
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from underfire.analysis.soundness import ImageCourse, ImageTrace
 from underfire.errors import InputError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised when a column is added, removed or changes its meaning."""
 
 NO_SOURCE = "-"
@@ -31,13 +32,16 @@ _PART_PATTERN = "part-*.parquet"
 class Row:
     """One photo × attack × source interpreter × target interpreter.
 
-    ``attack`` is ``none`` (the benign input; the only rows of an excluded photo), ``noise`` (random ±eps,
-    maps taken for the label), ``pgd`` or ``adv2``. ``source`` names the attacked interpreters, joined with
-    ``+``, or is ``-``; ``interpreter`` is the one the map was taken with. l1, iou_* compare that map with the
-    benign map of the label; columns ending in ``_8bit`` are the same on the image saved as 8-bit PNG and read
+    ``attack`` is ``none`` (the benign input; the only rows of an excluded photo), ``noise`` (a random change of full
+    size, maps taken for the label), ``pgd``, ``adv2`` or ``stadv``. ``source`` names the attacked interpreters,
+    joined with ``+``, or is ``-``; ``interpreter`` is the one the map was taken with. l1, iou_* compare that map with
+    the benign map of the label; columns ending in ``_8bit`` are the same on the image saved as 8-bit PNG and read
     back. ``confidence`` is the probability of ``target`` on the attacked image, ``clean_confidence`` that of
-    ``label`` on the benign input. ``linf``, ``l2`` are in units of the pixel range [0, 1], ``seconds`` is one
-    photo's share of its batch.
+    ``label`` on the benign input. ``linf``, ``l2`` are in units of the pixel range [0, 1]. ``perturbation`` says
+    what was allowed (linf, l2, flow), ``eps`` how much and ``used`` how much of that was taken before saving, both in
+    its unit: of the pixel range, for ``flow`` in pixels of displacement. ``seconds`` is one
+    photo's share of its batch. ``stuck``, ``nll_*`` and ``gap_*`` are the attack's course (see ``trace``), None where
+    nothing was attacked; ``gap_*`` also where no map was.
 
     Raises:
         ValueError: A number is not finite, or an excluded photo has a row of an attack.
@@ -75,7 +79,16 @@ class Row:
     passes: int
     seconds: float
     seed: int
+    perturbation: str
     eps: float
+    used: float
+    stuck: float | None = None
+    nll_first: float | None = None
+    nll_half: float | None = None
+    nll_kept: float | None = None
+    gap_first: float | None = None
+    gap_half: float | None = None
+    gap_kept: float | None = None
 
     def __post_init__(self) -> None:
         for column in fields(self):
@@ -91,6 +104,15 @@ class Row:
     def condition(self) -> str:
         """What was done to the photo, as in the artifacts: none, noise, pgd, adv2-cam, adv2-cam+grad …."""
         return condition(self.attack, self.source)
+
+    @property
+    def trace(self) -> ImageTrace | None:
+        """The course of the attack, None where there was none."""
+        if self.stuck is None:
+            return None
+        prediction = ImageCourse(self.nll_first, self.nll_half, self.nll_kept)
+        maps = None if self.gap_first is None else ImageCourse(self.gap_first, self.gap_half, self.gap_kept)
+        return ImageTrace(self.stuck, prediction, maps)
 
 
 def condition(attack: str, source: str = NO_SOURCE) -> str:

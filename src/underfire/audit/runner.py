@@ -10,9 +10,11 @@ from typing import Any, Protocol
 
 import torch
 
+from underfire.audit.checks import check_on_photos
 from underfire.audit.engines import Engine, EngineName, LocalEngine, RayEngine
 from underfire.audit.inspection import Inspection, check_unchanged, inspect_photos
 from underfire.audit.locks import describing, holding
+from underfire.audit.names import make_perturbation
 from underfire.audit.plan import WHOLE, AuditPlan, PlannedPhoto, Shard, Unit, first_difference, units
 from underfire.audit.rows import SCHEMA_VERSION
 from underfire.audit.store import RunDirectory
@@ -86,7 +88,8 @@ def run_audit(
     planned: Sequence[PlannedPhoto] = ()
     if run is None:
         inspection = inspect_photos(plan, classifier, photos, strict=strict)
-        planned, facts = inspection.photos, facts | _photo_facts(inspection)
+        planned = inspection.photos
+        facts |= {"model_checks": check_on_photos(classifier, planned)} | _photo_facts(inspection)
         run = _begin(directory, facts)
     if run is not facts:  # begun by another process
         _check_same(directory, run, facts, strict=strict)
@@ -194,9 +197,18 @@ def _facts(plan: AuditPlan, classifier: Classifier, command: str | None, *, thre
             # All of them: which classes failed attacks end in is not known yet.
             "class_names": {str(index): name for index, name in enumerate(classifier.class_names)},
         },
-        "threat_model": {"norm": "linf", "eps": plan.eps, "bounds": [0.0, 1.0]},
+        "threat_model": _threat_model(plan),
         "config": plan.as_config(),
     }
+
+
+def _threat_model(plan: AuditPlan) -> dict[str, Any]:
+    model = make_perturbation(plan.perturbation, plan.eps)
+    facts = {"norm": model.name, "eps": model.eps, "unit": model.unit, "bounds": [0.0, 1.0]}
+    flow = next((plan.perturbation_of(c) for c in plan.conditions if c.attack == "stadv"), None)
+    if flow is not None and flow.name != model.name:
+        facts["stadv_eps"], facts["stadv_unit"] = flow.eps, flow.unit
+    return facts
 
 
 def _photo_facts(inspection: Inspection) -> dict[str, Any]:

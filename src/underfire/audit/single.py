@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from underfire import metrics
-from underfire.attacks import ADV2
+from underfire.attacks.perturbations import Perturbation
+from underfire.audit.attackers import joint_attack
 from underfire.audit.look import View, calling, look
 from underfire.audit.measured import Treated, rows_of
-from underfire.audit.plan import Condition, PlannedPhoto
+from underfire.audit.plan import Condition, PlannedPhoto, Preset
 from underfire.audit.rows import Row
 from underfire.audit.saved import from_8bit
 from underfire.audit.unit import save_and_read
@@ -44,7 +45,8 @@ def attack_photo(
     file: str,
     target: int,
     target_maps: Mapping[str, Tensor] | None,
-    eps: float,
+    preset: Preset,
+    perturbation: Perturbation,
     steps: int,
     seed: int,
     out: Path,
@@ -67,15 +69,15 @@ def attack_photo(
     aims = {i.name: benign.maps[i.name] if target_maps is None else target_maps[i.name][None] for i in interpreters}
     targets = torch.tensor([target])
     with calling(names):
-        result = ADV2(interpreters, eps=eps, steps=steps, seed=seed)(
+        result = joint_attack("adv2", preset, interpreters, perturbation=perturbation, steps=steps, seed=seed)(
             x.to(classifier.device),
             targets.to(classifier.device),
             target_map={name: aim.to(classifier.device) for name, aim in aims.items()},
             keys=names,
         )
     x_adv = result.x_adv.detach().cpu()
-    save_and_read(x, x, eps, [out / "benign.png"])
-    saved = save_and_read(x_adv, x, eps, [out / "adversarial.png"])
+    save_and_read(x, x, perturbation, [out / "benign.png"])
+    saved = save_and_read(x_adv, x, perturbation, [out / "adversarial.png"])
     view = look(classifier, interpreters, x_adv, targets, names=names)
     saved_view = look(classifier, interpreters, saved, targets, names=names)
     photo = PlannedPhoto(image_id, "", pixels.sha256, file, int(label), False, target, None)
@@ -87,11 +89,14 @@ def attack_photo(
         view=view,
         saved=saved_view,
         targets=targets,
+        perturbation=perturbation,
+        used=result.used.cpu(),
         steps=steps,
         passes=result.passes.tolist(),
         seconds=result.seconds,
+        trace=result.trace,
     )
-    (rows,) = rows_of([photo], treated, seed=seed, eps=eps)
+    (rows,) = rows_of([photo], treated, seed=seed)
     return SingleAttack(
         tuple(rows),
         benign,

@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
-from underfire.audit.rows import Row, condition
+from underfire.analysis.soundness import Indicator, indicators
+from underfire.audit.rows import NO_SOURCE, Row, condition
 from underfire.errors import InputError
 from underfire.metrics import LEVEL, Mean, Rate, bootstrap_mean, bootstrap_paired, wilson
 
@@ -161,12 +162,24 @@ class Distribution:
 
 
 @dataclass(frozen=True)
+class Sign:
+    """On how many of the ``n`` photos that an attack was run on its course shows ``indicator``: ``k``."""
+
+    condition: str
+    attack: str
+    source: str
+    indicator: Indicator
+    k: int
+    n: int
+
+
+@dataclass(frozen=True)
 class Summary:
     """All figures of an audit.
 
     ``interpreters`` are those that maps were taken with, ``conditions`` the rows of the transfer matrix
-    (none, noise, pgd, adv2-…), ``headlines`` one per interpreter that was attacked on its own. ``level`` is
-    that of every interval.
+    (none, noise, pgd, adv2-…), ``headlines`` one per interpreter that was attacked on its own, ``signs`` one per
+    attack and indicator, those that no photo shows included. ``level`` is that of every interval.
     """
 
     version: int
@@ -179,6 +192,7 @@ class Summary:
     attacks: tuple[Attack, ...]
     transfer: tuple[Cell, ...]
     distributions: tuple[Distribution, ...]
+    signs: tuple[Sign, ...]
 
     def attack(self, condition: str) -> Attack | None:
         """The figures of one attack, None where it was not run."""
@@ -225,6 +239,7 @@ def summarise(rows: Iterable[Row]) -> Summary:
             for name in ("noise", "pgd", condition("adv2", interpreter))
             if table.cell(name, interpreter)
         ),
+        signs=tuple(sign for name in table.conditions for sign in _signs(table, name)),
     )
 
 
@@ -343,12 +358,12 @@ class _Table:
     def cell(self, name: str, interpreter: str) -> dict[str, Row]:
         return self._cells.get((name, interpreter), {})
 
-    def _rank(self, name: str) -> tuple[int, bool, int, str]:
-        """Controls, PGD, then the others; attacks on one interpreter before those on several."""
+    def _rank(self, name: str) -> tuple[int, str, int, str]:
+        """Controls, PGD, then the others by name; attacks on one interpreter before those on several."""
         row = self.photos(name)[0]
         known = (*CONTROLS, "pgd")
         place = known.index(row.attack) if row.attack in known else len(known)
-        return place, row.attack == "adv2", row.source.count("+"), name
+        return place, row.attack, row.source.count("+"), name
 
 
 def _photos(table: _Table) -> Photos:
@@ -382,6 +397,14 @@ def _attack(table: _Table, name: str) -> Attack:
     )
 
 
+def _signs(table: _Table, name: str) -> list[Sign]:
+    """None for a control, which has no course."""
+    traced = [(row, trace) for row in table.photos(name) if (trace := row.trace)]
+    shown = Counter(sign for row, trace in traced for sign in indicators(trace, success=row.success))
+    some = table.photos(name)[0]
+    return [Sign(name, some.attack, some.source, i, shown[i], len(traced)) for i in Indicator] if traced else []
+
+
 def _cell(table: _Table, name: str, interpreter: str) -> Cell:
     rows = table.cell(name, interpreter)
     some = next(iter(rows.values()))
@@ -390,12 +413,12 @@ def _cell(table: _Table, name: str, interpreter: str) -> Cell:
     return Cell(
         condition=name,
         interpreter=interpreter,
-        own=some.attack == "adv2" and some.source == interpreter,
+        own=some.source == interpreter,
         control=name in CONTROLS,
         n=len(rows),
         **measures,
-        l1_minus_pgd=_minus(pairs, "l1", "success") if some.attack == "adv2" else None,
-        l1_minus_pgd_8bit=_minus(pairs, "l1_8bit", "success_8bit") if some.attack == "adv2" else None,
+        l1_minus_pgd=_minus(pairs, "l1", "success") if some.source != NO_SOURCE else None,
+        l1_minus_pgd_8bit=_minus(pairs, "l1_8bit", "success_8bit") if some.source != NO_SOURCE else None,
     )
 
 

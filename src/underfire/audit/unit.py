@@ -10,22 +10,22 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from underfire import metrics
-from underfire.attacks import ADV2, PGD
+from underfire.attacks import PGD
+from underfire.attacks.perturbations import Perturbation
+from underfire.attacks.trace import Trace
+from underfire.audit.attackers import joint_attack
 from underfire.audit.look import View, calling, look
 from underfire.audit.measured import Treated, rows_of
 from underfire.audit.names import make_interpreters
 from underfire.audit.plan import NOISE, NONE, AuditPlan, Condition, PlannedPhoto, Unit
 from underfire.audit.rows import Row, write_part
-from underfire.audit.saved import from_8bit, to_8bit
+from underfire.audit.saved import from_8bit
 from underfire.audit.store import RunDirectory
 from underfire.classifier import Classifier
 from underfire.errors import InputError
 from underfire.images import load_photo, read_png, save_png
 from underfire.images.files import quoted
 from underfire.seeding import generator
-
-_SLACK = 1e-6  # of a float32 sum x + δ, in units of the pixel range
 
 
 @dataclass(frozen=True)
@@ -63,12 +63,14 @@ class _Batch:
 
 @dataclass(frozen=True)
 class _Perturbed:
-    """What a condition made of N images: (N, C, H, W), and at what cost."""
+    """What a condition made of N images: (N, C, H, W), with how much of its budget, and at what cost."""
 
     x: Tensor
+    used: Tensor
     steps: int = 0
     passes: Sequence[int] = ()
     seconds: float = 0.0
+    trace: Trace | None = None
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,8 @@ class Auditor:
             everyone = self._load(unit, folders)
             started = time.perf_counter()
             benign = self._look(everyone, everyone.x, everyone.labels)
-            self._record(ledgers, everyone, NONE, _Perturbed(everyone.x), benign, benign)
+            untouched = _Perturbed(everyone.x, everyone.x.new_zeros(len(everyone.photos)))
+            self._record(ledgers, everyone, NONE, untouched, benign, benign)
             yield Event(unit.number, NONE, len(unit.photos), time.perf_counter() - started)
 
             batch, index = everyone.attackable()
@@ -142,22 +145,29 @@ class Auditor:
         return look(self.classifier, self.interpreters, x, classes, names=batch.ids)
 
     def _perturb(self, condition: Condition, batch: _Batch, benign: View) -> _Perturbed:
-        plan, device = self.plan, self.classifier.device
+        plan, device, model = self.plan, self.classifier.device, self.plan.perturbation_of(condition)
         if condition == NOISE:
-            return _Perturbed(sign_noise(batch.x, eps=plan.eps, seed=plan.seed, keys=batch.ids))
+            return _Perturbed(*noise(batch.x, model, seed=plan.seed, keys=batch.ids))
         steps = plan.steps_of(condition)
         x, target = batch.x.to(device), batch.targets.to(device)
         with calling(batch.ids):
             if condition.attack == "pgd":
-                pgd = PGD(self.classifier, eps=plan.eps, steps=steps)
+                pgd = PGD(self.classifier, perturbation=model, steps=steps)
                 result = pgd(x, target, keys=batch.ids)
             else:
                 interpreter = next(i for i in self.interpreters if i.name == condition.source)
-                adv2 = ADV2(interpreter, eps=plan.eps, steps=steps, seed=plan.seed)
+                joint = joint_attack(
+                    condition.attack, plan.preset, [interpreter], perturbation=model, steps=steps, seed=plan.seed
+                )
                 target_map = benign.maps[interpreter.name].to(device)
-                result = adv2(x, target, target_map=target_map, keys=batch.ids)
+                result = joint(x, target, target_map=target_map, keys=batch.ids)
         return _Perturbed(
-            result.x_adv.detach().cpu(), steps, result.passes.tolist(), result.seconds / len(batch.photos)
+            result.x_adv.detach().cpu(),
+            result.used.cpu(),
+            steps,
+            result.passes.tolist(),
+            result.seconds / len(batch.photos),
+            result.trace,
         )
 
     def _record(
@@ -172,7 +182,8 @@ class Auditor:
         """Saves the images, looks at what was saved, and adds to each photo's ledger."""
         name = "benign" if condition == NONE else condition.key
         paths = [folder / f"{name}.png" for folder in batch.folders]
-        saved = save_and_read(perturbed.x, batch.x, self.plan.eps, paths)
+        model = self.plan.perturbation_of(condition)
+        saved = save_and_read(perturbed.x, batch.x, model, paths)
         classes = batch.labels if condition in (NONE, NOISE) else batch.targets
         treated = Treated(
             condition,
@@ -182,37 +193,41 @@ class Auditor:
             view=view,
             saved=view if torch.equal(saved, perturbed.x) else self._look(batch, saved, classes),
             targets=batch.targets,
+            perturbation=model,
+            used=perturbed.used,
             steps=perturbed.steps,
             passes=perturbed.passes,
             seconds=perturbed.seconds,
+            trace=perturbed.trace,
         )
-        rows = rows_of(batch.photos, treated, seed=self.plan.seed, eps=self.plan.eps)
+        rows = rows_of(batch.photos, treated, seed=self.plan.seed)
         for i, ledger in enumerate(ledgers):
             ledger.rows.extend(rows[i])
             for interpreter, maps in view.maps.items():
                 ledger.maps[f"{condition.key}/{interpreter}"] = maps[i].float().contiguous().clone()
 
 
-def sign_noise(x: Tensor, *, eps: float, seed: int, keys: Sequence[str]) -> Tensor:
-    """``x`` (N, C, H, W) plus or minus ``eps`` at random, cut to [0, 1]: a harmless change of full size."""
-    signs = torch.stack(
-        [torch.randint(2, x.shape[1:], generator=generator(seed, key, "noise")) * 2 - 1 for key in keys]
-    )
-    return (x + eps * signs.to(x)).clamp(0, 1)
+def noise(x: Tensor, model: Perturbation, *, seed: int, keys: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """A harmless change of full size of ``x`` (N, C, H, W), and (N,) how much of the budget of ``model`` it uses."""
+    theta = model.harmless(x, [generator(seed, key, "noise") for key in keys])
+    return model.image(x, theta), model.size(x, theta)
 
 
-def save_and_read(x: Tensor, benign: Tensor, eps: float, paths: Sequence[Path]) -> Tensor:
+def save_and_read(x: Tensor, benign: Tensor, model: Perturbation, paths: Sequence[Path]) -> Tensor:
     """The images ``x`` (N, C, H, W) as they come back from 8-bit PNGs at ``paths``, in the type of ``x``.
 
-    Raises RuntimeError if ``x`` or what was saved is further than ``eps`` from ``benign``: a mistake of ours.
+    Raises RuntimeError if ``x`` or what was saved is beyond the budget of ``model`` around ``benign``: a mistake of
+    ours.
     """
-    pixels = to_8bit(x, benign, eps)
+    pixels = model.rounded(benign, x)
     for image, path in zip(pixels, paths, strict=True):
         save_png(from_8bit(image), path)
     # Back to whole numbers first: a multiple of 1/255 in float32 is not the one in float64.
     saved = from_8bit(torch.stack([torch.round(read_png(path) * 255) for path in paths]), x.dtype)
     for images, what in ((x, "adversarial"), (saved, "saved")):
-        beyond = torch.nonzero(metrics.linf(images, benign) > eps + _SLACK)
+        beyond = torch.nonzero(~model.contains(benign, images))
         if len(beyond):
-            raise RuntimeError(f"the {what} image of '{paths[int(beyond[0])]}' is outside the budget {eps}")
+            raise RuntimeError(
+                f"the {what} image of '{paths[int(beyond[0])]}' is outside the budget of {model.eps:g} ({model.unit})"
+            )
     return saved

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from underfire.analysis.patch import random_patch
 from underfire.audit.look import look, predict
-from underfire.audit.names import make_interpreters
+from underfire.audit.names import make_interpreters, make_perturbation
 from underfire.audit.plan import STEPS, AuditPlan, Condition, ModelSettings, Preset
 from underfire.audit.saved import from_8bit
 from underfire.audit.single import SingleAttack, attack_photo
@@ -45,7 +45,13 @@ from underfire.report.pictures import read_photo
     metavar="benign|patch|PHOTO",
     help="The map to show: the photo's own, a random patch, or another photo's.",
 )
-@click.option("--preset", type=click.Choice(list(STEPS)), default=DEFAULTS.preset, show_default=True, help="Steps.")
+@click.option(
+    "--preset",
+    type=click.Choice(list(STEPS)),
+    default=DEFAULTS.preset,
+    show_default=True,
+    help="Steps; with authors, the attack of the authors of ADV² on one interpreter.",
+)
 @attack_options
 @click.option(
     "--out",
@@ -69,7 +75,8 @@ def attack(
     target_class: str,
     target_map: str,
     preset: Preset,
-    eps: float,
+    perturbation: str,
+    eps: float | None,
     steps: int | None,
     seed: int,
     out: Path,
@@ -79,7 +86,7 @@ def attack(
     Without PHOTO the first built-in one is taken.
     """
     settings = ModelSettings(spec, checkpoint, class_names, mean, std, input_size, resize)
-    plan = AuditPlan(preset=preset, eps=eps, steps=steps)
+    plan = AuditPlan(preset=preset, perturbation=perturbation, eps=eps, steps=steps)
     classifier = load_model(settings, device)
     explainers = make_interpreters(interpreters, classifier)
     target = class_index(target_class, classifier.class_names)
@@ -94,7 +101,8 @@ def attack(
         file=str(chosen.path),
         target=target,
         target_maps=aims,
-        eps=eps,
+        preset=preset,
+        perturbation=make_perturbation(perturbation, eps),
         steps=max(plan.steps_of(Condition("adv2", name)) for name in interpreters),
         seed=seed,
         out=out,

@@ -31,6 +31,7 @@ from underfire.cli.progress import ProgressDisplay
 from underfire.cli.report import rebuild
 from underfire.errors import InputError
 from underfire.images.files import printable
+from underfire.report.soundness import warnings
 
 
 class _ShardOption(click.ParamType[Shard]):
@@ -86,7 +87,7 @@ class _GateOption(click.ParamType[Gate]):
     type=click.Choice(list(STEPS)),
     default=DEFAULTS.preset,
     show_default=True,
-    help="How many steps the attacks take (see: underfire attacks).",
+    help="How many steps the attacks take (see: underfire attacks); with authors, ADV² as its authors published it.",
 )
 @click.option(
     "--targets",
@@ -145,7 +146,8 @@ def audit(
     attacks: tuple[Attack, ...],
     preset: Any,
     targets: str,
-    eps: float,
+    perturbation: str,
+    eps: float | None,
     steps: int | None,
     seed: int,
     batch_size: int,
@@ -168,6 +170,7 @@ def audit(
         attacks=attacks,
         preset=preset,
         targets=targets,
+        perturbation=perturbation,
         eps=eps,
         steps=steps,
         seed=seed,
@@ -198,6 +201,8 @@ def audit(
             f"Interrupted. The finished parts in '{out}' are kept; the same command goes on from there."
         ) from stop
     _print_outcome(outcome, summary, page)
+    for warning in warnings((RunDirectory(out).read() or {}).get("model_checks", ()), summary):
+        click.echo(f"Warning: {warning}", err=True)
     if outcome.finished:
         failures = check_gates(summary, gates)
         for failure in failures:

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 
 import click
 
-from underfire.attacks import ADV2, PGD
-from underfire.audit.names import known_interpreters
+from underfire.attacks import ADV2, PGD, StAdv
+from underfire.audit.names import known_interpreters, known_perturbations
 from underfire.audit.plan import STEPS
 from underfire.cli.console import print_table
+from underfire.report.wording import budget
 from underfire.zoo import available
 
 
@@ -31,10 +32,11 @@ def interpreters() -> None:
 
 @click.command()
 def attacks() -> None:
-    """Lists the attacks that --attacks takes, with the steps of each preset."""
+    """Lists the attacks that --attacks takes, with the steps of each preset, and what --perturbation takes."""
     described = {
         PGD.name: "the prediction alone, whatever the explanation shows",
         ADV2.name: "the prediction and the map of an interpreter, together",
+        StAdv.name: "the same by moving pixels, whatever --perturbation says",
     }
     print_table(
         ("attack", "what it aims at", *(f"steps, {preset}" for preset in STEPS)),
@@ -42,6 +44,11 @@ def attacks() -> None:
             (name, text, *(_steps(preset_steps, name) for preset_steps in STEPS.values()))
             for name, text in described.items()
         ],
+    )
+    click.echo()
+    print_table(
+        ("perturbation", "what may change", "default eps", "unit"),
+        [(name, cls.summary, budget(cls.eps, name), cls.unit) for name, cls in known_perturbations().items()],
     )
 
 

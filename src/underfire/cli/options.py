@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 
 import click
 
-from underfire.audit.names import known_interpreters, split_names
-from underfire.audit.plan import AuditPlan, ModelSettings, check_eps
+from underfire.audit.names import known_interpreters, known_perturbations, split_names
+from underfire.audit.plan import AuditPlan, ModelSettings
 from underfire.classifier import Classifier
 from underfire.errors import InputError
 from underfire.images import PhotoSet, builtin_photos, find_photos
@@ -23,7 +23,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Eps(click.ParamType[float]):
-    """A budget for images in [0, 1]: ``8/255`` or ``0.03``."""
+    """A budget: ``8/255``, ``0.03`` or ``3``. Whether it is one is for the perturbation model to say."""
 
     name = "eps"
 
@@ -32,10 +32,8 @@ class Eps(click.ParamType[float]):
         if isinstance(value, float):
             return value
         try:
-            return check_eps(float(Fraction(str(value).replace(" ", ""))))
-        except InputError as error:
-            self.fail(str(error), param, ctx)
-        except (ValueError, ZeroDivisionError):
+            return float(Fraction(str(value).replace(" ", "")))
+        except (ValueError, ZeroDivisionError, OverflowError):
             self.fail(f"'{value}' is not a number; write it as 8/255 or 0.03", param, ctx)
 
 
@@ -112,11 +110,18 @@ _MODEL_OPTIONS = (
 
 _ATTACK_OPTIONS = (
     click.option(
+        "--perturbation",
+        type=click.Choice(list(known_perturbations())),
+        default=DEFAULTS.perturbation,
+        show_default=True,
+        help="What an attack may change: each pixel value a little (linf), all together a little (l2), or where "
+        "pixels lie (flow).",
+    ),
+    click.option(
         "--eps",
         type=Eps(),
-        default="8/255",
-        show_default=True,
-        help="L∞ budget, of images in [0, 1].",
+        show_default="8/255 of the pixel range for linf, 3 of its length for l2, 1 pixel for flow",
+        help="The budget, in the perturbation's unit.",
     ),
     click.option("--steps", type=click.IntRange(min=1), help="Steps of every attack; by default the preset's."),
     click.option("--seed", type=int, default=DEFAULTS.seed, show_default=True, help="Of all random numbers."),
@@ -131,7 +136,7 @@ def model_options(command: F) -> F:
 
 
 def attack_options(command: F) -> F:
-    """Adds ``eps``, ``steps`` and ``seed``."""
+    """Adds ``perturbation``, ``eps``, ``steps`` and ``seed``."""
     for option in reversed(_ATTACK_OPTIONS):
         command = option(command)
     return command

@@ -60,17 +60,31 @@ class ForwardPass:
         with torch.enable_grad():
             return F.cross_entropy(self.logits, classes, reduction="none")
 
-    def nll_gradient(self, classes: Tensor) -> Tensor:
-        """∂(−log p_c)/∂x (N, C, H, W), detached; computed once for the same ``classes`` tensor."""
-        if self._nll_gradient is None or self._nll_gradient[0] is not classes:
-            self._nll_gradient = (classes, self.gradient(self.nll(classes)))
+    def nll_gradient(self, classes: Tensor, *, last: bool = False) -> Tensor:
+        """∂(−log p_c)/∂x (N, C, H, W), detached; computed once for the same ``classes``.
+
+        With ``last`` nobody goes backward through this pass afterwards, so that its memory is given back on the way.
+        """
+        if self._nll_gradient is None or not torch.equal(self._nll_gradient[0], classes):
+            self._nll_gradient = (classes, self.gradient(self.nll(classes), last=last))
         return self._nll_gradient[1]
 
-    def gradient(self, losses: Tensor) -> Tensor:
-        """Gradient in ``x`` (N, C, H, W) of the per-sample ``losses`` (N,), detached; the graph is kept."""
+    def gradient_at(self, tap: FeatureMap, losses: Tensor) -> Tensor:
+        """Gradient (N, C, h, w) of the per-sample ``losses`` (N,) in the activation at ``tap``, detached."""
+        return self.activation_gradient(tap, losses, attackable=False)
+
+    def carried(self, tap: FeatureMap, cotangent: Tensor, *, last: bool = False) -> Tensor:
+        """A direction (N, C, h, w) in the activation at ``tap`` carried back to ``x``: a backward pass, detached."""
+        with torch.enable_grad():
+            activation = self.activation(tap)
+        (gradient,) = torch.autograd.grad(activation, self.x, cotangent, retain_graph=not last)
+        return gradient
+
+    def gradient(self, losses: Tensor, *, last: bool = False) -> Tensor:
+        """Gradient in ``x`` (N, C, H, W) of the per-sample ``losses`` (N,), detached; ``last`` as above."""
         with torch.enable_grad():  # the sum needs a graph even for a caller under no_grad
             total = losses.sum()
-        (gradient,) = torch.autograd.grad(total, self.x, retain_graph=True)
+        (gradient,) = torch.autograd.grad(total, self.x, retain_graph=not last)
         return gradient
 
 
@@ -79,21 +93,41 @@ class Pull:
     """What an interpreter answers at one step of an attack.
 
     Attributes:
-        loss: interpretation loss (N,), the distance of the present map to its target, detached.
-        direction: its gradient in x (N, C, H, W), or an estimate; the attack moves against it. Detached.
+        gap: (N,) mean absolute difference of the present map and its target, the L1 measure; detached.
+        loss: (N,) interpretation loss, which ``direction`` lowers: the gap itself, or a distance that is easier to
+            descend and zero where the gap is. Detached.
+        direction: the gradient of ``loss``, or an estimate; the attack moves against it. Detached. (N, C, H, W),
+            in x, or where ``at`` names an activation, in that one.
         passes: forward and backward passes per image that it took beyond the shared one.
+        at: the activation through which alone x reaches the loss; None for x itself.
     """
 
+    gap: Tensor
     loss: Tensor
     direction: Tensor
     passes: int
+    at: FeatureMap | None = None
 
 
 class Aim(Protocol):
     """One attack's aim at a target map, with whatever must be remembered from step to step."""
 
+    @property
+    def taps(self) -> tuple[FeatureMap, ...]:
+        """The activations that it reads from a view."""
+        ...
+
+    @property
+    def goes_back(self) -> bool:
+        """Whether it goes backward through a view by itself; reading ``nll_gradient`` alone is no such thing."""
+        ...
+
     def __call__(self, view: ForwardPass) -> Pull:
         """The loss and the direction that lowers it, at the images of ``view``."""
+        ...
+
+    def select(self, places: Tensor) -> None:
+        """Go on with the images at ``places`` only: later views hold these, in this order."""
         ...
 
 
@@ -113,6 +147,11 @@ class Task:
     keys: tuple[str, ...]
     seed: int
 
+    def select(self, places: Tensor) -> "Task":
+        """The same task for the images at ``places``."""
+        keys = tuple(self.keys[place] for place in places.tolist())
+        return Task(self.classes[places], self.maps[places], keys, self.seed)
+
 
 class Interpreter(ABC):
     """An interpreter ``g``: the attribution map of an image for a class, and the way to change it.
@@ -124,7 +163,6 @@ class Interpreter(ABC):
         name: what command lines and rows call it.
         classifier: the classifier that it explains.
         grid: (h, w) of its maps, the native grid on which they are compared.
-        taps: the activations that :meth:`aim` reads from a shared :class:`ForwardPass`.
         passes_per_step: forward and backward passes of one joint attack step, the shared one included.
     """
 
@@ -132,7 +170,6 @@ class Interpreter(ABC):
     family: ClassVar[str]
     summary: ClassVar[str]
     passes_per_step: ClassVar[int] = 1
-    taps: tuple[FeatureMap, ...] = ()
     grid: tuple[int, int]
 
     def __init__(self, classifier: Classifier) -> None:
@@ -157,6 +194,10 @@ class Interpreter(ABC):
             maps = self.compute(x.detach(), y, names)
         require_finite(maps, f"the {self.name} map")
         return maps
+
+    def further_passes(self, looks: int) -> int:
+        """Passes that an aim takes for ``looks`` joint looks at an image, beyond the shared ones."""
+        return looks * (self.passes_per_step - 1)
 
     @abstractmethod
     def compute(self, x: Tensor, y: Tensor, keys: tuple[str, ...]) -> Tensor:

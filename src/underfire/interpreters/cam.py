@@ -1,12 +1,12 @@
 """CAM: class activation mapping (Zhou et al. 2016)."""
 
-import torch
 from torch import Tensor
 
 from underfire.classifier import Classifier
 from underfire.errors import InputError
-from underfire.interpreters.base import Aim, ForwardPass, Interpreter, Pull, Task
-from underfire.interpreters.maps import distance, min_max
+from underfire.interpreters.activations import ActivationAim
+from underfire.interpreters.base import Aim, ForwardPass, Interpreter, Task
+from underfire.interpreters.maps import min_max
 from underfire.structure import find_features, head_weight
 
 
@@ -32,23 +32,17 @@ class CAM(Interpreter):
                 " another head; use gradcam instead."
             )
         self.features = features
-        self.taps = (features,)
         self.grid = features.grid
 
     def compute(self, x: Tensor, y: Tensor, keys: tuple[str, ...]) -> Tensor:  # noqa: ARG002 - draws nothing
         """The maps (N, h, w) of ``x`` for ``y``."""
-        return self._map(ForwardPass(self.classifier, x, taps=self.taps, attached=False), y)
+        return min_max(self.raw_maps(ForwardPass(self.classifier, x, taps=(self.features,), attached=False), y))
 
     def aim(self, task: Task) -> Aim:
-        """The mean absolute distance to the target map, and its exact gradient by one backward pass."""
+        """The mean absolute distance to the target map and its exact gradient."""
+        return ActivationAim(self.features, self.raw_maps, task)
 
-        def pull(view: ForwardPass) -> Pull:
-            with torch.enable_grad():
-                loss = distance(self._map(view, task.classes), task.maps)
-            return Pull(loss.detach(), view.gradient(loss), passes=0)
-
-        return pull
-
-    def _map(self, view: ForwardPass, classes: Tensor) -> Tensor:
+    def raw_maps(self, view: ForwardPass, classes: Tensor) -> Tensor:
+        """Unscaled maps (N, h, w) of ``view`` for ``classes`` (N,), attached to it."""
         weights = head_weight(view.classifier, self.features)[classes]
-        return min_max((weights[:, :, None, None] * view.activation(self.features)).sum(dim=1))
+        return (weights[:, :, None, None] * view.activation(self.features)).sum(dim=1)

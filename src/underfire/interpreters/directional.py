@@ -5,6 +5,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+Linearised = tuple[Tensor, Callable[[Tensor], Tensor]]
+"""A field of gradients near images (N, C, H, W): the gradients g there, detached, and H·v as a function of v.
+
+The function is asked once.
+"""
+
 
 def along(gradient_at: Callable[[Tensor], Tensor], x: Tensor, g: Tensor, v: Tensor, probe: float) -> Tensor:
     """H·v (N, C, H, W) per image ≈ (g(x + h·v) − g(x))/h, with h so that ``probe`` is the mean |h·v| per pixel.

@@ -1,12 +1,11 @@
 """GRAD: the plain gradient (Simonyan et al. 2014), and an attack on it without second derivatives."""
 
-import torch
 from torch import Tensor
 
 from underfire.classifier import Classifier
 from underfire.interpreters.base import Aim, ForwardPass, Interpreter, Pull, Task
 from underfire.interpreters.directional import along
-from underfire.interpreters.maps import distance, saliency, saliency_grid
+from underfire.interpreters.maps import saliency, saliency_grid, saliency_slope
 
 
 class GRAD(Interpreter):
@@ -30,25 +29,34 @@ class GRAD(Interpreter):
 
     def compute(self, x: Tensor, y: Tensor, keys: tuple[str, ...]) -> Tensor:  # noqa: ARG002 - draws nothing
         """The maps (N, H/4, W/4) of ``x`` for ``y``."""
-        return saliency(ForwardPass(self.classifier, x).nll_gradient(y))
+        return saliency(ForwardPass(self.classifier, x).nll_gradient(y, last=True))
 
     def aim(self, task: Task) -> Aim:
-        """The mean absolute distance to the target map; its gradient H·v by a directional difference.
+        """The distance of the map's shape to the target's; its gradient H·v by a directional difference."""
+        return _GradientAim(self, task)
 
-        With g = ∂(−log p_c)/∂x, which the prediction loss needs anyway, and v the gradient of the distance in
-        g, the direction wanted is H·v ≈ (g(x + h·v̂) − g(x))·‖v‖/h: one more pass, any model.
-        """
 
-        def pull(view: ForwardPass) -> Pull:
-            g = view.nll_gradient(task.classes)
-            with torch.enable_grad():
-                leaf = g.clone().requires_grad_(True)
-                loss = distance(saliency(leaf), task.maps)
-                (v,) = torch.autograd.grad(loss.sum(), leaf)
+class _GradientAim:
+    """Finds which way the image moves its own gradient, without second derivatives.
 
-            def gradient_at(x: Tensor) -> Tensor:
-                return ForwardPass(view.classifier, x).nll_gradient(task.classes)
+    With g = ∂(−log p_c)/∂x, which the prediction loss needs anyway, and v the gradient of the loss in g, the
+    direction wanted is H·v ≈ (g(x + h·v̂) − g(x))·‖v‖/h: one more pass, any model.
+    """
 
-            return Pull(loss.detach(), along(gradient_at, view.x.detach(), g, v, self.probe), passes=1)
+    taps = ()
+    goes_back = False
 
-        return pull
+    def __init__(self, grad: GRAD, task: Task) -> None:
+        self._probe, self._task = grad.probe, task
+
+    def __call__(self, view: ForwardPass) -> Pull:
+        task, g = self._task, view.nll_gradient(self._task.classes)
+        gap, loss, v = saliency_slope(g, task.maps)
+
+        def gradient_at(x: Tensor) -> Tensor:
+            return ForwardPass(view.classifier, x).nll_gradient(task.classes, last=True)
+
+        return Pull(gap, loss, along(gradient_at, view.x.detach(), g, v, self._probe), passes=1)
+
+    def select(self, places: Tensor) -> None:
+        self._task = self._task.select(places)

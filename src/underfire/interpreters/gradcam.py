@@ -5,8 +5,9 @@ from torch import Tensor
 
 from underfire.classifier import Classifier
 from underfire.errors import InputError
-from underfire.interpreters.base import Aim, ForwardPass, Interpreter, Pull, Task
-from underfire.interpreters.maps import distance, min_max
+from underfire.interpreters.activations import ActivationAim
+from underfire.interpreters.base import Aim, ForwardPass, Interpreter, Task
+from underfire.interpreters.maps import min_max
 from underfire.structure import find_features
 
 
@@ -33,27 +34,21 @@ class GradCAM(Interpreter):
             )
         self.features = features
         self.relu = relu
-        self.taps = (features,)
         self.grid = features.grid
 
     def compute(self, x: Tensor, y: Tensor, keys: tuple[str, ...]) -> Tensor:  # noqa: ARG002 - draws nothing
         """The maps (N, h, w) of ``x`` for ``y``."""
         with torch.enable_grad():
-            return self._map(ForwardPass(self.classifier, x, taps=self.taps), y, attackable=False)
+            return min_max(self.raw_maps(ForwardPass(self.classifier, x, taps=(self.features,)), y, attackable=False))
 
     def aim(self, task: Task) -> Aim:
         """The mean absolute distance to the target map and its exact gradient, through the channel weights too."""
+        return ActivationAim(self.features, self.raw_maps, task)
 
-        def pull(view: ForwardPass) -> Pull:
-            with torch.enable_grad():
-                loss = distance(self._map(view, task.classes, attackable=True), task.maps)
-            return Pull(loss.detach(), view.gradient(loss), passes=0)
-
-        return pull
-
-    def _map(self, view: ForwardPass, classes: Tensor, *, attackable: bool) -> Tensor:
+    def raw_maps(self, view: ForwardPass, classes: Tensor, *, attackable: bool = True) -> Tensor:
+        """Unscaled maps (N, h, w) of ``view`` for ``classes`` (N,), attached to it if ``attackable``."""
         chosen = view.logits.gather(1, classes[:, None]).squeeze(1)
         gradient = view.activation_gradient(self.features, chosen, attackable=attackable)
         raw = (gradient.mean(dim=(2, 3), keepdim=True) * view.activation(self.features)).sum(dim=1)
-        maps = min_max(raw.relu() if self.relu else raw)
-        return maps if attackable else maps.detach()
+        raw = raw.relu() if self.relu else raw
+        return raw if attackable else raw.detach()

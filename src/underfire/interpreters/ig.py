@@ -1,5 +1,6 @@
 """IG: integrated gradients (Sundararajan et al. 2017), and an attack at a few passes a step."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,8 +10,8 @@ from torch import Tensor
 from underfire.classifier import Classifier
 from underfire.errors import InputError
 from underfire.interpreters.base import Aim, ForwardPass, Interpreter, Pull, Task
-from underfire.interpreters.directional import along
-from underfire.interpreters.maps import distance, saliency, saliency_grid
+from underfire.interpreters.directional import Linearised, along
+from underfire.interpreters.maps import RawLoss, saliency, saliency_grid, saliency_slope, shape_distance
 from underfire.interpreters.quadrature import Rule, nodes
 from underfire.seeding import generator
 
@@ -89,7 +90,7 @@ class IG(Interpreter):
         self.classifier.check_classes(y, x.shape[0])
         with self.classifier.frozen(), torch.no_grad():
             values = self._integral(x, y)
-            ends = [self._outputs(self.classifier.scores(z), y) for z in (x, torch.full_like(x, self.baseline))]
+            ends = [self.outputs(self.classifier.scores(z), y) for z in (x, torch.full_like(x, self.baseline))]
         return Attribution(values, (values.sum(dim=(1, 2, 3)) - (ends[0] - ends[1])).abs())
 
     def compute(self, x: Tensor, y: Tensor, keys: tuple[str, ...]) -> Tensor:  # noqa: ARG002 - draws nothing
@@ -98,14 +99,27 @@ class IG(Interpreter):
 
     def aim(self, task: Task) -> Aim:
         """The distance to the target map of an estimate of the integral that is renewed a part a step."""
-        return _Path(self, task)
+        return PathAim(self, task, self.linearised, shape_distance)
+
+    def linearised(self, classifier: Classifier, x: Tensor, y: Tensor) -> Linearised:
+        """∂f_c/∂x at the points ``x`` (N, C, H, W), and H·v by a directional difference; each takes one pass."""
+
+        def gradient_at(points: Tensor) -> Tensor:
+            return self.gradient_at(classifier, points, y)
+
+        g = gradient_at(x)
+        return g, lambda v: along(gradient_at, x, g, v, self.probe)
+
+    def further_passes(self, looks: int) -> int:
+        """Two for each look, and two for each other part of the path at the first."""
+        return super().further_passes(looks) + (2 * (self.strata - 1) if looks else 0)
 
     def gradient_at(self, classifier: Classifier, x: Tensor, y: Tensor) -> Tensor:
         """∂f_c/∂x (N, C, H, W) at the points ``x`` themselves, detached."""
         view = ForwardPass(classifier, x)
         with torch.enable_grad():
-            outputs = self._outputs(view.logits, y)
-        return view.gradient(outputs)
+            outputs = self.outputs(view.logits, y)
+        return view.gradient(outputs, last=True)
 
     def _integral(self, x: Tensor, y: Tensor) -> Tensor:
         reach, total = x - self.baseline, torch.zeros_like(x)
@@ -113,12 +127,13 @@ class IG(Interpreter):
             total += weight * self.gradient_at(self.classifier, self.baseline + position * reach, y)
         return reach * total
 
-    def _outputs(self, logits: Tensor, y: Tensor) -> Tensor:
+    def outputs(self, logits: Tensor, y: Tensor) -> Tensor:
+        """What is integrated: f_c (N,) of ``logits`` (N, K) for classes ``y`` (N,)."""
         scores = logits.softmax(dim=1) if self.output == "probability" else logits
         return scores.gather(1, y[:, None]).squeeze(1)
 
 
-class _Path:
+class PathAim:
     """The path's gradients, as an attack on one batch last saw them, part by part.
 
     The attribution is (x − x̄) ⊙ ∫ ∇f, estimated by one random point in each part of the path. An image moves
@@ -126,35 +141,47 @@ class _Path:
     part takes two passes, however many points the evaluation has. The loss depends on x through the factor x − x̄
     and through the gradients, ∂/∂x = slope ⊙ ∫ ∇f + ∫ t·H·w dt with w = (x − x̄) ⊙ slope; the second integral is
     estimated, unbiased, by the renewed part alone, since one remembered from another slope misleads.
+
+    Args:
+        ig: the interpreter under attack.
+        task: the attack's task.
+        linearise: the field ∂f_c/∂z of a classifier near path points (N, C, H, W), for classes (N,).
+        loss: what is descended.
     """
 
-    def __init__(self, ig: IG, task: Task) -> None:
+    taps = ()
+    goes_back = False
+
+    def __init__(
+        self, ig: IG, task: Task, linearise: Callable[[Classifier, Tensor, Tensor], Linearised], loss: RawLoss
+    ) -> None:
         self._ig = ig
         self._task = task
+        self._linearise, self._loss = linearise, loss
         self._draws = [generator(task.seed, key, ig.name) for key in task.keys]
         self._gradients: dict[int, Tensor] = {}  # ∇f per part
         self._due = list(range(ig.strata))  # the parts to renew at the next call: at first all, then in turn
 
     def __call__(self, view: ForwardPass) -> Pull:
+        """The loss by the present estimate, and the direction that lowers it."""
         ig, reach = self._ig, view.x.detach() - self._ig.baseline
-
-        def gradient_at(points: Tensor) -> Tensor:
-            return ig.gradient_at(view.classifier, points, self._task.classes)
-
         positions = {part: self._draw(part, reach) for part in self._due}
-        points = {part: ig.baseline + t * reach for part, t in positions.items()}
-        self._gradients.update({part: gradient_at(z) for part, z in points.items()})
-        mean_gradient = _mean(self._gradients)
-        with torch.enable_grad():
-            attribution = (reach * mean_gradient).requires_grad_(True)
-            loss = distance(saliency(attribution), self._task.maps)
-            (slope,) = torch.autograd.grad(loss.sum(), attribution)
-        curvatures = {
-            part: positions[part] * along(gradient_at, z, self._gradients[part], reach * slope, ig.probe)
-            for part, z in points.items()
+        fields = {
+            part: self._linearise(view.classifier, ig.baseline + t * reach, self._task.classes)
+            for part, t in positions.items()
         }
+        self._gradients.update({part: gradient for part, (gradient, _) in fields.items()})
+        mean_gradient = _mean(self._gradients)
+        gap, loss, slope = saliency_slope(reach * mean_gradient, self._task.maps, self._loss)
+        curvatures = {part: positions[part] * product(reach * slope) for part, (_, product) in fields.items()}
         self._due = [(self._due[-1] + 1) % ig.strata]
-        return Pull(loss.detach(), slope * mean_gradient + _mean(curvatures), passes=2 * len(points))
+        return Pull(gap, loss, slope * mean_gradient + _mean(curvatures), passes=2 * len(positions))
+
+    def select(self, places: Tensor) -> None:
+        """Go on with the images at ``places`` only."""
+        self._task = self._task.select(places)
+        self._draws = [_twin(self._draws[place]) for place in places.tolist()]
+        self._gradients = {part: gradient[places] for part, gradient in self._gradients.items()}
 
     def _draw(self, part: int, like: Tensor) -> Tensor:
         """A random position in ``part`` of the path for each image, (N, 1, 1, 1)."""
@@ -163,6 +190,17 @@ class _Path:
         return torch.tensor(positions, dtype=like.dtype, device=like.device).reshape(-1, 1, 1, 1)
 
 
+def _twin(draw: torch.Generator) -> torch.Generator:
+    """A generator of its own in the same state: one image may keep another company under the same key."""
+    twin = torch.Generator()
+    twin.set_state(draw.get_state())
+    return twin
+
+
 def _mean(parts: dict[int, Tensor]) -> Tensor:
     """The mean over the path of one tensor per part."""
-    return torch.stack(list(parts.values())).mean(dim=0)
+    first, *others = parts.values()
+    total = first.clone()
+    for part in others:
+        total += part
+    return total / len(parts)

@@ -1,7 +1,13 @@
 """From raw attributions to attribution maps, differentiably."""
 
+from collections.abc import Callable
+
+import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+RawLoss = Callable[[Tensor, Tensor], Tensor]
+"""Interpretation loss (N,) of unscaled maps (N, h, w), given before the target maps, that an attack descends."""
 
 POOL = 4  # side of the mean pool of pixel-wise attributions (224² pixels give a 56² map)
 
@@ -15,8 +21,12 @@ def min_max(raw: Tensor) -> Tensor:
 
 def saliency(attributions: Tensor) -> Tensor:
     """Maps (N, H/4, W/4) of pixel-wise ``attributions`` (N, C, H, W): channel maximum of |·|, pooled, min–max."""
-    pooled = F.avg_pool2d(attributions.abs().amax(dim=1, keepdim=True), POOL)
-    return min_max(pooled.squeeze(1))
+    return min_max(pooled(attributions))
+
+
+def pooled(attributions: Tensor) -> Tensor:
+    """Channel maximum of |attributions| (N, C, H, W), 4×4 mean pooled to (N, H/4, W/4), not scaled."""
+    return F.avg_pool2d(attributions.abs().amax(dim=1, keepdim=True), POOL).squeeze(1)
 
 
 def saliency_grid(input_size: tuple[int, int]) -> tuple[int, int]:
@@ -27,3 +37,40 @@ def saliency_grid(input_size: tuple[int, int]) -> tuple[int, int]:
 def distance(maps: Tensor, target: Tensor) -> Tensor:
     """Interpretation loss (N,): mean |maps − target| over the grid, the L1 measure itself."""
     return (maps - target).abs().mean(dim=(1, 2))
+
+
+def shape_distance(raw: Tensor, target: Tensor) -> Tensor:
+    """Interpretation loss (N,) of unscaled maps ``raw`` (N, h, w): how far their shape is from the target's.
+
+    Both maps count from their minimum; ``raw`` is scaled to the target's mean before the mean absolute difference is
+    taken. It is zero where the min–max scaled map equals a target that begins at 0. Min–max scaling hangs on a
+    single cell, the largest, whose every change moves all others; a descent of :func:`distance` chases that cell.
+    """
+    risen, aim = _from_minimum(raw), _from_minimum(target)
+    mean = risen.mean(dim=(1, 2), keepdim=True)
+    scaled = risen * (aim.mean(dim=(1, 2), keepdim=True) / mean.where(mean > 0, 1.0))
+    return (scaled - aim).abs().mean(dim=(1, 2))
+
+
+def scaled_distance(raw: Tensor, target: Tensor) -> Tensor:
+    """Interpretation loss (N,) of unscaled maps ``raw`` (N, h, w): :func:`distance` after min–max scaling."""
+    return distance(min_max(raw), target)
+
+
+def saliency_slope(
+    attributions: Tensor, target: Tensor, loss: RawLoss = shape_distance
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gap (N,), ``loss`` (N,) and its gradient (N, C, H, W) of the saliency maps of pixel-wise ``attributions``.
+
+    The gap is :func:`distance`; all detached.
+    """
+    with torch.enable_grad():
+        leaf = attributions.detach().requires_grad_(True)
+        raw = pooled(leaf)
+        losses = loss(raw, target)
+        (slope,) = torch.autograd.grad(losses.sum(), leaf)
+    return scaled_distance(raw.detach(), target), losses.detach(), slope
+
+
+def _from_minimum(maps: Tensor) -> Tensor:
+    return maps - maps.amin(dim=(1, 2), keepdim=True)

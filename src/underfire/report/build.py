@@ -12,7 +12,8 @@ from underfire.report.gallery import Gallery
 from underfire.report.matrix import matrix, panels
 from underfire.report.pictures import colour_bar
 from underfire.report.reading import read_run
-from underfire.report.settings import configuration, costs, origin, threat_model
+from underfire.report.settings import allowed, configuration, costs, origin, threat_model
+from underfire.report.soundness import remarks, verdict, warnings
 from underfire.report.wording import budget
 
 MOST_PHOTOS = 24
@@ -38,18 +39,22 @@ def build_report(run_dir: Path, *, most_photos: int = MOST_PHOTOS) -> Path:
     run = read_run(run_dir)
     summary = summarise(run.rows)
     gallery = Gallery(run, summary)
-    eps = run.section("threat_model").get("eps")
-    eps = float(eps) if isinstance(eps, int | float) else next((row.eps for row in run.rows), None)
+    model_checks = run.entries("model_checks")
+    norm, eps = allowed(run)
     page = _environment().get_template("report.html").render(
         run=run,
         summary=summary,
-        eps=None if eps is None else budget(eps),
+        eps=None if eps is None else budget(eps, norm),
+        norm=norm,
         cards=cards(summary),
-        findings=findings(summary, eps),
+        findings=findings(summary, eps, norm),
         heroes=gallery.heroes(),
         l1=matrix(summary, "l1", low_is_kept=True),
         iou=matrix(summary, "iou_50", low_is_kept=False),
         panels=panels(summary),
+        warnings=warnings(model_checks, summary),
+        verdict=verdict(model_checks, summary),
+        remarks=remarks(model_checks, summary),
         album=gallery.album(most=most_photos, budget=MOST_BYTES),
         colours=colour_bar(),
         threat_model=threat_model(run),

@@ -1,16 +1,16 @@
 """What a decision-maker needs: one card per interpreter, and what was found in a few sentences."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from underfire.audit.summary import Attack, Cell, Headline, Photos, Summary
 from underfire.metrics import Rate
 from underfire.report.wording import (
-    budget,
     condition_title,
     interpreter_title,
     interval,
+    limit,
     listing,
     number,
     of,
@@ -84,11 +84,11 @@ def _bar(who: str, style: str, rate: Rate) -> Bar | None:
     return Bar(who, style, of(rate), interval(rate), round(100 * rate.value, 2), round(low, 2), round(high - low, 2))
 
 
-def findings(summary: Summary, eps: float | None) -> list[str]:
+def findings(summary: Summary, eps: float | None, norm: str) -> list[str]:
     """What the audit found, in at most five sentences."""
     said = [
         _photos(summary.photos),
-        _labels(summary, eps),
+        _labels(summary, eps, norm),
         _moved(summary),
         _transfer(summary),
         _own_labels(summary.photos),
@@ -105,14 +105,20 @@ def _photos(photos: Photos) -> str:
     return f"{said}."
 
 
-def _labels(summary: Summary, eps: float | None) -> str:
-    if not summary.attacks:
+def _labels(summary: Summary, eps: float | None, norm: str) -> str:
+    moving = [a for a in summary.attacks if a.attack == "stadv" and norm != "flow"]  # has a budget of its own
+    attacks = [a for a in summary.attacks if a not in moving]
+    said = [_reach(attacks, f"{limit(eps, norm)}, the" if eps else "The"), _reach(moving, "By moving pixels instead,")]
+    return " ".join(sentence for sentence in said if sentence)
+
+
+def _reach(attacks: Sequence[Attack], beginning: str) -> str:
+    if not attacks:
         return ""
-    reach = listing([f"{_named(attack)} on {of(attack.asr_8bit)}" for attack in summary.attacks])
-    change = f"With no pixel changed by more than {budget(eps)}, the" if eps else "The"
-    confidences = [a.confidence_8bit.value for a in summary.attacks if a.confidence_8bit.value is not None]
+    reach = listing([f"{_named(attack)} on {of(attack.asr_8bit)}" for attack in attacks])
+    confidences = [a.confidence_8bit.value for a in attacks if a.confidence_8bit.value is not None]
     sure = f", with a mean confidence of {_range(confidences, percent)}" if confidences else ""
-    return f"{change} attacks made the model say a label chosen beforehand: {reach}{sure}."
+    return f"{beginning} attacks made the model say a label chosen beforehand: {reach}{sure}."
 
 
 def _moved(summary: Summary) -> str:

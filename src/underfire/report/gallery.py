@@ -1,7 +1,7 @@
 """The pictures: one striking photo per interpreter, and every photo with its perturbations and maps."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from underfire.audit.rows import Row
@@ -190,7 +190,7 @@ class Gallery:
             label_given=first.label_given,
             target=self._class(first.target),
             sha256=first.image_sha256,
-            gain=gain_for(first.eps),
+            gain=_gain(rows.values()),
             tags=tuple(self._tags(rows)),
             columns=tuple(interpreter_title(name) for name in interpreters),
             lines=tuple(self._line(image_id, name, interpreters, artifacts, _SHOT_SIDE) for name in conditions),
@@ -219,8 +219,9 @@ class Gallery:
         photo = Shot(None if picture is None else data_uri(picture, side=side), alt)
         change = None
         if row is not None and attack != "none":
-            uri = _change(picture, benign, gain_for(row.eps), side)
-            change = Shot(uri, f"What {title} changed in {image_id}, amplified {gain_for(row.eps)} times")
+            gain = _gain(rows.values())
+            uri = _change(picture, benign, gain, side)
+            change = Shot(uri, f"What {title} changed in {image_id}, amplified {gain} times")
         # A map belongs to its own image; where that is missing, the benign photo lies beneath it.
         below = benign if picture is None else picture
         maps = []
@@ -229,7 +230,7 @@ class Gallery:
             uri = None if below is None or map_ is None else data_uri(overlay(below, map_), side=side)
             measured = rows.get((condition, interpreter))
             numbers = "" if measured is None or attack == "none" else _numbers(measured)
-            own = attack == "adv2" and interpreter in source.split("+")
+            own = interpreter in source.split("+")
             alt = f"{interpreter_title(interpreter)} map, {title}. {numbers}".strip()
             maps.append(Shot(uri, alt, numbers, own))
         return Line(title, style_of(attack), verdict, photo, change, tuple(maps))
@@ -265,6 +266,13 @@ class Gallery:
 def _file(condition: str) -> str:
     """The name of a condition's picture, without ending; the benign one has its own."""
     return "benign" if condition == "none" else condition
+
+
+def _gain(rows: Iterable[Row]) -> int:
+    """How much the changes of a photo, of which ``rows`` are all, are amplified: one number for all of its lines."""
+    row, *others = rows
+    largest = row.eps if row.perturbation == "linf" else max(r.linf for r in (row, *others))
+    return gain_for(largest)
 
 
 def _change(picture: Bytes | None, benign: Bytes | None, gain: int, side: int) -> str | None:

@@ -34,16 +34,32 @@ class Cost:
     seconds: str
 
 
+_NORMS = {
+    "linf": "L∞ (the largest change of any pixel)",
+    "l2": "L2 (the length of all changes together)",
+    "flow": "flow (how far any pixel is moved)",
+}
+
+
+def allowed(run: Run) -> tuple[str, float | None]:
+    """The perturbation of a run and its budget, None where neither run.json nor a row tells it."""
+    facts = run.section("threat_model")
+    first = next(iter(run.rows), None)
+    norm, eps = facts.get("norm", first and first.perturbation), facts.get("eps", first and first.eps)
+    return str(norm), float(eps) if isinstance(eps, int | float) else None
+
+
 def threat_model(run: Run) -> list[Fact]:
     """What the attacker may do."""
-    facts = run.section("threat_model")
+    norm, eps = allowed(run)
     found = []
-    norm = {"linf": "L∞ (the largest change of any pixel)", "l2": "L2 (the length of all changes together)"}
-    for name, value in facts.items():
-        if name == "eps" and isinstance(value, int | float):
-            found.append(Fact("ε, on pixels from 0 to 1", f"{budget(value)} = {value:.4f}"))
+    for name, value in run.section("threat_model").items():
+        if name == "eps" and eps is not None:
+            on_pixels = norm != "flow"
+            exact = f" = {eps:.4f}" if on_pixels else ""
+            found.append(Fact("ε, on pixels from 0 to 1" if on_pixels else "ε", f"{budget(eps, norm)}{exact}"))
         elif name == "norm":
-            found.append(Fact("norm", norm.get(str(value), _plain(value))))
+            found.append(Fact("norm", _NORMS.get(norm, _plain(value))))
         else:
             found.append(Fact(_words(name), _plain(value)))
     return found

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from underfire.audit.rows import NO_SOURCE
 from underfire.metrics import Mean, Rate
 
-_ATTACKS = {"none": "No attack", "noise": "Harmless noise", "pgd": "PGD", "adv2": "ADV²"}
+_ATTACKS = {"none": "No attack", "noise": "Harmless noise", "pgd": "PGD", "adv2": "ADV²", "stadv": "StAdv"}
 _NOTHING = "–"
 
 
@@ -39,10 +39,24 @@ def percent(share: float) -> str:
     return f"{100 * share:.{digits}f} %"
 
 
-def budget(eps: float) -> str:
-    """``8/255`` where eps is a whole number of grey levels, the number itself elsewhere."""
+def budget(eps: float, norm: str) -> str:
+    """``8/255`` where a change of pixel values is a whole number of grey levels, a number elsewhere, or pixels."""
+    if norm == "flow":
+        return f"{eps:.4g} {'pixel' if eps == 1 else 'pixels'}"
+    if norm == "l2":
+        return f"{eps:.4g}"
     levels = eps * 255
     return f"{levels:.0f}/255" if abs(levels - round(levels)) < 1e-6 and levels >= 1 else f"{eps:.4g}"
+
+
+def limit(eps: float, norm: str) -> str:
+    """What the budget forbids, to begin a sentence with."""
+    amount = budget(eps, norm)
+    if norm == "flow":
+        return f"With no pixel moved by more than {amount}"
+    if norm == "l2":
+        return f"With all changes of an image together no longer than {amount} (L2 norm, pixels from 0 to 1)"
+    return f"With no pixel changed by more than {amount}"
 
 
 def plural(count: int, noun: str) -> str:

@@ -1,0 +1,195 @@
+"""The schedules that the authors of ADV² published, to compare with (Zhang et al. 2020, and their code).
+
+What is theirs: the steps and their length, λ, the losses, the second derivatives, and which iterate is kept.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from underfire.attacks.control import Confidence, Schedule, Weighted
+from underfire.attacks.engine import Keep, Setting
+from underfire.attacks.joint import JointAttack
+from underfire.attacks.perturbations import chosen
+from underfire.attacks.rules import Sign
+from underfire.attacks.smoothed import double_backward, smoothed_clip
+from underfire.classifier import Classifier
+from underfire.errors import InputError
+from underfire.interpreters import CAM, GRAD, IG, GradCAM
+from underfire.interpreters.activations import ActivationAim
+from underfire.interpreters.base import Aim, ForwardPass, Interpreter, Pull, Task
+from underfire.interpreters.directional import Linearised
+from underfire.interpreters.ig import PathAim
+from underfire.interpreters.maps import min_max, pooled, saliency_slope, scaled_distance
+
+STEP_SIZE = 1 / 255
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Joint steps whose λ goes from ``first`` to ``last`` in a straight line."""
+
+    steps: int
+    first: float
+    last: float
+
+
+@dataclass(frozen=True)
+class Published:
+    """The schedule for one family of interpreters.
+
+    Attributes:
+        warm: steps on the prediction alone.
+        stages: the joint steps, one stage after the other.
+        keep: which iterate counts.
+        every: of the joint iterates, every so many-th is a candidate.
+        confidence: a candidate's p_t is at least this.
+    """
+
+    warm: int
+    stages: tuple[Stage, ...]
+    keep: Keep
+    every: int
+    confidence: float
+
+    @property
+    def steps(self) -> int:
+        """All of them."""
+        return self.warm + sum(stage.steps for stage in self.stages)
+
+    def weights(self) -> tuple[float, ...]:
+        """λ of each joint step."""
+        return tuple(
+            stage.first + (stage.last - stage.first) * step / max(1, stage.steps - 1)
+            for stage in self.stages
+            for step in range(stage.steps)
+        )
+
+    def scaled(self, steps: int) -> "Published":
+        """The same in ``steps`` steps: every part in proportion, rounded so that they add up."""
+        ends, end = [], 0
+        for part in (self.warm, *(stage.steps for stage in self.stages)):
+            end += part
+            ends.append(round(end * steps / self.steps))
+        stages = tuple(
+            Stage(after - before, stage.first, stage.last)
+            for stage, before, after in zip(self.stages, ends, ends[1:], strict=False)
+        )
+        every = max(1, round(self.every * steps / self.steps))
+        return Published(ends[0], stages, self.keep, every, self.confidence)
+
+
+ACTIVATIONS = Published(400, (Stage(1200, 5.0, 10.0),), "last", every=1, confidence=0.0)
+"""For CAM, and for Grad-CAM, which they did not attack."""
+
+GRADIENTS = Published(
+    300,
+    (Stage(301, 0.001, 0.001), Stage(201, 0.004, 0.004), Stage(101, 0.01, 0.01), Stage(101, 0.05, 0.05)),
+    "best",
+    every=10,
+    confidence=0.8,
+)
+"""For GRAD, and for IG, which they did not attack."""
+
+PUBLISHED: Mapping[str, Published] = MappingProxyType(
+    {CAM.name: ACTIVATIONS, GradCAM.name: ACTIVATIONS, GRAD.name: GRADIENTS, IG.name: GRADIENTS}
+)
+"""By the interpreter's name."""
+
+
+class AuthorsADV2(JointAttack):
+    """ADV² by the schedule of its authors, in the same loop as :class:`ADV2`, which is meant to be used instead.
+
+    Sign steps of 1/255. The gradient of −log p_t is always on and is added, unscaled, to λ times the gradient of the
+    interpretation loss. CAM: mean squared error, exact gradient, λ rising from 5 to 10, the last iterate. GRAD: sum of
+    squared errors, double backward through a network whose kinks are smoothed, λ in four stages, the best of every
+    tenth joint iterate with p_t above 0.8. They have no schedule for IG: it gets that of GRAD, the path estimated
+    from random points as :class:`ADV2` does. Grad-CAM gets that of CAM.
+
+    A joint step counts 1 pass for CAM. For GRAD it counts 2: a forward and backward pass whose graph is kept, and the
+    backward pass through both; the prediction's own gradient, taken on the network as it is, costs another backward
+    pass that isn't counted. For IG it counts 3, two of which are at the path point.
+
+    Args:
+        interpreter: the interpreter under attack: CAM, Grad-CAM, GRAD or IG.
+        eps: L∞ budget, in pixel values of [0, 1]; 8/255 if it is not given (the authors take 0.031).
+        seed: of the random path points of IG.
+        steps: all of them, warm start included, if not the published number; all parts change in proportion.
+
+    Raises:
+        InputError: a number is out of range, or there is no schedule for the interpreter.
+    """
+
+    name = "adv2-authors"
+
+    def __init__(
+        self, interpreter: Interpreter, *, eps: float | None = None, seed: int = 0, steps: int | None = None
+    ) -> None:
+        if not isinstance(interpreter, CAM | GradCAM | GRAD | IG):
+            known = ", ".join(PUBLISHED)
+            raise InputError(f"there is no schedule of the authors for {interpreter.name!r}, only for {known}.")
+        published = PUBLISHED[interpreter.name]
+        plan = published if steps is None else published.scaled(steps)
+        setting = Setting(
+            chosen(None, eps),
+            Schedule(plan.steps, plan.warm, first=STEP_SIZE, peak=STEP_SIZE, last=STEP_SIZE),
+            confidence=Confidence(keep=plan.confidence),
+            mix=Weighted(plan.warm, plan.weights()),
+            rule=Sign(),
+            keep=plan.keep,
+            every=plan.every,
+        )
+        super().__init__((interpreter,), setting, seed=seed, aim_of=aim_of)
+
+
+def aim_of(interpreter: Interpreter, task: Task) -> Aim:
+    """The authors' aim at the map of CAM, Grad-CAM, GRAD or IG."""
+    if isinstance(interpreter, CAM | GradCAM):
+        return ActivationAim(interpreter.features, interpreter.raw_maps, task, loss=mean_squares)
+    if isinstance(interpreter, IG):
+        ig = interpreter
+
+        def along_path(classifier: Classifier, points: Tensor, classes: Tensor) -> Linearised:
+            return double_backward(lambda z: ig.outputs(classifier.scores(z), classes), points, smoothed_clip)
+
+        return PathAim(ig, task, along_path, summed_squares)
+    return GradientAim(task)
+
+
+class GradientAim:
+    """The sum of squared errors of GRAD's map on the smoothed network; the gap is that of the network as it is."""
+
+    taps = ()
+    goes_back = False
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+
+    def __call__(self, view: ForwardPass) -> Pull:
+        """The loss and the direction that lowers it."""
+        classifier, task = view.classifier, self._task
+
+        def nll(z: Tensor) -> Tensor:
+            return F.cross_entropy(classifier.scores(z), task.classes, reduction="none")
+
+        gradient, product = double_backward(nll, view.x, smoothed_clip)
+        _, loss, v = saliency_slope(gradient, task.maps, summed_squares)
+        gap = scaled_distance(pooled(view.nll_gradient(task.classes)), task.maps)
+        return Pull(gap, loss, product(v), passes=1)
+
+    def select(self, places: Tensor) -> None:
+        """Go on with the images at ``places`` only."""
+        self._task = self._task.select(places)
+
+
+def mean_squares(raw: Tensor, target: Tensor) -> Tensor:
+    """Interpretation loss (N,) of unscaled maps (N, h, w): mean squared error after min–max scaling."""
+    return (min_max(raw) - target).square().mean(dim=(1, 2))
+
+
+def summed_squares(raw: Tensor, target: Tensor) -> Tensor:
+    """Interpretation loss (N,) of unscaled maps (N, h, w): sum of squared errors after min–max scaling."""
+    return (min_max(raw) - target).square().sum(dim=(1, 2))

@@ -1,0 +1,42 @@
+"""From a budget of passes to a number of steps."""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+
+from underfire.errors import InputError
+from underfire.interpreters.base import Interpreter
+
+STEPS = 300
+"""Steps of an attack whose caller names neither steps nor passes."""
+
+WARM = 30
+"""The longest warm start of a joint attack; a shorter attack spends a fifth of its steps."""
+
+
+def warm_steps(steps: int) -> int:
+    """How many of ``steps`` a joint attack spends on the prediction alone."""
+    return min(WARM, steps // 5)
+
+
+def passes_of(steps: int, interpreters: Sequence[Interpreter]) -> int:
+    """Forward and backward passes that an image pays for ``steps`` steps and the look at the last iterate."""
+    if not interpreters:
+        return steps + 1
+    looks = steps + 1 - warm_steps(steps)
+    return steps + 1 + sum(g.further_passes(looks) for g in interpreters)
+
+
+def chosen_steps(steps: int | None, passes: int | None, interpreters: Sequence[Interpreter] = ()) -> int:
+    """The steps of an attack: as named, or as many as ``passes`` pay for, or the default.
+
+    Raises:
+        InputError: both are named, or the passes don't pay for a single step.
+    """
+    if passes is None:
+        return STEPS if steps is None else steps
+    if steps is not None:
+        raise InputError(f"steps {steps} and passes {passes} are both given; give one of them.")
+    least = passes_of(1, interpreters)
+    if passes < least:
+        raise InputError(f"passes is {passes}; one step of this attack takes {least}, so give at least that many.")
+    return bisect_right(range(1, passes + 1), passes, key=lambda n: passes_of(n, interpreters))

@@ -1,0 +1,76 @@
+"""The L∞ ball: every pixel value may change a little."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from underfire.attacks.perturbations.signs import random_signs
+from underfire.errors import InputError
+
+
+@dataclass(frozen=True)
+class Linf:
+    """Every pixel value may change by at most ``eps``, and stays in [0, 1].
+
+    Raises:
+        InputError: ``eps`` is not in (0, 1].
+    """
+
+    eps: float = 8 / 255
+
+    name: ClassVar[str] = "linf"
+    unit: ClassVar[str] = "pixel values of [0, 1]"
+    summary: ClassVar[str] = "each pixel value, a little"
+
+    def __post_init__(self) -> None:
+        """Check the budget."""
+        if not 0 < self.eps <= 1:
+            hint = f"; for 8-bit units write {self.eps:g}/255" if self.eps > 1 else ""
+            raise InputError(f"eps {self.eps:g} is not in (0, 1]: images have values in [0, 1]{hint}.")
+
+    def start(self, x: Tensor) -> Tensor:
+        """The image itself is the parameter."""
+        return x.clone()
+
+    def image(self, x: Tensor, theta: Tensor) -> Tensor:  # noqa: ARG002 - θ is the image
+        """``theta``, the image itself."""
+        return theta
+
+    def pull_back(self, x: Tensor, theta: Tensor, direction: Tensor) -> Tensor:  # noqa: ARG002 - the Jacobian is 1
+        """``direction``, unchanged."""
+        return direction
+
+    def steepest(self, direction: Tensor) -> Tensor:
+        """The sign: one whole step for every pixel value, as in PGD."""
+        return direction.sign()
+
+    def share(self, theta: Tensor) -> float:  # noqa: ARG002 - the same for any image
+        """1: in this norm all pixel values move at once for the price of one."""
+        return 1.0
+
+    def project(self, x: Tensor, theta: Tensor) -> Tensor:
+        """Every value clipped to within ``eps`` of ``x`` and to [0, 1]."""
+        return (x + (theta - x).clamp(-self.eps, self.eps)).clamp(0, 1)
+
+    def size(self, x: Tensor, theta: Tensor) -> Tensor:
+        """(N,) the largest change of a pixel value."""
+        return (theta - x).abs().amax(dim=(1, 2, 3))
+
+    def harmless(self, x: Tensor, draws: Sequence[torch.Generator]) -> Tensor:
+        """Every value up or down by ``eps``, cut to [0, 1]."""
+        return self.project(x, x + self.eps * random_signs(x, draws))
+
+    def rounded(self, x: Tensor, image: Tensor) -> Tensor:
+        """The nearest whole grey levels, uint8; where these leave the ball, the next ones on the side of ``x``."""
+        centre = (x.double() * 255).round()
+        radius = int(self.eps * 255 + 1e-6)  # 8/255 * 255 may come out as 7.999…
+        nearest = (image.double() * 255).round()
+        inside = torch.minimum(torch.maximum(nearest, centre - radius), centre + radius)
+        return inside.clamp(0, 255).to(torch.uint8)
+
+    def contains(self, x: Tensor, image: Tensor) -> Tensor:
+        """(N,) bool: no value changed by more than ``eps``, but for the rounding of sums."""
+        return (image - x).abs().amax(dim=(1, 2, 3)) <= self.eps + 4 * torch.finfo(x.dtype).eps

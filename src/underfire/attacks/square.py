@@ -1,0 +1,239 @@
+"""Square: a random search that sees only probabilities and maps (after Andriushchenko et al. 2020, Square Attack)."""
+
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from underfire.attacks.best import Best
+from underfire.attacks.control import Confidence, probability
+from underfire.attacks.perturbations import Linf
+from underfire.attacks.result import AttackResult
+from underfire.attacks.target_maps import TargetMap, of_one_classifier, wanted_maps
+from underfire.attacks.trace import Recorder
+from underfire.classifier import Classifier
+from underfire.errors import InputError, NonFiniteError
+from underfire.interpreters.base import Interpreter, require_finite
+from underfire.interpreters.maps import distance
+from underfire.seeding import generator, owners
+
+LARGEST, SMALLEST = 0.1, 0.003
+"""Share of the image that a proposal's window covers, at the first query and at the last; geometric in between."""
+
+WAVES = (2**0.5, 16.0)
+"""Wavelengths of a window's stripes, in pixels. Flat windows, as published, move a convolutional network less: on four
+photos and EfficientNet-Lite0, after 400 queries with windows of 1 % of the image, the mean of log p_t was -6.7 with
+flat windows and -5.7 with stripes; it was -8.5 with NES on a 28 x 28 grid."""
+
+
+class Square:
+    """ADV² without gradients of its own: it sees ``classifier.probabilities(x)`` and ``interpreter(x, target)`` only.
+
+    A query is one look at one image by the classifier and, where its label holds, by the interpreters. Each proposes to
+    fill one square window of the best image so far with the benign pixels plus stripes of random direction, wavelength,
+    phase and sign per channel. As long as the label does not hold (argmax, with p_t of at least 0.9) the stripes are of
+    height eps, and a proposal is taken if it raises p_t. Once it holds their height is drawn from (0, eps], and a
+    proposal is taken if the label still holds and the maps are nearer to their targets. An image with a mean gap of at
+    most 0.002 is done and asks no more.
+
+    Nothing is differentiated outside the interpreter, so a classifier whose gradients vanish or mislead is no harder
+    than another. That makes it the check on attacks with gradients, which need far fewer passes: see
+    :func:`underfire.analysis.masking.compare`.
+
+    In the result a pass is one run of the classifier, forward alone or forward and backward: one for a query, and what
+    the interpreters run beyond it, counted at the module (1 for CAM, 32 for IG with 32 points). The runs that make the
+    benign maps are not counted, nor is the final score.
+
+    Args:
+        attacked: a classifier, whose prediction alone is attacked, or an interpreter or several of one classifier,
+            whose maps are attacked with it.
+        eps: L∞ budget, in pixel values of [0, 1].
+        queries: the most looks at one image; the first is at the benign one.
+        seed: of the proposals, which belong to (seed, key of the image).
+
+    Raises:
+        InputError: a number is out of range, or the interpreters don't belong together.
+    """
+
+    name = "square"
+
+    def __init__(
+        self,
+        attacked: Classifier | Interpreter | Sequence[Interpreter],
+        *,
+        eps: float = Linf.eps,
+        queries: int = 1000,
+        seed: int = 0,
+    ) -> None:
+        if queries < 1:
+            raise InputError(f"queries is {queries}; a search takes at least 1.")
+        if isinstance(attacked, Classifier):
+            self.interpreters: tuple[Interpreter, ...] = ()
+            self.classifier = attacked
+        else:
+            self.interpreters = of_one_classifier(attacked, "Square")
+            self.classifier = self.interpreters[0].classifier
+        self.perturbation = Linf(eps)
+        self.queries = queries
+        self.seed = seed
+
+    def __call__(
+        self,
+        x: Tensor,
+        target: Tensor,
+        *,
+        target_map: TargetMap | None = None,
+        label: Tensor | None = None,
+        keys: Sequence[str] | None = None,
+    ) -> AttackResult:
+        """Attack images ``x`` (N, C, H, W) in [0, 1] towards the classes ``target`` (N,) and the target maps.
+
+        The arguments are those of :class:`~underfire.attacks.adv2.ADV2`. In the trace of the result the gap to the
+        target maps is infinite, and its first value NaN, where no label held and so no map was asked for.
+
+        Raises:
+            InputError: something doesn't fit the classifier, the interpreters or the rest.
+            NonFiniteError: a probability or a map is not a number.
+        """
+        self.classifier.check_images(x)
+        self.classifier.check_classes(target, x.shape[0])
+        names = owners(x, keys)
+        goals = wanted_maps(self.interpreters, x, target_map, label=label, keys=names)
+        started = time.perf_counter()
+        x = x.detach()
+        with self.classifier.frozen():
+            search = _Search(self.classifier, goals, self.perturbation, x, target, names, self.seed)
+            search.run(self.queries)
+        x_adv = search.best.theta
+        with torch.no_grad():
+            logits = self.classifier(x_adv)
+        prediction = logits.argmax(dim=1)
+        return AttackResult(
+            attack=self.name,
+            x=x,
+            x_adv=x_adv,
+            target=target,
+            prediction=prediction,
+            success=prediction == target,
+            confidence=probability(logits, target),
+            maps={g.name: g(x_adv, target, keys=names) for g in goals},
+            target_maps={g.name: maps for g, maps in goals.items()},
+            passes=search.recorder.passes.cpu(),
+            steps=self.queries,
+            seconds=time.perf_counter() - started,
+            perturbation=self.perturbation,
+            used=self.perturbation.size(x, x_adv),
+            trace=search.recorder.trace(search.best, joint=bool(goals)),
+            keys=names,
+        )
+
+
+class _Search:
+    """One search on a batch. The image to propose from is always the best so far: nothing else is remembered."""
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        goals: Mapping[Interpreter, Tensor],
+        model: Linf,
+        x: Tensor,
+        target: Tensor,
+        keys: tuple[str, ...],
+        seed: int,
+    ) -> None:
+        self._classifier, self._goals, self._model = classifier, goals, model
+        self._x, self._target, self._keys = x, target, keys
+        self._draws = [generator(seed, key, Square.name) for key in keys]
+        self._confidence = Confidence()
+        self.best = Best(x)
+        self.recorder = Recorder(x)
+
+    def run(self, queries: int) -> None:
+        """Look at the benign images, then at one proposal after the other."""
+        rows = torch.arange(self._x.shape[0], device=self._x.device)
+        for query in range(queries):
+            if query == (queries + 1) // 2:
+                self.recorder.halfway(self.best)
+            rows = rows[~self.best.done(rows)]
+            if not len(rows):
+                return
+            share = LARGEST * (SMALLEST / LARGEST) ** (query / queries)
+            self._look(self._proposals(rows, share) if query else self._x, rows)
+
+    def _look(self, images: Tensor, rows: Tensor) -> None:
+        """One query of ``images`` (n, C, H, W), proposals for the images ``rows``; the better ones are kept."""
+        try:
+            nll, holds, gap = self._answers(images, rows)
+        except NonFiniteError as error:
+            raise NonFiniteError(error.what, int(rows[error.index])) from error
+        self.best.offer(images, rows=rows, holds=holds, nll=nll, gap=gap)
+
+    def _answers(self, images: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The prediction loss, whether the label holds, and the gap, (n,) each; infinite where it was not asked for."""
+        target = self._target[rows]
+        p = self._classifier.probabilities(images)
+        logits = p.clamp_min(torch.finfo(p.dtype).tiny).log()  # as good as the classifier's own
+        nll = -logits.gather(1, target[:, None]).squeeze(1)
+        require_finite(nll[:, None], "the prediction loss")
+        self.recorder.look(rows, nll, None, passes=1)
+        if not self._goals:
+            return nll, logits.argmax(dim=1) == target, nll
+        holds = self._confidence.holds(logits, target)
+        gap = torch.full_like(nll, torch.inf)
+        asked = holds.nonzero().squeeze(1)
+        if len(asked):
+            with _calls(self._classifier.module) as calls:
+                try:
+                    gap[asked] = self._gap(images[asked], rows[asked])
+                except NonFiniteError as error:
+                    raise NonFiniteError(error.what, int(asked[error.index])) from error
+            self.recorder.look(rows[asked], nll[asked], gap[asked], passes=len(calls))
+        return nll, holds, gap
+
+    def _gap(self, images: Tensor, rows: Tensor) -> Tensor:
+        """(n,) mean distance of the maps of ``images`` to their targets, the mean over the interpreters."""
+        target, keys = self._target[rows], [self._keys[row] for row in rows.tolist()]
+        gaps = [distance(g(images, target, keys=keys), maps[rows]) for g, maps in self._goals.items()]
+        return torch.stack(gaps).mean(dim=0)
+
+    def _proposals(self, rows: Tensor, share: float) -> Tensor:
+        """The best images of ``rows`` with one window each drawn anew, (n, C, H, W)."""
+        images = self.best.theta[rows]
+        tuning = [bool(self._goals) and math.isfinite(gap) for gap in self.best.gap[rows].tolist()]
+        for image, row, is_tuned in zip(images, rows.tolist(), tuning, strict=True):
+            self._redraw(image, row, share, is_tuned=is_tuned)
+        return self._model.project(self._x[rows], images)
+
+    def _redraw(self, image: Tensor, row: int, share: float, *, is_tuned: bool) -> None:
+        """Fill a random window of ``image`` (C, H, W), in place, with the benign pixels of ``row`` and stripes."""
+        channels, height, width = image.shape
+        drawn = torch.rand(6 + channels, generator=self._draws[row], dtype=torch.float64)
+        down, right, turn, octave, phase, part = drawn[:6].tolist()
+        side = max(1, min(height, width, round(math.sqrt(share * height * width))))
+        top, left = int(down * (height - side + 1)), int(right * (width - side + 1))
+        window = (slice(None), slice(top, top + side), slice(left, left + side))
+        sign = torch.where(drawn[6:] < 0.5, -1.0, 1.0)[:, None, None]
+        size = self._model.eps * (part if is_tuned else 1.0)
+        stripes = size * sign * _stripes(side, turn * math.pi, WAVES[0] * (WAVES[1] / WAVES[0]) ** octave, phase)
+        image[window] = self._x[row][window] + stripes.to(image)
+
+
+def _stripes(side: int, angle: float, wavelength: float, phase: float) -> Tensor:
+    """Stripes (side, side) of ±1 across the direction ``angle``; ``phase`` is a share of the wavelength."""
+    step = torch.arange(side, dtype=torch.float64)
+    along = math.cos(angle) * step[:, None] + math.sin(angle) * step[None, :]
+    return torch.where((math.tau * (along / wavelength + phase)).cos() < 0, -1.0, 1.0).double()
+
+
+@contextmanager
+def _calls(module: nn.Module) -> Iterator[list[None]]:
+    """A list that gets longer by one at every call of ``module`` inside the block."""
+    calls: list[None] = []
+    handle = module.register_forward_hook(lambda *_: calls.append(None))
+    try:
+        yield calls
+    finally:
+        handle.remove()

@@ -1,0 +1,80 @@
+"""What a joint attack is aimed at: interpreters that belong together, and a target map for each."""
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
+
+from underfire.errors import InputError
+from underfire.interpreters.base import Interpreter
+
+TargetMap = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
+
+
+def of_one_classifier(interpreters: Interpreter | Sequence[Interpreter], attack: str) -> tuple[Interpreter, ...]:
+    """The interpreters of the joint attack named ``attack``, one or several, checked.
+
+    Raises:
+        InputError: there is none, two share a name, or they explain different classifiers.
+    """
+    attacked = (interpreters,) if isinstance(interpreters, Interpreter) else tuple(interpreters)
+    if not attacked:
+        raise InputError(f"{attack} attacks at least one interpreter, and none was given; PGD attacks none.")
+    names = [g.name for g in attacked]
+    if len(set(names)) < len(names):
+        raise InputError(f"the interpreters {', '.join(names)} share a name; give each one once.")
+    if any(g.classifier is not attacked[0].classifier for g in attacked):
+        raise InputError(f"the interpreters {', '.join(names)} explain different classifiers; make them from one.")
+    return attacked
+
+
+def wanted_maps(
+    interpreters: Sequence[Interpreter],
+    x: Tensor,
+    target_map: TargetMap | None,
+    *,
+    label: Tensor | None,
+    keys: tuple[str, ...],
+) -> dict[Interpreter, Tensor]:
+    """The target maps (N, h, w) of checked images ``x`` (N, C, H, W), by interpreter.
+
+    Args:
+        interpreters: of one classifier; with none there are no maps.
+        x: benign images.
+        target_map: a tensor for one interpreter; for several a list in their order or a mapping by name. By default
+            the benign maps for ``label``.
+        label: classes (N,) of the benign maps, by default the classifier's own predictions.
+        keys: one name per image.
+
+    Raises:
+        InputError: a map doesn't fit its interpreter or the images, or there is not one for each.
+        NonFiniteError: a benign map contains NaN or infinity.
+    """
+    if target_map is not None:
+        return dict(zip(interpreters, _given(interpreters, x, target_map), strict=True))
+    if not interpreters:
+        return {}
+    classes = interpreters[0].classifier.probabilities(x).argmax(dim=1) if label is None else label
+    return {g: g(x, classes, keys=keys) for g in interpreters}
+
+
+def _given(interpreters: Sequence[Interpreter], x: Tensor, target_map: TargetMap) -> list[Tensor]:
+    """The user's target maps in the order of the interpreters, checked."""
+    wanted = [g.name for g in interpreters]
+    if isinstance(target_map, Tensor):
+        maps = [target_map]
+    elif isinstance(target_map, Mapping):
+        if set(target_map) != set(wanted):
+            raise InputError(f"target maps are given for {sorted(target_map)}, but the attack is on {wanted}.")
+        maps = [target_map[name] for name in wanted]
+    else:
+        maps = list(target_map)
+    if len(maps) != len(wanted):
+        raise InputError(f"{len(maps)} target maps are given for {len(wanted)} interpreters; give one for each.")
+    for g, m in zip(interpreters, maps, strict=True):
+        if m.shape != (x.shape[0], *g.grid):
+            raise InputError(f"the target map of {g.name} has shape {tuple(m.shape)}, not {(x.shape[0], *g.grid)}.")
+        low, high = (v.item() for v in m.aminmax()) if m.numel() else (0.0, 0.0)
+        if not (low >= 0 and high <= 1):
+            seen = f"values from {low:.4g} to {high:.4g}"
+            raise InputError(f"the target map of {g.name} has {seen}; maps are in [0, 1].")
+    return [m.detach().to(x.device, x.dtype) for m in maps]

@@ -1,0 +1,81 @@
+"""Is the attack sound? What speaks against reading its failures as strength of the model, in sentences."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from underfire.analysis.model_checks import ModelCheck
+from underfire.analysis.soundness import Indicator, Reading, Weight
+from underfire.audit.summary import Summary
+from underfire.report.wording import condition_title, listing, plural
+
+_LABELS = {Weight.SERIOUS: "Serious", Weight.CAUTION: "Caution", Weight.NOTE: "Note"}
+
+
+@dataclass(frozen=True)
+class Remark:
+    """One thing that was seen, as a few sentences."""
+
+    weight: Weight
+    text: str
+
+    @property
+    def label(self) -> str:
+        """Its weight as a word."""
+        return _LABELS[self.weight]
+
+
+def remarks(model_checks: Sequence[Mapping[str, Any]], summary: Summary) -> list[Remark]:
+    """What was seen of the model and of each attack's course, the gravest first; ``model_checks`` as in run.json."""
+    seen = [*_of_model(model_checks), *_of_attacks(summary)]
+    order = list(Weight)
+    return sorted(seen, key=lambda remark: order.index(remark.weight))
+
+
+def warnings(model_checks: Sequence[Mapping[str, Any]], summary: Summary) -> list[str]:
+    """What nobody may overlook: the serious remarks, for the terminal and the top of the report."""
+    return [remark.text for remark in remarks(model_checks, summary) if remark.weight is Weight.SERIOUS]
+
+
+def verdict(model_checks: Sequence[Mapping[str, Any]], summary: Summary) -> str:
+    """The sentence to begin with; empty where nothing was checked and nothing attacked."""
+    counts = [remark.weight for remark in remarks(model_checks, summary) if remark.weight is not Weight.NOTE]
+    if Weight.SERIOUS in counts:
+        return "No: something stands in the attacks’ way, and their failures cannot be read as strength of the model."
+    if counts:
+        return "With reservations: the attacks may be weaker than an attacker’s would be, for the reasons below."
+    checked = [
+        *(["identical calls of the model agree and its gradients are there"] if model_checks else []),
+        *(["every attack moved what it aimed at and was near its end"] if summary.signs else []),
+    ]
+    return f"Nothing was seen that speaks against it: {listing(checked)}." if checked else ""
+
+
+def _of_model(model_checks: Sequence[Mapping[str, Any]]) -> list[Remark]:
+    """Of the checks that fired; entries that this version knows nothing of are passed over."""
+    known = {check.value: check for check in ModelCheck}
+    found = []
+    for entry in model_checks:
+        check, shown, of = known.get(str(entry.get("check"))), entry.get("shown"), entry.get("of")
+        if entry.get("fired") and check and isinstance(shown, int) and isinstance(of, int):
+            found.append(_remark(f"{shown} of {plural(of, 'test image')}", check.reading))
+    return found
+
+
+def _of_attacks(summary: Summary) -> list[Remark]:
+    found = []
+    for indicator in Indicator:
+        shown = [
+            f"{sign.k} of {plural(sign.n, 'photo')} under {condition_title(sign.attack, sign.source)}"
+            for sign in summary.signs
+            if sign.indicator is indicator and sign.k
+        ]
+        if shown:
+            found.append(_remark(listing(shown), indicator.reading))
+    return found
+
+
+def _remark(where: str, reading: Reading) -> Remark:
+    return Remark(
+        reading.weight, " ".join(filter(None, (f"On {where}, {reading.seen}.", reading.means, reading.advice)))
+    )

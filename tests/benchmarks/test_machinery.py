@@ -1,0 +1,201 @@
+"""The benchmarks measure what they say; how long anything takes is asserted nowhere."""
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count
+
+import pytest
+import torch
+from click.testing import CliRunner
+from torch import Tensor, nn
+
+from benchmarks import memory, peers, preparation, steps
+from benchmarks.__main__ import SECTIONS, main
+from benchmarks.header import header
+from benchmarks.rivals import FAMILIES, Contender
+from benchmarks.subject import Recipe, Subject
+from benchmarks.tables import Table, at_least, at_most
+from benchmarks.timing import Ratio, in_turn, ratio
+from toys import images
+from underfire import CAM, GRAD, IG, Classifier, GradCAM, Interpreter
+from underfire.attacks.engine import Outcome, Setting, descend
+from underfire.interpreters import Aim
+from underfire.prepared import prepared
+
+TURNS = 3
+MEBIBYTE = 2**20
+
+
+@pytest.fixture
+def subject(relu_classifier: Classifier) -> Subject:
+    """A batch of six of four pictures, for a toy."""
+    return Subject.of(Recipe("toy", "cpu", 6), relu_classifier, images(4, 32))
+
+
+class _FakeTime:
+    """A clock that stands still unless something takes time."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def task(self, durations: Iterator[float], log: list[str], name: str) -> Callable[[], None]:
+        def run() -> None:
+            log.append(name)
+            self.now += next(durations)
+
+        return run
+
+
+def test_contenders_alternate_and_warm_up() -> None:
+    clock, log = _FakeTime(), list[str]()
+    contenders = {name: clock.task(map(float, count(first)), log, name) for name, first in (("a", 10), ("b", 50))}
+    seconds = in_turn(contenders, turns=2, clock=clock, warm_ups=1)
+    assert log == ["a", "b"] * 3
+    assert seconds == {"a": [11, 12], "b": [51, 52]}
+
+
+def test_ratio_of_medians_with_interval() -> None:
+    assert ratio([3, 3, 3], [2, 2, 2]) == Ratio(1.5, 1.5, 1.5)
+    found = ratio([1, 2, 9], [1, 1, 1])
+    assert found.value == 2
+    assert (found.low, found.high) == (1, 9)
+    # Drawn together: what slows a turn slows both of its entries, and says nothing of their ratio.
+    assert ratio([2, 20, 200], [1, 10, 100]) == Ratio(2, 2, 2)
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [([1.0], [1.0, 2.0]), ([], [])])
+def test_ratio_refuses_what_was_not_in_turn(ours: list[float], theirs: list[float]) -> None:
+    with pytest.raises(ValueError, match="one of each for every turn"):
+        ratio(ours, theirs)
+
+
+def test_verdicts() -> None:
+    assert at_most(Ratio(1.0, 0.9, 1.1), 1.0) == "met"
+    assert at_most(Ratio(1.05, 0.9, 1.1), 1.0) == "missed, within the interval"
+    assert at_most(Ratio(1.05, 1.01, 1.1), 1.0) == "missed"
+    assert at_least(Ratio(1.5, 1.3, 1.6), 1.4) == "met"
+    assert at_least(Ratio(1.35, 1.3, 1.6), 1.4) == "missed, within the interval"
+    assert at_least(Ratio(1.35, 1.3, 1.39), 1.4) == "missed"
+
+
+def test_tables_are_markdown() -> None:
+    shown = str(Table("Title", ("", "n"), (("first", "1"), ("b", "200")), ("A note.",)))
+    assert shown.splitlines() == [
+        "### Title",
+        "",
+        "|       |   n |",
+        "|-------|----:|",
+        "| first |   1 |",
+        "| b     | 200 |",
+        "",
+        "A note.",
+    ]
+    with pytest.raises(ValueError, match="cells"):
+        Table("Title", ("one",), (("1", "2"),))
+
+
+def test_photos_come_again_until_the_batch_is_full(subject: Subject) -> None:
+    assert torch.equal(subject.x, images(4, 32)[[0, 1, 2, 3, 0, 1]])
+    assert not (subject.target == subject.label).any()
+    with torch.no_grad():
+        torch.testing.assert_close(subject.plain(subject.x), subject.classifier(subject.x))
+        exact = subject.in_float64(2)
+        assert exact.plain(exact.x).dtype == torch.float64
+    assert len(exact.x) == 2
+
+
+@pytest.mark.parametrize(
+    ("kinds", "passes"), [((), 1), ((CAM,), 1), ((GradCAM,), 1), ((GRAD,), 2), ((IG,), 3), ((CAM, GRAD, IG), 4)]
+)
+def test_a_step_in_forward_passes(subject: Subject, kinds: Sequence[type[Interpreter]], passes: int) -> None:
+    """With a clock that counts forward passes the durations are known: neither IG's start nor the end is in them."""
+    twin, calls = prepared(subject.classifier), list[nn.Module]()
+    twin.module.register_forward_hook(lambda module, _, __: calls.append(module))
+    interpreters = [kind(subject.classifier) for kind in kinds]
+    laps = steps.timed(twin, subject, interpreters, turns=TURNS, clock=lambda: float(len(calls)))
+    assert laps.steps == [passes] * TURNS
+    assert laps.raw == [1] * TURNS
+
+
+def test_a_loop_that_looks_twice_a_step_is_noticed(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    def twice(classifier: Classifier, x: Tensor, target: Tensor, aims: Sequence[Aim], setting: Setting) -> Outcome:
+        setting.perturbation.image(x, x)
+        return descend(classifier, x, target, aims, setting)
+
+    monkeypatch.setattr("benchmarks.steps.descend", twice)
+    with pytest.raises(RuntimeError, match="not once a step"):
+        steps.timed(prepared(subject.classifier), subject, [], turns=TURNS, clock=_FakeTime())
+
+
+def test_steps_and_preparation_make_tables(subject: Subject) -> None:
+    (table,) = steps.tables(subject, turns=1)
+    assert [row[0] for row in table.rows] == list(steps.ATTACKED)
+    (table,) = preparation.tables(subject, turns=1)
+    assert table.rows[1][-1] == "met"  # the logits
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_peers_agree_with_ours(subject: Subject, family: str) -> None:
+    for contender in FAMILIES[family].values():
+        pytest.importorskip(contender.library)
+    before = subject.x.clone()
+    seen = peers.measured(FAMILIES[family], subject, subject.in_float64(4), turns=1, peaks={})
+    for name in FAMILIES[family]:
+        assert seen.apart(name) <= peers.SAME
+        assert seen.results[name].dtype == torch.float32
+        assert not seen.results[name].requires_grad
+    assert torch.equal(subject.x, before)
+    assert not subject.x.requires_grad
+    notes = peers.table(family, subject, seen).notes
+    assert notes[-1].startswith("Equal results in float64: met")
+
+
+def test_a_library_that_is_missing_is_named_and_a_result_that_differs_shows(subject: Subject) -> None:
+    def planted(given: Subject) -> Tensor:
+        return FAMILIES["GRAD"]["underfire"].run(given) + 0.5
+
+    contenders = {
+        "underfire": FAMILIES["GRAD"]["underfire"],
+        "other": Contender("torch", planted),
+        "absent": Contender("no_such_library", planted),
+    }
+    seen = peers.measured(contenders, subject, subject.in_float64(2), turns=1, peaks={"underfire": 30, "other": 60})
+    table = peers.table("GRAD", subject, seen)
+    assert table.notes[0] == "Not installed: absent."
+    assert table.notes[-1] == "Equal results in float64: missed, 5.0e-01."
+    other = dict(zip(table.columns, table.rows[1], strict=True))
+    assert other["memory, ours / theirs"] == "0.50"
+    assert other["max difference, float32"] == "5.0e-01"
+
+
+needs_proc = pytest.mark.skipif(not memory.measurable(torch.device("cpu")), reason="Linux tells a process its peak")
+
+
+@needs_proc
+def test_memory_sees_the_peak_and_nothing_before_it() -> None:
+    cpu = torch.device("cpu")
+    torch.ones(64 * MEBIBYTE)  # 256 MiB, gone again
+    found = memory.rise(lambda: torch.ones(8 * MEBIBYTE), cpu)  # 32 MiB
+    assert 30 * MEBIBYTE < found < 48 * MEBIBYTE
+
+
+@needs_proc
+def test_memory_is_measured_in_another_process() -> None:
+    recipe = Recipe("underfire.testing:smooth_classifier", "cpu", 2)
+    assert 0 <= memory.peak(recipe, "GRAD", "underfire") < 1024 * MEBIBYTE
+    with pytest.raises(RuntimeError, match="no such model"):
+        memory.peak(Recipe("no such model", "cpu", 2), "GRAD", "underfire")
+
+
+def test_the_header_says_what_the_numbers_depend_on() -> None:
+    assert f"torch {torch.__version__}" in header()
+    assert f"{torch.get_num_threads()} threads, load " in header()
+
+
+def test_the_command_knows_its_sections() -> None:
+    assert CliRunner().invoke(main, ["--help"]).exit_code == 0
+    refused = CliRunner().invoke(main, ["speed"])
+    assert refused.exit_code == 2
+    assert all(section in refused.output for section in SECTIONS)

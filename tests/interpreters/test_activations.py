@@ -1,0 +1,94 @@
+"""The aim of maps that are made of one activation."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from toys import images, smooth_net
+from underfire import CAM, Classifier, GradCAM
+from underfire.interpreters import ForwardPass, Pull, Task
+from underfire.interpreters.maps import distance
+
+N = 4
+X, Y = images(N, 16, dtype=torch.float64), torch.tensor([0, 3, 3, 7])
+KEYS = tuple("abcd")
+
+
+def _maps(g: CAM | GradCAM) -> Tensor:
+    return torch.rand(N, *g.grid, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+
+
+def _asked(g: CAM | GradCAM, x: Tensor, task: Task) -> tuple[Pull, Tensor]:
+    """The answer of a fresh aim, and its direction in x."""
+    with g.classifier.frozen():
+        aim = g.aim(task)
+        view = ForwardPass(g.classifier, x, taps=aim.taps)
+        pull = aim(view)
+        return pull, pull.direction if pull.at is None else view.carried(pull.at, pull.direction)
+
+
+def _flat_head() -> Classifier:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        head = nn.Sequential(nn.Flatten(), nn.Linear(12 * 64, 12), nn.Tanh(), nn.Linear(12, 10))
+    return Classifier(nn.Sequential(smooth_net().features, head).double(), mean=0.5, std=0.25, input_size=16)
+
+
+class TestDirection:
+    @pytest.mark.parametrize("make", [CAM, GradCAM], ids=lambda g: g.name)
+    def test_where_a_linear_head_reads_the_mean_it_stays_at_the_activation(
+        self, smooth_classifier64: Classifier, make: type[CAM | GradCAM]
+    ) -> None:
+        g = make(smooth_classifier64)
+        pull, _ = _asked(g, X, Task(Y, _maps(g), KEYS, seed=0))
+        assert pull.at == g.features
+        assert pull.direction.shape == (N, 12, 8, 8)
+        assert not any(t.requires_grad for t in (pull.gap, pull.loss, pull.direction))
+        assert pull.passes == 0
+
+    def test_where_the_map_depends_on_more_it_is_in_x(self) -> None:
+        g = GradCAM(_flat_head())
+        pull, _ = _asked(g, X, Task(Y, _maps(g), KEYS, seed=0))
+        assert pull.at is None
+        assert pull.direction.shape == X.shape
+
+    @pytest.mark.parametrize("case", ["cam", "gradcam", "gradcam, another head"])
+    def test_it_is_the_gradient_of_the_map_s_distance_in_x(self, smooth_classifier64: Classifier, case: str) -> None:
+        """Central differences of the distance of the public maps, pixel directions drawn at random."""
+        g: CAM | GradCAM = CAM(smooth_classifier64) if case == "cam" else GradCAM(smooth_classifier64)
+        if case == "gradcam, another head":
+            g = GradCAM(_flat_head())
+        maps = _maps(g)
+        pull, direction = _asked(g, X, Task(Y, maps, KEYS, seed=0))
+        torch.testing.assert_close(pull.gap, distance(g(X, Y), maps))
+        torch.testing.assert_close(pull.loss, pull.gap)
+        step = 1e-6
+        for seed in range(5):
+            d = torch.randn(X.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+            ahead, behind = (distance(g(X + s * d, Y), maps) for s in (step, -step))
+            slope = (ahead - behind) / (2 * step)
+            torch.testing.assert_close((direction * d).sum(dim=(1, 2, 3)), slope, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("make", [CAM, GradCAM], ids=lambda g: g.name)
+def test_it_goes_on_with_the_images_that_are_left(smooth_classifier64: Classifier, make: type[CAM | GradCAM]) -> None:
+    g = make(smooth_classifier64)
+    task = Task(Y, _maps(g), KEYS, seed=0)
+    whole, _ = _asked(g, X, task)
+    places = torch.tensor([3, 0, 0])
+    with g.classifier.frozen():
+        aim = g.aim(task)
+        aim.select(places)
+        part = aim(ForwardPass(g.classifier, X[places], taps=aim.taps))
+    torch.testing.assert_close(part.gap, whole.gap[places])
+    torch.testing.assert_close(part.direction, whole.direction[places])
+    assert len(set(part.gap.tolist())) == 2
+
+
+def test_a_task_s_rows_are_selected_together() -> None:
+    maps = torch.arange(N * 4.0).reshape(N, 2, 2)
+    task = Task(Y, maps, KEYS, seed=7).select(torch.tensor([2, 0, 2]))
+    assert task.classes.tolist() == [3, 0, 3]
+    assert torch.equal(task.maps, maps[[2, 0, 2]])
+    assert task.keys == ("c", "a", "c")
+    assert task.seed == 7
