@@ -113,6 +113,8 @@ BAD_USAGE: list[tuple[tuple[str, ...], str]] = [
     (("--eps", "eight"), "'eight'"),
     (("--steps", "0"), "0 is not in the range"),
     (("--steps", "many"), "'many'"),
+    (("--passes", "0"), "0 is not in the range"),
+    (("--passes", "9", "--steps", "7"), "steps 7 and passes 9 are both given; give one of them"),
     (("--limit", "0"), "0 is not in the range"),
     (("--batch-size", "-2"), "-2 is not in the range"),
     (("--seed", "x"), "'x'"),
@@ -167,6 +169,7 @@ def test_bad_usage_exits_with_2_quotes_the_input_and_leaves_nothing(
         (("attack", __file__, *MODEL_OPTIONS, "--target-class", "1"), "test_cli.py"),
         (("attack", *MODEL_OPTIONS, "--target-class", "1", "--target-map", "disk"), "'disk'"),
         (("attack", *MODEL_OPTIONS, "--target-class", "1", "--interpreter", "lime"), "'lime'"),
+        (("attack", *MODEL_OPTIONS, "--target-class", "1", "--passes", "9", "--steps", "7"), "steps 7 and passes 9"),
     ],
 )
 def test_the_other_commands_refuse_alike(arguments: tuple[str, ...], quoted: str, invoke: Invoke) -> None:
@@ -237,6 +240,14 @@ def test_attack_saves_the_image_its_maps_and_its_rows(invoke: Invoke, photos: Pa
     assert content["target_maps"]["cam"]["l1_8bit"] == pytest.approx(first["l1_8bit"], abs=1e-6)
 
 
+def test_attack_spends_the_passes_that_it_is_given(invoke: Invoke, photos: Path) -> None:
+    options = ("--target-class", target_of(photos, "photo-1.png"), "--interpreter", "cam,grad", "--passes", "30")
+    result = invoke("attack", photos / "photo-1.png", *MODEL_OPTIONS, *options, "--out", "x")
+    assert result.exit_code == 0, result.output
+    rows = json.loads(Path("x/result.json").read_text(encoding="utf-8"))["rows"]
+    assert {(row["steps"], row["passes"] <= 30) for row in rows} == {(15, True)}  # 3 of them warm: 3 + 2 · (12 + 1)
+
+
 @pytest.mark.parametrize("wanted", ["patch", "photo"])
 def test_attack_can_aim_at_another_map(wanted: str, invoke: Invoke, photos: Path) -> None:
     aim = "patch" if wanted == "patch" else str(photos / "photo-2.png")
@@ -301,7 +312,7 @@ def test_built_in_photos_have_no_labels_for_a_model_of_other_classes(invoke: Inv
     [
         ("models", ("efficientnet-lite0", "package.module:function", "installed")),
         ("interpreters", ("grad", "ig", "cam", "gradcam", "representation")),
-        ("attacks", ("pgd", "adv2", "stadv", "1600, 1004 on grad", "steps, quick", "linf", "8/255", "l2", "1 pixel")),
+        ("attacks", ("pgd", "adv2", "stadv", "as published", "passes, quick", "linf", "8/255", "l2", "1 pixel")),
     ],
 )
 def test_what_is_available(command: str, expected: tuple[str, ...], invoke: Invoke) -> None:

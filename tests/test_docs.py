@@ -36,14 +36,15 @@ from underfire.analysis.model_checks import ModelCheck
 from underfire.analysis.soundness import Indicator
 from underfire.attacks.control import Balance, Confidence
 from underfire.attacks.rules import Adam
-from underfire.audit.plan import STEPS, AuditPlan, Condition
-from underfire.audit.rows import SCHEMA
+from underfire.audit.plan import ATTACKS, PASSES, AuditPlan, Effort
+from underfire.audit.rows import NO_SOURCE, SCHEMA
 from underfire.audit.store import RunDirectory
 from underfire.audit.summary import GateMetric
 from underfire.cli import INTERNAL_ERROR, cli
 from underfire.images import find_photos
 from underfire.images.decode import FORMATS, MAX_PIXELS
 from underfire.interpreters import ALL
+from underfire.report.wording import condition_title
 from underfire.testing import smooth_classifier
 from underfire.zoo.class_names import imagenet_names
 
@@ -260,16 +261,27 @@ def test_the_index_lists_the_code() -> None:
 
 
 def test_presets_are_those_of_the_plan() -> None:
-    presets = list(STEPS)
+    presets = list(PASSES)
     lines = (ROOT / "docs" / "audit.md").read_text(encoding="utf-8").splitlines()
     assert f"| attack | {' | '.join(presets)} |" in lines
     assert f"The default is `{AuditPlan().preset}`" in "\n".join(lines)
-    told: dict[tuple[str, str], int] = {}
-    for name, *steps in table("audit.md", "attack"):
-        keys = ["pgd"] if name == "PGD" else [f"adv2-{i.lower()}" for i in name.removeprefix("ADV² on ").split(", ")]
-        told |= {(key, preset): int(n) for key in keys for preset, n in zip(presets, steps, strict=True)}
-    conditions = [Condition("pgd"), *(Condition("adv2", interpreter.name) for interpreter in ALL)]
-    assert told == {(c.key, p): AuditPlan(preset=p).steps_of(c) for c in conditions for p in STEPS}
+    told = {
+        (name, preset): cell
+        for name, *cells in table("audit.md", "attack")
+        for preset, cell in zip(presets, cells, strict=True)
+    }
+    assert {name for name, _ in told} == {condition_title(attack, NO_SOURCE) for attack in ATTACKS}
+    published = "That is 1600 steps on CAM and GradCAM, and 1004 on GRAD and IG"
+    assert published in " ".join(lines)
+    for preset in PASSES:
+        plan = AuditPlan(preset=preset, interpreters=tuple(g.name for g in ALL), attacks=ATTACKS)
+        for condition in plan.conditions[2:]:
+            cell = told[condition_title(condition.attack, NO_SOURCE), preset]
+            steps = 1600 if condition.source in ("cam", "gradcam") else 1004
+            wanted = (
+                Effort(steps=steps) if cell == "as published" else Effort(passes=int(cell.removesuffix(" queries")))
+            )
+            assert plan.effort_of(condition) == wanted
 
 
 def test_every_column_is_described_with_its_unit_in_order() -> None:

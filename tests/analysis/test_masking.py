@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from underfire import AttackResult, InputError, Linf
-from underfire.analysis.masking import CLEARLY, compare
+from underfire.analysis.masking import CLEARLY, Ending, Lead, compare, finding, lead
 from underfire.attacks.trace import Course, Trace
 
-TRUSTED = "The attack without gradients found nothing that the white-box attack missed on 2 photos."
+TRUSTED = "The attack without gradients found nothing that the white-box attack missed on 2 photos"
+LABEL, MAPS = Lead.LABEL, Lead.MAPS
 
 
 def _result(
@@ -44,28 +45,34 @@ def _result(
 
 
 @pytest.mark.parametrize(
-    ("white", "blind", "label", "maps"),
+    ("white", "blind", "wanted"),
     [
-        (([True], [0.95], [0.1]), ([True], [0.95], [0.1 - CLEARLY - 1e-4]), False, True),
-        (([True], [0.95], [0.1]), ([True], [0.95], [0.1 - CLEARLY + 1e-4]), False, False),
-        (([True], [0.95], [0.0]), ([True], [0.95], [0.5]), False, False),
-        (([True], [0.95], [0.1]), ([True], [0.90], [0.0]), False, True),  # enough is enough
-        (([True], [0.95], [0.1]), ([True], [0.60], [0.0]), False, False),  # nearer at the price of the label
-        (([True], [0.60], [0.1]), ([True], [0.60], [0.0]), False, True),
-        (([False], [0.40], [0.1]), ([True], [0.45], [0.5]), True, False),
-        (([True], [0.40], [0.1]), ([False], [0.39], [0.0]), False, False),
-        (([False], [0.01], [0.5]), ([False], [0.40], [0.0]), False, False),
-        (([False], [0.01]), ([True], [0.99]), True, False),
-        (([True], [0.60]), ([True], [0.99]), False, False),
+        (([True], [0.95], [0.1]), ([True], [0.95], [0.1 - CLEARLY - 1e-4]), MAPS),
+        (([True], [0.95], [0.1]), ([True], [0.95], [0.1 - CLEARLY + 1e-4]), None),
+        (([True], [0.95], [0.0]), ([True], [0.95], [0.5]), None),
+        (([True], [0.95], [0.1]), ([True], [0.90], [0.0]), MAPS),  # enough is enough
+        (([True], [0.95], [0.1]), ([True], [0.60], [0.0]), None),  # nearer at the price of the label
+        (([True], [0.60], [0.1]), ([True], [0.60], [0.0]), MAPS),
+        (([False], [0.40], [0.1]), ([True], [0.45], [0.5]), LABEL),
+        (([True], [0.40], [0.1]), ([False], [0.39], [0.0]), None),
+        (([False], [0.01], [0.5]), ([False], [0.40], [0.0]), None),
+        (([False], [0.01]), ([True], [0.99]), LABEL),
+        (([True], [0.60]), ([True], [0.99]), None),
     ],
 )
 def test_one_photo(
-    white: tuple[list[bool], list[float]], blind: tuple[list[bool], list[float]], label: bool, maps: bool
+    white: tuple[list[bool], list[float]], blind: tuple[list[bool], list[float]], wanted: Lead | None
 ) -> None:
     found = compare(_result(*white), _result(*blind))
-    assert (found.label.tolist(), found.maps.tolist()) == ([label], [maps])
-    assert found.better.tolist() == [label or maps]
-    assert found.is_suspected == (label or maps)
+    assert found.leads == (wanted,)
+    assert found.reached == tuple(blind[0])
+    assert found.is_suspected == (wanted is not None)
+
+
+@pytest.mark.parametrize(("white", "blind"), [(None, 0.0), (0.5, None), (None, None)])
+def test_a_gap_that_is_not_to_be_compared_leaves_the_label(white: float | None, blind: float | None) -> None:
+    assert lead(Ending(True, 0.95, white), Ending(True, 0.95, blind)) is None
+    assert lead(Ending(False, 0.1, white), Ending(True, 0.5, blind)) is Lead.LABEL
 
 
 def test_several_interpreters_count_by_their_mean() -> None:
@@ -78,26 +85,40 @@ def test_several_interpreters_count_by_their_mean() -> None:
             target_maps={**result.target_maps, "grad": torch.zeros(1, 2, 2)},
         )
 
-    assert compare(pair(0.2, 0.2), pair(0.1, 0.2)).maps.tolist() == [True]
-    assert compare(pair(0.2, 0.2), pair(0.1, 0.3)).maps.tolist() == [False]
+    assert compare(pair(0.2, 0.2), pair(0.1, 0.2)).leads == (MAPS,)
+    assert compare(pair(0.2, 0.2), pair(0.1, 0.3)).leads == (None,)
 
 
 class TestSentence:
     def test_nothing_found(self) -> None:
-        assert compare(_result([True] * 2, [0.9] * 2), _result([False, True], [0.1, 0.9])).sentence == TRUSTED
+        white = _result([True] * 2, [0.9] * 2)
+        assert compare(white, _result([False, True], [0.1, 0.9])).sentence == (
+            f"{TRUSTED}. It reached the target class on 1 of 2 photos."
+        )
+
+    def test_silence_of_a_search_that_reaches_nothing(self) -> None:
+        white = _result([True] * 2, [0.9] * 2)
+        assert compare(white, _result([False] * 2, [0.1] * 2)).sentence == (
+            f"{TRUSTED}, but it reached the target class on none itself, so that its silence proves little."
+        )
 
     def test_something_found(self) -> None:
         found = compare(
             _result([False, True, True], [0.1, 0.9, 0.9], [0.1] * 3), _result([True] * 3, [0.9] * 3, [0.2, 0.0, 0.1])
         )
+        assert found.leads == (LABEL, MAPS, None)
         assert found.sentence == (
-            "The attack without gradients did better on 2 of 3 photos: gradients of this model mislead,"
-            " its figures are not to be trusted."
+            "The attack without gradients did better than the white-box attack on 2 of 3 photos: gradients of this"
+            " model mislead, and figures of attacks that follow them are not to be trusted."
+            " It reached the target class on 3 of 3 photos."
         )
 
     def test_one_photo_and_none(self) -> None:
-        assert compare(_result([True], [0.9]), _result([True], [0.9])).sentence.endswith("missed on 1 photo.")
-        assert compare(_result([], []), _result([], [])).sentence.endswith("compared on no photo.")
+        assert "missed on 1 photo." in compare(_result([True], [0.9]), _result([True], [0.9])).sentence
+        assert compare(_result([], []), _result([], [])).sentence.endswith("on no photo.")
+
+    def test_by_name(self) -> None:
+        assert finding(0, 1, 2, blind="Square", white_box="PGD").startswith("Square found nothing that PGD missed on 2")
 
 
 @pytest.mark.parametrize(

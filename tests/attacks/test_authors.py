@@ -12,10 +12,10 @@ from toys import images, relu_net, smooth_net
 from traces import untouched
 from underfire import CAM, GRAD, IG, AuthorsADV2, Classifier, GradCAM, InputError, Interpreter
 from underfire.attacks.authors import aim_of
+from underfire.attacks.budget import passes_of
 from underfire.attacks.control import Weighted
 from underfire.attacks.rules import Sign
 from underfire.attacks.smoothed import double_backward, smoothed_clip
-from underfire.audit.plan import STEPS
 from underfire.interpreters import ALL, ForwardPass, Pull, Task
 from underfire.interpreters.maps import min_max, pooled
 
@@ -59,9 +59,27 @@ class TestSchedule:
         assert setting.perturbation.eps == 8 / 255
 
     @every
-    def test_the_preset_of_the_audit_takes_as_many_steps(self, toy: Classifier, make: type[Interpreter]) -> None:
-        table = STEPS["authors"]
-        assert AuthorsADV2(make(toy)).setting.schedule.steps == table.get(f"adv2-{make.name}", table["adv2"])
+    @pytest.mark.parametrize("passes", [60, 77, 1000])
+    def test_a_budget_of_passes_is_a_number_of_steps(
+        self, toy: Classifier, make: type[Interpreter], passes: int
+    ) -> None:
+        g = make(toy)
+        attack = AuthorsADV2(g, passes=passes)
+        steps = attack.setting.schedule.steps
+        cost, more = (
+            passes_of(n, (g,), warm=lambda n: AuthorsADV2(g, steps=n).setting.schedule.warm) for n in (steps, steps + 1)
+        )
+        assert cost <= passes < more
+        assert attack.setting == AuthorsADV2(g, steps=steps).setting
+
+    @every
+    def test_a_budget_of_passes_is_spent_and_kept(self, toy: Classifier, make: type[Interpreter]) -> None:
+        x, target = images(2, 32), torch.tensor([3, 4])
+        g = make(toy)
+        attack = AuthorsADV2(g, passes=61)
+        spent = attack(x, target, target_map=torch.rand(2, *g.grid)).passes
+        unlooked = int(attack.setting.keep == "last")  # the last iterate is kept without a look
+        assert 61 - unlooked - g.passes_per_step < int(spent.min()) <= int(spent.max()) <= 61 - unlooked
 
     @every
     @pytest.mark.parametrize("steps", [1, 2, 5, 17, 100, 251, 400, 1003, 4000])
@@ -247,7 +265,13 @@ class TestAttack:
 class TestRefusals:
     @pytest.mark.parametrize(
         ("options", "sentence"),
-        [({"steps": 0}, "steps is 0"), ({"steps": -3}, "steps is -3"), ({"eps": 8}, "eps 8 is not .* write 8/255")],
+        [
+            ({"steps": 0}, "steps is 0"),
+            ({"steps": -3}, "steps is -3"),
+            ({"passes": 1}, "passes is 1; one step of an attack on"),
+            ({"steps": 3, "passes": 9}, "steps 3 and passes 9 are both given"),
+            ({"eps": 8}, "eps 8 is not .* write 8/255"),
+        ],
     )
     def test_numbers(self, toy: Classifier, options: dict[str, Any], sentence: str) -> None:
         for make in ALL:

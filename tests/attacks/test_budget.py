@@ -29,6 +29,7 @@ def test_steps_are_what_they_are_called() -> None:
     assert chosen_steps(None, None) == STEPS
     assert chosen_steps(7, None) == 7
     assert chosen_steps(None, 8) == 7
+    assert chosen_steps(None, None, default=9) == 9
 
 
 def test_steps_and_passes_together_are_refused() -> None:
@@ -37,5 +38,5 @@ def test_steps_and_passes_together_are_refused() -> None:
 
 
 def test_too_few_passes_for_one_step_are_refused(relu_classifier: Classifier) -> None:
-    with pytest.raises(InputError, match="passes is 5; one step of this attack takes 20"):
+    with pytest.raises(InputError, match="passes is 5; one step of an attack on ig takes 20"):
         chosen_steps(None, 5, [IG(relu_classifier)])

@@ -278,4 +278,5 @@ class TestNotANumber:
             descend(twin, x, target, [aim], _setting())
         assert stop.value.index == 3
         assert len(calls) == LATE + 1
-        assert calls[-1] < calls[0]
+        threads = torch.get_num_threads()  # batches are filled up to a multiple of them
+        assert calls[-1] == -(-max(2, N - len(done)) // threads) * threads

@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 from underfire.attacks.perturbations import L2, Flow, Linf
 from underfire.audit.names import pick, split_names
 from underfire.audit.plan import (
-    STEPS,
+    ATTACKS,
+    PASSES,
     AuditPlan,
     Condition,
+    Effort,
     ModelSettings,
     PlannedPhoto,
     Shard,
@@ -36,20 +38,35 @@ def test_conditions_in_order_with_their_names_on_disk() -> None:
     assert [c.key for c in AuditPlan(attacks=("pgd",)).conditions] == ["none", "noise", "pgd"]
 
 
-@pytest.mark.parametrize("preset", list(STEPS))
-def test_steps_come_from_the_preset_and_can_be_overridden(preset: Any) -> None:
-    plan = AuditPlan(preset=preset)
-    table = STEPS[preset]
+@pytest.mark.parametrize("preset", list(PASSES))
+def test_every_attack_has_the_passes_of_the_preset_and_they_can_be_overridden(preset: Any) -> None:
+    plan = AuditPlan(preset=preset, attacks=ATTACKS)
     for condition in plan.conditions[2:]:
-        assert plan.steps_of(condition) == table.get(condition.key, table[condition.attack]) >= 50
-        assert replace(plan, steps=7).steps_of(condition) == 7
-    assert [replace(plan, steps=7).steps_of(c) for c in plan.conditions[:2]] == [0, 0]
+        if (preset, condition.attack) != ("authors", "adv2"):
+            assert plan.effort_of(condition) == Effort(passes=PASSES[preset])
+        assert replace(plan, steps=7).effort_of(condition) == Effort(steps=7)
+        assert replace(plan, passes=70).effort_of(condition) == Effort(passes=70)
+    for chosen in (replace(plan, steps=7), replace(plan, passes=70)):
+        assert {chosen.effort_of(condition) for condition in plan.conditions[:2]} == {Effort(steps=0)}
 
 
-def test_the_paper_preset_has_the_numbers_of_the_specification() -> None:
-    plan = AuditPlan(preset="paper")
-    steps = {name: plan.steps_of(Condition("adv2", name)) for name in ("cam", "grad")}
-    assert (plan.steps_of(Condition("pgd")), steps) == (1600, {"cam": 1600, "grad": 300 + 301 + 201 + 101 + 101})
+def test_the_authors_attack_has_its_published_number_of_steps() -> None:
+    plan = AuditPlan(preset="authors")
+    steps = {name: plan.effort_of(Condition("adv2", name)).steps for name in ("cam", "gradcam", "grad", "ig")}
+    grad = 300 + 301 + 201 + 101 + 101
+    assert steps == {"cam": 1600, "gradcam": 1600, "grad": grad, "ig": grad}
+    assert [PASSES[preset] for preset in ("quick", "standard", "paper", "authors")] == [150, 300, 1600, 1600]
+
+
+def test_run_json_has_passes_or_steps_as_they_were_chosen() -> None:
+    def told(**changes: Any) -> list[object]:
+        config = AuditPlan(interpreters=("grad",), **changes).as_config()
+        return [config["passes"], config["steps"]]
+
+    assert told() == [{"pgd": 150, "adv2-grad": 150}, None]
+    assert told(passes=9) == [{"pgd": 9, "adv2-grad": 9}, None]
+    assert told(steps=9) == [None, {"pgd": 9, "adv2-grad": 9}]
+    assert told(preset="authors") == [{"pgd": 1600}, {"adv2-grad": 1004}]
 
 
 CHANGES: dict[str, tuple[Any, str]] = {
@@ -61,6 +78,7 @@ CHANGES: dict[str, tuple[Any, str]] = {
     "perturbation": ("flow", "perturbation"),
     "eps": (4 / 255, "eps"),
     "steps": (3, "steps"),
+    "passes": (3, "passes"),
     "seed": (1, "seed"),
     "batch_size": (9, "batch_size"),
     "limit": (2, "limit"),
@@ -130,6 +148,8 @@ def test_the_authors_attack_is_in_linf() -> None:
     ("change", "quoted"),
     [
         ({"steps": 0}, "steps is 0"),
+        ({"passes": 0}, "passes is 0"),
+        ({"steps": 7, "passes": 9}, "steps 7 and passes 9 are both given"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"limit": -1}, "limit is -1"),
         ({"interpreters": ()}, "no interpreter"),

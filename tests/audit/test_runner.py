@@ -136,6 +136,7 @@ def test_run_json_describes_the_run(whole: Path, photos: Path) -> None:
     assert run_json["finished"] is True
     assert run_json["command"] == "underfire audit …"
     assert run_json["config"]["steps"] == {"pgd": 16, "adv2-grad": 16, "adv2-cam": 16}
+    assert run_json["config"]["passes"] is None
     assert run_json["threat_model"] == {
         "norm": "linf",
         "eps": EPS,
@@ -243,6 +244,10 @@ def test_leftovers_of_a_killed_process_are_swept(whole: Path, photos: Path, tmp_
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "seed": ({"seed": 1}, "a run with seed '0', but '1' is given now"),
     "steps": ({"steps": 9}, "a run with steps pgd 16, adv2-grad 16, adv2-cam 16, but pgd 9"),
+    "passes": (
+        {"steps": None, "passes": 33},
+        "a run with steps pgd 16, adv2-grad 16, adv2-cam 16, but unset is given now",
+    ),
     "interpreters": ({"interpreters": ("cam",)}, "a run with interpreters grad,cam, but cam is given now"),
     "limit": ({"limit": 3}, "a run with limit unset, but '3' is given now"),
 }

@@ -137,7 +137,8 @@ def _run_json(recipe: Recipe, photos: list[dict[str, Any]]) -> dict[str, Any]:
         "threat_model": {"norm": "linf", "eps": EPS, "bounds": [0.0, 1.0]},
         "config": {
             "preset": "quick", "attacks": ["pgd", "adv2"], "interpreters": list(recipe.interpreters),
-            "targets": "random", "steps": {"pgd": 300, **{f"adv2-{n}": 300 for n in recipe.interpreters}},
+            "targets": "random", "steps": None,
+            "passes": {"pgd": 300, **{f"adv2-{n}": 300 for n in recipe.interpreters}},
             "seed": 0, "batch_size": 4, "limit": None,
         },
         "model_checks": [

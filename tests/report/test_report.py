@@ -14,6 +14,8 @@ from underfire.audit.rows import SCHEMA, read_rows
 from underfire.audit.summary import summarise
 from underfire.errors import InputError
 from underfire.report import build_report
+from underfire.report.reading import Run
+from underfire.report.settings import configuration
 
 VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
 NOTHING_LEFT = dict.fromkeys(range(4), "misclassified")
@@ -158,6 +160,26 @@ def test_exclusions_skips_labels_and_origin_are_told(full: tuple[Path, Page, str
     ):  # fmt: skip
         assert words in page.text, words
     assert "unfinished" not in page.text
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"steps": None, "passes": {"pgd": 150, "adv2-cam": 150}}, ["passes: 150 per photo, for every attack"]),
+        ({"steps": {"pgd": 9, "adv2-cam": 9}, "passes": None}, ["steps: 9 per photo, for every attack"]),
+        (
+            {"passes": {"pgd": 1600}, "steps": {"adv2-grad": 1004, "adv2-ig": 1004, "adv2-gradcam": 1600}},
+            [
+                "passes: 1600 per photo, for PGD",
+                "steps: 1004 per photo, for ADV² on GRAD and ADV² on IG; 1600 per photo, for ADV² on Grad-CAM",
+            ],
+        ),
+        ({"seed": 3, "limit": None}, ["seed: 3", "limit: none"]),
+    ],
+)
+def test_how_long_attacks_may_work_is_told_in_words(config: dict[str, object], said: list[str], tmp_path: Path) -> None:
+    run = Run(tmp_path, {"config": config}, ())
+    assert [f"{fact.name}: {fact.value}" for fact in configuration(run)] == said
 
 
 def test_same_run_same_bytes(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Do gradients mislead? An attack that uses none must not do better than one that does (Athalye et al. 2018)."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 import torch
 from torch import Tensor
@@ -15,44 +16,98 @@ CLEARLY = 0.01
 _ROUNDING = 1e-3  # of p_t, between the classifier that the attack ran on and the one that scores it
 
 
+class Lead(StrEnum):
+    """In what one attack on a photo did better than another."""
+
+    LABEL = "label"
+    """It alone reached the target class."""
+    MAPS = "maps"
+    """Both reached it, and its maps are clearly nearer to their targets, while p_t is at least 0.9 or no lower than
+    the other's."""
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What an attack made of one photo.
+
+    Attributes:
+        success: the prediction is the target class.
+        confidence: p_t.
+        gap: mean distance of the maps to their targets, the mean over the interpreters; None where it is not to be
+            compared.
+    """
+
+    success: bool
+    confidence: float
+    gap: float | None = None
+
+
+def lead(white_box: Ending, blind: Ending) -> Lead | None:
+    """In what the attack without gradients, ``blind``, did better on one photo; None if it didn't."""
+    if not blind.success:
+        return None
+    if not white_box.success:
+        return Lead.LABEL
+    if blind.gap is None or white_box.gap is None:
+        return None
+    enough = min(white_box.confidence, Confidence().keep) - _ROUNDING
+    return Lead.MAPS if blind.confidence >= enough and blind.gap < white_box.gap - CLEARLY else None
+
+
+def finding(
+    better: int,
+    reached: int,
+    n: int,
+    *,
+    blind: str = "The attack without gradients",
+    white_box: str = "the white-box attack",
+) -> str:
+    """What a comparison on ``n`` photos shows, in plain words.
+
+    Args:
+        better: on how many photos the attack without gradients did better.
+        reached: how many photos it brought to the target class. One that reaches none may only be too weak.
+        n: photos compared.
+        blind: that attack, to begin a sentence with.
+        white_box: the other one.
+    """
+    photos = "1 photo" if n == 1 else f"{n} photos"
+    if n == 0:
+        return f"{blind} was compared with {white_box} on no photo."
+    if better:
+        return (
+            f"{blind} did better than {white_box} on {better} of {photos}: gradients of this model mislead, and figures"
+            f" of attacks that follow them are not to be trusted. It reached the target class on {reached} of {photos}."
+        )
+    nothing = f"{blind} found nothing that {white_box} missed on {photos}"
+    if reached:
+        return f"{nothing}. It reached the target class on {reached} of {photos}."
+    return f"{nothing}, but it reached the target class on none itself, so that its silence proves little."
+
+
 @dataclass(frozen=True)
 class Masking:
     """Where an attack without gradients did better than one with them, on N photos.
 
     Attributes:
         keys: one name per photo.
-        label: (N,) bool, it alone reached the target class.
-        maps: (N,) bool, both reached it, and its maps are clearly nearer to their targets, while p_t is at least 0.9
-            or no lower than the other's.
+        leads: one per photo, in what it did better, or None.
+        reached: one per photo, whether it brought the photo to the target class itself.
     """
 
     keys: tuple[str, ...]
-    label: Tensor
-    maps: Tensor
-
-    @property
-    def better(self) -> Tensor:
-        """(N,) bool, it did better in one way or the other."""
-        return self.label | self.maps
+    leads: tuple[Lead | None, ...]
+    reached: tuple[bool, ...]
 
     @property
     def is_suspected(self) -> bool:
         """Whether it did better on any photo."""
-        return bool(self.better.any())
+        return any(self.leads)
 
     @property
     def sentence(self) -> str:
         """The finding in plain words."""
-        n, k = len(self.keys), int(self.better.sum())
-        photos = "1 photo" if n == 1 else f"{n} photos"
-        if n == 0:
-            return "The attack without gradients was compared on no photo."
-        if k == 0:
-            return f"The attack without gradients found nothing that the white-box attack missed on {photos}."
-        return (
-            f"The attack without gradients did better on {k} of {photos}: gradients of this model mislead,"
-            " its figures are not to be trusted."
-        )
+        return finding(len(list(filter(None, self.leads))), sum(self.reached), len(self.keys))
 
 
 def compare(white_box: AttackResult, score_based: AttackResult) -> Masking:
@@ -62,11 +117,14 @@ def compare(white_box: AttackResult, score_based: AttackResult) -> Masking:
         InputError: the two had different goals.
     """
     _check_same_goal(white_box, score_based)
-    label = score_based.success & ~white_box.success
-    enough = white_box.confidence.clamp(max=Confidence().keep) - _ROUNDING
-    fair = score_based.success & white_box.success & (score_based.confidence >= enough)
-    nearer = _gap(score_based) < _gap(white_box) - CLEARLY
-    return Masking(white_box.keys, label, fair & nearer)
+    pairs = zip(_endings(white_box), _endings(score_based), strict=True)
+    reached = tuple(score_based.success.tolist())
+    return Masking(white_box.keys, tuple(lead(white, blind) for white, blind in pairs), reached)
+
+
+def _endings(result: AttackResult) -> list[Ending]:
+    columns = (result.success, result.confidence, _gap(result))
+    return [Ending(*values) for values in zip(*(column.tolist() for column in columns), strict=True)]
 
 
 def _gap(result: AttackResult) -> Tensor:

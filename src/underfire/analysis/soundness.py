@@ -132,7 +132,11 @@ class ImageCourse:
 
 @dataclass(frozen=True)
 class ImageTrace:
-    """The course of an attack on one image; see `underfire.attacks.trace.Trace`."""
+    """The course of an attack on one image; see `underfire.attacks.trace.Trace`.
+
+    ``maps`` is None where none is attacked, and where the attack never came to ask for one: a search asks once the
+    label holds.
+    """
 
     stuck: float
     prediction: ImageCourse
@@ -143,7 +147,8 @@ def image_traces(trace: Trace) -> list[ImageTrace]:
     """``trace`` of N images, image by image."""
     stuck = trace.stuck.tolist()
     prediction = _courses(trace.prediction)
-    maps = [None] * len(stuck) if trace.maps is None else _courses(trace.maps)
+    seen = [None] * len(stuck) if trace.maps is None else _courses(trace.maps)
+    maps = [None if course == ImageCourse(None, None, None) else course for course in seen]
     return [ImageTrace(*parts) for parts in zip(stuck, prediction, maps, strict=True)]
 
 

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from torch import Tensor
 from torch.nn import functional as F
 
+from underfire.attacks.budget import chosen_steps
 from underfire.attacks.control import Confidence, Schedule, Weighted
 from underfire.attacks.engine import Keep, Setting
 from underfire.attacks.joint import JointAttack
@@ -118,6 +119,7 @@ class AuthorsADV2(JointAttack):
         eps: L∞ budget, in pixel values of [0, 1]; 8/255 if it is not given (the authors take 0.031).
         seed: of the random path points of IG.
         steps: all of them, warm start included, if not the published number; all parts change in proportion.
+        passes: in place of steps, how many forward and backward passes, counted as above, an image may cost.
 
     Raises:
         InputError: a number is out of range, or there is no schedule for the interpreter.
@@ -126,13 +128,23 @@ class AuthorsADV2(JointAttack):
     name = "adv2-authors"
 
     def __init__(
-        self, interpreter: Interpreter, *, eps: float | None = None, seed: int = 0, steps: int | None = None
+        self,
+        interpreter: Interpreter,
+        *,
+        eps: float | None = None,
+        seed: int = 0,
+        steps: int | None = None,
+        passes: int | None = None,
     ) -> None:
         if not isinstance(interpreter, CAM | GradCAM | GRAD | IG):
             known = ", ".join(PUBLISHED)
             raise InputError(f"there is no schedule of the authors for {interpreter.name!r}, only for {known}.")
         published = PUBLISHED[interpreter.name]
-        plan = published if steps is None else published.scaled(steps)
+        plan = published.scaled(
+            chosen_steps(
+                steps, passes, (interpreter,), warm=lambda count: published.scaled(count).warm, default=published.steps
+            )
+        )
         setting = Setting(
             chosen(None, eps),
             Schedule(plan.steps, plan.warm, first=STEP_SIZE, peak=STEP_SIZE, last=STEP_SIZE),

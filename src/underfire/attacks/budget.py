@@ -1,7 +1,7 @@
 """From a budget of passes to a number of steps."""
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from underfire.errors import InputError
 from underfire.interpreters.base import Interpreter
@@ -18,25 +18,38 @@ def warm_steps(steps: int) -> int:
     return min(WARM, steps // 5)
 
 
-def passes_of(steps: int, interpreters: Sequence[Interpreter]) -> int:
-    """Forward and backward passes that an image pays for ``steps`` steps and the look at the last iterate."""
+def passes_of(steps: int, interpreters: Sequence[Interpreter], *, warm: Callable[[int], int] = warm_steps) -> int:
+    """Forward and backward passes that an image pays for ``steps`` steps and the look at the last iterate.
+
+    ``warm`` tells how many of them are spent on the prediction alone.
+    """
     if not interpreters:
         return steps + 1
-    looks = steps + 1 - warm_steps(steps)
+    looks = steps + 1 - warm(steps)
     return steps + 1 + sum(g.further_passes(looks) for g in interpreters)
 
 
-def chosen_steps(steps: int | None, passes: int | None, interpreters: Sequence[Interpreter] = ()) -> int:
+def chosen_steps(
+    steps: int | None,
+    passes: int | None,
+    interpreters: Sequence[Interpreter] = (),
+    *,
+    warm: Callable[[int], int] = warm_steps,
+    default: int = STEPS,
+) -> int:
     """The steps of an attack: as named, or as many as ``passes`` pay for, or the default.
+
+    ``warm`` tells how many of a number of steps are spent on the prediction alone; one more step adds at most one.
 
     Raises:
         InputError: both are named, or the passes don't pay for a single step.
     """
     if passes is None:
-        return STEPS if steps is None else steps
+        return default if steps is None else steps
     if steps is not None:
         raise InputError(f"steps {steps} and passes {passes} are both given; give one of them.")
-    least = passes_of(1, interpreters)
+    least = passes_of(1, interpreters, warm=warm)
     if passes < least:
-        raise InputError(f"passes is {passes}; one step of this attack takes {least}, so give at least that many.")
-    return bisect_right(range(1, passes + 1), passes, key=lambda n: passes_of(n, interpreters))
+        attack = f"an attack on {', '.join(g.name for g in interpreters)}" if interpreters else "this attack"
+        raise InputError(f"passes is {passes}; one step of {attack} takes {least}, so give at least that many.")
+    return bisect_right(range(1, passes + 1), passes, key=lambda n: passes_of(n, interpreters, warm=warm))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from underfire.attacks.control import probability
-from underfire.attacks.engine import Setting, descend
+from underfire.attacks.engine import Outcome, Setting, descend
 from underfire.attacks.perturbations import Perturbation
 from underfire.attacks.result import AttackResult
 from underfire.classifier import Classifier
@@ -39,9 +39,40 @@ def attack_and_score(
     started = time.perf_counter()
     x = x.detach()
     aims = [aim_of(g, Task(target, maps, keys, seed)) for g, maps in target_maps.items()]
-    outcome = descend(prepared(classifier), x, target, aims, setting)
+    return score(
+        name,
+        classifier,
+        x,
+        target,
+        target_maps,
+        descend(prepared(classifier), x, target, aims, setting),
+        perturbation=setting.perturbation,
+        steps=setting.schedule.steps,
+        keys=keys,
+        started=started,
+    )
+
+
+def score(
+    name: str,
+    classifier: Classifier,
+    x: Tensor,
+    target: Tensor,
+    target_maps: Mapping[Interpreter, Tensor],
+    outcome: Outcome,
+    *,
+    perturbation: Perturbation,
+    steps: int,
+    keys: tuple[str, ...],
+    started: float,
+) -> AttackResult:
+    """Score what came out of an attack on ``x`` (N, C, H, W) that began at ``started``, on the unmodified classifier.
+
+    Raises:
+        RuntimeError: an image is beyond the budget, a mistake of ours.
+    """
     x_adv = outcome.x_adv.contiguous()
-    _check_budget(setting.perturbation, x, x_adv, outcome.used)
+    _check_budget(perturbation, x, x_adv, outcome.used)
     with torch.no_grad():
         logits = classifier(x_adv)
     prediction = logits.argmax(dim=1)
@@ -56,9 +87,9 @@ def attack_and_score(
         maps={g.name: g(x_adv, target, keys=keys) for g in target_maps},
         target_maps={g.name: maps for g, maps in target_maps.items()},
         passes=outcome.passes.cpu(),
-        steps=setting.schedule.steps,
+        steps=steps,
         seconds=time.perf_counter() - started,
-        perturbation=setting.perturbation,
+        perturbation=perturbation,
         used=outcome.used,
         trace=outcome.trace,
         keys=keys,

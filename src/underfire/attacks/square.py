@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from underfire.attacks.best import Best
-from underfire.attacks.control import Confidence, probability
+from underfire.attacks.control import Confidence
+from underfire.attacks.engine import Outcome
 from underfire.attacks.perturbations import Linf
 from underfire.attacks.result import AttackResult
+from underfire.attacks.scored import score
 from underfire.attacks.target_maps import TargetMap, of_one_classifier, wanted_maps
 from underfire.attacks.trace import Recorder
 from underfire.classifier import Classifier
@@ -108,26 +110,18 @@ class Square:
             search = _Search(self.classifier, goals, self.perturbation, x, target, names, self.seed)
             search.run(self.queries)
         x_adv = search.best.theta
-        with torch.no_grad():
-            logits = self.classifier(x_adv)
-        prediction = logits.argmax(dim=1)
-        return AttackResult(
-            attack=self.name,
-            x=x,
-            x_adv=x_adv,
-            target=target,
-            prediction=prediction,
-            success=prediction == target,
-            confidence=probability(logits, target),
-            maps={g.name: g(x_adv, target, keys=names) for g in goals},
-            target_maps={g.name: maps for g, maps in goals.items()},
-            passes=search.recorder.passes.cpu(),
-            steps=self.queries,
-            seconds=time.perf_counter() - started,
+        trace = search.recorder.trace(search.best, joint=bool(goals))
+        return score(
+            self.name,
+            self.classifier,
+            x,
+            target,
+            goals,
+            Outcome(x_adv, self.perturbation.size(x, x_adv), search.recorder.passes, trace),
             perturbation=self.perturbation,
-            used=self.perturbation.size(x, x_adv),
-            trace=search.recorder.trace(search.best, joint=bool(goals)),
+            steps=self.queries,
             keys=names,
+            started=started,
         )
 
 

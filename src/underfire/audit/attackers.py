@@ -1,12 +1,30 @@
-"""The joint attack that a preset means."""
+"""The attacks that a plan means."""
 
 from collections.abc import Sequence
 
-from underfire.attacks import ADV2, AuthorsADV2, StAdv
+from underfire.attacks import ADV2, PGD, AuthorsADV2, Square, StAdv
 from underfire.attacks.perturbations import Perturbation
-from underfire.audit.plan import Attack, Preset
+from underfire.audit.plan import Attack, AuditPlan, Condition, Effort, Preset
+from underfire.classifier import Classifier
 from underfire.errors import InputError
 from underfire.interpreters import Interpreter
+
+
+def attack_of(
+    plan: AuditPlan, condition: Condition, classifier: Classifier, interpreters: Sequence[Interpreter]
+) -> PGD | ADV2 | AuthorsADV2 | Square | StAdv:
+    """The attack of ``condition`` on ``classifier`` and on the one of the ``interpreters`` that it names, if any.
+
+    Raises:
+        InputError: the plan's passes don't pay for a single step, or the authors have no schedule for the interpreter.
+    """
+    perturbation, effort = plan.perturbation_of(condition), plan.effort_of(condition)
+    if condition.attack == "pgd":
+        return PGD(classifier, perturbation=perturbation, steps=effort.steps, passes=effort.passes)
+    attacked = [g for g in interpreters if g.name == condition.source]
+    return joint_attack(
+        condition.attack, plan.preset, attacked, perturbation=perturbation, effort=effort, seed=plan.seed
+    )
 
 
 def joint_attack(
@@ -15,19 +33,24 @@ def joint_attack(
     interpreters: Sequence[Interpreter],
     *,
     perturbation: Perturbation,
-    steps: int,
+    effort: Effort,
     seed: int,
-) -> ADV2 | AuthorsADV2 | StAdv:
-    """The attack on prediction and maps: StAdv, ADV², or for that with the preset ``authors`` the one of its authors.
+) -> ADV2 | AuthorsADV2 | Square | StAdv:
+    """The attack on prediction and maps: StAdv, Square, ADV², or with the preset ``authors`` that of its authors.
+
+    Square takes as many queries as the effort has passes or steps.
 
     Raises:
-        InputError: the authors have no schedule for several interpreters, or for this one.
+        InputError: the passes don't pay for a single step, or the authors have no schedule for several interpreters,
+            or for this one.
     """
     if attack == "stadv":
-        return StAdv(interpreters, eps=perturbation.eps, steps=steps, seed=seed)
+        return StAdv(interpreters, eps=perturbation.eps, steps=effort.steps, passes=effort.passes, seed=seed)
+    if attack == "square":
+        return Square(interpreters, eps=perturbation.eps, queries=effort.passes or effort.steps or 0, seed=seed)
     if preset != "authors":
-        return ADV2(interpreters, perturbation=perturbation, steps=steps, seed=seed)
+        return ADV2(interpreters, perturbation=perturbation, steps=effort.steps, passes=effort.passes, seed=seed)
     if len(interpreters) != 1:
         names = ", ".join(g.name for g in interpreters)
         raise InputError(f"the preset 'authors' attacks one interpreter, not {names} at once; name one of them")
-    return AuthorsADV2(interpreters[0], eps=perturbation.eps, steps=steps, seed=seed)
+    return AuthorsADV2(interpreters[0], eps=perturbation.eps, steps=effort.steps, passes=effort.passes, seed=seed)

@@ -5,38 +5,39 @@ from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Literal
 
+from underfire.attacks.authors import PUBLISHED
 from underfire.attacks.perturbations import Flow, Perturbation
 from underfire.audit.names import make_perturbation
 from underfire.audit.rows import NO_SOURCE, condition
 from underfire.errors import InputError
 
-Attack = Literal["none", "noise", "pgd", "adv2", "stadv"]
+Attack = Literal["none", "noise", "pgd", "adv2", "stadv", "square"]
 """The values of the rows' column ``attack``. "none" and "noise", the floor, are measured in every audit."""
 
-ATTACKS: tuple[Attack, ...] = ("pgd", "adv2", "stadv")
+ATTACKS: tuple[Attack, ...] = ("pgd", "adv2", "stadv", "square")
 """The attacks that a user chooses from."""
 
-JOINT_ATTACKS: tuple[Attack, ...] = ("adv2", "stadv")
+JOINT_ATTACKS: tuple[Attack, ...] = ("adv2", "stadv", "square")
 """Those that are run on each interpreter in turn."""
 
 Preset = Literal["quick", "standard", "paper", "authors"]
 
-_PUBLISHED = MappingProxyType({"pgd": 1600, "adv2": 1600, "stadv": 1600, "adv2-grad": 300 + 704, "adv2-ig": 300 + 704})
+_LONGEST = max(published.steps for published in PUBLISHED.values())
 
-STEPS: Mapping[Preset, Mapping[str, int]] = MappingProxyType(
-    {
-        "quick": MappingProxyType({"pgd": 150, "adv2": 150, "stadv": 150}),
-        "standard": MappingProxyType({"pgd": 300, "adv2": 300, "stadv": 300}),
-        # Warm start and joint steps together, as in the code that the authors of ADV² published.
-        # PGD, to which they gave 1200, gets as many as the longest, so that no attack wins by its budget alone.
-        "paper": _PUBLISHED,
-        "authors": _PUBLISHED,
-    }
-)
-"""Steps per attack and image, warm start included. A line "adv2-grad" counts before the line "adv2".
+PASSES: Mapping[Preset, int] = MappingProxyType({"quick": 150, "standard": 300, "paper": _LONGEST, "authors": _LONGEST})
+"""Forward and backward passes per photo, the same for every attack, so that none wins by its budget alone.
 
-With "authors" ADV² is that of its authors in everything, with "paper" in the number of steps alone.
+"paper" has as many as the longest schedule that the authors of ADV² published has steps. With "authors" their own
+attack takes the place of ADV² and has its published number of steps.
 """
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long an attack may work on a photo: so many steps, or so many passes; the other is None."""
+
+    steps: int | None = None
+    passes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,9 @@ class AuditPlan:
     eps: float | None = None
     """The budget, in the perturbation's own unit; None for its default."""
     steps: int | None = None
-    """Steps of every attack; None for the preset's."""
+    """Steps of every attack, whatever each costs; None for a number of passes."""
+    passes: int | None = None
+    """Forward and backward passes of every attack per photo; None for the preset's, or a number of steps."""
     seed: int = 0
     batch_size: int = 4
     """Photos that are attacked together; they also share one part file."""
@@ -104,7 +107,9 @@ class AuditPlan:
             raise InputError(
                 f"the preset 'authors' is for the perturbation 'linf', not '{self.perturbation}'; give another preset"
             )
-        for name in ("steps", "batch_size", "limit"):
+        if self.steps is not None and self.passes is not None:
+            raise InputError(f"steps {self.steps} and passes {self.passes} are both given; give one of them")
+        for name in ("steps", "passes", "batch_size", "limit"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{name} is {value}; give a whole number of at least 1")
@@ -112,6 +117,10 @@ class AuditPlan:
             raise InputError("no interpreter is named; give at least one, such as 'cam'")
         if not self.attacks:
             raise InputError(f"no attack is named; give at least one of {', '.join(ATTACKS)}")
+        if "square" in self.attacks and self.perturbation != "linf":
+            raise InputError(
+                f"the attack 'square' is for the perturbation 'linf', not '{self.perturbation}'; leave the attack out"
+            )
         for kind, names in (("interpreter", self.interpreters), ("attack", self.attacks)):
             twice = next((name for name in names if names.count(name) > 1), None)
             if twice is not None:
@@ -134,21 +143,24 @@ class AuditPlan:
             return Flow()
         return make_perturbation(self.perturbation, self.eps)
 
-    def steps_of(self, condition: Condition) -> int:
-        """How many steps ``condition`` takes, warm start included; 0 where nothing is optimised."""
+    def effort_of(self, condition: Condition) -> Effort:
+        """How long the attack of ``condition`` may work on a photo; no steps where nothing is optimised."""
         if condition in (NONE, NOISE):
-            return 0
+            return Effort(steps=0)
         if self.steps is not None:
-            return self.steps
-        table = STEPS[self.preset]
-        return table.get(condition.key, table[condition.attack])
+            return Effort(steps=self.steps)
+        if self.passes is None and self.preset == "authors" and condition.attack == "adv2":
+            return Effort(steps=PUBLISHED[condition.source].steps)
+        return Effort(passes=PASSES[self.preset] if self.passes is None else self.passes)
 
     def as_config(self) -> dict[str, object]:
-        """The plan for run.json: plain values only, the steps of every attack resolved."""
+        """The plan for run.json: plain values only, the steps or passes of every attack resolved."""
         config = asdict(self) | {"eps": make_perturbation(self.perturbation, self.eps).eps}
         model = config.pop("model")
-        steps = {condition.key: self.steps_of(condition) for condition in self.conditions[2:]}
-        plain = {"model": model.pop("spec"), **model, **config, "steps": steps}
+        efforts = {condition.key: self.effort_of(condition) for condition in self.conditions[2:]}
+        config["steps"] = {key: effort.steps for key, effort in efforts.items() if effort.steps is not None} or None
+        config["passes"] = {key: effort.passes for key, effort in efforts.items() if effort.passes is not None} or None
+        plain = {"model": model.pop("spec"), **model, **config}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
 
 

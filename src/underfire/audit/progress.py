@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 
+from underfire.audit.names import known_interpreters
 from underfire.audit.plan import NONE, AuditPlan, Condition, Unit
 from underfire.audit.unit import Event
 
@@ -10,7 +11,7 @@ from underfire.audit.unit import Event
 class Eta:
     """Estimates the rest from what is done: a condition costs per photo what it has cost so far.
 
-    A condition that has not been seen yet costs its steps, at the mean price of a step. How many units are
+    A condition that has not been seen yet costs its passes, at the mean price of a pass. How many units are
     worked on at once does not matter: prices only weigh the work, and the clock tells the speed.
     """
 
@@ -49,7 +50,16 @@ class Eta:
     def _price(self, condition: Condition) -> float:
         if self._done[condition]:
             return self._seconds[condition] / self._done[condition]
-        steps = {known: self._plan.steps_of(known) * count for known, count in self._done.items()}
-        total = sum(steps.values())
-        rate = sum(self._seconds[known] for known, count in steps.items() if count) / total if total else 1.0
-        return self._plan.steps_of(condition) * rate
+        passes = {known: _passes(self._plan, known) * count for known, count in self._done.items()}
+        total = sum(passes.values())
+        rate = sum(self._seconds[known] for known, count in passes.items() if count) / total if total else 1.0
+        return _passes(self._plan, condition) * rate
+
+
+def _passes(plan: AuditPlan, condition: Condition) -> int:
+    """About how many passes a photo takes under ``condition``: steps count as if all of them minded the map."""
+    effort = plan.effort_of(condition)
+    if effort.passes is not None:
+        return effort.passes
+    attacked = known_interpreters().get(condition.source)
+    return (effort.steps or 0) * (attacked.passes_per_step if attacked else 1)

@@ -33,15 +33,15 @@ class Row:
     """One photo × attack × source interpreter × target interpreter.
 
     ``attack`` is ``none`` (the benign input; the only rows of an excluded photo), ``noise`` (a random change of full
-    size, maps taken for the label), ``pgd``, ``adv2`` or ``stadv``. ``source`` names the attacked interpreters,
-    joined with ``+``, or is ``-``; ``interpreter`` is the one the map was taken with. l1, iou_* compare that map with
-    the benign map of the label; columns ending in ``_8bit`` are the same on the image saved as 8-bit PNG and read
-    back. ``confidence`` is the probability of ``target`` on the attacked image, ``clean_confidence`` that of
-    ``label`` on the benign input. ``linf``, ``l2`` are in units of the pixel range [0, 1]. ``perturbation`` says
-    what was allowed (linf, l2, flow), ``eps`` how much and ``used`` how much of that was taken before saving, both in
-    its unit: of the pixel range, for ``flow`` in pixels of displacement. ``seconds`` is one
-    photo's share of its batch. ``stuck``, ``nll_*`` and ``gap_*`` are the attack's course (see ``trace``), None where
-    nothing was attacked; ``gap_*`` also where no map was.
+    size, maps taken for the label), ``pgd``, ``adv2``, ``stadv`` or ``square``. ``source`` names the attacked
+    interpreters, joined with ``+``, or is ``-``; ``interpreter`` is the one the map was taken with. l1, iou_* compare
+    that map with the benign map of the label; columns ending in ``_8bit`` are the same on the image saved as 8-bit PNG
+    and read back. ``confidence`` is the probability of ``target`` on the attacked image, ``clean_confidence`` that of
+    ``label`` on the benign input. ``linf``, ``l2`` are in units of the pixel range [0, 1]. ``perturbation`` says what
+    was allowed (linf, l2, flow), ``eps`` how much and ``used`` how much of that was taken before saving, both in its
+    unit: of the pixel range, for ``flow`` in pixels of displacement. ``seconds`` is one photo's share of its batch.
+    ``stuck``, ``nll_*`` and ``gap_*`` are the attack's course (see ``trace``), None where nothing was attacked;
+    ``gap_*`` also where no map was, and where a search never came to ask for one.
 
     Raises:
         ValueError: A number is not finite, or an excluded photo has a row of an attack.

@@ -12,7 +12,7 @@ from underfire.attacks.perturbations import Perturbation
 from underfire.audit.attackers import joint_attack
 from underfire.audit.look import View, calling, look
 from underfire.audit.measured import Treated, rows_of
-from underfire.audit.plan import Condition, PlannedPhoto, Preset
+from underfire.audit.plan import Condition, Effort, PlannedPhoto, Preset
 from underfire.audit.rows import Row
 from underfire.audit.saved import from_8bit
 from underfire.audit.unit import save_and_read
@@ -47,7 +47,7 @@ def attack_photo(
     target_maps: Mapping[str, Tensor] | None,
     preset: Preset,
     perturbation: Perturbation,
-    steps: int,
+    effort: Effort,
     seed: int,
     out: Path,
 ) -> SingleAttack:
@@ -69,7 +69,7 @@ def attack_photo(
     aims = {i.name: benign.maps[i.name] if target_maps is None else target_maps[i.name][None] for i in interpreters}
     targets = torch.tensor([target])
     with calling(names):
-        result = joint_attack("adv2", preset, interpreters, perturbation=perturbation, steps=steps, seed=seed)(
+        result = joint_attack("adv2", preset, interpreters, perturbation=perturbation, effort=effort, seed=seed)(
             x.to(classifier.device),
             targets.to(classifier.device),
             target_map={name: aim.to(classifier.device) for name, aim in aims.items()},
@@ -91,7 +91,7 @@ def attack_photo(
         targets=targets,
         perturbation=perturbation,
         used=result.used.cpu(),
-        steps=steps,
+        steps=result.steps,
         passes=result.passes.tolist(),
         seconds=result.seconds,
         trace=result.trace,

@@ -10,10 +10,11 @@ import math
 import operator
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
+from underfire.analysis.masking import Ending, lead
 from underfire.analysis.soundness import Indicator, indicators
 from underfire.audit.rows import NO_SOURCE, Row, condition
 from underfire.errors import InputError
@@ -174,12 +175,30 @@ class Sign:
 
 
 @dataclass(frozen=True)
+class Comparison:
+    """A search without gradients against an attack that follows them, on the ``n`` photos that both were run on.
+
+    ``attack`` and ``source`` are those of the latter. ADV² on an interpreter is compared with the search on the same
+    one, by label and map; PGD with all searches, by the label. ``better`` counts the photos on which the search did
+    better (see `underfire.analysis.masking.lead`), ``reached`` those that it brought to the target class.
+    """
+
+    condition: str
+    attack: str
+    source: str
+    better: int
+    reached: int
+    n: int
+
+
+@dataclass(frozen=True)
 class Summary:
     """All figures of an audit.
 
     ``interpreters`` are those that maps were taken with, ``conditions`` the rows of the transfer matrix
     (none, noise, pgd, adv2-…), ``headlines`` one per interpreter that was attacked on its own, ``signs`` one per
-    attack and indicator, those that no photo shows included. ``level`` is that of every interval.
+    attack and indicator, those that no photo shows included, ``comparisons`` one per attack that a search without
+    gradients checks. ``level`` is that of every interval.
     """
 
     version: int
@@ -193,6 +212,7 @@ class Summary:
     transfer: tuple[Cell, ...]
     distributions: tuple[Distribution, ...]
     signs: tuple[Sign, ...]
+    comparisons: tuple[Comparison, ...]
 
     def attack(self, condition: str) -> Attack | None:
         """The figures of one attack, None where it was not run."""
@@ -240,6 +260,7 @@ def summarise(rows: Iterable[Row]) -> Summary:
             if table.cell(name, interpreter)
         ),
         signs=tuple(sign for name in table.conditions for sign in _signs(table, name)),
+        comparisons=tuple(_comparisons(table)),
     )
 
 
@@ -403,6 +424,29 @@ def _signs(table: _Table, name: str) -> list[Sign]:
     shown = Counter(sign for row, trace in traced for sign in indicators(trace, success=row.success))
     some = table.photos(name)[0]
     return [Sign(name, some.attack, some.source, i, shown[i], len(traced)) for i in Indicator] if traced else []
+
+
+def _comparisons(table: _Table) -> list[Comparison]:
+    searches = [row for name in table.conditions for row in table.photos(name) if row.attack == "square"]
+    best = {row.image_id: row for row in sorted(searches, key=lambda row: (row.success, row.confidence))}
+    pgd = {row.image_id: row for row in table.photos("pgd")}
+    found = [_comparison(pgd, best, maps=False)]
+    for interpreter in table.interpreters:
+        white, blind = (table.cell(condition(attack, interpreter), interpreter) for attack in ("adv2", "square"))
+        found.append(_comparison(white, blind, maps=True))
+    return list(filter(None, found))
+
+
+def _comparison(white: Mapping[str, Row], blind: Mapping[str, Row], *, maps: bool) -> Comparison | None:
+    """None where no photo is in both; ``maps``: gaps are compared too."""
+    pairs = [(row, blind[image_id]) for image_id, row in white.items() if image_id in blind]
+    if not pairs:
+        return None
+    some, _ = pairs[0]
+    endings = [[Ending(row.success, row.confidence, row.l1 if maps else None) for row in pair] for pair in pairs]
+    better = sum(lead(ours, searched) is not None for ours, searched in endings)
+    reached = sum(searched.success for _, searched in endings)
+    return Comparison(some.condition, some.attack, some.source, better, reached, len(pairs))
 
 
 def _cell(table: _Table, name: str, interpreter: str) -> Cell:

@@ -13,7 +13,7 @@ from torch import Tensor
 from underfire.attacks import PGD
 from underfire.attacks.perturbations import Perturbation
 from underfire.attacks.trace import Trace
-from underfire.audit.attackers import joint_attack
+from underfire.audit.attackers import attack_of
 from underfire.audit.look import View, calling, look
 from underfire.audit.measured import Treated, rows_of
 from underfire.audit.names import make_interpreters
@@ -84,7 +84,7 @@ class _Ledger:
 class Auditor:
     """Does units of ``plan`` with ``classifier`` and leaves their parts and artifacts in ``directory``.
 
-    Raises `InputError` where an interpreter does not suit the classifier.
+    Raises `InputError` where an interpreter does not suit the classifier, or an attack cannot be made as planned.
     """
 
     def __init__(self, plan: AuditPlan, classifier: Classifier, directory: RunDirectory) -> None:
@@ -92,6 +92,7 @@ class Auditor:
         self.classifier = classifier
         self.directory = directory
         self.interpreters = make_interpreters(plan.interpreters, classifier)
+        self._attacks = {c: attack_of(plan, c, classifier, self.interpreters) for c in plan.conditions[2:]}
 
     def run(self, unit: Unit) -> Iterator[Event]:
         """Works on ``unit``, telling each condition when it is done; the last event is its part file.
@@ -145,26 +146,21 @@ class Auditor:
         return look(self.classifier, self.interpreters, x, classes, names=batch.ids)
 
     def _perturb(self, condition: Condition, batch: _Batch, benign: View) -> _Perturbed:
-        plan, device, model = self.plan, self.classifier.device, self.plan.perturbation_of(condition)
+        device = self.classifier.device
         if condition == NOISE:
-            return _Perturbed(*noise(batch.x, model, seed=plan.seed, keys=batch.ids))
-        steps = plan.steps_of(condition)
-        x, target = batch.x.to(device), batch.targets.to(device)
+            model = self.plan.perturbation_of(condition)
+            return _Perturbed(*noise(batch.x, model, seed=self.plan.seed, keys=batch.ids))
+        x, target, attack = batch.x.to(device), batch.targets.to(device), self._attacks[condition]
         with calling(batch.ids):
-            if condition.attack == "pgd":
-                pgd = PGD(self.classifier, perturbation=model, steps=steps)
-                result = pgd(x, target, keys=batch.ids)
+            if isinstance(attack, PGD):
+                result = attack(x, target, keys=batch.ids)
             else:
-                interpreter = next(i for i in self.interpreters if i.name == condition.source)
-                joint = joint_attack(
-                    condition.attack, plan.preset, [interpreter], perturbation=model, steps=steps, seed=plan.seed
-                )
-                target_map = benign.maps[interpreter.name].to(device)
-                result = joint(x, target, target_map=target_map, keys=batch.ids)
+                target_map = benign.maps[condition.source].to(device)
+                result = attack(x, target, target_map=target_map, keys=batch.ids)
         return _Perturbed(
             result.x_adv.detach().cpu(),
             result.used.cpu(),
-            steps,
+            result.steps,
             result.passes.tolist(),
             result.seconds / len(batch.photos),
             result.trace,

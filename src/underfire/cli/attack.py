@@ -10,7 +10,7 @@ from torch import Tensor
 from underfire.analysis.patch import random_patch
 from underfire.audit.look import look, predict
 from underfire.audit.names import make_interpreters, make_perturbation
-from underfire.audit.plan import STEPS, AuditPlan, Condition, ModelSettings, Preset
+from underfire.audit.plan import PASSES, AuditPlan, Condition, ModelSettings, Preset
 from underfire.audit.saved import from_8bit
 from underfire.audit.single import SingleAttack, attack_photo
 from underfire.audit.store import write_json
@@ -47,10 +47,10 @@ from underfire.report.pictures import read_photo
 )
 @click.option(
     "--preset",
-    type=click.Choice(list(STEPS)),
+    type=click.Choice(list(PASSES)),
     default=DEFAULTS.preset,
     show_default=True,
-    help="Steps; with authors, the attack of the authors of ADV² on one interpreter.",
+    help="Passes; with authors, the attack of the authors of ADV² on one interpreter.",
 )
 @attack_options
 @click.option(
@@ -77,6 +77,7 @@ def attack(
     preset: Preset,
     perturbation: str,
     eps: float | None,
+    passes: int | None,
     steps: int | None,
     seed: int,
     out: Path,
@@ -86,7 +87,7 @@ def attack(
     Without PHOTO the first built-in one is taken.
     """
     settings = ModelSettings(spec, checkpoint, class_names, mean, std, input_size, resize)
-    plan = AuditPlan(preset=preset, perturbation=perturbation, eps=eps, steps=steps)
+    plan = AuditPlan(preset=preset, perturbation=perturbation, eps=eps, steps=steps, passes=passes)
     classifier = load_model(settings, device)
     explainers = make_interpreters(interpreters, classifier)
     target = class_index(target_class, classifier.class_names)
@@ -103,7 +104,7 @@ def attack(
         target_maps=aims,
         preset=preset,
         perturbation=make_perturbation(perturbation, eps),
-        steps=max(plan.steps_of(Condition("adv2", name)) for name in interpreters),
+        effort=plan.effort_of(Condition("adv2", interpreters[0])),
         seed=seed,
         out=out,
     )

@@ -13,7 +13,7 @@ import click
 
 from underfire.audit.engines import EngineName
 from underfire.audit.locks import describing
-from underfire.audit.plan import ATTACKS, STEPS, Attack, AuditPlan, ModelSettings, Shard
+from underfire.audit.plan import ATTACKS, PASSES, Attack, AuditPlan, ModelSettings, Shard
 from underfire.audit.runner import Outcome, run_audit
 from underfire.audit.store import RunDirectory
 from underfire.audit.summary import Gate, Summary, check_gates, headline_sentences, parse_gate
@@ -84,10 +84,10 @@ class _GateOption(click.ParamType[Gate]):
 )
 @click.option(
     "--preset",
-    type=click.Choice(list(STEPS)),
+    type=click.Choice(list(PASSES)),
     default=DEFAULTS.preset,
     show_default=True,
-    help="How many steps the attacks take (see: underfire attacks); with authors, ADV² as its authors published it.",
+    help="How long the attacks may work (see: underfire attacks); with authors, ADV² as its authors published it.",
 )
 @click.option(
     "--targets",
@@ -148,6 +148,7 @@ def audit(
     targets: str,
     perturbation: str,
     eps: float | None,
+    passes: int | None,
     steps: int | None,
     seed: int,
     batch_size: int,
@@ -173,6 +174,7 @@ def audit(
         perturbation=perturbation,
         eps=eps,
         steps=steps,
+        passes=passes,
         seed=seed,
         batch_size=batch_size,
         limit=limit,

@@ -1,12 +1,10 @@
 """``underfire models``, ``interpreters`` and ``attacks``: what is available."""
 
-from collections.abc import Mapping
-
 import click
 
-from underfire.attacks import ADV2, PGD, StAdv
+from underfire.attacks import ADV2, PGD, Square, StAdv
 from underfire.audit.names import known_interpreters, known_perturbations
-from underfire.audit.plan import STEPS
+from underfire.audit.plan import PASSES, Preset
 from underfire.cli.console import print_table
 from underfire.report.wording import budget
 from underfire.zoo import available
@@ -32,18 +30,16 @@ def interpreters() -> None:
 
 @click.command()
 def attacks() -> None:
-    """Lists the attacks that --attacks takes, with the steps of each preset, and what --perturbation takes."""
+    """Lists the attacks that --attacks takes, with the passes of each preset, and what --perturbation takes."""
     described = {
         PGD.name: "the prediction alone, whatever the explanation shows",
         ADV2.name: "the prediction and the map of an interpreter, together",
         StAdv.name: "the same by moving pixels, whatever --perturbation says",
+        Square.name: "as adv2 but without gradients, a random search to check the others (linf only)",
     }
     print_table(
-        ("attack", "what it aims at", *(f"steps, {preset}" for preset in STEPS)),
-        [
-            (name, text, *(_steps(preset_steps, name) for preset_steps in STEPS.values()))
-            for name, text in described.items()
-        ],
+        ("attack", "what it aims at", *(f"passes, {preset}" for preset in PASSES)),
+        [(name, text, *(_passes(preset, name) for preset in PASSES)) for name, text in described.items()],
     )
     click.echo()
     print_table(
@@ -52,7 +48,7 @@ def attacks() -> None:
     )
 
 
-def _steps(table: Mapping[str, int], attack: str) -> str:
-    prefix = f"{attack}-"
-    special = [f"{n} on {key.removeprefix(prefix)}" for key, n in table.items() if key.startswith(prefix)]
-    return ", ".join([str(table[attack]), *special])
+def _passes(preset: Preset, attack: str) -> str:
+    if (preset, attack) == ("authors", ADV2.name):
+        return "as published"
+    return f"{PASSES[preset]} queries" if attack == Square.name else str(PASSES[preset])

@@ -123,7 +123,14 @@ _ATTACK_OPTIONS = (
         show_default="8/255 of the pixel range for linf, 3 of its length for l2, 1 pixel for flow",
         help="The budget, in the perturbation's unit.",
     ),
-    click.option("--steps", type=click.IntRange(min=1), help="Steps of every attack; by default the preset's."),
+    click.option(
+        "--passes",
+        type=click.IntRange(min=1),
+        help="How many forward and backward passes each attack may spend on a photo; by default the preset's.",
+    ),
+    click.option(
+        "--steps", type=click.IntRange(min=1), help="Steps of every attack, whatever each costs, in place of passes."
+    ),
     click.option("--seed", type=int, default=DEFAULTS.seed, show_default=True, help="Of all random numbers."),
 )
 
@@ -136,7 +143,7 @@ def model_options(command: F) -> F:
 
 
 def attack_options(command: F) -> F:
-    """Adds ``perturbation``, ``eps``, ``steps`` and ``seed``."""
+    """Adds ``perturbation``, ``eps``, ``passes``, ``steps`` and ``seed``."""
     for option in reversed(_ATTACK_OPTIONS):
         command = option(command)
     return command

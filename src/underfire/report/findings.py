@@ -132,7 +132,8 @@ def _moved(summary: Summary) -> str:
 
 
 def _transfer(summary: Summary) -> str:
-    others = [c for c in summary.transfer if not c.control and c.condition != "pgd" and not _aimed(summary, c)]
+    joint = {attack.condition for attack in summary.attacks if attack.attack == "adv2"}
+    others = [c for c in summary.transfer if c.condition in joint and not _aimed(summary, c)]
     elsewhere = [v for c in others if (v := _mean_l1(c)) is not None]
     pgd = [v for c in summary.transfer if c.condition == "pgd" and (v := _mean_l1(c)) is not None]
     if not elsewhere or not pgd:

@@ -1,13 +1,14 @@
 """What the run was: threat model, settings, cost, exclusions, versions; enough to repeat it."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
+from underfire.audit.rows import NO_SOURCE
 from underfire.audit.summary import Summary
 from underfire.report.reading import Run
-from underfire.report.wording import budget, condition_title, interval, number, of, percent
+from underfire.report.wording import budget, condition_title, interval, listing, number, of, percent
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,9 @@ class Cost:
     passes: str
     seconds: str
 
+
+_EFFORTS = ("steps", "passes")
+"""Settings that say, by condition, how long an attack may work on a photo."""
 
 _NORMS = {
     "linf": "L∞ (the largest change of any pixel)",
@@ -67,12 +71,31 @@ def threat_model(run: Run) -> list[Fact]:
 
 def configuration(run: Run) -> list[Fact]:
     """Every setting of the run, in its own order."""
+    config = run.section("config")
+    attacks = {key for name in _EFFORTS if isinstance(counts := config.get(name), dict) for key in counts}
     facts: list[Fact] = []
-    for name, value in run.section("config").items():
-        if isinstance(value, dict):
-            value = ", ".join(f"{key} {_plain(item)}" for key, item in value.items())
-        facts.append(Fact(_words(name), _plain(value)))
+    for name, value in config.items():
+        if name not in _EFFORTS:
+            facts.append(Fact(_words(name), _plain(value)))
+        elif isinstance(value, dict):
+            facts.append(Fact(name, _effort(value, attacks)))
     return facts
+
+
+def _effort(counts: Mapping[str, Any], attacks: Set[str]) -> str:
+    """``150 per photo, for every attack``, or which of the ``attacks`` have how many."""
+    by_count: dict[str, list[str]] = {}
+    for key, count in counts.items():
+        by_count.setdefault(_plain(count), []).append(key)
+    return "; ".join(
+        f"{count} per photo, for {'every attack' if set(keys) == attacks else listing([_title(key) for key in keys])}"
+        for count, keys in by_count.items()
+    )
+
+
+def _title(condition: str) -> str:
+    attack, _, source = condition.partition("-")
+    return condition_title(attack, source or NO_SOURCE)
 
 
 def origin(run: Run) -> list[Fact]:
@@ -88,9 +111,7 @@ def origin(run: Run) -> list[Fact]:
 
 def costs(run: Run, summary: Summary) -> list[Cost]:
     """One line per attack."""
-    config = run.section("config")
-    steps = config.get("steps")
-    known: Mapping[str, Any] = steps if isinstance(steps, dict) else {}
+    steps = {row.condition: row.steps for row in run.rows}
     return [
         Cost(
             title=condition_title(attack.attack, attack.source),
@@ -100,7 +121,7 @@ def costs(run: Run, summary: Summary) -> list[Cost]:
             asr_float=of(attack.asr),
             confidence=_share(attack.confidence_8bit.value),
             linf=number(None if attack.linf.value is None else attack.linf.value * 255, 1),
-            steps=_plain(known.get(attack.condition, "–")),
+            steps=str(steps[attack.condition]),
             passes=number(attack.passes.value, 0),
             seconds=number(attack.seconds.value, 1),
         )

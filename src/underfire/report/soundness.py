@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from underfire.analysis.masking import finding
 from underfire.analysis.model_checks import ModelCheck
 from underfire.analysis.soundness import Indicator, Reading, Weight
 from underfire.audit.summary import Summary
@@ -27,7 +28,7 @@ class Remark:
 
 def remarks(model_checks: Sequence[Mapping[str, Any]], summary: Summary) -> list[Remark]:
     """What was seen of the model and of each attack's course, the gravest first; ``model_checks`` as in run.json."""
-    seen = [*_of_model(model_checks), *_of_attacks(summary)]
+    seen = [*_of_model(model_checks), *_of_comparisons(summary), *_of_attacks(summary)]
     order = list(Weight)
     return sorted(seen, key=lambda remark: order.index(remark.weight))
 
@@ -46,7 +47,8 @@ def verdict(model_checks: Sequence[Mapping[str, Any]], summary: Summary) -> str:
         return "With reservations: the attacks may be weaker than an attacker’s would be, for the reasons below."
     checked = [
         *(["identical calls of the model agree and its gradients are there"] if model_checks else []),
-        *(["every attack moved what it aimed at and was near its end"] if summary.signs else []),
+        *([f"every {_judged(summary)} moved what it aimed at and was near its end"] if summary.signs else []),
+        *(["a search without gradients found nothing more"] if any(c.reached for c in summary.comparisons) else []),
     ]
     return f"Nothing was seen that speaks against it: {listing(checked)}." if checked else ""
 
@@ -62,13 +64,35 @@ def _of_model(model_checks: Sequence[Mapping[str, Any]]) -> list[Remark]:
     return found
 
 
+def _of_comparisons(summary: Summary) -> list[Remark]:
+    """Whether gradients mislead, for every attack that was checked by a search without them."""
+    return [
+        Remark(
+            Weight.SERIOUS if checked.better else Weight.NOTE,
+            finding(
+                checked.better,
+                checked.reached,
+                checked.n,
+                blind=condition_title("square", checked.source),
+                white_box=condition_title(checked.attack, checked.source),
+            ),
+        )
+        for checked in summary.comparisons
+    ]
+
+
+def _judged(summary: Summary) -> str:
+    """The attacks whose own course counts: a search that checks others is judged by what it reached."""
+    return "attack that follows gradients" if summary.comparisons else "attack"
+
+
 def _of_attacks(summary: Summary) -> list[Remark]:
     found = []
     for indicator in Indicator:
         shown = [
             f"{sign.k} of {plural(sign.n, 'photo')} under {condition_title(sign.attack, sign.source)}"
             for sign in summary.signs
-            if sign.indicator is indicator and sign.k
+            if sign.indicator is indicator and sign.k and not (summary.comparisons and sign.attack == "square")
         ]
         if shown:
             found.append(_remark(listing(shown), indicator.reading))

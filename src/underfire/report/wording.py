@@ -5,7 +5,14 @@ from collections.abc import Mapping, Sequence
 from underfire.audit.rows import NO_SOURCE
 from underfire.metrics import Mean, Rate
 
-_ATTACKS = {"none": "No attack", "noise": "Harmless noise", "pgd": "PGD", "adv2": "ADV²", "stadv": "StAdv"}
+_ATTACKS = {
+    "none": "No attack",
+    "noise": "Harmless noise",
+    "pgd": "PGD",
+    "adv2": "ADV²",
+    "stadv": "StAdv",
+    "square": "Square",
+}
 _NOTHING = "–"
 
 
