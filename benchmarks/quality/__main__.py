@@ -6,7 +6,7 @@ import click
 
 from benchmarks.header import header
 from benchmarks.quality.figure import draw
-from benchmarks.quality.measure import BUDGETS, INTERPRETERS, Entrant, authors_passes, batches, measure, table
+from benchmarks.quality.measure import BUDGETS, INTERPRETERS, PUBLISHED, Entrant, batches, measure, table
 from underfire import load_classifier
 from underfire.images import find_photos
 
@@ -23,7 +23,9 @@ ATTACKS = ("adv2", "authors", "pgd")
 @click.option("--interpreter", "interpreters", multiple=True, type=click.Choice(list(INTERPRETERS)))
 @click.option("--attack", "attacks", multiple=True, type=click.Choice(ATTACKS))
 @click.option("--passes", "budgets", multiple=True, type=click.IntRange(1), help="A budget; may be given again.")
-@click.option("--published", is_flag=True, help="The budget of the authors' published schedule, instead of others.")
+@click.option(
+    "--published", is_flag=True, help="The authors' schedule at its own length."
+)
 @click.option("--device", default="cpu", show_default=True)
 @click.option("--log", type=click.Path(path_type=Path), required=True, help="Where finished batches are kept.")
 @click.option("--figure", type=click.Path(path_type=Path), help="An SVG of all that the log holds.")
@@ -52,7 +54,7 @@ def main(
         Entrant(attack, name, passes)
         for name in interpreters or INTERPRETERS
         for attack in attacks or ATTACKS
-        for passes in ([authors_passes(name)] if published else budgets or BUDGETS)
+        for passes in ([PUBLISHED] if published and attack == "authors" else budgets or BUDGETS)
     ]
     click.echo(table(list(measure(classifier, entrants, parts, log))))
     if figure is not None:

@@ -16,7 +16,6 @@ from torch import Tensor
 from benchmarks.tables import Table
 from underfire import ADV2, CAM, GRAD, IG, PGD, AuthorsADV2, Classifier, Interpreter, metrics
 from underfire.attacks import AttackResult
-from underfire.attacks.authors import PUBLISHED
 from underfire.audit.targets import choose_target
 from underfire.images import load_photo
 from underfire.images.records import Photo
@@ -26,19 +25,8 @@ BUDGETS = (100, 300, 1000)
 """Passes per photo."""
 
 
-PER_STEP: Mapping[str, int] = {"cam": 1, "grad": 2, "ig": 3}
-"""Passes of a joint step of the authors' attack, as it counts them itself."""
-
-
-def authors_passes(interpreter: str) -> int:
-    """Passes of the authors' schedule at its published length."""
-    schedule = PUBLISHED[interpreter]
-    return schedule.warm + PER_STEP[interpreter] * (schedule.steps - schedule.warm)
-
-
-def authors_steps(interpreter: str, passes: int) -> int:
-    """Steps of the authors' schedule, its parts in proportion, that ``passes`` pay for."""
-    return round(passes * PUBLISHED[interpreter].steps / authors_passes(interpreter))
+PUBLISHED = 0
+"""In place of a budget: the authors' schedule at its published length."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +36,7 @@ class Entrant:
     Attributes:
         attack: ``adv2``, ``authors`` or ``pgd``.
         interpreter: whose map is attacked and measured.
-        passes: budget of an image.
+        passes: budget of an image, or for ``authors`` :data:`PUBLISHED`.
     """
 
     attack: str
@@ -59,11 +47,8 @@ class Entrant:
         """Attack ``batch``."""
         if self.attack == "pgd":
             return PGD(classifier, passes=self.passes)(batch.x, batch.target, keys=batch.names)
-        if self.attack == "authors":
-            return AuthorsADV2(interpreter, steps=authors_steps(self.interpreter, self.passes))(
-                batch.x, batch.target, label=batch.label, keys=batch.names
-            )
-        return ADV2(interpreter, passes=self.passes)(batch.x, batch.target, label=batch.label, keys=batch.names)
+        make = AuthorsADV2 if self.attack == "authors" else ADV2
+        return make(interpreter, passes=self.passes or None)(batch.x, batch.target, label=batch.label, keys=batch.names)
 
 
 @dataclass(frozen=True)

@@ -109,8 +109,8 @@ class TestSentence:
         assert found.leads == (LABEL, MAPS, None)
         assert found.sentence == (
             "The attack without gradients did better than the white-box attack on 2 of 3 photos: gradients of this"
-            " model mislead, and figures of attacks that follow them are not to be trusted."
-            " It reached the target class on 3 of 3 photos."
+            " model mislead, or the white-box attack was too short; its figures are not to be trusted."
+            " The attack without gradients reached the target class on 3 of 3 photos."
         )
 
     def test_one_photo_and_none(self) -> None:

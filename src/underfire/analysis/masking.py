@@ -76,8 +76,9 @@ def finding(
         return f"{blind} was compared with {white_box} on no photo."
     if better:
         return (
-            f"{blind} did better than {white_box} on {better} of {photos}: gradients of this model mislead, and figures"
-            f" of attacks that follow them are not to be trusted. It reached the target class on {reached} of {photos}."
+            f"{blind} did better than {white_box} on {better} of {photos}: gradients of this model mislead, or"
+            f" {white_box} was too short; its figures are not to be trusted. {blind} reached the target class on"
+            f" {reached} of {photos}."
         )
     nothing = f"{blind} found nothing that {white_box} missed on {photos}"
     if reached:
