@@ -244,3 +244,17 @@ def test_few_steps_are_steps_too(toy: Classifier, small: tuple[Tensor, Tensor], 
     assert not torch.equal(result.x_adv, x)
     longest = 2 * Adam().longest / 255  # of a joint step at its peak
     assert float((result.x_adv - x).abs().max()) <= longest * steps + 1e-6
+
+
+@pytest.mark.parametrize("make", [GRAD, IG], ids=lambda g: g.name)
+def test_a_network_that_is_very_sure_of_itself_is_attacked_all_the_same(make: type[GRAD | IG]) -> None:
+    """Logits 100 times as large: on the way p_t comes so near to 1 that gradients fall to 1e-20 and below."""
+    net = relu_net()
+    with torch.no_grad():
+        net.head.weight.mul_(100)
+        net.head.bias.mul_(100)
+    classifier = Classifier(net, mean=0.5, std=0.25, input_size=32)
+    x = images(3, 32)
+    target = (classifier(x).argmax(dim=1) + 1) % 10
+    result = ADV2(make(classifier), eps=0.5, steps=60)(x, target)
+    assert result.success.all()

@@ -169,7 +169,7 @@ class TestPlan:
         assert [condition.key for condition in plan.conditions] == ["none", "noise", "square-cam", "square-grad"]
         assert "square" not in AuditPlan().attacks
 
-    @pytest.mark.parametrize(("options", "queries"), [({}, 150), ({"passes": 70}, 70), ({"steps": 60}, 60)])
+    @pytest.mark.parametrize(("options", "queries"), [({}, 1500), ({"passes": 70}, 70), ({"steps": 60}, 60)])
     def test_the_budget_is_its_number_of_queries(self, options: dict[str, int], queries: int) -> None:
         plan = AuditPlan(interpreters=("cam",), attacks=("square",), **options)  # type: ignore[arg-type]
         classifier = _classifier(masked=False)
@@ -189,4 +189,4 @@ class TestPlan:
 def test_it_is_listed() -> None:
     result = CliRunner().invoke(cli, ["attacks"], terminal_width=200)
     assert "square" in result.output
-    assert "150 queries" in " ".join(result.output.split())
+    assert "1500 queries" in " ".join(result.output.split())

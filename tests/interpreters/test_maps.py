@@ -32,7 +32,7 @@ class TestMinMax:
     def test_each_map_fills_the_unit_interval_or_is_zero(self, rows: list[list[float]]) -> None:
         raw = _maps(rows)
         for one, scaled in zip(raw, min_max(raw), strict=True):
-            if one.min() == one.max():
+            if one.max() - one.min() <= torch.finfo(one.dtype).tiny:
                 assert torch.equal(scaled, torch.zeros_like(one))
             else:
                 assert (float(scaled.min()), float(scaled.max())) == (0.0, 1.0)
@@ -269,3 +269,18 @@ class TestSaliencySlope:
             found = saliency_slope(attributions, self.TARGET)
         assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
         assert attributions.grad is None
+
+
+@pytest.mark.parametrize("loss", [shape_distance, scaled_distance])
+@pytest.mark.parametrize("exponent", range(0, 40, 4))
+def test_gradients_that_have_almost_vanished_keep_their_shape(loss: RawLoss, exponent: int) -> None:
+    """As p_t nears 1, −log p_t flattens; what its gradient looks like stays, and so must the way to change that."""
+    draw = torch.Generator().manual_seed(exponent)
+    attributions = torch.rand(2, 3, 16, 16, generator=draw)
+    target = min_max(torch.rand(2, 4, 4, generator=draw))
+    gap, value, slope = saliency_slope(attributions, target, loss)
+    tiny = torch.tensor(10.0**-exponent)
+    small_gap, small_value, small_slope = saliency_slope(attributions * tiny, target, loss)
+    torch.testing.assert_close((small_gap, small_value), (gap, value), rtol=1e-3, atol=1e-4)
+    assert bool(small_slope.isfinite().all())
+    torch.testing.assert_close(small_slope * tiny, slope, rtol=1e-2, atol=1e-4)

@@ -26,7 +26,7 @@ class Setting:
     Attributes:
         perturbation: what may be done to an image.
         schedule: how many steps, and how long each is.
-        confidence: when a label counts as holding, in the joint steps.
+        confidence: when a label counts as holding, in the joint steps, and up to where a mix may mind it.
         mix: how prediction and maps share a joint step.
         rule: from a joint step's direction to its move; before, the steepest move is taken.
         keep: ``"best"`` keeps the best iterate of each image and lets images that are done leave the batch;
@@ -132,7 +132,7 @@ class _Loop:
         direction = setting.perturbation.pull_back(self._x, self._theta, direction)
         require_finite(direction, "the direction of the step")  # sign(NaN) is 0: the image would silently stay
         move = setting.perturbation.steepest(direction)
-        if self._aims:  # the rule sees the warm start too, so that the joint steps begin with a spread to go by
+        if self._aims:  # the rule sees the warm start too: its first joint moves are not those of a fresh mean
             considered = self._stepper(direction)
             move = considered * setting.perturbation.share(self._theta) if answers else move
         moved = self._theta - setting.schedule.size(step) * move
@@ -141,7 +141,7 @@ class _Loop:
     def _finish(self) -> None:
         """The last iterates: one more look at them, or none where they are kept anyway."""
         if self._setting.keep == "best":
-            self._look(self._setting.schedule.steps)
+            self._look(self._setting.schedule.steps, values_only=not self._aims)
         else:
             self._best.theta[self._rows[: self._own]] = self._theta[: self._own]
 
@@ -155,14 +155,14 @@ class _Loop:
             self._select(company, own=len(left))
         return len(left) > 0
 
-    def _look(self, step: int) -> tuple[ForwardPass, list[Pull], Tensor]:
+    def _look(self, step: int, *, values_only: bool = False) -> tuple[ForwardPass, list[Pull], Tensor]:
         setting, target = self._setting, self._target
         joint = bool(self._aims) and step >= setting.schedule.warm
         image = setting.perturbation.image(self._x, self._theta)
-        view = ForwardPass(self._classifier, image, taps=self._taps if joint else ())
+        view = ForwardPass(self._classifier, image, taps=self._taps if joint else (), attached=not values_only)
         nll = view.nll(target).detach()
         require_finite(nll[:, None], "the prediction loss")
-        if not (joint and any(aim.goes_back for aim in self._aims)):
+        if not values_only and not (joint and any(aim.goes_back for aim in self._aims)):
             view.nll_gradient(target, last=True)  # before anybody needs memory for passes of its own
         answers = [aim(view) for aim in self._aims] if joint else []
         gap = torch.stack([answer.gap for answer in answers]).mean(dim=0) if joint else nll

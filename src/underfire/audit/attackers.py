@@ -38,7 +38,7 @@ def joint_attack(
 ) -> ADV2 | AuthorsADV2 | Square | StAdv:
     """The attack on prediction and maps: StAdv, Square, ADV², or with the preset ``authors`` that of its authors.
 
-    Square takes as many queries as the effort has passes or steps.
+    Square takes as many queries as its effort has passes or steps.
 
     Raises:
         InputError: the passes don't pay for a single step, or the authors have no schedule for several interpreters,

@@ -32,6 +32,10 @@ attack takes the place of ADV² and has its published number of steps.
 """
 
 
+QUERIES = 10
+"""Queries of Square for each pass of a preset: a query goes forward only, and tells one number, not a direction."""
+
+
 @dataclass(frozen=True)
 class Effort:
     """How long an attack may work on a photo: so many steps, or so many passes; the other is None."""
@@ -151,7 +155,9 @@ class AuditPlan:
             return Effort(steps=self.steps)
         if self.passes is None and self.preset == "authors" and condition.attack == "adv2":
             return Effort(steps=PUBLISHED[condition.source].steps)
-        return Effort(passes=PASSES[self.preset] if self.passes is None else self.passes)
+        if self.passes is not None:
+            return Effort(passes=self.passes)
+        return Effort(passes=PASSES[self.preset] * (QUERIES if condition.attack == "square" else 1))
 
     def as_config(self) -> dict[str, object]:
         """The plan for run.json: plain values only, the steps or passes of every attack resolved."""

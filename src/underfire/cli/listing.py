@@ -4,7 +4,7 @@ import click
 
 from underfire.attacks import ADV2, PGD, Square, StAdv
 from underfire.audit.names import known_interpreters, known_perturbations
-from underfire.audit.plan import PASSES, Preset
+from underfire.audit.plan import PASSES, QUERIES, Preset
 from underfire.cli.console import print_table
 from underfire.report.wording import budget
 from underfire.zoo import available
@@ -51,4 +51,4 @@ def attacks() -> None:
 def _passes(preset: Preset, attack: str) -> str:
     if (preset, attack) == ("authors", ADV2.name):
         return "as published"
-    return f"{PASSES[preset]} queries" if attack == Square.name else str(PASSES[preset])
+    return f"{PASSES[preset] * QUERIES} queries" if attack == Square.name else str(PASSES[preset])

@@ -13,10 +13,13 @@ POOL = 4  # side of the mean pool of pixel-wise attributions (224² pixels give 
 
 
 def min_max(raw: Tensor) -> Tensor:
-    """Each map of ``raw`` (N, h, w) scaled to [0, 1] by its own minimum and maximum; a constant map becomes 0."""
+    """Each map of ``raw`` (N, h, w) scaled to [0, 1] by its own minimum and maximum; a constant map becomes 0.
+
+    Constant is what differs by no more than the smallest normal number.
+    """
     low = raw.amin(dim=(1, 2), keepdim=True)
     span = raw.amax(dim=(1, 2), keepdim=True) - low
-    return (raw - low) / span.where(span > 0, 1.0)
+    return (raw - low) / span.where(span > torch.finfo(span.dtype).tiny, 1.0)
 
 
 def saliency(attributions: Tensor) -> Tensor:
@@ -48,7 +51,8 @@ def shape_distance(raw: Tensor, target: Tensor) -> Tensor:
     """
     risen, aim = _from_minimum(raw), _from_minimum(target)
     mean = risen.mean(dim=(1, 2), keepdim=True)
-    scaled = risen * (aim.mean(dim=(1, 2), keepdim=True) / mean.where(mean > 0, 1.0))
+    # In this order: gradients of −log p fall to 1e-30 as p nears 1, and one over their square is no float32.
+    scaled = risen / mean.where(mean > torch.finfo(mean.dtype).tiny, 1.0) * aim.mean(dim=(1, 2), keepdim=True)
     return (scaled - aim).abs().mean(dim=(1, 2))
 
 
