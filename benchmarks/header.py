@@ -20,8 +20,8 @@ def header() -> str:
         f"* torch {torch.__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}",
     ]
     if torch.cuda.is_available():
-        exact = torch.backends.cudnn.allow_tf32
-        lines.append(f"* {torch.cuda.get_device_name()}, TF32 in convolutions {'allowed' if exact else 'off'}")
+        tf32 = torch.backends.cudnn.allow_tf32
+        lines.append(f"* {torch.cuda.get_device_name()}, TF32 in convolutions {'allowed' if tf32 else 'off'}")
     return "\n".join([*lines, ""])
 
 

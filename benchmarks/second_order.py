@@ -226,7 +226,6 @@ def quality(subject: Subject, found: Mapping[str, Cost], *, steps: int) -> Itera
     grad = GRAD(subject.classifier)
     fastest = min(cost.look.value for cost in found.values())
     fitting = {name: max(1, round(steps * fastest / cost.look.value)) for name, cost in found.items()}
-    grad = GRAD(subject.classifier)
     blind = _scored(subject, grad, lambda x, target, _: PGD(subject.classifier, steps=steps)(x, target).x_adv)
     done: dict[tuple[str, int], Reached] = {}
     for what, counts in (("steps", dict.fromkeys(WAYS, steps)), ("time", fitting)):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from types import ModuleType
+from typing import Literal
 
 import pytest
 import torch
@@ -122,6 +123,46 @@ class _InPlaceBetween(nn.Module):
         return logits
 
 
+class _PadsFirst(nn.Conv2d):
+    """A convolution that holds its padding as a layer, as ports of TensorFlow models do."""
+
+    def __init__(
+        self, channels: int, features: int, *, side: int = 1, mode: Literal["zeros", "reflect"] = "zeros"
+    ) -> None:
+        super().__init__(channels, features, 3, padding_mode=mode)
+        self.pad = nn.ZeroPad2d(side)
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's own name
+        return super().forward(self.pad(input))
+
+
+class _Lopsided(_PadsFirst):
+    """One whose layer pads to the right and below only."""
+
+    def __init__(self, channels: int, features: int) -> None:
+        super().__init__(channels, features)
+        self.pad = nn.ZeroPad2d((0, 1, 0, 1))
+
+
+class _IgnoresItsPadding(_PadsFirst):
+    """One that pads by its layer alone, whatever its own padding says."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's own name
+        return F.conv2d(self.pad(input), self.weight, self.bias, self.stride, 0)
+
+
+class _Residual(nn.Module):
+    """A convolution's input is added to its output, which must be of the same size."""
+
+    def __init__(self, conv: nn.Module) -> None:
+        super().__init__()
+        self.conv, self.norm = conv, nn.BatchNorm2d(3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        sum_: Tensor = x + self.norm(self.conv(x))
+        return sum_
+
+
 def _net(conv: nn.Module, norm: nn.Module, features: int = 6) -> nn.Module:
     return nn.Sequential(conv, norm, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(features, 5))
 
@@ -158,6 +199,15 @@ NETS: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "two names": (_TwoNames, 1),
     "standardised weight": (lambda: _net(_Standardised(3, 6, 3), nn.BatchNorm2d(6)), 1),
     "in place between": (_InPlaceBetween, 1),
+    "padding in a layer": (lambda: _net(_PadsFirst(3, 6), nn.BatchNorm2d(6)), 0),
+    "padding in a layer and a residual": (lambda: _net(_Residual(_PadsFirst(3, 3)), nn.BatchNorm2d(3), 3), 1),
+    "padding of its own": (lambda: _net(_IgnoresItsPadding(3, 6), nn.BatchNorm2d(6)), 0),
+    "padding of its own and a residual": (
+        lambda: _net(_Residual(_IgnoresItsPadding(3, 3)), nn.BatchNorm2d(3), 3),
+        1,
+    ),
+    "reflecting": (lambda: _net(_PadsFirst(3, 6, mode="reflect"), nn.BatchNorm2d(6)), 0),
+    "reflecting and a residual": (lambda: _net(_Residual(_PadsFirst(3, 3, mode="reflect")), nn.BatchNorm2d(3), 3), 1),
 }
 
 
@@ -212,6 +262,33 @@ def test_the_original_is_untouched_and_shares_nothing(name: str) -> None:
             for tensor in (*twin.module.parameters(), *twin.module.buffers()):
                 tensor.zero_()
     assert not any(p.requires_grad for p in twin.module.parameters())
+
+
+@pytest.mark.parametrize(
+    ("conv", "padding"),
+    [
+        (lambda: _PadsFirst(3, 6), (1, 1)),
+        (lambda: _PadsFirst(3, 6, side=2), (2, 2)),
+        (lambda: _IgnoresItsPadding(3, 6), None),
+        (lambda: _PadsFirst(3, 6, mode="reflect"), None),
+        (lambda: _Lopsided(3, 6), None),
+    ],
+    ids=["a layer", "two wide", "of its own", "reflecting", "lopsided"],
+)
+def test_a_layer_of_padding_is_folded_where_the_convolution_pads_the_same(
+    conv: Callable[[], _PadsFirst], padding: tuple[int, int] | None
+) -> None:
+    classifier = _classifier(lambda: _net(conv(), nn.BatchNorm2d(6)))
+    twin = prepared(classifier)
+    for module, (own, is_layer) in (
+        (twin.module, (padding or (0, 0), padding is None)),
+        (classifier.module, ((0, 0), True)),
+    ):
+        found = module.get_submodule("0")
+        assert isinstance(found, nn.Conv2d)
+        assert (found.padding, isinstance(found.get_submodule("pad"), nn.ZeroPad2d)) == (own, is_layer)
+    assert _norms(twin) == 0
+    _check_same_function(classifier, twin, images(4, SIZE))
 
 
 def test_in_float64_it_is_exact_to_rounding() -> None:

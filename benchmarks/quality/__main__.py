@@ -23,9 +23,7 @@ ATTACKS = ("adv2", "authors", "pgd")
 @click.option("--interpreter", "interpreters", multiple=True, type=click.Choice(list(INTERPRETERS)))
 @click.option("--attack", "attacks", multiple=True, type=click.Choice(ATTACKS))
 @click.option("--passes", "budgets", multiple=True, type=click.IntRange(1), help="A budget; may be given again.")
-@click.option(
-    "--published", is_flag=True, help="The authors' schedule at its own length."
-)
+@click.option("--published", is_flag=True, help="The authors' schedule at its own length.")
 @click.option("--device", default="cpu", show_default=True)
 @click.option("--log", type=click.Path(path_type=Path), required=True, help="Where finished batches are kept.")
 @click.option("--figure", type=click.Path(path_type=Path), help="An SVG of all that the log holds.")
@@ -47,7 +45,7 @@ def main(
     classifier = load_classifier(device=device)
     found = find_photos([photos], class_names=classifier.class_names).photos
     if names is not None:
-        wanted = set(names.read_text(encoding="utf-8").split())
+        wanted = set(names.read_text(encoding="utf-8").splitlines())
         found = tuple(photo for photo in found if photo.image_id in wanted)
     parts = list(batches(classifier, found, limit=limit, size=batch_size))
     entrants = [

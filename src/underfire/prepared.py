@@ -1,9 +1,8 @@
 """The classifier, prepared for the loop of an attack: the same function, faster.
 
 Batch normalisation in evaluation mode is an affine map; folded into the convolution before it, it costs nothing. A
-convolution that holds a layer of zero padding pads by itself. The
-channels-last layout suits convolutions on CPUs. The copy is used inside attacks only; whatever is reported is
-scored on the unmodified classifier.
+convolution that holds a layer of zero padding pads by itself. The channels-last layout suits convolutions on CPUs.
+The copy is used inside attacks only; whatever is reported is scored on the unmodified classifier.
 """
 
 import copy
@@ -17,21 +16,23 @@ TOLERANCE = 1e-4  # largest difference of the logits, relative to their spread, 
 
 
 def prepared(classifier: Classifier) -> Classifier:
-    """A copy of ``classifier`` with batch norm folded and channels-last weights, or one unchanged in values.
+    """A copy of ``classifier`` with batch norm and padding folded and channels-last weights, or one left as it is.
 
-    The copy's logits are compared with the original's; where folding changes them by more than ``TOLERANCE`` (a
-    convolution whose output somebody else reads too, say), the copy keeps its layers.
+    The copy's logits are compared with the original's. Where folding changes them by more than ``TOLERANCE``, the copy
+    keeps its layers of padding (a convolution may pad in a way of its own), and if they still differ its batch norms
+    too (somebody else may read a convolution's output).
     """
     if classifier.is_frozen:
         raise RuntimeError("an attack cannot start inside Classifier.frozen(): leave the block first.")
     patterns = classifier.patterns()
     with torch.no_grad(), classifier.frozen():
         pairs, wanted = _convolutions_before_norms(classifier, patterns)
-    for fold in (pairs, []):
+    for norms, paddings in ((pairs, True), (pairs, False), ([], False)):
         twin = _copy(classifier)
-        for conv, norm in fold:
+        for conv, norm in norms:
             _fold(twin.module, conv, norm)
-        _fold_paddings(twin.module)
+        if paddings:
+            _fold_paddings(twin.module)
         _lay_channels_last(twin.module)
         if _agrees(twin, patterns, wanted):
             return twin
@@ -51,8 +52,11 @@ def _lay_channels_last(module: nn.Module) -> None:
 
 
 def _agrees(twin: Classifier, patterns: Tensor, wanted: Tensor) -> bool:
-    with torch.no_grad(), twin.frozen():
-        found = twin.scores(patterns)
+    try:
+        with torch.no_grad(), twin.frozen():
+            found = twin.scores(patterns)
+    except RuntimeError:  # activations of another size no longer fit together
+        return False
     return float((found - wanted).abs().max()) <= TOLERANCE * max(1.0, float(wanted.std()))
 
 
@@ -95,7 +99,7 @@ def _fold_paddings(module: nn.Module) -> None:
     Ports of TensorFlow models compute their padding that way; the copy that the layer makes is saved.
     """
     for conv in module.modules():
-        if not isinstance(conv, nn.Conv2d) or conv.padding != (0, 0):
+        if not isinstance(conv, nn.Conv2d) or conv.padding != (0, 0) or conv.padding_mode != "zeros":
             continue
         for name, layer in conv.named_children():
             if isinstance(layer, nn.ZeroPad2d):

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from underfire.classifier import Classifier
-from underfire.interpreters.base import ForwardPass, Interpreter, Pull, Task
+from underfire.interpreters.base import Aim, ForwardPass, Interpreter, Pull, Task
+from underfire.structure import FeatureMap
 
 Make = Callable[[Classifier], Interpreter]
 
@@ -63,6 +64,9 @@ def check_interpreter(make: Make, *, tolerance: float = 0.2) -> None:
     _check_no_trace(make, x, y)
     _check_constant(make, x, y)
     _check_direction(interpreter, x, y, tolerance)
+    _check_freed(interpreter, x, y)
+    _check_passes(interpreter, x, y)
+    _check_select(interpreter, x, y)
 
 
 def _check_maps(interpreter: Interpreter, x: Tensor, y: Tensor) -> None:
@@ -170,15 +174,107 @@ def _check_direction(interpreter: Interpreter, x: Tensor, y: Tensor, tolerance: 
     _hold(worst <= tolerance, f"{name}: the direction differs from finite differences by {worst:.2g} of their size")
 
 
+def _check_freed(interpreter: Interpreter, x: Tensor, y: Tensor) -> None:
+    """An aim that says it goes backward through no view takes one whose memory was given back."""
+    task = _task(y, interpreter(x, y).roll(1, dims=0))
+    if _aim(interpreter, task).goes_back:
+        return
+    what = f"{interpreter.name}: goes backward through a view, though its aim's goes_back is False"
+    with interpreter.classifier.frozen(), _kept(what):
+        freed = _look(interpreter, _aim(interpreter, task), x, freed_for=y)
+    _check_same(freed, _pull(interpreter, x, y, task.maps), f"{interpreter.name}: a view's freed memory changes")
+
+
+def _check_passes(interpreter: Interpreter, x: Tensor, y: Tensor) -> None:
+    """Budgets of passes are planned with ``further_passes``, and kept by what the answers say."""
+    _hold(interpreter.further_passes(0) == 0, f"{interpreter.name}: further_passes(0) is not 0")
+    aim, spent = _aim(interpreter, _task(y, interpreter(x, y).roll(1, dims=0))), 0
+    for looks, images in enumerate(_path(x), start=1):
+        with interpreter.classifier.frozen():
+            spent += _look(interpreter, aim, images).passes
+        planned = interpreter.further_passes(looks)
+        _hold(
+            spent == planned,
+            f"{interpreter.name}: further_passes({looks}) is {planned}, but the answers say {spent} passes",
+        )
+
+
+def _check_select(interpreter: Interpreter, x: Tensor, y: Tensor) -> None:
+    """An aim that goes on with some of its images does what one made for these does after as many looks."""
+    name = interpreter.name
+    places = torch.tensor([3, 0, 3])  # some only, in another order, and one keeps itself company
+    task = _task(y, interpreter(x, y).roll(1, dims=0))
+    narrowed, fresh = _aim(interpreter, task), _aim(interpreter, task.select(places))
+    first, *others = _path(x)
+    with interpreter.classifier.frozen():
+        whole, part = _look(interpreter, narrowed, first), _look(interpreter, fresh, first[places])
+        of_places = replace(whole, gap=whole.gap[places], loss=whole.loss[places], direction=whole.direction[places])
+        _check_same(of_places, part, f"{name}: what else is in the batch changes")
+        with _kept(f"{name}: after select, its aim does not go on with the images that are left"):
+            narrowed.select(places)
+            found = [_look(interpreter, narrowed, images[places]) for images in others]
+        for pull, images in zip(found, others, strict=True):
+            wanted = _look(interpreter, fresh, images[places])
+            _check_same(pull, wanted, f"{name}: having had other images before select changes")
+
+
+def _check_same(pull: Pull, wanted: Pull, what: str) -> None:
+    for part in ("gap", "loss", "direction"):
+        found, value = getattr(pull, part), getattr(wanted, part)
+        _hold(found.shape == value.shape, f"{what} the shape of an aim's {part}")
+        scale = float(value.abs().max())
+        _hold(float((found - value).abs().max()) <= 1e-6 * scale, f"{what} an aim's {part}")
+    _hold(pull.passes == wanted.passes, f"{what} an aim's passes")
+
+
+@contextmanager
+def _kept(what: str) -> Iterator[None]:
+    """Say ``what`` where torch fails inside the block, as it does on shapes that don't fit or memory given back."""
+    try:
+        yield
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise AssertionError(f"{what} ({error})") from error
+
+
 def _pull(interpreter: Interpreter, x: Tensor, y: Tensor, target: Tensor) -> Pull:
     """The first answer of a fresh aim at ``target``."""
-    keys = tuple(f"image {i}" for i in range(len(x)))
-    classifier = interpreter.classifier
-    with classifier.frozen():
-        aim = interpreter.aim(Task(y, target, keys, seed=0))
-        view = ForwardPass(classifier, x, taps=aim.taps)
+    with interpreter.classifier.frozen():
+        return _look(interpreter, _aim(interpreter, _task(y, target)), x)
+
+
+def _aim(interpreter: Interpreter, task: Task) -> Aim:
+    """A fresh aim that has all its parts."""
+    aim = interpreter.aim(task)
+    for part in ("taps", "goes_back", "select"):
+        _hold(hasattr(aim, part), f"{interpreter.name}: its aim has no {part!r}")
+    return aim
+
+
+def _look(interpreter: Interpreter, aim: Aim, x: Tensor, *, freed_for: Tensor | None = None) -> Pull:
+    """The answer of ``aim`` at ``x``, its direction one in x.
+
+    It is given no more than its taps, and a view whose memory was given back if ``freed_for`` names classes (N,).
+    """
+    view = ForwardPass(interpreter.classifier, x, taps=aim.taps)
+    if freed_for is not None:
+        view.nll_gradient(freed_for, last=True)
+    try:
         pull = aim(view)
         return pull if pull.at is None else replace(pull, direction=view.carried(pull.at, pull.direction), at=None)
+    except KeyError as error:
+        if not isinstance(error.args[0], FeatureMap):
+            raise
+        unnamed = error.args[0].module
+        raise AssertionError(f"{interpreter.name}: reads {unnamed!r}, which is not among its aim's taps") from error
+
+
+def _task(y: Tensor, target: Tensor) -> Task:
+    return Task(y, target, tuple(f"image {i}" for i in range(len(y))), seed=0)
+
+
+def _path(x: Tensor) -> list[Tensor]:
+    """The images ``x`` on a walk of a few steps, as an attack takes one."""
+    return [x, 0.98 * x, 0.02 + 0.96 * x, 0.02 + 0.94 * x]
 
 
 def _hold(promise: bool, broken: str) -> None:

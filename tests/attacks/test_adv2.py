@@ -1,13 +1,14 @@
 """ADV²: better maps than PGD's at the same success; target maps in every form."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from toys import images, relu_net
-from underfire import ADV2, CAM, GRAD, IG, PGD, AttackResult, Classifier, GradCAM, InputError, Interpreter
+from underfire import ADV2, CAM, GRAD, IG, PGD, AttackResult, Classifier, GradCAM, InputError, Interpreter, Linf
 from underfire.attacks.rules import Adam
 
 STEPS = 120
@@ -220,12 +221,31 @@ class TestRefusals:
             ADV2([CAM(toy), GRAD(other)])
 
     @pytest.mark.parametrize(
+        ("give", "sentence"),
+        [
+            (lambda c: c, "'relu toy' is a classifier; give an interpreter of it, .* the prediction alone with PGD"),
+            (lambda c: [CAM(c), c], "'relu toy' is a classifier"),
+            (lambda _: CAM, r"CAM is a class; give one of a classifier, such as CAM\(classifier\)"),
+            (lambda _: [CAM], "CAM is a class"),
+            (lambda _: "cam", "'cam' is not one; give one of a classifier"),
+            (lambda _: None, "None is not one"),
+        ],
+    )
+    def test_what_is_no_interpreter(self, toy: Classifier, give: Callable[[Classifier], Any], sentence: str) -> None:
+        with pytest.raises(InputError, match=f"ADV2 attacks interpreters, and {sentence}"):
+            ADV2(give(toy))
+
+    @pytest.mark.parametrize(
         ("options", "sentence"),
         [
             ({"eps": 8}, "eps 8 is not .* write 8/255"),
             ({"eps": -0.1}, "eps -0.1"),
             ({"steps": 0}, "steps is 0"),
             ({"steps": -3}, "steps is -3"),
+            ({"steps": 2.5}, "steps is 2.5; give a whole number"),
+            ({"steps": "9"}, "steps is '9'; give a whole number"),
+            ({"passes": 90.5}, "passes is 90.5; give a whole number"),
+            ({"perturbation": Linf}, r"perturbation Linf is a class; write Linf\(\) for its default budget"),
             ({"step_size": 0}, "step_size 0 must be"),
             ({"step_size": -1}, "step_size -1 must be"),
             ({"step_size": float("nan")}, "step_size nan must be"),

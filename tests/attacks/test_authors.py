@@ -262,6 +262,14 @@ class TestAttack:
             assert torch.equal(one, two) == (make is not IG)
 
 
+@every
+def test_an_interpreter_derived_from_theirs_has_its_schedule(toy: Classifier, make: type[Interpreter]) -> None:
+    derived = type("Derived", (make,), {"name": "derived"})
+    own, theirs = AuthorsADV2(derived(toy), steps=12), AuthorsADV2(make(toy), steps=12)
+    assert own.setting == theirs.setting
+    assert "derived" in own(images(2, 32), torch.tensor([3, 4])).maps
+
+
 class TestRefusals:
     @pytest.mark.parametrize(
         ("options", "sentence"),
@@ -277,6 +285,18 @@ class TestRefusals:
         for make in ALL:
             with pytest.raises(InputError, match=sentence):
                 AuthorsADV2(make(toy), **options)
+
+    @pytest.mark.parametrize(
+        ("give", "sentence"),
+        [
+            (lambda c: [CAM(c)], "AuthorsADV2 attacks one interpreter, and a list was given; give it alone"),
+            (lambda c: c, "AuthorsADV2 attacks interpreters, and 'classifier' is a classifier"),
+            (lambda _: CAM, "AuthorsADV2 attacks interpreters, and CAM is a class"),
+        ],
+    )
+    def test_what_is_no_interpreter(self, toy: Classifier, give: Callable[[Classifier], Any], sentence: str) -> None:
+        with pytest.raises(InputError, match=sentence):
+            AuthorsADV2(give(toy))
 
     def test_an_interpreter_they_have_no_schedule_for(self, toy: Classifier) -> None:
         class Other(Interpreter):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from nets import linear_classifier, pixel_weights
 from toys import images
-from underfire import PGD, Classifier, InputError
+from underfire import L2, PGD, Classifier, InputError
 from underfire.attacks.engine import Keep
 
 X = images(6, 32)
@@ -101,6 +101,10 @@ def test_passes_are_the_steps_and_one_look_at_the_last_iterate(
         ({"eps": 8}, "eps 8 is not .* write 8/255"),
         ({"eps": 0}, r"eps 0 is not in \(0, 1\]"),
         ({"steps": 0}, "steps is 0"),
+        ({"steps": 2.5}, "steps is 2.5; give a whole number"),
+        ({"steps": 300.0}, "steps is 300.0; give a whole number"),
+        ({"passes": 2.5}, "passes is 2.5; give a whole number"),
+        ({"perturbation": L2}, r"perturbation L2 is a class; write L2\(\) for its default budget"),
         ({"step_size": -0.1}, "step_size -0.1 must be"),
     ],
 )

@@ -140,6 +140,8 @@ class TestRefusals:
         classifier = Classifier(relu_net(), input_size=32)
         with pytest.raises(InputError, match="made from a classifier and attacks no map"):
             StAdv(classifier)(images(1, 32), torch.tensor([1]), target_map=torch.zeros(1, 8, 8))
+        with pytest.raises(InputError, match="made from a classifier and attacks no map"):
+            StAdv(classifier)(images(1, 32), torch.tensor([1]), label=torch.tensor([1]))
 
     def test_no_interpreter(self) -> None:
         with pytest.raises(InputError, match="none was given"):

@@ -12,6 +12,7 @@ from underfire.audit.names import pick, split_names
 from underfire.audit.plan import (
     ATTACKS,
     PASSES,
+    QUERIES,
     AuditPlan,
     Condition,
     Effort,
@@ -43,7 +44,8 @@ def test_every_attack_has_the_passes_of_the_preset_and_they_can_be_overridden(pr
     plan = AuditPlan(preset=preset, attacks=ATTACKS)
     for condition in plan.conditions[2:]:
         if (preset, condition.attack) != ("authors", "adv2"):
-            assert plan.effort_of(condition) == Effort(passes=PASSES[preset])
+            queries = QUERIES if condition.attack == "square" else 1
+            assert plan.effort_of(condition) == Effort(passes=PASSES[preset] * queries)
         assert replace(plan, steps=7).effort_of(condition) == Effort(steps=7)
         assert replace(plan, passes=70).effort_of(condition) == Effort(passes=70)
     for chosen in (replace(plan, steps=7), replace(plan, passes=70)):

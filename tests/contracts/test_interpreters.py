@@ -9,6 +9,9 @@ from torch import Tensor
 
 from underfire import CAM, GRAD, IG, Classifier, GradCAM, Interpreter
 from underfire.interpreters import ALL, Aim, ForwardPass, Pull, Task
+from underfire.interpreters.ig import PathAim
+from underfire.interpreters.maps import shape_distance
+from underfire.seeding import generator
 from underfire.testing import check_interpreter
 
 
@@ -121,6 +124,146 @@ class _Unscaled(CAM):
         return super().compute(x, y, keys) * 255
 
 
+class _SilentlyBack(CAM):
+    """Its direction is carried back through the view, which it denies."""
+
+    def aim(self, task: Task) -> Aim:
+        aim = _Altered(super().aim(task), lambda answer: answer)
+        aim.goes_back = False
+        return aim
+
+
+class _SilentlyBackFurther(GradCAM):
+    """The same, where the map itself needs a backward pass."""
+
+    def aim(self, task: Task) -> Aim:
+        aim = _Altered(super().aim(task), lambda answer: answer)
+        aim.goes_back = False
+        return aim
+
+
+class _Partless(CAM):
+    """Does not say whether it goes back."""
+
+    def aim(self, task: Task) -> Aim:
+        aim = _Altered(super().aim(task), lambda answer: answer)
+        del aim.goes_back
+        return aim
+
+
+class _Tapless(CAM):
+    """Reads an activation that it has not asked for."""
+
+    def aim(self, task: Task) -> Aim:
+        aim = _Altered(super().aim(task), lambda answer: answer)
+        aim.taps = ()
+        return aim
+
+
+class _OtherAt(GradCAM):
+    """Answers in an activation that it has not asked for."""
+
+    def aim(self, task: Task) -> Aim:
+        elsewhere = replace(self.features, call=7)
+        return _Altered(super().aim(task), lambda answer: replace(answer, at=elsewhere))
+
+
+class _Deaf(_Altered):
+    """Goes on with all images."""
+
+    def select(self, places: Tensor) -> None:
+        pass
+
+
+class _Orderly(_Altered):
+    """Goes on with the right images, in the order they had."""
+
+    def select(self, places: Tensor) -> None:
+        self._aim.select(places.sort().values)
+
+
+class _KeepsAll(GRAD):
+    def aim(self, task: Task) -> Aim:
+        return _Deaf(super().aim(task), lambda answer: answer)
+
+
+class _KeepsAllActivations(CAM):
+    def aim(self, task: Task) -> Aim:
+        return _Deaf(super().aim(task), lambda answer: answer)
+
+
+class _KeepsOrder(GRAD):
+    def aim(self, task: Task) -> Aim:
+        return _Orderly(super().aim(task), lambda answer: answer)
+
+
+class _SharedDraws(IG):
+    """Two copies of one image draw from one generator, in turn."""
+
+    def aim(self, task: Task) -> Aim:
+        class Shared(PathAim):
+            def select(self, places: Tensor) -> None:
+                draws = [self._draws[place] for place in places.tolist()]
+                super().select(places)
+                self._draws = draws
+
+        return Shared(self, task, self.linearised, shape_distance)
+
+
+class _Forgets(IG):
+    """Whoever selects begins anew."""
+
+    def aim(self, task: Task) -> Aim:
+        class Forgetful(PathAim):
+            def select(self, places: Tensor) -> None:
+                draws = [generator(self._task.seed, key, IG.name) for key in self._task.keys]
+                self._draws = draws
+                super().select(places)
+
+        return Forgetful(self, task, self.linearised, shape_distance)
+
+
+class _OldGradients(IG):
+    """Goes on with the gradients of other images."""
+
+    def aim(self, task: Task) -> Aim:
+        class Old(PathAim):
+            def select(self, places: Tensor) -> None:
+                gradients = {part: gradient[: len(places)] for part, gradient in self._gradients.items()}
+                super().select(places)
+                self._gradients = gradients
+
+        return Old(self, task, self.linearised, shape_distance)
+
+
+class _ByTheBatch(CAM):
+    """Its direction is scaled by the largest of the batch."""
+
+    def aim(self, task: Task) -> Aim:
+        def alter(answer: Pull) -> Pull:
+            share = 1e-3 * answer.direction.abs().amax()
+            return replace(answer, direction=answer.direction * (1 + share))
+
+        return _Altered(super().aim(task), alter)
+
+
+class _SaysFewer(GRAD):
+    def aim(self, task: Task) -> Aim:
+        return _Altered(super().aim(task), lambda answer: replace(answer, passes=0))
+
+
+class _PlansFewer(IG):
+    """Plans every look like the later ones."""
+
+    def further_passes(self, looks: int) -> int:
+        return 2 * looks
+
+
+class _PlansOneAlways(CAM):
+    def further_passes(self, looks: int) -> int:
+        return 1
+
+
 def test_an_aim_in_other_hands_is_the_same_aim() -> None:
     check_interpreter(_Honest, tolerance=1e-4)
 
@@ -139,6 +282,21 @@ def test_an_aim_in_other_hands_is_the_same_aim() -> None:
         (_Draws, "global random state"),
         (_DividesByZero, "not a number|NaN"),
         (_Unscaled, "leave"),
+        (_SilentlyBack, "goes backward through a view, though its aim's goes_back is False"),
+        (_SilentlyBackFurther, "goes backward through a view, though its aim's goes_back is False"),
+        (_Partless, "its aim has no 'goes_back'"),
+        (_Tapless, "reads '0', which is not among its aim's taps"),
+        (_OtherAt, "reads '0', which is not among its aim's taps"),
+        (_KeepsAll, "after select, its aim does not go on with the images that are left"),
+        (_KeepsAllActivations, "after select, its aim does not go on with the images that are left"),
+        (_KeepsOrder, "having had other images before select changes an aim's gap"),
+        (_SharedDraws, "having had other images before select changes an aim's"),
+        (_Forgets, "having had other images before select changes an aim's"),
+        (_OldGradients, "having had other images before select changes an aim's"),
+        (_ByTheBatch, "what else is in the batch changes an aim's direction"),
+        (_SaysFewer, r"further_passes\(1\) is 1, but the answers say 0 passes"),
+        (_PlansFewer, r"further_passes\(1\) is 2, but the answers say 16 passes"),
+        (_PlansOneAlways, r"further_passes\(0\) is not 0"),
     ],
 )
 def test_the_suite_catches_a_broken_interpreter(broken: type[Interpreter], sentence: str) -> None:

@@ -1,1 +1,1 @@
-"""What the maps of attacked images say about a model and its interpreters."""
+"""Whether the figures of an attack can be trusted: checks on the model, on the course of the attack and on its goal."""

@@ -101,11 +101,6 @@ class Masking:
     reached: tuple[bool, ...]
 
     @property
-    def is_suspected(self) -> bool:
-        """Whether it did better on any photo."""
-        return any(self.leads)
-
-    @property
     def sentence(self) -> str:
         """The finding in plain words."""
         return finding(len(list(filter(None, self.leads))), sum(self.reached), len(self.keys))

@@ -17,6 +17,7 @@ from underfire.attacks.joint import JointAttack
 from underfire.attacks.perturbations import chosen
 from underfire.attacks.rules import Sign
 from underfire.attacks.smoothed import double_backward, smoothed_clip
+from underfire.attacks.target_maps import one_interpreter
 from underfire.classifier import Classifier
 from underfire.errors import InputError
 from underfire.interpreters import CAM, GRAD, IG, GradCAM
@@ -98,7 +99,7 @@ GRADIENTS = Published(
 PUBLISHED: Mapping[str, Published] = MappingProxyType(
     {CAM.name: ACTIVATIONS, GradCAM.name: ACTIVATIONS, GRAD.name: GRADIENTS, IG.name: GRADIENTS}
 )
-"""By the interpreter's name."""
+"""By the name of the interpreter whose schedule it is."""
 
 
 class AuthorsADV2(JointAttack):
@@ -136,10 +137,7 @@ class AuthorsADV2(JointAttack):
         steps: int | None = None,
         passes: int | None = None,
     ) -> None:
-        if not isinstance(interpreter, CAM | GradCAM | GRAD | IG):
-            known = ", ".join(PUBLISHED)
-            raise InputError(f"there is no schedule of the authors for {interpreter.name!r}, only for {known}.")
-        published = PUBLISHED[interpreter.name]
+        published = _published(interpreter)
         plan = published.scaled(
             chosen_steps(
                 steps, passes, (interpreter,), warm=lambda count: published.scaled(count).warm, default=published.steps
@@ -155,6 +153,22 @@ class AuthorsADV2(JointAttack):
             every=plan.every,
         )
         super().__init__((interpreter,), setting, seed=seed, aim_of=aim_of)
+
+
+def _published(given: object) -> Published:
+    """The schedule for an interpreter, which may be of a class derived from one of theirs.
+
+    Raises:
+        InputError: it is no interpreter, or there is no schedule for it.
+    """
+    if isinstance(given, list | tuple):
+        raise InputError(f"AuthorsADV2 attacks one interpreter, and a {type(given).__name__} was given; give it alone.")
+    interpreter = one_interpreter(given, "AuthorsADV2")
+    for known in (CAM, GradCAM, GRAD, IG):
+        if isinstance(interpreter, known):
+            return PUBLISHED[known.name]
+    names = ", ".join(PUBLISHED)
+    raise InputError(f"there is no schedule of the authors for {interpreter.name!r}, only for {names}.")
 
 
 def aim_of(interpreter: Interpreter, task: Task) -> Aim:

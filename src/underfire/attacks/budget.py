@@ -2,6 +2,7 @@
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from numbers import Integral
 
 from underfire.errors import InputError
 from underfire.interpreters.base import Interpreter
@@ -11,6 +12,12 @@ STEPS = 300
 
 WARM = 30
 """The longest warm start of a joint attack; a shorter attack spends a fifth of its steps."""
+
+
+def check_whole(what: str, number: object) -> None:
+    """Raise InputError where ``number``, the argument ``what``, is no whole number."""
+    if not isinstance(number, Integral):
+        raise InputError(f"{what} is {number!r}; give a whole number.")
 
 
 def warm_steps(steps: int) -> int:
@@ -42,8 +49,11 @@ def chosen_steps(
     ``warm`` tells how many of a number of steps are spent on the prediction alone; one more step adds at most one.
 
     Raises:
-        InputError: both are named, or the passes don't pay for a single step.
+        InputError: both are named, one is no whole number, or the passes don't pay for a single step.
     """
+    for what, number in (("steps", steps), ("passes", passes)):
+        if number is not None:
+            check_whole(what, number)
     if passes is None:
         return default if steps is None else steps
     if steps is not None:

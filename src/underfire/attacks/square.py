@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from underfire.attacks.best import Best
+from underfire.attacks.budget import check_whole
 from underfire.attacks.control import Confidence
 from underfire.attacks.engine import Outcome
 from underfire.attacks.perturbations import Linf
 from underfire.attacks.result import AttackResult
 from underfire.attacks.scored import score
-from underfire.attacks.target_maps import TargetMap, of_one_classifier, wanted_maps
+from underfire.attacks.target_maps import TargetMap, of_one_classifier, refuse_maps, wanted_maps
 from underfire.attacks.trace import Recorder
 from underfire.classifier import Classifier
 from underfire.errors import InputError, NonFiniteError
@@ -70,6 +71,7 @@ class Square:
         queries: int = 1000,
         seed: int = 0,
     ) -> None:
+        check_whole("queries", queries)
         if queries < 1:
             raise InputError(f"queries is {queries}; a search takes at least 1.")
         if isinstance(attacked, Classifier):
@@ -93,8 +95,9 @@ class Square:
     ) -> AttackResult:
         """Attack images ``x`` (N, C, H, W) in [0, 1] towards the classes ``target`` (N,) and the target maps.
 
-        The arguments are those of :class:`~underfire.attacks.adv2.ADV2`. In the trace of the result the gap to the
-        target maps is infinite, and its first value NaN, where no label held and so no map was asked for.
+        The arguments are those of :class:`~underfire.attacks.adv2.ADV2`; ``target_map`` and ``label`` are for an attack
+        on interpreters. In the trace of the result the gap to the target maps is infinite, and its first value NaN,
+        where no label held and so no map was asked for.
 
         Raises:
             InputError: something doesn't fit the classifier, the interpreters or the rest.
@@ -102,6 +105,8 @@ class Square:
         """
         self.classifier.check_images(x)
         self.classifier.check_classes(target, x.shape[0])
+        if not self.interpreters:
+            refuse_maps("Square", target_map, label)
         names = owners(x, keys)
         goals = wanted_maps(self.interpreters, x, target_map, label=label, keys=names)
         started = time.perf_counter()

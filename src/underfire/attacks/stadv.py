@@ -10,9 +10,8 @@ from underfire.attacks.adv2 import ADV2
 from underfire.attacks.perturbations import Flow
 from underfire.attacks.pgd import PGD
 from underfire.attacks.result import AttackResult
-from underfire.attacks.target_maps import TargetMap
+from underfire.attacks.target_maps import TargetMap, refuse_maps
 from underfire.classifier import Classifier
-from underfire.errors import InputError
 from underfire.interpreters.base import Interpreter
 
 
@@ -79,8 +78,7 @@ class StAdv:
         """
         if isinstance(self._attack, ADV2):
             result = self._attack(x, target, target_map=target_map, label=label, keys=keys)
-        elif target_map is None and label is None:
-            result = self._attack(x, target, keys=keys)
         else:
-            raise InputError("this StAdv was made from a classifier and attacks no map; make it from an interpreter.")
+            refuse_maps("StAdv", target_map, label)
+            result = self._attack(x, target, keys=keys)
         return replace(result, attack=self.name)

@@ -1,9 +1,10 @@
 """What a joint attack is aimed at: interpreters that belong together, and a target map for each."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from torch import Tensor
 
+from underfire.classifier import Classifier
 from underfire.errors import InputError
 from underfire.interpreters.base import Interpreter
 
@@ -14,9 +15,12 @@ def of_one_classifier(interpreters: Interpreter | Sequence[Interpreter], attack:
     """The interpreters of the joint attack named ``attack``, one or several, checked.
 
     Raises:
-        InputError: there is none, two share a name, or they explain different classifiers.
+        InputError: there is none, something else is among them, two share a name, or they explain different
+            classifiers.
     """
-    attacked = (interpreters,) if isinstance(interpreters, Interpreter) else tuple(interpreters)
+    given: object = interpreters
+    several = given if isinstance(given, Iterable) and not isinstance(given, str) else (given,)
+    attacked = tuple(one_interpreter(g, attack) for g in several)
     if not attacked:
         raise InputError(f"{attack} attacks at least one interpreter, and none was given; PGD attacks none.")
     names = [g.name for g in attacked]
@@ -25,6 +29,29 @@ def of_one_classifier(interpreters: Interpreter | Sequence[Interpreter], attack:
     if any(g.classifier is not attacked[0].classifier for g in attacked):
         raise InputError(f"the interpreters {', '.join(names)} explain different classifiers; make them from one.")
     return attacked
+
+
+def one_interpreter(given: object, attack: str) -> Interpreter:
+    """``given`` to the joint attack named ``attack``, which must be an interpreter.
+
+    Raises:
+        InputError: it is a classifier, the class of an interpreter, or anything else.
+    """
+    if isinstance(given, Interpreter):
+        return given
+    if isinstance(given, Classifier):
+        raise InputError(
+            f"{attack} attacks interpreters, and {given.name!r} is a classifier; give an interpreter of it, such as"
+            " CAM(classifier), or attack the prediction alone with PGD."
+        )
+    what = f"{given.__name__} is a class" if isinstance(given, type) else f"{given!r} is not one"
+    raise InputError(f"{attack} attacks interpreters, and {what}; give one of a classifier, such as CAM(classifier).")
+
+
+def refuse_maps(attack: str, target_map: TargetMap | None, label: Tensor | None) -> None:
+    """Raise InputError where the attack named ``attack``, on a classifier alone, is told about maps."""
+    if target_map is not None or label is not None:
+        raise InputError(f"this {attack} was made from a classifier and attacks no map; make it from an interpreter.")
 
 
 def wanted_maps(
