@@ -49,7 +49,11 @@ def _panel(axis: Axes, name: str, group: list[Found]) -> None:
         points.sort(key=lambda point: point[0])
         x, middle, spread = _with_spread(points)
         axis.errorbar(x, middle, yerr=spread, color=colour, marker=marker, capsize=2, label=label)
-    axis.set(title=f"{name}, n = {len(shared)}", xscale="log", xlabel="passes per photo", ylim=(0, None))
+    axis.set(
+        title=f"{name}, n = {len(shared)}", xscale="log", xlabel="passes per photo", xlim=(60, 3000), ylim=(0, None)
+    )
+    axis.set_xticks([100, 300, 1000], ["100", "300", "1000"])
+    axis.minorticks_off()
     axis.grid(alpha=0.3)
 
 
