@@ -131,10 +131,10 @@ class _Loop:
         self._recorder.step(self._rows[own], direction[own], holds[own])
         direction = setting.perturbation.pull_back(self._x, self._theta, direction)
         require_finite(direction, "the direction of the step")  # sign(NaN) is 0: the image would silently stay
-        move = setting.perturbation.steepest(direction)
-        if self._aims:  # the rule sees the warm start too: its first joint moves are not those of a fresh mean
-            considered = self._stepper(direction)
-            move = considered * setting.perturbation.share(self._theta) if answers else move
+        # The rule sees the warm start too: its first joint moves are not those of a fresh mean.
+        considered = self._stepper(direction) if self._aims else direction
+        model = setting.perturbation
+        move = considered * model.share(self._theta) if answers else model.steepest(direction)
         moved = self._theta - setting.schedule.size(step) * move
         self._theta = setting.perturbation.project(self._x, moved)
 

@@ -8,13 +8,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from underfire.attacks.perturbations.additive import Additive
 from underfire.attacks.perturbations.lengths import lengths
 from underfire.attacks.perturbations.signs import random_signs
 from underfire.errors import InputError
 
 
 @dataclass(frozen=True)
-class L2:
+class L2(Additive):
     """The changes of all pixel values together have a Euclidean length of at most ``eps``; values stay in [0, 1].
 
     The default, 3.0, is the radius most used on 224×224 photos (robust ImageNet models are trained and tested at
@@ -34,18 +35,6 @@ class L2:
         """Check the budget."""
         if not 0 < self.eps < math.inf:
             raise InputError(f"eps {self.eps:g} is no L2 radius; give a finite number above 0, such as 3.")
-
-    def start(self, x: Tensor) -> Tensor:
-        """The image itself is the parameter."""
-        return x.clone()
-
-    def image(self, x: Tensor, theta: Tensor) -> Tensor:  # noqa: ARG002 - θ is the image
-        """``theta``, the image itself."""
-        return theta
-
-    def pull_back(self, x: Tensor, theta: Tensor, direction: Tensor) -> Tensor:  # noqa: ARG002 - the Jacobian is 1
-        """``direction``, unchanged."""
-        return direction
 
     def steepest(self, direction: Tensor) -> Tensor:
         """``direction`` at length 1; zero stays zero."""

@@ -7,12 +7,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from underfire.attacks.perturbations.additive import Additive
 from underfire.attacks.perturbations.signs import random_signs
 from underfire.errors import InputError
 
 
 @dataclass(frozen=True)
-class Linf:
+class Linf(Additive):
     """Every pixel value may change by at most ``eps``, and stays in [0, 1].
 
     Raises:
@@ -30,18 +31,6 @@ class Linf:
         if not 0 < self.eps <= 1:
             hint = f"; for 8-bit units write {self.eps:g}/255" if self.eps > 1 else ""
             raise InputError(f"eps {self.eps:g} is not in (0, 1]: images have values in [0, 1]{hint}.")
-
-    def start(self, x: Tensor) -> Tensor:
-        """The image itself is the parameter."""
-        return x.clone()
-
-    def image(self, x: Tensor, theta: Tensor) -> Tensor:  # noqa: ARG002 - θ is the image
-        """``theta``, the image itself."""
-        return theta
-
-    def pull_back(self, x: Tensor, theta: Tensor, direction: Tensor) -> Tensor:  # noqa: ARG002 - the Jacobian is 1
-        """``direction``, unchanged."""
-        return direction
 
     def steepest(self, direction: Tensor) -> Tensor:
         """The sign: one whole step for every pixel value, as in PGD."""
