@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from benchmarks.timing import Ratio
+from underfire.metrics import Mean, Rate
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,16 @@ def at_least(found: Ratio, limit: float) -> str:
     if found.value >= limit:
         return "met"
     return "missed, within the interval" if found.high >= limit else "missed"
+
+
+def interval(found: Mean | Rate, *, signed: bool = False) -> str:
+    """A mean or share with its interval, as ``0.512 [0.431, 0.590]``."""
+    form = "+.3f" if signed else ".3f"
+    if found.value is None:
+        return "-"
+    if found.low is None or found.high is None:
+        return f"{found.value:{form}}"
+    return f"{found.value:{form}} [{found.low:{form}}, {found.high:{form}}]"
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:

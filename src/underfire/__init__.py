@@ -8,7 +8,7 @@ from underfire import metrics
 from underfire.attacks import ADV2, L2, PGD, AttackResult, AuthorsADV2, Flow, Linf, Square, StAdv
 from underfire.classifier import Classifier
 from underfire.errors import InputError, NonFiniteError
-from underfire.interpreters import CAM, GRAD, IG, GradCAM, Interpreter
+from underfire.interpreters import CAM, GRAD, IG, MASK, RTS, GradCAM, Interpreter, MaskFit, MaskingNetwork
 from underfire.zoo import load_classifier
 
 __version__ = "0.1.0"
@@ -19,7 +19,9 @@ __all__ = [
     "GRAD",
     "IG",
     "L2",
+    "MASK",
     "PGD",
+    "RTS",
     "AttackResult",
     "AuthorsADV2",
     "Classifier",
@@ -28,6 +30,8 @@ __all__ = [
     "InputError",
     "Interpreter",
     "Linf",
+    "MaskFit",
+    "MaskingNetwork",
     "NonFiniteError",
     "Square",
     "StAdv",

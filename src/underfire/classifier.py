@@ -126,7 +126,7 @@ class Classifier:
     def scores(self, x: Tensor) -> Tensor:
         """Logits of ``x`` with no checks, for loops that made ``x`` themselves, inside :meth:`frozen`."""
         n = x.shape[0]
-        batch = _filled(x) if n and x.device.type == "cpu" else x
+        batch = filled(x) if n and x.device.type == "cpu" else x
         mean = torch.tensor(self.mean, dtype=x.dtype, device=x.device).reshape(1, -1, 1, 1)
         std = torch.tensor(self.std, dtype=x.dtype, device=x.device).reshape(1, -1, 1, 1)
         out: Tensor = self.module((batch - mean) / std)[:n]
@@ -279,7 +279,7 @@ def _channels(value: float | Sequence[float], what: str) -> tuple[float, ...]:
     return numbers
 
 
-def _filled(x: Tensor) -> Tensor:
+def filled(x: Tensor) -> Tensor:
     """``x`` (N, …) with its last row repeated until the number of rows suits the kernels of a CPU.
 
     One image alone takes other kernels than two, and backward passes of convolutions divide a batch among the

@@ -12,6 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from underfire.classifier import Classifier
+from underfire.prepared import prepared
+
+_PADDINGS = (nn.ConstantPad2d, nn.ReflectionPad2d, nn.ReplicationPad2d, nn.CircularPad2d)
+_STEP = 1.5  # a grid this much finer than the last is another resolution, not a border more
+_SAME = 1e-3  # largest difference, relative to their spread, of activations that count as the same
 
 
 @dataclass(frozen=True)
@@ -61,13 +66,38 @@ def find_features(classifier: Classifier) -> FeatureMap | None:
     return FeatureMap(last.module, last.call, _grid(last.output), None)
 
 
+def find_trunk(classifier: Classifier, last: FeatureMap, *, finest: tuple[int, int]) -> tuple[FeatureMap, ...]:
+    """``last`` and, for each finer resolution up to the grid ``finest``, the last activation on it before ``last``.
+
+    Coarsest first. All of them are the same in :func:`underfire.prepared.prepared` copies of ``classifier``: the output
+    of a convolution whose batch norm is folded is not, and paddings are no activations.
+    """
+    n = len(classifier.patterns())
+    copied = {(c.module, c.call): c.output[:n] for c in _record(prepared(classifier))}
+    by_grid: dict[tuple[int, int], _Call] = {}
+    for c in _record(classifier):
+        if (c.module, c.call) == (last.module, last.call):
+            break
+        padding = isinstance(classifier.module.get_submodule(c.module), _PADDINGS)
+        if c.output.ndim == 4 and not padding and _nearly(c.output[:n], copied.get((c.module, c.call))):
+            by_grid[_grid(c.output)] = c
+    trunk = [last]
+    for grid in sorted(by_grid):
+        finer = all(now >= _STEP * before for now, before in zip(grid, trunk[-1].grid, strict=True))
+        if finer and grid[0] <= finest[0] and grid[1] <= finest[1]:
+            trunk.append(FeatureMap(by_grid[grid].module, by_grid[grid].call, grid, None))
+    return tuple(trunk)
+
+
+def head_bias(classifier: Classifier, features: FeatureMap) -> Tensor:
+    """The bias (K,) of the linear head of ``features``, detached; zeros where it has none."""
+    bias = _head(classifier, features).bias
+    return head_weight(classifier, features).new_zeros(classifier.num_classes) if bias is None else bias.detach()
+
+
 def head_weight(classifier: Classifier, features: FeatureMap) -> Tensor:
     """The weight (K, C) of the linear head of ``features``, detached."""
-    if features.head is None:
-        raise ValueError("these features have no linear head")
-    linear = classifier.module.get_submodule(features.head)
-    assert isinstance(linear, nn.Linear)  # noqa: S101 - find_features only names linear layers
-    return linear.weight.detach()
+    return _head(classifier, features).weight.detach()
 
 
 @contextmanager
@@ -132,6 +162,18 @@ def _linear_head(classifier: Classifier, calls: list[_Call]) -> _Call | None:
         if isinstance(classifier.module.get_submodule(c.module), nn.Linear):
             return c if torch.equal(c.output[:n], root.output[:n]) else None
     return None
+
+
+def _head(classifier: Classifier, features: FeatureMap) -> nn.Linear:
+    if features.head is None:
+        raise ValueError("these features have no linear head")
+    linear = classifier.module.get_submodule(features.head)
+    assert isinstance(linear, nn.Linear)  # noqa: S101 - find_features only names linear layers
+    return linear
+
+
+def _nearly(a: Tensor, b: Tensor | None) -> bool:
+    return b is not None and a.shape == b.shape and float((a - b).abs().max()) <= _SAME * max(1.0, float(a.std()))
 
 
 def _same(a: Tensor, b: Tensor) -> bool:

@@ -63,7 +63,11 @@ def check_interpreter(make: Make, *, tolerance: float = 0.2) -> None:
     _check_split(interpreter, x, y)
     _check_no_trace(make, x, y)
     _check_constant(make, x, y)
-    _check_direction(interpreter, x, y, tolerance)
+    _check_answer(interpreter, x, y)
+    if interpreter.estimates:
+        _check_descent(interpreter, x, y)
+    else:
+        _check_gradient(interpreter, x, y, tolerance)
     _check_freed(interpreter, x, y)
     _check_passes(interpreter, x, y)
     _check_select(interpreter, x, y)
@@ -146,15 +150,33 @@ def _check_constant(make: Make, x: Tensor, y: Tensor) -> None:
         _hold(bool(torch.isfinite(pull.direction).all()), f"{flat.name}: the direction for {what} is not a number")
 
 
-def _check_direction(interpreter: Interpreter, x: Tensor, y: Tensor, tolerance: float) -> None:
+def _check_answer(interpreter: Interpreter, x: Tensor, y: Tensor) -> None:
     name = interpreter.name
-    own = interpreter(x, y)
-    target = own.roll(1, dims=0)
-    pull = _pull(interpreter, x, y, target)
+    pull = _pull(interpreter, x, y, interpreter(x, y).roll(1, dims=0))
     for what, numbers in (("gap", pull.gap), ("loss", pull.loss)):
         _hold(numbers.shape == (len(x),), f"{name}: the {what} is not one number per image")
     _hold(pull.direction.shape == x.shape, f"{name}: the direction is not shaped like the images")
     _hold(not pull.direction.requires_grad, f"{name}: the direction is not detached")
+
+
+def _check_descent(interpreter: Interpreter, x: Tensor, y: Tensor) -> None:
+    """A direction that is no gradient lowers the loss all the same."""
+    target = interpreter(x, y).roll(1, dims=0)
+    pull = _pull(interpreter, x, y, target)
+    moved = _pull(interpreter, x - 1e-6 * pull.direction, y, target)
+    still = pull.direction.flatten(1).abs().amax(dim=1) == 0
+    _hold(not bool(still.all()), f"{interpreter.name}: the direction is zero")
+    _hold(
+        bool(((moved.loss < pull.loss) | still).all()),
+        f"{interpreter.name}: a small step against the direction does not lower the loss",
+    )
+
+
+def _check_gradient(interpreter: Interpreter, x: Tensor, y: Tensor, tolerance: float) -> None:
+    name = interpreter.name
+    own = interpreter(x, y)
+    target = own.roll(1, dims=0)
+    pull = _pull(interpreter, x, y, target)
     gap = (own - target).abs().mean(dim=(1, 2))
     _hold(float((pull.gap - gap).abs().max()) < 0.1, f"{name}: the gap is far from the maps' distance")
     near = _pull(interpreter, x, y, own)

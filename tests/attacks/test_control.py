@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from underfire import InputError
-from underfire.attacks.control import Balance, Confidence, Mixer, Schedule, probability, unit
+from underfire.attacks.control import Balance, Confidence, Mixer, Schedule, probability
+from underfire.interpreters.directional import unit
 
 
 def _schedule(**options: float) -> Schedule:

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from underfire.attacks.budget import chosen_steps, warm_steps
 from underfire.attacks.control import Schedule
 from underfire.attacks.engine import Setting
-from underfire.attacks.joint import JointAttack
+from underfire.attacks.joint import Descent
 from underfire.attacks.perturbations import Perturbation, chosen
 from underfire.attacks.target_maps import of_one_classifier
 from underfire.interpreters.base import Interpreter
 
 
-class ADV2(JointAttack):
+class ADV2(Descent):
     """Finds x* near x with f(x*) = c_t whose attribution maps look like the target maps.
 
     A PGD warm start, then joint steps: the direction that lowers the interpretation loss of every attacked
@@ -51,4 +51,4 @@ class ADV2(JointAttack):
         size = model.eps / 8 if step_size is None else step_size
         count = chosen_steps(steps, passes, attacked)
         schedule = Schedule(count, warm=warm_steps(count), first=size, peak=2 * size, last=size / 10)
-        super().__init__(attacked, Setting(model, schedule), seed=seed)
+        super().__init__(attacked[0].classifier, attacked, Setting(model, schedule), seed=seed)

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from underfire.attacks.budget import chosen_steps
 from underfire.attacks.control import Confidence, Schedule, Weighted
 from underfire.attacks.engine import Keep, Setting
-from underfire.attacks.joint import JointAttack
+from underfire.attacks.joint import Descent
 from underfire.attacks.perturbations import chosen
 from underfire.attacks.rules import Sign
 from underfire.attacks.smoothed import double_backward, smoothed_clip
@@ -102,7 +102,7 @@ PUBLISHED: Mapping[str, Published] = MappingProxyType(
 """By the name of the interpreter whose schedule it is."""
 
 
-class AuthorsADV2(JointAttack):
+class AuthorsADV2(Descent):
     """ADV² by the schedule of its authors, in the same loop as :class:`ADV2`, which is meant to be used instead.
 
     Sign steps of 1/255. The gradient of −log p_t is always on and is added, unscaled, to λ times the gradient of the
@@ -152,7 +152,7 @@ class AuthorsADV2(JointAttack):
             keep=plan.keep,
             every=plan.every,
         )
-        super().__init__((interpreter,), setting, seed=seed, aim_of=aim_of)
+        super().__init__(interpreter.classifier, (interpreter,), setting, seed=seed, aim_of=aim_of)
 
 
 def _published(given: object) -> Published:

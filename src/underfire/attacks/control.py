@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from underfire.errors import InputError
+from underfire.interpreters.directional import unit
 
 
 @dataclass(frozen=True)
@@ -162,9 +163,3 @@ class _Weighed:
 def probability(logits: Tensor, target: Tensor) -> Tensor:
     """p_t (N,) of ``target`` (N,) under ``logits`` (N, K), detached."""
     return logits.detach().softmax(dim=1).gather(1, target[:, None]).squeeze(1)
-
-
-def unit(direction: Tensor) -> Tensor:
-    """``direction`` (N, C, H, W) scaled per image to mean magnitude 1; zero stays zero."""
-    size = direction.abs().mean(dim=(1, 2, 3), keepdim=True)
-    return direction / size.clamp_min(torch.finfo(direction.dtype).tiny)

@@ -1,6 +1,7 @@
-"""An attack on the prediction and the maps together, whatever its setting."""
+"""An attack on the prediction and the maps together, however it is done."""
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from torch import Tensor
@@ -8,30 +9,27 @@ from torch import Tensor
 from underfire.attacks.engine import Setting
 from underfire.attacks.result import AttackResult
 from underfire.attacks.scored import AimOf, attack_and_score, own_aim
-from underfire.attacks.target_maps import TargetMap, wanted_maps
+from underfire.attacks.target_maps import TargetMap, refuse_maps, wanted_maps
+from underfire.classifier import Classifier
 from underfire.interpreters.base import Interpreter
 from underfire.seeding import owners
 
 
-class JointAttack:
-    """The call of a joint attack: what its users may leave out is filled in, what they give is checked.
+class JointAttack(ABC):
+    """The call of an attack that may aim at maps: what its users leave out is filled in, what they give is checked.
 
     Attributes:
-        interpreters: those under attack, all of ``classifier``.
-        setting: what the loop is told.
-        seed: of the random numbers that an interpreter draws.
+        classifier: under attack.
+        interpreters: those of it under attack; without any the attack is on the prediction alone.
+        seed: of the attack's random numbers.
     """
 
     name: ClassVar[str]
 
-    def __init__(
-        self, interpreters: tuple[Interpreter, ...], setting: Setting, *, seed: int, aim_of: AimOf = own_aim
-    ) -> None:
+    def __init__(self, classifier: Classifier, interpreters: tuple[Interpreter, ...], *, seed: int) -> None:
+        self.classifier = classifier
         self.interpreters = interpreters
-        self.classifier = interpreters[0].classifier
-        self.setting = setting
         self.seed = seed
-        self._aim_of = aim_of
 
     def __call__(
         self,
@@ -48,7 +46,8 @@ class JointAttack:
             x: benign images.
             target: target classes, int64.
             target_map: maps (N, h, w) in [0, 1] on the native grid: a tensor for one interpreter; for several a
-                list in their order or a mapping by name. By default the benign maps for ``label``.
+                list in their order or a mapping by name. By default the benign maps for ``label``. Like ``label``
+                for an attack on interpreters only.
             label: classes (N,) of the benign maps, by default the classifier's own predictions.
             keys: one name per image, the owner of its random numbers; by default its content.
 
@@ -58,16 +57,51 @@ class JointAttack:
         """
         self.classifier.check_images(x)
         self.classifier.check_classes(target, x.shape[0])
+        if not self.interpreters:
+            refuse_maps(type(self).__name__, target_map, label)
         names = owners(x, keys)
-        pairs = wanted_maps(self.interpreters, x, target_map, label=label, keys=names)
+        goals = wanted_maps(self.interpreters, x, target_map, label=label, keys=names)
+        return self.run(x.detach(), target, goals, names)
+
+    @abstractmethod
+    def run(
+        self, x: Tensor, target: Tensor, goals: Mapping[Interpreter, Tensor], keys: tuple[str, ...]
+    ) -> AttackResult:
+        """Attack a checked batch towards ``target`` (N,) and the maps (N, h, w) by interpreter."""
+
+
+class Descent(JointAttack):
+    """A joint attack by the loop of all attacks that follow gradients.
+
+    Attributes:
+        setting: what the loop is told.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        interpreters: tuple[Interpreter, ...],
+        setting: Setting,
+        *,
+        seed: int,
+        aim_of: AimOf = own_aim,
+    ) -> None:
+        super().__init__(classifier, interpreters, seed=seed)
+        self.setting = setting
+        self._aim_of = aim_of
+
+    def run(
+        self, x: Tensor, target: Tensor, goals: Mapping[Interpreter, Tensor], keys: tuple[str, ...]
+    ) -> AttackResult:
+        """Attack a checked batch and score what comes out."""
         return attack_and_score(
             self.name,
             self.classifier,
             x,
             target,
-            pairs,
+            goals,
             self.setting,
-            keys=names,
+            keys=keys,
             seed=self.seed,
             aim_of=self._aim_of,
         )

@@ -12,16 +12,17 @@ from underfire.attacks.best import Best
 from underfire.attacks.budget import check_whole
 from underfire.attacks.control import Confidence
 from underfire.attacks.engine import Outcome
+from underfire.attacks.joint import JointAttack
 from underfire.attacks.perturbations import Linf
 from underfire.attacks.result import AttackResult
 from underfire.attacks.scored import score
-from underfire.attacks.target_maps import TargetMap, of_one_classifier, refuse_maps, wanted_maps
+from underfire.attacks.target_maps import classifier_and_interpreters
 from underfire.attacks.trace import Recorder
 from underfire.classifier import Classifier
 from underfire.errors import InputError, NonFiniteError
 from underfire.interpreters.base import Interpreter, require_finite
 from underfire.interpreters.maps import distance
-from underfire.seeding import generator, owners
+from underfire.seeding import generator
 
 LARGEST, SMALLEST = 0.1, 0.003
 """Share of the image that a proposal's window covers, at the first query and at the last; geometric in between."""
@@ -32,7 +33,7 @@ photos and EfficientNet-Lite0, after 400 queries with windows of 1 % of the imag
 flat windows and -5.7 with stripes; it was -8.5 with NES on a 28 x 28 grid."""
 
 
-class Square:
+class Square(JointAttack):
     """ADV² without gradients of its own: it sees ``classifier.probabilities(x)`` and ``interpreter(x, target)`` only.
 
     A query is one look at one image by the classifier and, where its label holds, by the interpreters. Each proposes to
@@ -48,7 +49,8 @@ class Square:
 
     In the result a pass is one run of the classifier, forward alone or forward and backward: one for a query, and what
     the interpreters run beyond it, counted at the module (1 for CAM, 32 for IG with 32 points). The runs that make the
-    benign maps are not counted, nor is the final score.
+    benign maps are not counted, nor is the final score. In its trace the gap to the target maps is infinite, and its
+    first value NaN, where no label held and so no map was asked for.
 
     Args:
         attacked: a classifier, whose prediction alone is attacked, or an interpreter or several of one classifier,
@@ -74,45 +76,17 @@ class Square:
         check_whole("queries", queries)
         if queries < 1:
             raise InputError(f"queries is {queries}; a search takes at least 1.")
-        if isinstance(attacked, Classifier):
-            self.interpreters: tuple[Interpreter, ...] = ()
-            self.classifier = attacked
-        else:
-            self.interpreters = of_one_classifier(attacked, "Square")
-            self.classifier = self.interpreters[0].classifier
+        super().__init__(*classifier_and_interpreters(attacked, "Square"), seed=seed)
         self.perturbation = Linf(eps)
         self.queries = queries
-        self.seed = seed
 
-    def __call__(
-        self,
-        x: Tensor,
-        target: Tensor,
-        *,
-        target_map: TargetMap | None = None,
-        label: Tensor | None = None,
-        keys: Sequence[str] | None = None,
+    def run(
+        self, x: Tensor, target: Tensor, goals: Mapping[Interpreter, Tensor], keys: tuple[str, ...]
     ) -> AttackResult:
-        """Attack images ``x`` (N, C, H, W) in [0, 1] towards the classes ``target`` (N,) and the target maps.
-
-        The arguments are those of :class:`~underfire.attacks.adv2.ADV2`; ``target_map`` and ``label`` are for an attack
-        on interpreters. In the trace of the result the gap to the target maps is infinite, and its first value NaN,
-        where no label held and so no map was asked for.
-
-        Raises:
-            InputError: something doesn't fit the classifier, the interpreters or the rest.
-            NonFiniteError: a probability or a map is not a number.
-        """
-        self.classifier.check_images(x)
-        self.classifier.check_classes(target, x.shape[0])
-        if not self.interpreters:
-            refuse_maps("Square", target_map, label)
-        names = owners(x, keys)
-        goals = wanted_maps(self.interpreters, x, target_map, label=label, keys=names)
+        """Search on a checked batch, and score what is found."""
         started = time.perf_counter()
-        x = x.detach()
         with self.classifier.frozen():
-            search = _Search(self.classifier, goals, self.perturbation, x, target, names, self.seed)
+            search = _Search(self.classifier, goals, self.perturbation, x, target, keys, self.seed)
             search.run(self.queries)
         x_adv = search.best.theta
         trace = search.recorder.trace(search.best, joint=bool(goals))
@@ -125,7 +99,7 @@ class Square:
             Outcome(x_adv, self.perturbation.size(x, x_adv), search.recorder.passes, trace),
             perturbation=self.perturbation,
             steps=self.queries,
-            keys=names,
+            keys=keys,
             started=started,
         )
 

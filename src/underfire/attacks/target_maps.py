@@ -31,6 +31,20 @@ def of_one_classifier(interpreters: Interpreter | Sequence[Interpreter], attack:
     return attacked
 
 
+def classifier_and_interpreters(
+    attacked: Classifier | Interpreter | Sequence[Interpreter], attack: str
+) -> tuple[Classifier, tuple[Interpreter, ...]]:
+    """What the attack named ``attack`` is on: a classifier alone, or that of the interpreters with these, checked.
+
+    Raises:
+        InputError: as :func:`of_one_classifier`.
+    """
+    if isinstance(attacked, Classifier):
+        return attacked, ()
+    interpreters = of_one_classifier(attacked, attack)
+    return interpreters[0].classifier, interpreters
+
+
 def one_interpreter(given: object, attack: str) -> Interpreter:
     """``given`` to the joint attack named ``attack``, which must be an interpreter.
 

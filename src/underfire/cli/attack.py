@@ -1,7 +1,7 @@
 """``underfire attack``: one photo, one joint attack on the prediction and its explanation."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import click
@@ -63,37 +63,26 @@ from underfire.report.pictures import read_photo
 )
 def attack(
     photo: str | None,
-    spec: str,
-    checkpoint: str | None,
-    class_names: str | None,
-    mean: tuple[float, ...] | None,
-    std: tuple[float, ...] | None,
-    input_size: tuple[int, int] | None,
-    resize: int | None,
+    settings: ModelSettings,
     device: str,
     interpreters: tuple[str, ...],
     target_class: str,
     target_map: str,
     preset: Preset,
-    perturbation: str,
-    eps: float | None,
-    passes: int | None,
-    steps: int | None,
-    seed: int,
+    plan: AuditPlan,
     out: Path,
 ) -> None:
     """Makes a photo look like TARGET_CLASS to the model while its map stays, or becomes the map that you choose.
 
     Without PHOTO the first built-in one is taken.
     """
-    settings = ModelSettings(spec, checkpoint, class_names, mean, std, input_size, resize)
-    plan = AuditPlan(preset=preset, perturbation=perturbation, eps=eps, steps=steps, passes=passes)
+    plan = replace(plan, preset=preset)
     classifier = load_model(settings, device)
     explainers = make_interpreters(interpreters, classifier)
     target = class_index(target_class, classifier.class_names)
     chosen = builtin_photos().photos[0] if photo is None else _one_photo(photo, classifier)
     pixels = load_photo(chosen.path, resize=classifier.resize, input_size=classifier.input_size)
-    aims = _target_maps(target_map, explainers, seed=seed, key=chosen.image_id)
+    aims = _target_maps(target_map, explainers, seed=plan.seed, key=chosen.image_id)
     out.mkdir(parents=True, exist_ok=True)
     result = attack_photo(
         explainers,
@@ -103,9 +92,9 @@ def attack(
         target=target,
         target_maps=aims,
         preset=preset,
-        perturbation=make_perturbation(perturbation, eps),
+        perturbation=make_perturbation(plan.perturbation, plan.eps),
         effort=plan.effort_of(Condition("adv2", interpreters[0])),
-        seed=seed,
+        seed=plan.seed,
         out=out,
     )
     _save(result, out)

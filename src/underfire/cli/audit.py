@@ -5,6 +5,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, get_args
@@ -134,23 +135,13 @@ class _GateOption(click.ParamType[Gate]):
 def audit(
     ctx: click.Context,
     photos: tuple[str, ...],
-    spec: str,
-    checkpoint: str | None,
-    class_names: str | None,
-    mean: tuple[float, ...] | None,
-    std: tuple[float, ...] | None,
-    input_size: tuple[int, int] | None,
-    resize: int | None,
+    settings: ModelSettings,
     device: str,
     interpreters: tuple[str, ...],
     attacks: tuple[Attack, ...],
     preset: Any,
     targets: str,
-    perturbation: str,
-    eps: float | None,
-    passes: int | None,
-    steps: int | None,
-    seed: int,
+    plan: AuditPlan,
     batch_size: int,
     limit: int | None,
     out: Path,
@@ -164,18 +155,13 @@ def audit(
     Photos are files, folders (sub-folders are classes) or manifests (CSV or JSONL: file_name,label[,target]);
     without any, the built-in ones.
     """
-    settings = ModelSettings(spec, checkpoint, class_names, mean, std, input_size, resize)
-    plan = AuditPlan(
+    plan = replace(
+        plan,
         model=settings,
         interpreters=interpreters,
         attacks=attacks,
         preset=preset,
         targets=targets,
-        perturbation=perturbation,
-        eps=eps,
-        steps=steps,
-        passes=passes,
-        seed=seed,
         batch_size=batch_size,
         limit=limit,
         device=device,

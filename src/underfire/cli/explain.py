@@ -40,13 +40,7 @@ from underfire.interpreters import IG
 )
 def explain(
     photos: tuple[str, ...],
-    spec: str,
-    checkpoint: str | None,
-    class_names: str | None,
-    mean: tuple[float, ...] | None,
-    std: tuple[float, ...] | None,
-    input_size: tuple[int, int] | None,
-    resize: int | None,
+    settings: ModelSettings,
     device: str,
     interpreters: tuple[str, ...],
     class_: str | None,
@@ -57,7 +51,6 @@ def explain(
     A photo that cannot be used is named on stderr and left out. The IG residual is what the attributions miss of
     the change of the probability from a black image to the photo: 0 for the exact integral.
     """
-    settings = ModelSettings(spec, checkpoint, class_names, mean, std, input_size, resize)
     classifier = load_model(settings, device)
     explainers = make_interpreters(interpreters, classifier)
     wanted = None if class_ is None else class_index(class_, classifier.class_names)

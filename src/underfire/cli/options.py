@@ -1,9 +1,10 @@
 """Options that several commands share, and how their values are read."""
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
 from fractions import Fraction
-from typing import Any, TypeVar
+from functools import wraps
+from typing import Any, TypeAlias
 
 import click
 
@@ -19,7 +20,8 @@ DEFAULTS = AuditPlan()
 
 _IMAGENET_CLASSES = 1000
 
-F = TypeVar("F", bound=Callable[..., Any])
+Command: TypeAlias = Callable[..., Any]
+"""A function that options are added to."""
 
 
 class Eps(click.ParamType[float]):
@@ -135,16 +137,32 @@ _ATTACK_OPTIONS = (
 )
 
 
-def model_options(command: F) -> F:
-    """Adds the options that say which classifier; their values arrive as ``spec`` … ``resize`` and ``device``."""
-    for option in reversed(_MODEL_OPTIONS):
-        command = option(command)
-    return command
+def model_options(command: Command) -> Command:
+    """Adds the options that say which classifier; their values arrive as ``settings: ModelSettings`` and ``device``."""
+    names = tuple(field.name for field in fields(ModelSettings))
+    return _with_options(_MODEL_OPTIONS, _gathered(command, "settings", names, ModelSettings))
 
 
-def attack_options(command: F) -> F:
-    """Adds ``perturbation``, ``eps``, ``passes``, ``steps`` and ``seed``."""
-    for option in reversed(_ATTACK_OPTIONS):
+def attack_options(command: Command) -> Command:
+    """Adds the options that say what an attack may do; their values arrive in ``plan: AuditPlan``."""
+    return _with_options(
+        _ATTACK_OPTIONS, _gathered(command, "plan", ("perturbation", "eps", "passes", "steps", "seed"), AuditPlan)
+    )
+
+
+def _gathered(command: Command, name: str, gathered: Sequence[str], make: Callable[..., object]) -> Command:
+    """``command`` with the values of the options ``gathered`` as one argument ``name``, made of them by ``make``."""
+
+    @wraps(command)
+    def call(*args: Any, **values: Any) -> Any:
+        value = make(**{option: values.pop(option) for option in gathered})
+        return command(*args, **{name: value}, **values)
+
+    return call
+
+
+def _with_options(options: Sequence[Callable[[Command], Command]], command: Command) -> Command:
+    for option in reversed(options):
         command = option(command)
     return command
 

@@ -5,8 +5,27 @@ from underfire.interpreters.cam import CAM
 from underfire.interpreters.grad import GRAD
 from underfire.interpreters.gradcam import GradCAM
 from underfire.interpreters.ig import IG
+from underfire.interpreters.mask import MASK
+from underfire.interpreters.masking.network import MaskingNetwork
+from underfire.interpreters.masks.settings import MaskFit
+from underfire.interpreters.rts import RTS
 
-ALL: tuple[type[Interpreter], ...] = (GRAD, IG, CAM, GradCAM)
-"""The interpreters that come with the package, each made from a classifier alone."""
+ALL: tuple[type[Interpreter], ...] = (GRAD, IG, CAM, GradCAM, MASK, RTS)
+"""The interpreters that come with the package, each made from a classifier alone; RTS has to be trained for it."""
 
-__all__ = ["ALL", "CAM", "GRAD", "IG", "Aim", "ForwardPass", "GradCAM", "Interpreter", "Pull", "Task"]
+__all__ = [
+    "ALL",
+    "CAM",
+    "GRAD",
+    "IG",
+    "MASK",
+    "RTS",
+    "Aim",
+    "ForwardPass",
+    "GradCAM",
+    "Interpreter",
+    "MaskFit",
+    "MaskingNetwork",
+    "Pull",
+    "Task",
+]

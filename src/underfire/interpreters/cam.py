@@ -22,6 +22,7 @@ class CAM(Interpreter):
     name = "cam"
     family = "representation"
     summary = "last activation weighted by the class's row of the linear head"
+    needs = "global average pooling and one linear layer at the end"
 
     def __init__(self, classifier: Classifier) -> None:
         super().__init__(classifier)

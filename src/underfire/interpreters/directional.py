@@ -25,3 +25,9 @@ def along(gradient_at: Callable[[Tensor], Tensor], x: Tensor, g: Tensor, v: Tens
     h = probe / length.clamp_min(torch.finfo(v.dtype).tiny * 1e6)
     moved = gradient_at(x + h * v)
     return (moved - g) / h
+
+
+def unit(direction: Tensor) -> Tensor:
+    """``direction`` (N, C, H, W) scaled per image to mean magnitude 1; zero stays zero."""
+    size = direction.abs().mean(dim=(1, 2, 3), keepdim=True)
+    return direction / size.clamp_min(torch.finfo(direction.dtype).tiny)

@@ -24,6 +24,7 @@ class GradCAM(Interpreter):
     name = "gradcam"
     family = "representation"
     summary = "last activation weighted by the mean gradient of the class logit; any head"
+    needs = "a convolutional activation"
 
     def __init__(self, classifier: Classifier, *, relu: bool = False) -> None:
         super().__init__(classifier)

@@ -110,6 +110,11 @@ class IG(Interpreter):
         g = gradient_at(x)
         return g, lambda v: along(gradient_at, x, g, v, self.probe)
 
+    @property
+    def passes_per_map(self) -> int:
+        """One for each path point."""
+        return len(self.nodes)
+
     def further_passes(self, looks: int) -> int:
         """Two for each look, and two for each other part of the path at the first."""
         return super().further_passes(looks) + (2 * (self.strata - 1) if looks else 0)

@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from toys import images
 from underfire import Flow, InputError
-from underfire.attacks.control import unit
 from underfire.attacks.perturbations.flow import roughness, roughness_slope
+from underfire.interpreters.directional import unit
 
 seeds = st.integers(0, 10_000)
 

@@ -92,26 +92,8 @@ class TestSteepest:
         assert steepest[:, 0, 0, 0].tolist() == [0.0, -1.0, 1.0]
         assert int((steepest != 0).sum()) == 2
 
-    def test_a_share_for_every_value_makes_a_whole(self) -> None:
-        x, ball = images(2, 8, dtype=torch.float64), L2()
-        alike = torch.full_like(x, ball.share(x))
-        torch.testing.assert_close(ball.size(x, x + alike), torch.ones(2, dtype=torch.float64))
 
-
-class TestParameters:
-    def test_it_starts_at_the_image_with_nothing_used(self) -> None:
-        x, ball = images(3, 8), L2()
-        theta = ball.start(x)
-        assert torch.equal(ball.image(x, theta), x)
-        assert ball.size(x, theta).tolist() == [0.0, 0.0, 0.0]
-        theta.zero_()  # the caller's images are not the loop's to change
-        assert float(x.min()) > 0
-
-    def test_image_and_pull_back_change_nothing(self) -> None:
-        x, theta, direction = images(2, 8), images(2, 8, seed=1), torch.randn(2, 3, 8, 8)
-        assert torch.equal(L2().image(x, theta), theta)
-        assert torch.equal(L2().pull_back(x, theta, direction), direction)
-
+class TestSize:
     def test_the_size_is_the_length_of_each_image_s_change(self) -> None:
         x = torch.full((2, 3, 4, 4), 0.5, dtype=torch.float64)
         theta = x.clone()
@@ -159,14 +141,6 @@ class TestRounded:
         pixels = L2(math.sqrt(27) / 255).rounded(x, moved)
         assert torch.equal(pixels, (moved * 255).round().byte())
         assert torch.equal(L2(4 / 255).rounded(x, x), (x * 255).round().byte())
-
-
-class TestHarmless:
-    def test_it_is_of_full_size_and_each_image_s_own(self) -> None:
-        x, ball = torch.full((2, 3, 4, 4), 0.5), L2(0.7)
-        noisy = ball.harmless(x, [torch.Generator().manual_seed(seed) for seed in (1, 2)])
-        torch.testing.assert_close((noisy - x).abs(), torch.full_like(x, 0.7 / math.sqrt(48)))
-        assert torch.equal(ball.harmless(x[1:], [torch.Generator().manual_seed(2)])[0], noisy[1])
 
 
 class TestBudget:

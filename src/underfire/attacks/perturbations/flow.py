@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from underfire.attacks.control import unit
 from underfire.errors import InputError
+from underfire.interpreters.directional import unit
 
 _SOFT = (
     1e-8  # under the root of the roughness, in pixels², as in the paper: it is differentiable where neighbours agree

@@ -1,0 +1,54 @@
+"""How a training comes along, on stderr: a live bar on a terminal, and a line for each epoch."""
+
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from underfire.cli.progress import clock
+from underfire.training.rts import Score
+
+
+class TrainingDisplay:
+    """Shows epochs, their scores and the time that is left; a context manager, and a `Listener` of the training."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bar: Progress | None = None
+        self._began = time.monotonic()
+        self._epochs = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def began(self, epochs: int, finished: int, steps: int) -> None:
+        """Says how much there is to do."""
+        self._epochs = epochs
+        if finished:
+            self._console.print(f"Going on after epoch {finished} of {epochs}")
+        if self._console.is_terminal and finished < epochs:
+            columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+            self._bar = Progress(*columns, console=self._console, transient=True)
+            self._bar.add_task("training", total=epochs * steps, completed=finished * steps)
+            self._bar.start()
+
+    def stepped(self) -> None:
+        """Moves the bar on."""
+        if self._bar:
+            self._bar.advance(self._bar.task_ids[0])
+
+    def scored(self, epoch: int, score: Score) -> None:
+        """Prints the epoch's line."""
+        self._console.print(
+            f"epoch {epoch}/{self._epochs}, {clock(time.monotonic() - self._began)}: loss {score.loss:.3f}, "
+            f"p {score.clean:.3f}, kept {score.kept:.3f}, destroyed {score.destroyed:.3f}, "
+            f"area {score.area:.3f}, absent {score.absent_area:.3f}"
+        )

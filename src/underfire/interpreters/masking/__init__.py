@@ -1,0 +1,1 @@
+"""The masking network of RTS: its layers, and its weights in a file."""

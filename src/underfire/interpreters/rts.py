@@ -1,0 +1,111 @@
+"""RTS: real-time saliency by a trained masking network (Dabkowski & Gal 2017)."""
+
+import torch
+from torch import Tensor
+
+from underfire.classifier import Classifier
+from underfire.errors import InputError
+from underfire.interpreters.base import Aim, ForwardPass, Interpreter, Pull, Task
+from underfire.interpreters.maps import distance
+from underfire.interpreters.masking.network import MaskingNetwork, gated_features
+from underfire.interpreters.masking.weights import read_about, shipped
+
+_ENCODER_WEIGHT = 0.1  # of the own classes of an encoder of its own, beside the classifier's (ADV²'s published code)
+
+
+class RTS(Interpreter):
+    """The map that a masking network makes of the classifier's features in one pass.
+
+    Its values are shares in [0, 1] by themselves: no min–max, so that the map of a class that is not there is empty.
+
+    Args:
+        classifier: the classifier to explain.
+        network: a network trained for it; by default the one that comes with the package for this very classifier.
+
+    Raises:
+        InputError: no network was given and none comes with the package, or the classifier has no linear head.
+    """
+
+    name = "rts"
+    family = "model"
+    summary = "output of a masking network that was trained for the classifier"
+    needs = "global average pooling and one linear layer at the end, and weights of `underfire train rts`"
+    passes_per_step = 2
+
+    def __init__(self, classifier: Classifier, *, network: MaskingNetwork | None = None) -> None:
+        super().__init__(classifier)
+        self.network = _shipped_network(classifier) if network is None else network
+        self.grid = self.network.grid
+
+    def compute(self, x: Tensor, y: Tensor, keys: tuple[str, ...]) -> Tensor:  # noqa: ARG002 - draws nothing
+        """The maps (N, H/4, W/4) of ``x`` for ``y``."""
+        encoder = self.network.encoder or self.classifier
+        with torch.no_grad(), encoder.frozen():
+            return self.network.maps(ForwardPass(encoder, x, taps=self.network.taps, attached=False), y)
+
+    def aim(self, task: Task) -> Aim:
+        """The mean absolute distance to the target map, and its exact gradient through decoder and encoder."""
+        if self.network.encoder is None:
+            return _SharedAim(self.network, task)
+        return _OwnAim(self.network, self.network.encoder, task)
+
+
+class _SharedAim:
+    """Reads the features of the attacked classifier itself: a backward pass more, and no forward pass."""
+
+    goes_back = True
+
+    def __init__(self, network: MaskingNetwork, task: Task) -> None:
+        self.taps = network.taps
+        self._network, self._task = network, task
+
+    def __call__(self, view: ForwardPass) -> Pull:
+        with torch.enable_grad():
+            gap = distance(self._network.maps(view, self._task.classes), self._task.maps)
+        return Pull(gap.detach(), gap.detach(), view.gradient(gap), passes=1)
+
+    def select(self, places: Tensor) -> None:
+        self._task = self._task.select(places)
+
+
+class _OwnAim:
+    """Reads an encoder apart from the classifier, a pass of its own.
+
+    The encoder has to see the target class too, or its gate stays shut: its own −log p joins the loss, as in ADV².
+    """
+
+    taps = ()
+    goes_back = False
+
+    def __init__(self, network: MaskingNetwork, encoder: Classifier, task: Task) -> None:
+        self._network, self._encoder, self._task = network, encoder, task
+
+    def __call__(self, view: ForwardPass) -> Pull:
+        classes = self._task.classes
+        with self._encoder.frozen():
+            own = ForwardPass(self._encoder, view.x, taps=self._network.taps)
+            with torch.enable_grad():
+                gap = distance(self._network.maps(own, classes), self._task.maps)
+                loss = gap + _ENCODER_WEIGHT * own.nll(classes)
+            return Pull(gap.detach(), loss.detach(), own.gradient(loss, last=True), passes=1)
+
+    def select(self, places: Tensor) -> None:
+        self._task = self._task.select(places)
+
+
+def _shipped_network(classifier: Classifier) -> MaskingNetwork:
+    """The network that comes with the package for ``classifier``.
+
+    Raises:
+        InputError: there is none.
+    """
+    gated_features(classifier)
+    fingerprint = classifier.fingerprint()
+    for path in shipped():
+        about = read_about(path)
+        if about["classifier"]["fingerprint"] == fingerprint:
+            return MaskingNetwork.load(path, classifier)
+    raise InputError(
+        f"RTS needs a masking network trained for {classifier.name!r}, and none comes with the package; train one with"
+        " `underfire train rts` and give its file as --rts FILE, or as network=MaskingNetwork.load(FILE, classifier)."
+    )

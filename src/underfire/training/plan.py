@@ -1,0 +1,52 @@
+"""How a masking network is trained."""
+
+from dataclasses import dataclass, fields
+
+from underfire.errors import InputError
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """The settings of one training; the defaults are those of the weights that come with the package.
+
+    Attributes:
+        epochs: how often each photo is seen.
+        batch_size: photos a step.
+        learning_rate: of Adam at the start; it falls to 0 along a cosine.
+        seed: of the weights, the order, the augmentation and the fills.
+        keep: weight of −log p_c where only the salient part is shown.
+        destroy: weight of −log(1 − p_c) where the salient part is destroyed.
+        area: weight of the mean of m^area_power over the cells of the map.
+        area_power: below 1 it favours maps of few cells over faint ones.
+        smooth: weight of the total variation, Σ (dx² + dy²) over the cells, per row of the map.
+        ramp: share of the training in which the area's weight rises from 0; a map that is empty too soon stays so.
+        smallest_crop: share of the photo's area that a random crop keeps at least.
+        brightness: pixel values are multiplied by up to 1 ± this.
+    """
+
+    epochs: int = 8
+    batch_size: int = 8
+    learning_rate: float = 1e-3
+    seed: int = 0
+    keep: float = 0.3
+    destroy: float = 1.0
+    area: float = 3.0
+    area_power: float = 0.3
+    smooth: float = 0.5
+    ramp: float = 0.3
+    smallest_crop: float = 0.4
+    brightness: float = 0.2
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name != "seed" and value < 0:
+                raise InputError(f"{field.name} is {value}; give no number below 0.")
+        if self.epochs < 1 or self.batch_size < 1:
+            raise InputError(f"epochs is {self.epochs} and batch_size {self.batch_size}; give 1 or more of each.")
+        if not 0 < self.area_power <= 1:
+            raise InputError(f"area_power is {self.area_power:g}; give a number above 0, up to 1.")
+        if not 0 < self.smallest_crop <= 1:
+            raise InputError(f"smallest_crop is {self.smallest_crop:g}; give a share above 0, up to 1.")
+        if self.brightness >= 1:
+            raise InputError(f"brightness is {self.brightness:g}; give less than 1.")

@@ -1,0 +1,197 @@
+"""Training of the masking network, on photos where it is known what the classifier sees."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from traces import untouched
+from training.planted import BLUE, RED, planted, planted_classifier, write_planted
+from underfire.classifier import Classifier
+from underfire.errors import InputError
+from underfire.images import find_photos
+from underfire.interpreters.masking.network import MaskingNetwork
+from underfire.interpreters.rts import RTS
+from underfire.training.photos import Split, drawn, read_sources, split_photos
+from underfire.training.plan import TrainingPlan
+from underfire.training.rts import Score, train_rts
+
+SHORT = TrainingPlan(epochs=3, batch_size=4)
+LONG = TrainingPlan(epochs=30, batch_size=4, learning_rate=5e-3)
+
+
+class Heard:
+    """A listener that remembers, and may have enough after an epoch."""
+
+    def __init__(self, *, until: int | None = None) -> None:
+        self.until, self.scores = until, list[Score]()
+        self.began_at: int | None = None
+        self.steps = 0
+
+    def began(self, epochs: int, finished: int, steps: int) -> None:
+        self.began_at = finished
+
+    def stepped(self) -> None:
+        self.steps += 1
+
+    def scored(self, epoch: int, score: Score) -> None:
+        self.scores.append(score)
+        if epoch == self.until:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_planted(tmp_path_factory.mktemp("planted") / "photos", 20)
+
+
+def split_of(folder: Path, classifier: Classifier, *, held_out: int = 6) -> Split:
+    sources, skipped = read_sources(find_photos([folder], class_names=("nothing", "red", "blue")).photos, classifier)
+    assert not skipped
+    return split_photos(sources, drawn(sources, held_out, 0), classifier)
+
+
+def train(folder: Path, out: Path, plan: TrainingPlan, *, heard: Heard | None = None) -> MaskingNetwork:
+    classifier = planted_classifier()
+    listener = Heard() if heard is None else heard
+    return train_rts(classifier, split_of(folder, classifier), out, plan=plan, listener=listener)
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return safetensors.torch.load_file(path)
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_it_learns_where_the_planted_patch_is(folder: Path, tmp_path: Path) -> None:
+    heard = Heard()
+    network = train(folder, tmp_path / "w.safetensors", LONG, heard=heard)
+    x, where = planted(16, seed=9)
+    rts = RTS(planted_classifier(), network=network)
+    maps = rts(x, torch.full((16,), RED))
+    inside = (maps * where).sum(dim=(1, 2)) / where.sum(dim=(1, 2))
+    outside = (maps * (1 - where)).sum(dim=(1, 2)) / (1 - where).sum(dim=(1, 2))
+    assert float(inside.min()) > 0.5
+    assert float(outside.max()) < 0.2
+    assert float(rts(x, torch.full((16,), BLUE)).mean()) < 0.05, "the map of a class that is not there is not empty"
+    first, last = heard.scores[0], heard.scores[-1]
+    assert last.loss < first.loss
+    assert (last.clean, last.kept) > (0.9, 0.9)
+    assert last.destroyed < 0.5
+
+
+def test_an_interrupted_training_ends_in_the_same_bits(folder: Path, tmp_path: Path) -> None:
+    whole, parts = tmp_path / "whole.safetensors", tmp_path / "parts.safetensors"
+    straight = Heard()
+    train(folder, whole, SHORT, heard=straight)
+    for until in (1, 2):
+        with pytest.raises(KeyboardInterrupt):
+            train(folder, parts, SHORT, heard=Heard(until=until))
+        assert not parts.exists()
+    resumed = Heard()
+    network = train(folder, parts, SHORT, heard=resumed)
+    assert resumed.began_at == 2
+    assert resumed.steps == 4
+    assert resumed.scores == straight.scores[2:]
+    assert same(weights(whole), weights(parts))
+    assert len(network.about["history"]) == 3
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["parts.safetensors", "whole.safetensors"]
+
+
+def test_finished_weights_are_not_trained_again(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "w.safetensors"
+    train(folder, out, SHORT)
+    before, heard = out.read_bytes(), Heard()
+    assert train(folder, out, SHORT, heard=heard).about["history"]
+    assert out.read_bytes() == before
+    assert heard.steps == 0
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"epochs": 4}, {"batch_size": 2}], ids=str)
+def test_other_settings_are_refused(folder: Path, tmp_path: Path, change: dict[str, int]) -> None:
+    out, other = tmp_path / "w.safetensors", replace(SHORT, **change)
+    with pytest.raises(KeyboardInterrupt):
+        train(folder, out, SHORT, heard=Heard(until=1))
+    with pytest.raises(
+        InputError, match=r"checkpoint '.*w.checkpoint.safetensors' is of a training with other settings"
+    ):
+        train(folder, out, other)
+    train(folder, out, SHORT)
+    with pytest.raises(InputError, match=r"'.*w.safetensors' was trained with other settings"):
+        train(folder, out, other)
+
+
+def test_other_photos_are_refused(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "w.safetensors"
+    train(folder, out, SHORT)
+    with pytest.raises(InputError, match="other settings"):
+        train(write_planted(tmp_path / "others", 20, seed=1), out, SHORT)
+
+
+def test_a_damaged_checkpoint_is_refused(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "w.checkpoint.safetensors").write_bytes(b"\x10" * 100)
+    with pytest.raises(InputError, match=r"'.*w.checkpoint.safetensors' is damaged"):
+        train(folder, tmp_path / "w.safetensors", SHORT)
+
+
+def test_the_seed_decides_the_weights(folder: Path, tmp_path: Path) -> None:
+    for name, plan in (("a", SHORT), ("b", SHORT), ("c", replace(SHORT, seed=1))):
+        train(folder, tmp_path / f"{name}.safetensors", plan)
+    a, b, c = (weights(tmp_path / f"{name}.safetensors") for name in "abc")
+    assert same(a, b)
+    assert not same(a, c)
+
+
+def test_it_leaves_no_trace(folder: Path, tmp_path: Path) -> None:
+    classifier = planted_classifier()
+    classifier.module.train()
+    with untouched(classifier.module):
+        split = split_of(folder, classifier)
+        train_rts(classifier, split, tmp_path / "w.safetensors", plan=replace(SHORT, epochs=1), listener=Heard())
+
+
+def test_an_encoder_of_its_own_is_trained_on(folder: Path, tmp_path: Path) -> None:
+    classifier, encoder = planted_classifier(), planted_classifier()
+    encoder.module[6].weight.data.mul_(2)
+    encoder.name = "another"
+    out = tmp_path / "w.safetensors"
+    train_rts(classifier, split_of(folder, classifier), out, plan=SHORT, listener=Heard(), encoder=encoder)
+    assert MaskingNetwork.load(out, classifier, encoder=encoder).encoder is encoder
+    with pytest.raises(InputError, match=r"holds weights for encoder 'another' .*, not for none"):
+        MaskingNetwork.load(out, classifier)
+
+
+def test_photos_must_be_left_on_both_sides(folder: Path) -> None:
+    with pytest.raises(InputError, match="0 photos are left for training and 20 are held out"):
+        split_of(folder, planted_classifier(), held_out=20)
+
+
+def test_held_out_photos_are_drawn_by_the_seed(folder: Path) -> None:
+    sources, _ = read_sources(
+        find_photos([folder], class_names=("nothing", "red", "blue")).photos, planted_classifier()
+    )
+    few, more = drawn(sources, 4, 0), drawn(sources, 8, 0)
+    assert len(few) == 4
+    assert few < more
+    assert drawn(sources[::-1], 4, 0) == few
+    assert drawn(sources, 4, 1) != few
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"epochs": 0}, "epochs is 0"),
+        ({"batch_size": 0}, "batch_size 0"),
+        ({"area": -1.0}, "area is -1.0"),
+        ({"area_power": 0.0}, "area_power is 0"),
+        ({"smallest_crop": 1.5}, "smallest_crop is 1.5"),
+        ({"brightness": 1.0}, "brightness is 1"),
+    ],
+)
+def test_a_plan_is_checked(change: dict[str, float], sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        replace(SHORT, **change)  # type: ignore[arg-type]
