@@ -20,13 +20,14 @@ _CENTRE = 56  # side of the centre map
 _WIDTH = 0.25  # its standard deviation, as a share of the side
 
 
-def contenders(classifier: Classifier, interpreters: Sequence[str]) -> dict[str, Maps]:
-    """The named interpreters, then the controls, by name.
+def contenders(classifier: Classifier, interpreters: Sequence[str], *, rts: str | None = None) -> dict[str, Maps]:
+    """The named interpreters, RTS with the weights in the file ``rts``, then the controls, by name.
 
     Raises:
-        InputError: a name is unknown, or the classifier is not suited.
+        InputError: a name is unknown, or the classifier or the weights are not suited.
     """
-    made: dict[str, Maps] = {i.name: partial(_explained, i) for i in make_interpreters(interpreters, classifier)}
+    makers = make_interpreters(interpreters, classifier, rts=rts)
+    made: dict[str, Maps] = {i.name: partial(_explained, i) for i in makers}
     return made | {f"random {side}×{side}": partial(_random, side) for side in GRIDS} | {"centre": _centre}
 
 

@@ -128,6 +128,7 @@ def tables(scores: Mapping[str, Scores], baseline: str, probe: Probe) -> list[Ta
     show_default=True,
     help="Comma-separated; the first is the baseline.",
 )
+@click.option("--rts", metavar="FILE", help="Weights of RTS, by `underfire train rts`.")
 @click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="At most so many photos.")
 @click.option("--stamps", type=click.Path(exists=True, path_type=Path, file_okay=False), help="Tux Paint's stamps.")
 @click.option("--stamp-limit", type=click.IntRange(1), default=30, show_default=True, help="At most so many stamps.")
@@ -137,6 +138,7 @@ def main(
     photos: Path,
     names: Path | None,
     interpreters: str,
+    rts: str | None,
     limit: int,
     stamps: Path | None,
     stamp_limit: int,
@@ -147,7 +149,7 @@ def main(
     try:
         wanted = split_names(interpreters, tuple(known_interpreters()), "interpreter")
         classifier = load_classifier(device=device)
-        makers = contenders(classifier, wanted)
+        makers = contenders(classifier, wanted, rts=rts)
         found = find_photos([photos], class_names=classifier.class_names).photos
         if names is not None:
             listed = set(names.read_text(encoding="utf-8").splitlines())

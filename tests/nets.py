@@ -4,6 +4,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from underfire.classifier import Classifier
 
@@ -22,6 +23,22 @@ class _Linear(nn.Module):
 class _Squares(_Linear):
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x.square())
+
+
+class _Detail(nn.Module):
+    """Class 1 where the 4×4 cells of weight ``where`` (8, 8) vary, class 0 where they don't."""
+
+    def __init__(self, where: Tensor, scale: float, bias: float) -> None:
+        super().__init__()
+        self.scale, self.bias = (nn.Parameter(torch.tensor(float(value))) for value in (scale, bias))
+        self.where: Tensor
+        self.register_buffer("where", where / where.sum())
+
+    def forward(self, x: Tensor) -> Tensor:
+        grey = x.mean(dim=1)
+        variance = F.avg_pool2d(grey.square(), CELL) - F.avg_pool2d(grey, CELL).square()
+        logit = self.scale * (variance * self.where).sum(dim=(1, 2)) - self.bias
+        return torch.stack([torch.zeros_like(logit), logit], dim=1)
 
 
 class _Poisoned(nn.Module):
@@ -97,6 +114,22 @@ def stripes_classifier() -> Classifier:
     head.weight.data = torch.tensor([[2.0, 0.0], [0.0, 1500.0]])
     head.bias.data = torch.tensor([1.0, 0.0])
     return Classifier(nn.Sequential(conv, nn.AdaptiveAvgPool2d(1), nn.Flatten(), head), input_size=32, name="stripes")
+
+
+def detail_classifier(where: Tensor, *, scale: float, bias: float) -> Classifier:
+    """Reads nothing but the detail of 32×32 images in the 4×4 cells of weight ``where`` (8, 8): blurring takes it away.
+
+    The logit of class 1 over class 0 is ``scale`` times the weighted mean of the cells' variances, less ``bias``.
+    """
+    return Classifier(_Detail(where, scale, bias), input_size=32, name="detail")
+
+
+def waves(n: int, *, amplitude: float, period: float) -> Tensor:
+    """``n`` grey pictures (n, 3, 32, 32) of slanted waves, each of its own phase."""
+    phase = 2 * math.pi * torch.arange(n)[:, None, None] / max(n, 1)
+    step = torch.arange(32.0)
+    slant = 2 * math.pi / period * (step[:, None] + step[None, :])
+    return (0.5 + amplitude * torch.sin(slant + phase))[:, None].repeat(1, 3, 1, 1)
 
 
 def board(size: int) -> Tensor:

@@ -12,11 +12,12 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 import underfire.cli
-from audit.toy_photos import BROKEN, MISCLASSIFIED, MODEL_OPTIONS, rows_of, write_photos
+from audit.toy_photos import BROKEN, MISCLASSIFIED, MODEL_OPTIONS, rows_of, toy_classifier, write_photos
 from underfire.audit.rows import read_rows
 from underfire.cli import cli, main
 from underfire.cli.pictures import file_stems
 from underfire.cli.progress import clock
+from underfire.interpreters import MaskingNetwork
 
 FAST = ("--interpreters", "grad,cam", "--steps", "16", "--batch-size", "2")
 Invoke = Callable[..., Result]
@@ -121,6 +122,11 @@ BAD_USAGE: list[tuple[tuple[str, ...], str]] = [
     (("--interpreters", "cam,gard"), "'gard' is unknown; did you mean 'grad'? There are: grad, ig, cam, gradcam"),
     (("--interpreters", ""), "'' is unknown"),
     (("--interpreters", "cam,cam"), "'cam' is named twice"),
+    (("--interpreters", "rts"), "`underfire train rts`"),
+    (("--rts", "no-such.safetensors"), "'no-such.safetensors' are given for rts, and it is not among grad, cam"),
+    (("--interpreters", "rts", "--rts", "no-such.safetensors"), "'no-such.safetensors' is no file"),
+    (("--interpreters", "mask", "--attacks", "square"), "'square' asks for a map at every query"),
+    (("--interpreters", "mask", "--preset", "authors"), "'authors' has no schedule for 'mask'"),
     (("--attacks", "fgsm"), "'fgsm'"),
     (("--preset", "slow"), "'slow'"),
     (("--shard", "3/2"), "'3/2'"),
@@ -169,6 +175,12 @@ def test_bad_usage_exits_with_2_quotes_the_input_and_leaves_nothing(
         (("attack", __file__, *MODEL_OPTIONS, "--target-class", "1"), "test_cli.py"),
         (("attack", *MODEL_OPTIONS, "--target-class", "1", "--target-map", "disk"), "'disk'"),
         (("attack", *MODEL_OPTIONS, "--target-class", "1", "--interpreter", "lime"), "'lime'"),
+        (("attack", *MODEL_OPTIONS, "--target-class", "1", "--interpreter", "rts"), "`underfire train rts`"),
+        (("attack", *MODEL_OPTIONS, "--target-class", "1", "--rts", "x"), "'x' are given for rts"),
+        (
+            ("attack", *MODEL_OPTIONS, "--target-class", "1", "--interpreter", "mask", "--preset", "authors"),
+            "no schedule for 'mask'",
+        ),
         (("attack", *MODEL_OPTIONS, "--target-class", "1", "--passes", "9", "--steps", "7"), "steps 7 and passes 9"),
     ],
 )
@@ -200,6 +212,44 @@ def test_explain_writes_two_pictures_per_photo_and_interpreter(invoke: Invoke, p
         assert max(plain.tobytes()) > 200  # a map of full range, not an empty picture
     assert "photo-4.png" in result.stdout
     assert BROKEN in result.stderr
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A masking network for the toy, untrained."""
+    path, classifier = tmp_path_factory.mktemp("weights") / "rts.safetensors", toy_classifier()
+    MaskingNetwork.untrained(classifier).save(path, classifier)
+    return path
+
+
+def test_what_an_audit_leaves_out_is_said_with_the_reason(invoke: Invoke, photos: Path) -> None:
+    result = invoke("audit", photos, *MODEL_OPTIONS, "--attacks", "pgd", "--steps", "2", "--out", "run")
+    assert result.exit_code == 0, result.output
+    assert "Left out: mask (each of its maps takes 150 passes" in result.stderr
+    assert "Left out: rts (RTS needs a masking network trained for 'toys:relu_net'" in result.stderr
+    assert "each of its maps takes 150 passes" in Path("run/report.html").read_text(encoding="utf-8")
+
+
+def test_weights_of_rts_make_it_take_part(invoke: Invoke, photos: Path, weights: Path) -> None:
+    photo, given = photos / "photo-1.png", ("--rts", weights)
+    result = invoke("audit", photo, *MODEL_OPTIONS, *given, "--attacks", "pgd", "--steps", "2", "--out", "run")
+    assert result.exit_code == 0, result.output
+    assert {row.interpreter for row in rows_of(Path("run"))} == {"grad", "ig", "cam", "rts"}
+    result = invoke("explain", photo, *MODEL_OPTIONS, *given, "--interpreters", "all", "--out", "maps")
+    assert result.exit_code == 0, result.output
+    names = {path.stem for path in Path("maps").iterdir()}
+    assert {f"photo-1-{name}" for name in ("grad", "ig", "cam", "gradcam", "mask", "rts")} <= names
+    content = attacked(
+        invoke, photo, "--target-class", target_of(photos, "photo-1.png"), "--interpreter", "rts,mask", *map(str, given)
+    )
+    assert [row["interpreter"] for row in content["rows"]] == ["rts", "mask"]
+
+
+def test_explain_says_what_all_leaves_out(invoke: Invoke, photos: Path) -> None:
+    result = invoke("explain", photos / "photo-0.png", *MODEL_OPTIONS, "--interpreters", "all", "--out", "maps")
+    assert result.exit_code == 0, result.output
+    assert "Left out: rts (RTS needs" in result.stderr
+    assert "Left out" not in invoke("explain", photos / "photo-0.png", *MODEL_OPTIONS, "--out", "maps").stderr
 
 
 def test_explain_can_be_asked_about_a_class(invoke: Invoke, photos: Path) -> None:
@@ -311,7 +361,7 @@ def test_built_in_photos_have_no_labels_for_a_model_of_other_classes(invoke: Inv
     ("command", "expected"),
     [
         ("models", ("efficientnet-lite0", "package.module:function", "installed")),
-        ("interpreters", ("grad", "ig", "cam", "gradcam", "representation")),
+        ("interpreters", ("grad", "gradcam", "representation", "passes a map", "150", "perturbation", "train rts")),
         ("attacks", ("pgd", "adv2", "stadv", "as published", "passes, quick", "linf", "8/255", "l2", "1 pixel")),
     ],
 )

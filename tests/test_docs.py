@@ -18,7 +18,7 @@ import shlex
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from types import ModuleType
@@ -31,19 +31,23 @@ from click.testing import CliRunner
 from PIL import Image
 
 import underfire as uf
+from toys import every
 from underfire.analysis import soundness
 from underfire.analysis.model_checks import ModelCheck
 from underfire.analysis.soundness import Indicator
+from underfire.attacks.authors import PUBLISHED
 from underfire.attacks.control import Balance, Confidence
 from underfire.attacks.rules import Adam
 from underfire.audit.plan import ATTACKS, PASSES, AuditPlan, Effort
 from underfire.audit.rows import NO_SOURCE, SCHEMA
+from underfire.audit.selection import select_interpreters
 from underfire.audit.store import RunDirectory
 from underfire.audit.summary import GateMetric
 from underfire.cli import INTERNAL_ERROR, cli
 from underfire.images import find_photos
 from underfire.images.decode import FORMATS, MAX_PIXELS
-from underfire.interpreters import ALL
+from underfire.interpreters import ALL, masks
+from underfire.interpreters.masks.settings import AUTHORS
 from underfire.report.wording import condition_title
 from underfire.testing import smooth_classifier
 from underfire.zoo.class_names import imagenet_names
@@ -274,7 +278,7 @@ def test_presets_are_those_of_the_plan() -> None:
     published = "That is 1600 steps on CAM and GradCAM, and 1004 on GRAD and IG"
     assert published in " ".join(lines)
     for preset in PASSES:
-        plan = AuditPlan(preset=preset, interpreters=tuple(g.name for g in ALL), attacks=ATTACKS)
+        plan = AuditPlan(preset=preset, interpreters=tuple(PUBLISHED), attacks=ATTACKS)
         for condition in plan.conditions[2:]:
             cell = told[condition_title(condition.attack, NO_SOURCE), preset]
             steps = 1600 if condition.source in ("cam", "gradcam") else 1004
@@ -282,6 +286,16 @@ def test_presets_are_those_of_the_plan() -> None:
                 Effort(steps=steps) if cell == "as published" else Effort(passes=int(cell.removesuffix(" queries")))
             )
             assert plan.effort_of(condition) == wanted
+
+
+def test_interpreters_of_a_preset_are_those_that_are_selected(tmp_path: Path) -> None:
+    clf, weights = smooth_classifier(dtype=torch.float32), tmp_path / "rts.safetensors"
+    uf.MaskingNetwork.untrained(clf).save(weights, clf)
+    told = {preset: tuple(map(unquoted, names.split(", "))) for preset, names in table("audit.md", "preset")}
+    assert list(told) == list(PASSES)
+    for preset in PASSES:
+        given = str(weights) if "rts" in told[preset] else None
+        assert told[preset] == select_interpreters(None, clf, preset=preset, rts=given).interpreters
 
 
 def test_every_column_is_described_with_its_unit_in_order() -> None:
@@ -365,10 +379,10 @@ def test_the_table_of_interpreters() -> None:
     assert told == [(g.name, g.__name__, g.passes_per_step) for g in ALL]
 
 
-@pytest.mark.parametrize("interpreter", ALL, ids=lambda g: g.name)
-def test_passes_are_what_the_table_of_interpreters_says(interpreter: Callable[[uf.Classifier], uf.Interpreter]) -> None:
+@every
+def test_passes_are_what_the_table_of_interpreters_says(make: Callable[[uf.Classifier], uf.Interpreter]) -> None:
     clf = smooth_classifier(dtype=torch.float32)
-    g = interpreter(clf)
+    g = make(clf)
     attack = uf.ADV2(g, steps=20)
     result = attack(torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0)), torch.tensor([1]))
     evaluations, joint = 21, 21 - attack.setting.schedule.warm
@@ -379,12 +393,20 @@ def test_passes_are_what_the_table_of_interpreters_says(interpreter: Callable[[u
 def test_constants_are_those_of_the_code() -> None:
     clf = smooth_classifier(dtype=torch.float32)
     names = {"clf": clf, "GRAD": uf.GRAD, "IG": uf.IG, "CAM": uf.CAM, "ADV2": uf.ADV2, "len": len}
+    names |= {"MASK": uf.MASK, "masks": masks}
     names |= {"Confidence": Confidence, "Balance": Balance, "Adam": Adam}
     rows = table("interpreters.md", "constant")
     assert rows
     for expression, value in rows:
         found = eval(unquoted(expression), {"__builtins__": {}}, names)  # noqa: S307 - our own page
         assert found == pytest.approx(float(value)), f"{expression} is {found}, and the page says {value}"
+
+
+def test_settings_of_the_mask_fit() -> None:
+    told = {unquoted(name): float(value) for name, value, _ in table("interpreters.md", "setting of `MaskFit`")}
+    assert told == asdict(uf.MaskFit())
+    assert replace(AUTHORS, steps=uf.MaskFit().steps) == uf.MaskFit()
+    assert f"they take {AUTHORS.steps} steps" in " ".join(prose(ROOT / "docs" / "interpreters.md").split())
 
 
 def test_signs_and_thresholds_of_soundness() -> None:

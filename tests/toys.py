@@ -1,11 +1,40 @@
-"""Small networks with fixed weights, for tests that need a classifier but not a trained one."""
+"""Small networks with fixed weights, for tests that need no trained classifier, and interpreters of them."""
 
 import math
+from collections.abc import Callable, Mapping
 
+import pytest
 import torch
 from torch import Tensor, nn
 
+from underfire import MASK, RTS, Classifier, Interpreter, MaskFit, MaskingNetwork
+from underfire.interpreters import ALL
+
 CLASSES = 10
+
+SMALL_FIT = MaskFit(steps=4, cell=2, mask_kernel=3, mask_sigma=0.7, jitter=1, sparsity=1e-6, smoothness=1e-4)
+"""A fit that gives small pictures maps that are not empty: blurring does not take the class of a toy away."""
+
+
+def small_mask(classifier: Classifier) -> MASK:
+    """MASK with a fit for small pictures."""
+    return MASK(classifier, fit=SMALL_FIT)
+
+
+def untrained_rts(classifier: Classifier) -> RTS:
+    """RTS with random weights, for a classifier that none were trained for."""
+    return RTS(classifier, network=MaskingNetwork.untrained(classifier))
+
+
+MAKERS: Mapping[type[Interpreter], Callable[[Classifier], Interpreter]] = {
+    **{cls: cls for cls in ALL},
+    MASK: small_mask,
+    RTS: untrained_rts,
+}
+"""From a toy to each interpreter of the package."""
+
+every = pytest.mark.parametrize("make", [pytest.param(make, id=cls.name) for cls, make in MAKERS.items()])
+"""Each in turn, as ``make(classifier)``."""
 
 
 class SmoothNet(nn.Module):

@@ -14,13 +14,19 @@ import torch
 from torch import Tensor
 
 from benchmarks.tables import Table
-from underfire import ADV2, CAM, GRAD, IG, PGD, AuthorsADV2, Classifier, Interpreter, metrics
+from underfire import ADV2, CAM, GRAD, IG, MASK, PGD, RTS, AuthorsADV2, Classifier, Interpreter, metrics
 from underfire.attacks import AttackResult
 from underfire.audit.targets import choose_target
 from underfire.images import load_photo
 from underfire.images.records import Photo
 
-INTERPRETERS: Mapping[str, Callable[[Classifier], Interpreter]] = {"cam": CAM, "grad": GRAD, "ig": IG}
+INTERPRETERS: Mapping[str, Callable[[Classifier], Interpreter]] = {
+    "cam": CAM,
+    "grad": GRAD,
+    "ig": IG,
+    "mask": MASK,
+    "rts": RTS,
+}
 BUDGETS = (100, 300, 1000)
 """Passes per photo."""
 

@@ -1,20 +1,21 @@
 """The loop: a planted adversarial input is found, NaN stops it, what it says it paid is what it paid."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
 
 from nets import board, cells, linear_classifier, poison, poisoned, spread, stripes_classifier
-from toys import images, smooth_net
+from toys import every, images, smooth_net
 from underfire import ADV2, CAM, GRAD, IG, PGD, Classifier, GradCAM, Interpreter, NonFiniteError
 from underfire.attacks.control import Schedule
 from underfire.attacks.engine import Outcome, Setting, descend
 from underfire.attacks.perturbations import Linf
-from underfire.interpreters import ALL, Task
+from underfire.interpreters import Task
 from underfire.prepared import prepared
 
 EPS = 0.03
-every = pytest.mark.parametrize("make", ALL, ids=lambda g: g.name)
 
 
 def _planted(x: Tensor, maps: Tensor) -> Tensor:
@@ -81,7 +82,9 @@ class TestPlanted:
 class TestNotANumber:
     @every
     @pytest.mark.parametrize("index", [0, 2])
-    def test_a_logit_that_is_none_stops_the_attack_at_its_image(self, make: type[Interpreter], index: int) -> None:
+    def test_a_logit_that_is_none_stops_the_attack_at_its_image(
+        self, make: Callable[[Classifier], Interpreter], index: int
+    ) -> None:
         classifier = poisoned(smooth_net(), size=16)
         x, target = poison(images(4, 16), index), torch.arange(4)
         with pytest.raises(NonFiniteError, match=f"of image {index} contains NaN") as stop:
@@ -127,7 +130,7 @@ class TestPasses:
 
     @every
     def test_a_joint_step_takes_what_the_interpreter_says(
-        self, relu_classifier: Classifier, make: type[Interpreter]
+        self, relu_classifier: Classifier, make: Callable[[Classifier], Interpreter]
     ) -> None:
         g = make(relu_classifier)
         x, target = images(2, 32), torch.tensor([3, 4])

@@ -7,17 +7,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from underfire import CAM, GRAD, IG, Classifier, GradCAM, Interpreter
-from underfire.interpreters import ALL, Aim, ForwardPass, Pull, Task
+from toys import SMALL_FIT, every, untrained_rts
+from underfire import CAM, GRAD, IG, MASK, Classifier, GradCAM, Interpreter
+from underfire.interpreters import Aim, ForwardPass, Pull, Task
 from underfire.interpreters.ig import PathAim
 from underfire.interpreters.maps import shape_distance
 from underfire.seeding import generator
 from underfire.testing import check_interpreter
 
 
-@pytest.mark.parametrize("interpreter", ALL, ids=lambda g: g.name)
-def test_every_interpreter_keeps_the_contract(interpreter: type[Interpreter]) -> None:
-    check_interpreter(interpreter)
+@every
+def test_every_interpreter_keeps_the_contract(make: Callable[[Classifier], Interpreter]) -> None:
+    check_interpreter(make)
 
 
 @pytest.mark.parametrize(
@@ -25,11 +26,12 @@ def test_every_interpreter_keeps_the_contract(interpreter: type[Interpreter]) ->
     [
         CAM,
         GradCAM,
+        untrained_rts,
         lambda c: GRAD(c, probe=1e-7),
         lambda c: IG(c, probe=1e-7, points=64, strata=16),
         lambda c: IG(c, probe=1e-7, points=64, strata=16, output="logit", baseline=0.5),
     ],
-    ids=["cam", "gradcam", "grad", "ig", "ig-logit"],
+    ids=["cam", "gradcam", "rts", "grad", "ig", "ig-logit"],
 )
 def test_directions_are_gradients_to_four_digits(make: Callable[[Classifier], Interpreter]) -> None:
     check_interpreter(make, tolerance=1e-4)
@@ -264,8 +266,41 @@ class _PlansOneAlways(CAM):
         return 1
 
 
-def test_an_aim_in_other_hands_is_the_same_aim() -> None:
-    check_interpreter(_Honest, tolerance=1e-4)
+class _Estimating(MASK):
+    """A fit for small pictures; its direction is held to descent alone."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__(classifier, fit=SMALL_FIT)
+
+    def aim(self, task: Task) -> Aim:
+        return _Altered(super().aim(task), lambda answer: answer)
+
+
+class _Climbs(_Estimating):
+    def aim(self, task: Task) -> Aim:
+        return _Altered(super().aim(task), lambda answer: replace(answer, direction=-answer.direction))
+
+
+class _ClimbsWithOne(_Estimating):
+    """A single image of the batch is led upwards."""
+
+    def aim(self, task: Task) -> Aim:
+        def alter(answer: Pull) -> Pull:
+            direction = answer.direction.clone()
+            direction[1] *= -1
+            return replace(answer, direction=direction)
+
+        return _Altered(super().aim(task), alter)
+
+
+class _StandsStill(_Estimating):
+    def aim(self, task: Task) -> Aim:
+        return _Altered(super().aim(task), lambda answer: replace(answer, direction=0 * answer.direction))
+
+
+@pytest.mark.parametrize("honest", [_Honest, _Estimating])
+def test_an_aim_in_other_hands_is_the_same_aim(honest: type[Interpreter]) -> None:
+    check_interpreter(honest, tolerance=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -297,6 +332,9 @@ def test_an_aim_in_other_hands_is_the_same_aim() -> None:
         (_SaysFewer, r"further_passes\(1\) is 1, but the answers say 0 passes"),
         (_PlansFewer, r"further_passes\(1\) is 2, but the answers say 16 passes"),
         (_PlansOneAlways, r"further_passes\(0\) is not 0"),
+        (_Climbs, "a small step against the direction does not lower the loss"),
+        (_ClimbsWithOne, "a small step against the direction does not lower the loss"),
+        (_StandsStill, "the direction is zero"),
     ],
 )
 def test_the_suite_catches_a_broken_interpreter(broken: type[Interpreter], sentence: str) -> None:

@@ -142,7 +142,7 @@ def test_a_classifier_without_a_linear_head_is_refused() -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 36, 5))
     classifier = Classifier(net, input_size=8, name="flat head")
     for make in (RTS, untrained):
-        with pytest.raises(InputError, match="RTS needs global average pooling and one linear layer.*'flat head'"):
+        with pytest.raises(InputError, match=r"RTS needs global average pooling and one linear layer.*'flat head'"):
             make(classifier)
 
 

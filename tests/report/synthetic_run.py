@@ -16,7 +16,7 @@ from underfire.analysis.model_checks import ModelCheck
 from underfire.audit.rows import NO_SOURCE, SCHEMA_VERSION, Row, condition, write_part
 
 EPS = 8 / 255
-GRIDS = {"cam": 7, "grad": 56, "ig": 56}
+GRIDS = {"grad": 56, "ig": 56, "cam": 7, "gradcam": 7, "mask": 28, "rts": 56}
 OWN_L1, PGD_L1, NOISE_L1 = 0.03, 0.30, 0.05
 NAMES = {7: "cock", 8: "hen", 9: "ostrich, <b>Struthio</b> \"camelus\" & 'co'"}
 
@@ -35,6 +35,7 @@ class Recipe:
     failures: Sequence[int] = ()
     unlabelled: Sequence[int] = ()
     skipped: Sequence[tuple[str, str]] = ()
+    left_out: Sequence[str] = ()
     names: Mapping[int, str] = field(default_factory=lambda: NAMES)
     images: Sequence[NDArray[np.uint8]] = ()
     finished: bool = True
@@ -137,6 +138,7 @@ def _run_json(recipe: Recipe, photos: list[dict[str, Any]]) -> dict[str, Any]:
         "threat_model": {"norm": "linf", "eps": EPS, "bounds": [0.0, 1.0]},
         "config": {
             "preset": "quick", "attacks": ["pgd", "adv2"], "interpreters": list(recipe.interpreters),
+            "left_out": list(recipe.left_out),
             "targets": "random", "steps": None,
             "passes": {"pgd": 300, **{f"adv2-{n}": 300 for n in recipe.interpreters}},
             "seed": 0, "batch_size": 4, "limit": None,

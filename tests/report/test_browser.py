@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from report.synthetic_run import Recipe, write_run
+from report.synthetic_run import GRIDS, Recipe, write_run
 from underfire.report import build_report
 
 CHROMIUM = shutil.which("chromium")
@@ -47,6 +47,16 @@ def test_the_policy_is_kept_and_the_figures_are_there(report: Path, tmp_path: Pa
     assert re.findall(r'<b class="num">(\d+)</b><span>of (\d+) photos', dom) == [("2", "3")] * 3
     assert "<title>underfire: audit of gradient-net</title>" in dom
     assert dom.count("<details") == 3
+
+
+@pytest.mark.parametrize("width", [700, 1100])
+def test_six_interpreters_leave_a_margin(width: int, tmp_path: Path) -> None:
+    page = build_report(write_run(tmp_path / "run", Recipe(files=("a.jpg", "b.jpg"), interpreters=tuple(GRIDS))))
+    page.write_text(page.read_text(encoding="utf-8").replace("<details", "<details open"), encoding="utf-8")
+    shot = tmp_path / "shot.png"
+    browse(page, tmp_path / "profile", f"--screenshot={shot}", f"--window-size={width},12000")
+    margin = pixels(shot)[:, -14:]
+    assert (margin == margin[0, 0]).all()
 
 
 def test_a_breach_of_the_policy_would_be_seen(report: Path, tmp_path: Path) -> None:

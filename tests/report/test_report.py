@@ -175,9 +175,11 @@ def test_exclusions_skips_labels_and_origin_are_told(full: tuple[Path, Page, str
             ],
         ),
         ({"seed": 3, "limit": None}, ["seed: 3", "limit: none"]),
+        ({"left_out": ["mask (slow; dear)", "rts (no weights)"]}, ["left out: mask (slow; dear), rts (no weights)"]),
+        ({"left_out": []}, ["left out: none"]),
     ],
 )
-def test_how_long_attacks_may_work_is_told_in_words(config: dict[str, object], said: list[str], tmp_path: Path) -> None:
+def test_settings_are_told_in_words(config: dict[str, object], said: list[str], tmp_path: Path) -> None:
     run = Run(tmp_path, {"config": config}, ())
     assert [f"{fact.name}: {fact.value}" for fact in configuration(run)] == said
 

@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -53,9 +54,10 @@ class RayEngine:
                 "engine 'ray' needs Ray, which is not installed; "
                 "run pip install 'underfire[ray]', or use --engine local"
             ) from error
-        self._plan = plan
+        # Actors have their own current directory.
+        self._plan = plan if plan.rts is None else replace(plan, rts=str(Path(plan.rts).resolve()))
         self._classifier = classifier
-        self._directory = RunDirectory(directory.path.resolve())  # actors have their own current directory
+        self._directory = RunDirectory(directory.path.resolve())
 
     def run(self, units: Sequence[Unit]) -> Iterator[Event]:
         """Works on all ``units``, each by the actor that is free first."""

@@ -55,16 +55,22 @@ def look(
     classes: Tensor,
     *,
     names: Sequence[str],
+    known: Mapping[str, Tensor] | None = None,
 ) -> View:
     """Predictions on ``x`` (N, C, H, W) and every interpreter's maps for ``classes`` (N,).
 
-    ``names`` are the owners of the images' random numbers, and what they are called in messages. Raises
+    ``names`` are the owners of the images' random numbers, and what they are called in messages; ``known`` are maps
+    (N, h, w) by interpreter that were taken of these very images, classes and names, and are not taken again. Raises
     `InputError` with the image's name where a number is not finite.
     """
+    taken = known or {}
     x, classes = x.to(classifier.device), classes.to(classifier.device)
     probabilities = predict(classifier, x, names=names)
     with calling(names):
-        maps = {i.name: i(x, classes, keys=names).detach().cpu() for i in interpreters}
+        maps = {
+            i.name: (taken[i.name] if i.name in taken else i(x, classes, keys=names)).detach().cpu()
+            for i in interpreters
+        }
     return View(probabilities, maps)
 
 

@@ -7,7 +7,7 @@ from typing import TypeVar
 from underfire.attacks.perturbations import L2, Flow, Linf, Perturbation
 from underfire.classifier import Classifier
 from underfire.errors import InputError
-from underfire.interpreters import ALL, Interpreter
+from underfire.interpreters import ALL, RTS, Interpreter, MaskingNetwork
 
 T = TypeVar("T")
 
@@ -26,10 +26,23 @@ def known_interpreters() -> dict[str, type[Interpreter]]:
     return {cls.name: cls for cls in ALL}
 
 
-def make_interpreters(names: Iterable[str], classifier: Classifier) -> tuple[Interpreter, ...]:
-    """The named interpreters; raises `InputError` for an unknown name or an unsuited ``classifier``."""
+def make_interpreters(
+    names: Iterable[str], classifier: Classifier, *, rts: str | None = None
+) -> tuple[Interpreter, ...]:
+    """The named interpreters, RTS with the weights in the file ``rts``, or those that come with the package.
+
+    Raises:
+        InputError: a name is unknown, or ``classifier`` or the weights do not suit.
+    """
     known = known_interpreters()
-    return tuple(pick(name, known, "interpreter")(classifier) for name in names)
+
+    def make(name: str) -> Interpreter:
+        interpreter = pick(name, known, "interpreter")
+        if issubclass(interpreter, RTS) and rts is not None:
+            return interpreter(classifier, network=MaskingNetwork.load(rts, classifier))
+        return interpreter(classifier)
+
+    return tuple(make(name) for name in names)
 
 
 def known_perturbations() -> dict[str, type[Linf] | type[L2] | type[Flow]]:

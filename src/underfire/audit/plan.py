@@ -10,6 +10,7 @@ from underfire.attacks.perturbations import Flow, Perturbation
 from underfire.audit.names import make_perturbation
 from underfire.audit.rows import NO_SOURCE, condition
 from underfire.errors import InputError
+from underfire.interpreters import CAM, GRAD, IG, MASK
 
 Attack = Literal["none", "noise", "pgd", "adv2", "stadv", "square"]
 """The values of the rows' column ``attack``. "none" and "noise", the floor, are measured in every audit."""
@@ -31,6 +32,12 @@ PASSES: Mapping[Preset, int] = MappingProxyType({"quick": 150, "standard": 300, 
 attack takes the place of ADV² and has its published number of steps.
 """
 
+
+QUICK = (GRAD.name, IG.name, CAM.name)
+"""The interpreters that suit most classifiers and cost little."""
+
+REFITTED = frozenset({MASK.name})
+"""Interpreters whose every map is a fit: too dear for a search that looks at thousands of maps."""
 
 QUERIES = 10
 """Queries of Square for each pass of a preset: a query goes forward only, and tells one number, not a direction."""
@@ -85,7 +92,11 @@ class AuditPlan:
     """
 
     model: ModelSettings = ModelSettings()
-    interpreters: tuple[str, ...] = ("grad", "ig", "cam")
+    interpreters: tuple[str, ...] = QUICK
+    left_out: tuple[str, ...] = ()
+    """In words, the interpreters that the preset would not have and why; decides nothing."""
+    rts: str | None = None
+    """The file of RTS's weights; None for those that come with the package."""
     attacks: tuple[Attack, ...] = ("pgd", "adv2")
     preset: Preset = "quick"
     targets: str = "random"
@@ -124,6 +135,18 @@ class AuditPlan:
         if "square" in self.attacks and self.perturbation != "linf":
             raise InputError(
                 f"the attack 'square' is for the perturbation 'linf', not '{self.perturbation}'; leave the attack out"
+            )
+        refitted = next((name for name in self.interpreters if name in REFITTED), None)
+        if "square" in self.attacks and refitted is not None:
+            raise InputError(
+                f"the attack 'square' asks for a map at every query, and '{refitted}' is fitted anew for each map; "
+                "leave one of the two out"
+            )
+        unpublished = next((name for name in self.interpreters if name not in PUBLISHED), None)
+        if self.preset == "authors" and "adv2" in self.attacks and unpublished is not None:
+            raise InputError(
+                f"the preset 'authors' has no schedule for '{unpublished}', only for {', '.join(PUBLISHED)}; "
+                "leave it out, or give another preset"
             )
         for kind, names in (("interpreter", self.interpreters), ("attack", self.attacks)):
             twice = next((name for name in names if names.count(name) > 1), None)
@@ -170,14 +193,15 @@ class AuditPlan:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
 
 
-# What these files held is compared itself, by fingerprint and names of classes; where they lie decides nothing.
-_PLACES = frozenset({"checkpoint", "class_names"})
+# What these files held is compared itself, by fingerprint, names of classes and hash; where they lie decides nothing.
+_PLACES = frozenset({"checkpoint", "class_names", "rts"})
+_REMARKS = frozenset({"left_out"})
 
 
 def first_difference(old: Mapping[str, object], new: Mapping[str, object]) -> tuple[str, object, object] | None:
     """The first setting of two configurations that decides rows and differs: (name, old value, new value)."""
     for name in [*new, *(name for name in old if name not in new)]:
-        if name not in _PLACES and old.get(name) != new.get(name):
+        if name not in _PLACES | _REMARKS and old.get(name) != new.get(name):
             return name, old.get(name), new.get(name)
     return None
 

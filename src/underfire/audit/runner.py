@@ -1,5 +1,6 @@
 """Running a plan into a run directory, from the beginning or from where it was left."""
 
+import hashlib
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -198,8 +199,13 @@ def _facts(plan: AuditPlan, classifier: Classifier, command: str | None, *, thre
             "class_names": {str(index): name for index, name in enumerate(classifier.class_names)},
         },
         "threat_model": _threat_model(plan),
-        "config": plan.as_config(),
+        "config": plan.as_config() | {"rts_sha256": None if plan.rts is None else _sha256(Path(plan.rts))},
     }
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _threat_model(plan: AuditPlan) -> dict[str, Any]:

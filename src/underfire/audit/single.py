@@ -78,7 +78,7 @@ def attack_photo(
     x_adv = result.x_adv.detach().cpu()
     save_and_read(x, x, perturbation, [out / "benign.png"])
     saved = save_and_read(x_adv, x, perturbation, [out / "adversarial.png"])
-    view = look(classifier, interpreters, x_adv, targets, names=names)
+    view = look(classifier, interpreters, x_adv, targets, names=names, known=result.maps)
     saved_view = look(classifier, interpreters, saved, targets, names=names)
     photo = PlannedPhoto(image_id, "", pixels.sha256, file, int(label), False, target, None)
     treated = Treated(

@@ -1,7 +1,7 @@
 """The work on one unit: a few photos, under every condition, seen by every interpreter."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,6 +71,8 @@ class _Perturbed:
     passes: Sequence[int] = ()
     seconds: float = 0.0
     trace: Trace | None = None
+    maps: Mapping[str, Tensor] = field(default_factory=dict)
+    """The maps of ``x`` that the attack has taken already, by interpreter; as `look` would."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ class Auditor:
         self.plan = plan
         self.classifier = classifier
         self.directory = directory
-        self.interpreters = make_interpreters(plan.interpreters, classifier)
+        self.interpreters = make_interpreters(plan.interpreters, classifier, rts=plan.rts)
         self._attacks = {c: attack_of(plan, c, classifier, self.interpreters) for c in plan.conditions[2:]}
 
     def run(self, unit: Unit) -> Iterator[Event]:
@@ -116,7 +118,7 @@ class Auditor:
                 started = time.perf_counter()
                 perturbed = self._perturb(condition, batch, benign)
                 classes = batch.labels if condition == NOISE else batch.targets
-                view = self._look(batch, perturbed.x, classes)
+                view = self._look(batch, perturbed.x, classes, known=perturbed.maps)
                 self._record(attacked, batch, condition, perturbed, view, benign)
                 yield Event(unit.number, condition, len(batch.photos), time.perf_counter() - started)
 
@@ -142,8 +144,8 @@ class Auditor:
             folders,
         )
 
-    def _look(self, batch: _Batch, x: Tensor, classes: Tensor) -> View:
-        return look(self.classifier, self.interpreters, x, classes, names=batch.ids)
+    def _look(self, batch: _Batch, x: Tensor, classes: Tensor, *, known: Mapping[str, Tensor] | None = None) -> View:
+        return look(self.classifier, self.interpreters, x, classes, names=batch.ids, known=known)
 
     def _perturb(self, condition: Condition, batch: _Batch, benign: View) -> _Perturbed:
         device = self.classifier.device
@@ -164,6 +166,7 @@ class Auditor:
             result.passes.tolist(),
             result.seconds / len(batch.photos),
             result.trace,
+            result.maps,
         )
 
     def _record(

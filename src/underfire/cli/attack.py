@@ -12,12 +12,13 @@ from underfire.audit.look import look, predict
 from underfire.audit.names import make_interpreters, make_perturbation
 from underfire.audit.plan import PASSES, AuditPlan, Condition, ModelSettings, Preset
 from underfire.audit.saved import from_8bit
+from underfire.audit.selection import select_interpreters
 from underfire.audit.single import SingleAttack, attack_photo
 from underfire.audit.store import write_json
 from underfire.audit.targets import class_index
 from underfire.classifier import Classifier
 from underfire.cli.console import print_table
-from underfire.cli.options import DEFAULTS, INTERPRETERS, attack_options, load_model, model_options
+from underfire.cli.options import DEFAULTS, INTERPRETERS, attack_options, load_model, model_options, rts_option
 from underfire.cli.pictures import save_maps
 from underfire.errors import InputError
 from underfire.images import Photo, builtin_photos, find_photos, load_photo
@@ -37,6 +38,7 @@ from underfire.report.pictures import read_photo
     show_default=True,
     help="Whose map is attacked; several, comma-separated, are attacked at once.",
 )
+@rts_option
 @click.option("--target-class", required=True, metavar="CLASS", help="The class to reach, by index or name.")
 @click.option(
     "--target-map",
@@ -66,6 +68,7 @@ def attack(
     settings: ModelSettings,
     device: str,
     interpreters: tuple[str, ...],
+    rts: str | None,
     target_class: str,
     target_map: str,
     preset: Preset,
@@ -76,9 +79,10 @@ def attack(
 
     Without PHOTO the first built-in one is taken.
     """
-    plan = replace(plan, preset=preset)
+    plan = replace(plan, preset=preset, attacks=("adv2",), interpreters=interpreters, rts=rts)
     classifier = load_model(settings, device)
-    explainers = make_interpreters(interpreters, classifier)
+    selection = select_interpreters(interpreters, classifier, preset=preset, rts=rts)
+    explainers = make_interpreters(selection.interpreters, classifier, rts=rts)
     target = class_index(target_class, classifier.class_names)
     chosen = builtin_photos().photos[0] if photo is None else _one_photo(photo, classifier)
     pixels = load_photo(chosen.path, resize=classifier.resize, input_size=classifier.input_size)

@@ -16,17 +16,19 @@ from underfire.audit.engines import EngineName
 from underfire.audit.locks import describing
 from underfire.audit.plan import ATTACKS, PASSES, Attack, AuditPlan, ModelSettings, Shard
 from underfire.audit.runner import Outcome, run_audit
+from underfire.audit.selection import select_interpreters
 from underfire.audit.store import RunDirectory
 from underfire.audit.summary import Gate, Summary, check_gates, headline_sentences, parse_gate
 from underfire.cli.console import counted, notes, print_table, results
 from underfire.cli.options import (
     DEFAULTS,
-    INTERPRETERS,
+    INTERPRETERS_OR_ALL,
     Names,
     attack_options,
     load_model,
     model_options,
     photos_of,
+    rts_option,
 )
 from underfire.cli.progress import ProgressDisplay
 from underfire.cli.report import rebuild
@@ -71,11 +73,11 @@ class _GateOption(click.ParamType[Gate]):
 @model_options
 @click.option(
     "--interpreters",
-    type=INTERPRETERS,
-    default=",".join(DEFAULTS.interpreters),
-    show_default=True,
-    help="Whose maps are attacked and compared, comma-separated.",
+    type=INTERPRETERS_OR_ALL,
+    show_default="grad,ig,cam; mask as well with standard and paper; rts where there are weights",
+    help="Whose maps are attacked and compared, comma-separated, or 'all'.",
 )
+@rts_option
 @click.option(
     "--attacks",
     type=Names("attack", ATTACKS),
@@ -137,7 +139,8 @@ def audit(
     photos: tuple[str, ...],
     settings: ModelSettings,
     device: str,
-    interpreters: tuple[str, ...],
+    interpreters: tuple[str, ...] | None,
+    rts: str | None,
     attacks: tuple[Attack, ...],
     preset: Any,
     targets: str,
@@ -158,7 +161,6 @@ def audit(
     plan = replace(
         plan,
         model=settings,
-        interpreters=interpreters,
         attacks=attacks,
         preset=preset,
         targets=targets,
@@ -170,6 +172,8 @@ def audit(
     try:
         with _sigterm_as_interrupt():
             classifier = load_model(settings, device)
+            selection = select_interpreters(interpreters, classifier, preset=preset, attacks=attacks, rts=rts)
+            plan = replace(plan, interpreters=selection.interpreters, left_out=selection.left_out, rts=rts)
             with ProgressDisplay(notes()) as display:
                 outcome = run_audit(
                     plan,

@@ -9,9 +9,10 @@ from underfire.audit.look import look, predict
 from underfire.audit.names import make_interpreters
 from underfire.audit.plan import ModelSettings
 from underfire.audit.saved import from_8bit
+from underfire.audit.selection import select_interpreters
 from underfire.audit.targets import class_index
 from underfire.cli.console import notes, print_table
-from underfire.cli.options import DEFAULTS, INTERPRETERS, load_model, model_options, photos_of
+from underfire.cli.options import DEFAULTS, INTERPRETERS_OR_ALL, load_model, model_options, photos_of, rts_option
 from underfire.cli.pictures import file_stems, photo_bytes, save_maps
 from underfire.errors import InputError
 from underfire.images import load_photo
@@ -24,11 +25,11 @@ from underfire.interpreters import IG
 @model_options
 @click.option(
     "--interpreters",
-    type=INTERPRETERS,
-    default=",".join(DEFAULTS.interpreters),
-    show_default=True,
-    help="Comma-separated.",
+    type=INTERPRETERS_OR_ALL,
+    show_default="grad,ig,cam; rts where there are weights",
+    help="Comma-separated, or 'all'.",
 )
+@rts_option
 @click.option("--class", "class_", metavar="CLASS", help="Explain this class, not the predicted one.")
 @click.option(
     "--out",
@@ -42,7 +43,8 @@ def explain(
     photos: tuple[str, ...],
     settings: ModelSettings,
     device: str,
-    interpreters: tuple[str, ...],
+    interpreters: tuple[str, ...] | None,
+    rts: str | None,
     class_: str | None,
     out: Path,
 ) -> None:
@@ -52,7 +54,10 @@ def explain(
     the change of the probability from a black image to the photo: 0 for the exact integral.
     """
     classifier = load_model(settings, device)
-    explainers = make_interpreters(interpreters, classifier)
+    selection = select_interpreters(interpreters, classifier, preset=DEFAULTS.preset, rts=rts)
+    explainers = make_interpreters(selection.interpreters, classifier, rts=rts)
+    for reason in selection.left_out if interpreters else ():  # nobody expects what was not asked for
+        notes().print(f"Left out: {reason}")
     wanted = None if class_ is None else class_index(class_, classifier.class_names)
     found = photos_of(photos, classifier)
     skipped = [(skip.name, skip.reason) for skip in found.skipped]

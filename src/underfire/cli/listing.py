@@ -21,10 +21,16 @@ def models() -> None:
 
 @click.command()
 def interpreters() -> None:
-    """Lists the interpreters that --interpreters takes."""
+    """Lists the interpreters that --interpreters takes, with what they cost and need.
+
+    A pass is one forward and backward pass of the model, per photo. A step is one of ADV².
+    """
     print_table(
-        ("interpreter", "family", "what its map shows"),
-        [(name, cls.family, cls.summary) for name, cls in known_interpreters().items()],
+        ("interpreter", "family", "what its map shows", "passes a map", "passes a step", "needs"),
+        [
+            (name, cls.family, cls.summary, str(cls.passes_per_map), str(cls.passes_per_step), cls.needs or "-")
+            for name, cls in known_interpreters().items()
+        ],
     )
 
 

@@ -10,6 +10,7 @@ import click
 
 from underfire.audit.names import known_interpreters, known_perturbations, split_names
 from underfire.audit.plan import AuditPlan, ModelSettings
+from underfire.audit.selection import EVERY
 from underfire.classifier import Classifier
 from underfire.errors import InputError
 from underfire.images import PhotoSet, builtin_photos, find_photos
@@ -91,6 +92,7 @@ class Size(click.ParamType[tuple[int, int]]):
 
 
 INTERPRETERS = Names("interpreter", tuple(known_interpreters()))
+INTERPRETERS_OR_ALL = Names("interpreter", (*known_interpreters(), EVERY))
 
 _MODEL_OPTIONS = (
     click.option(
@@ -135,6 +137,9 @@ _ATTACK_OPTIONS = (
     ),
     click.option("--seed", type=int, default=DEFAULTS.seed, show_default=True, help="Of all random numbers."),
 )
+
+
+rts_option = click.option("--rts", metavar="FILE", help="Weights of RTS for this model, by: underfire train rts.")
 
 
 def model_options(command: Command) -> Command:

@@ -46,6 +46,8 @@ class ProgressDisplay:
             f"{counted(photos, 'photo')}, {counted(len(plan.conditions), 'condition')}, "
             f"{counted(len(plan.interpreters), 'interpreter')}{before}"
         )
+        for reason in plan.left_out:
+            self._console.print(f"Left out: {reason}")
         if self._console.is_terminal and todo:
             self._bar = Progress(
                 TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"),

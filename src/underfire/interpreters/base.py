@@ -164,6 +164,7 @@ class Interpreter(ABC):
         classifier: the classifier that it explains.
         grid: (h, w) of its maps, the native grid on which they are compared.
         needs: what a classifier must have for it, in words; empty if any will do.
+        passes_per_map: forward and backward passes that one map of one image takes; of the class, by its defaults.
         passes_per_step: forward and backward passes of one joint attack step, the shared one included.
         estimates: an aim's answers rest on a fit under way: the gap is that of the fit, and the direction lowers the
             loss but is no gradient of it.
@@ -173,6 +174,7 @@ class Interpreter(ABC):
     family: ClassVar[str]
     summary: ClassVar[str]
     needs: ClassVar[str] = ""
+    passes_per_map: int = 1
     passes_per_step: ClassVar[int] = 1
     estimates: ClassVar[bool] = False
     grid: tuple[int, int]
@@ -199,11 +201,6 @@ class Interpreter(ABC):
             maps = self.compute(x.detach(), y, names)
         require_finite(maps, f"the {self.name} map")
         return maps
-
-    @property
-    def passes_per_map(self) -> int:
-        """Forward and backward passes that one map of one image takes."""
-        return 1
 
     def further_passes(self, looks: int) -> int:
         """Passes that an aim takes for ``looks`` joint looks at an image, beyond the shared ones."""

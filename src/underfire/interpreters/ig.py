@@ -53,6 +53,7 @@ class IG(Interpreter):
     name = "ig"
     family = "back-propagation"
     summary = "gradients integrated along the path from a black image"
+    passes_per_map = 32
     passes_per_step = 3
 
     def __init__(
@@ -74,6 +75,7 @@ class IG(Interpreter):
         if strata < 1:
             raise InputError(f"strata is {strata}; the path has at least 1 part.")
         self.nodes = nodes(points, rule)
+        self.passes_per_map = len(self.nodes)
         self.output = output
         self.baseline = baseline
         self.strata = strata
@@ -109,11 +111,6 @@ class IG(Interpreter):
 
         g = gradient_at(x)
         return g, lambda v: along(gradient_at, x, g, v, self.probe)
-
-    @property
-    def passes_per_map(self) -> int:
-        """One for each path point."""
-        return len(self.nodes)
 
     def further_passes(self, looks: int) -> int:
         """Two for each look, and two for each other part of the path at the first."""

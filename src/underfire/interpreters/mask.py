@@ -22,6 +22,7 @@ class MASK(Interpreter):
     name = "mask"
     family = "perturbation"
     summary = "the smallest part of the image whose blurring takes the class away"
+    passes_per_map = MaskFit.steps
     passes_per_step = 3
     estimates = True
 
@@ -29,12 +30,8 @@ class MASK(Interpreter):
         super().__init__(classifier)
         self.fit = MaskFit() if fit is None else fit
         self.seed = seed
+        self.passes_per_map = self.fit.steps
         self.grid = self.fit.grid(classifier.input_size)
-
-    @property
-    def passes_per_map(self) -> int:
-        """One for each step of the fit."""
-        return self.fit.steps
 
     def fitted(self, x: Tensor, y: Tensor, *, keys: tuple[str, ...] | None = None) -> Fitted:
         """The masks of images ``x`` (N, C, H, W) in [0, 1] for classes ``y`` (N,), and the course of their objective.
