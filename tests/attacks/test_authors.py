@@ -306,7 +306,7 @@ class TestRefusals:
         with pytest.raises(InputError) as refusal:
             AuthorsADV2(make(toy))
         only = "only for cam, gradcam, grad, ig."
-        assert str(refusal.value) == f"there is no schedule of the authors for '{name}', {only}"
+        assert str(refusal.value) == f"no schedule of the authors is implemented for '{name}', {only}"
 
     def test_an_interpreter_they_have_no_schedule_for(self, toy: Classifier) -> None:
         class Other(Interpreter):

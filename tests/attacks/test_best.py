@@ -28,11 +28,11 @@ def _losses(holds: list[bool], nll: list[float], gap: list[float]) -> dict[str, 
     return dict(zip(("holds", "nll", "gap"), (torch.tensor(c, dtype=t) for c, t in columns), strict=True))
 
 
-def _first_best(history: History, image: int) -> int:
+def _last_best(history: History, image: int) -> int:
     """Which iterate sorting all that was offered for ``image`` puts first."""
     return min(
         range(len(history)),
-        key=lambda k: (not history[k][image][0], history[k][image][2 if history[k][image][0] else 1], k),
+        key=lambda k: (not history[k][image][0], history[k][image][2 if history[k][image][0] else 1], -k),
     )
 
 
@@ -45,7 +45,7 @@ class TestOffer:
             holds, nll, gap = (list(column) for column in zip(*row, strict=True))
             best.offer(_theta(*[float(number)] * n), rows=torch.arange(n), **_losses(holds, nll, gap))
         for image in range(n):
-            kept = _first_best(history, image)
+            kept = _last_best(history, image)
             assert int(best.theta[image]) == kept
             assert float(best.nll[image]) == pytest.approx(history[kept][image][1])
             assert float(best.gap[image]) == pytest.approx(history[kept][image][2])

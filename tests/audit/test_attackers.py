@@ -24,7 +24,7 @@ def test_the_preset_decides_whose_adv2_it_is(preset: Preset, make: Callable[[Cla
     classifier = toy_classifier()
     x, target, linf = images(2, 32), torch.tensor([1, 2]), Linf(0.05)
     if preset == "authors" and make in (MAKERS[MASK], MAKERS[RTS]):
-        with pytest.raises(InputError, match="there is no schedule of the authors for"):
+        with pytest.raises(InputError, match="no schedule of the authors is implemented for"):
             joint_attack("adv2", preset, [make(classifier)], perturbation=linf, effort=Effort(steps=12), seed=1)
         return
     attack = joint_attack("adv2", preset, [make(classifier)], perturbation=linf, effort=Effort(steps=12), seed=1)

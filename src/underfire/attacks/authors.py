@@ -168,7 +168,7 @@ def _published(given: object) -> Published:
         if isinstance(interpreter, known):
             return PUBLISHED[known.name]
     names = ", ".join(PUBLISHED)
-    raise InputError(f"there is no schedule of the authors for {interpreter.name!r}, only for {names}.")
+    raise InputError(f"no schedule of the authors is implemented for {interpreter.name!r}, only for {names}.")
 
 
 def aim_of(interpreter: Interpreter, task: Task) -> Aim:

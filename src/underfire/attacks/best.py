@@ -11,7 +11,7 @@ class Best:
     """The best iterate of each image so far, as the parameters θ of its perturbation.
 
     Any iterate whose label holds beats any whose label does not; among the former the smaller gap to the target
-    maps wins, among the latter the smaller prediction loss.
+    maps wins, among the latter the smaller prediction loss; among equals the later one.
 
     Attributes:
         theta: parameters of the kept iterates, one row per image.
@@ -28,7 +28,7 @@ class Best:
     def offer(self, theta: Tensor, *, rows: Tensor, holds: Tensor, nll: Tensor, gap: Tensor) -> None:
         """Keep ``theta`` where it beats what is kept for the images ``rows``; ``holds``, ``nll``, ``gap`` are its."""
         before = self._holds[rows]
-        lower = torch.where(holds, gap < self.gap[rows], nll < self.nll[rows])
+        lower = torch.where(holds, gap <= self.gap[rows], nll <= self.nll[rows])
         better = (holds & ~before) | ((holds == before) & lower)
         self.take(theta[better], rows=rows[better], holds=holds[better], nll=nll[better], gap=gap[better])
 

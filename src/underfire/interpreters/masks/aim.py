@@ -27,7 +27,8 @@ class MaskAim:
     each of the attack's, under the jitter of the evaluation, and starts afresh after ``replay`` of them. Both
     directions are those of log p_c, of unit size, and each rests where its end is reached.
 
-    The gap is that of the fit under way, and from its second beginning on that of the last one that came to its end.
+    The gap is that of the last of these fits that came to its end, and while there is none 1, the largest there is:
+    masks on their way say little of where they lead.
     Each answer takes two passes; the one under the fit's mask serves its step as well.
 
     Args:
@@ -48,7 +49,7 @@ class MaskAim:
         self._optics = Optics.of(fit, input_size, task.maps)
         self._corners = jitters(fit, seed, task.keys)
         self._course = Course.begin(fit, task.maps)
-        self._ended: Tensor | None = None
+        self._ended = task.maps.new_ones(len(task.maps))
 
     def __call__(self, view: ForwardPass) -> Pull:
         """How far the fit is from the target, and the direction that makes the target mask pay."""
@@ -60,7 +61,7 @@ class MaskAim:
         excess, lack = (aimed.log_probability - _GONE).relu(), (_THERE - tried.log_probability).relu()
         down = unit(self._optics.in_image(wanted, corners, aimed.gradient)) * (excess > 0)[:, None, None, None]
         up = unit(self._optics.in_image(masks, corners, tried.gradient)) * (lack > 0)[:, None, None, None]
-        gap = distance(1 - masks, self._task.maps) if self._ended is None else self._ended
+        gap = self._ended
         slope = self._optics.in_mask(crops, tried.gradient) * tried.log_probability.exp()[:, None, None]
         self._course.step(slope + penalty(self._fit, masks)[1], self._fit.lr)
         if self._course.done == self._replay:
@@ -72,4 +73,4 @@ class MaskAim:
         """Go on with the images at ``places`` only."""
         self._task, self._corners = self._task.select(places), self._corners[places.cpu()]
         self._course.select(places)
-        self._ended = None if self._ended is None else self._ended[places]
+        self._ended = self._ended[places]
