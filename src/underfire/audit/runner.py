@@ -24,6 +24,7 @@ from underfire.audit.unit import Auditor, Event
 from underfire.classifier import Classifier
 from underfire.errors import InputError
 from underfire.images import PhotoSet
+from underfire.interpreters.rts import RTS, shipped_weights
 
 _LIBRARIES = ("torch", "numpy", "pillow", "safetensors", "pyarrow")
 
@@ -199,11 +200,17 @@ def _facts(plan: AuditPlan, classifier: Classifier, command: str | None, *, thre
             "class_names": {str(index): name for index, name in enumerate(classifier.class_names)},
         },
         "threat_model": _threat_model(plan),
-        "config": plan.as_config() | {"rts_sha256": None if plan.rts is None else _sha256(Path(plan.rts))},
+        "config": plan.as_config() | {"rts_sha256": _rts_sha256(plan, classifier)},
     }
 
 
-def _sha256(path: Path) -> str:
+def _rts_sha256(plan: AuditPlan, classifier: Classifier) -> str | None:
+    """Of the weights that RTS works with, given or from the package; None if it takes no part."""
+    if RTS.name not in plan.interpreters:
+        return None
+    path = shipped_weights(classifier) if plan.rts is None else Path(plan.rts)
+    if path is None:
+        return None
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

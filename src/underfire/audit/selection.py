@@ -40,6 +40,8 @@ def select_interpreters(
         InputError: the weights at ``rts`` are not for ``classifier``, or RTS takes no part.
     """
     every = named is not None and tuple(named) == (EVERY,)
+    if named is not None and EVERY in named and not every:
+        raise InputError(f"interpreters '{','.join(named)}' name others beside '{EVERY}'; leave them out, or '{EVERY}'")
     if named is not None and not every:
         selection = Selection(tuple(named))
     else:

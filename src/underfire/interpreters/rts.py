@@ -1,5 +1,7 @@
 """RTS: real-time saliency by a trained masking network (Dabkowski & Gal 2017)."""
 
+from pathlib import Path
+
 import torch
 from torch import Tensor
 
@@ -23,7 +25,8 @@ class RTS(Interpreter):
         network: a network trained for it; by default the one that comes with the package for this very classifier.
 
     Raises:
-        InputError: no network was given and none comes with the package, or the classifier has no linear head.
+        InputError: no network was given and none comes with the package, the network is for another classifier, or
+            the classifier has no linear head.
     """
 
     name = "rts"
@@ -35,6 +38,11 @@ class RTS(Interpreter):
     def __init__(self, classifier: Classifier, *, network: MaskingNetwork | None = None) -> None:
         super().__init__(classifier)
         self.network = _shipped_network(classifier) if network is None else network
+        if self.network.fingerprint != classifier.fingerprint():
+            raise InputError(
+                f"the masking network given is for a classifier of fingerprint {self.network.fingerprint[:12]}, and"
+                f" {classifier.name!r} has {classifier.fingerprint()[:12]}; train one with `underfire train rts`."
+            )
         self.grid = self.network.grid
 
     def compute(self, x: Tensor, y: Tensor, keys: tuple[str, ...]) -> Tensor:  # noqa: ARG002 - draws nothing
@@ -93,6 +101,12 @@ class _OwnAim:
         self._task = self._task.select(places)
 
 
+def shipped_weights(classifier: Classifier) -> Path | None:
+    """The file that comes with the package for ``classifier``, by its fingerprint; None if there is none."""
+    fingerprint = classifier.fingerprint()
+    return next((path for path in shipped() if read_about(path)["classifier"]["fingerprint"] == fingerprint), None)
+
+
 def _shipped_network(classifier: Classifier) -> MaskingNetwork:
     """The network that comes with the package for ``classifier``.
 
@@ -100,11 +114,9 @@ def _shipped_network(classifier: Classifier) -> MaskingNetwork:
         InputError: there is none.
     """
     gated_features(classifier)
-    fingerprint = classifier.fingerprint()
-    for path in shipped():
-        about = read_about(path)
-        if about["classifier"]["fingerprint"] == fingerprint:
-            return MaskingNetwork.load(path, classifier)
+    path = shipped_weights(classifier)
+    if path is not None:
+        return MaskingNetwork.load(path, classifier)
     raise InputError(
         f"RTS needs a masking network trained for {classifier.name!r}, and none comes with the package; train one with"
         " `underfire train rts` and give its file as --rts FILE, or as network=MaskingNetwork.load(FILE, classifier)."

@@ -73,7 +73,8 @@ def split_photos(sources: Sequence[Source], held_out: frozenset[str], classifier
     out = [source for source in sources if source.image_id in held_out]
     if not train or not out:
         raise InputError(
-            f"{len(train)} photos are left for training and {len(out)} are held out; give photos for both."
+            f"{len(train)} photos are left for training and {len(out)} are held out; give photos for both, or hold out"
+            " fewer with --held-out."
         )
     return Split(Photos(train, classifier, larger=_LARGER), Photos(out, classifier))
 

@@ -26,11 +26,15 @@ class MaskingNetwork(nn.Module):
         taps: the encoder's activations that it reads, coarsest first.
         grid: (h, w) of its maps, a quarter of the input.
         encoder: a classifier of its own whose features it reads, or None for those of the audited one.
+        fingerprint: of the classifier that it is for.
         about: how its weights came to be, as the file says; empty for untrained ones.
     """
 
-    def __init__(self, taps: tuple[FeatureMap, ...], decoder: Decoder, *, encoder: Classifier | None = None) -> None:
+    def __init__(
+        self, taps: tuple[FeatureMap, ...], decoder: Decoder, fingerprint: str, *, encoder: Classifier | None = None
+    ) -> None:
         super().__init__()
+        self.fingerprint = fingerprint
         self.taps = taps
         self.grid = decoder.grid
         self.encoder = encoder
@@ -55,7 +59,8 @@ class MaskingNetwork(nn.Module):
             activations = [seen.activation(tap) for tap in taps]
         scales = [max(float(values.square().mean().sqrt()), 1e-3) for values in activations]
         with torch.random.fork_rng(devices=[]):  # layers draw initial weights, which are replaced
-            network = cls(taps, Decoder([a.shape[1] for a in activations], scales, grid), encoder=encoder)
+            decoder = Decoder([a.shape[1] for a in activations], scales, grid)
+            network = cls(taps, decoder, classifier.fingerprint(), encoder=encoder)
         network._draw(seed)
         return network.to(source.device, source.dtype).requires_grad_(False)
 
@@ -70,7 +75,7 @@ class MaskingNetwork(nn.Module):
         about = read_about(path)
         for what, subject in (("classifier", classifier), ("encoder", encoder)):
             found, wanted = about.get(what), _identity(subject)
-            if found != wanted:
+            if _fingerprint(found) != _fingerprint(wanted):
                 raise InputError(
                     f"'{path}' holds weights for {what} {_described(found)}, not for {_described(wanted)};"
                     " train some with `underfire train rts`."
@@ -138,6 +143,11 @@ def gated_features(classifier: Classifier) -> FeatureMap:
 
 def _identity(classifier: Classifier | None) -> dict[str, str] | None:
     return None if classifier is None else {"name": classifier.name, "fingerprint": classifier.fingerprint()}
+
+
+def _fingerprint(identity: object) -> object:
+    """What decides; a classifier may bear several names."""
+    return identity.get("fingerprint") if isinstance(identity, dict) else identity
 
 
 def _described(identity: object) -> str:

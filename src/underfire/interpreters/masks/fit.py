@@ -76,7 +76,7 @@ def jitters(fit: MaskFit, seed: int, keys: Sequence[str]) -> Tensor:
     """Corners (N, steps, 2) of the crops of each image at each step, drawn from the image's own seed."""
     shape = (fit.steps, 2)
     draws = [torch.randint(0, fit.jitter + 1, shape, generator=generator(seed, key, "mask")) for key in keys]
-    return torch.stack(draws)
+    return torch.stack(draws) if draws else torch.zeros((0, *shape), dtype=torch.int64)
 
 
 @dataclass(frozen=True)
