@@ -318,5 +318,7 @@ class TestRefusals:
             def aim(self, task: Task) -> Any:
                 raise NotImplementedError
 
-        with pytest.raises(InputError, match="no schedule of the authors is implemented for 'other', only for cam, gradcam, grad, ig"):
+        with pytest.raises(
+            InputError, match="no schedule of the authors is implemented for 'other', only for cam, gradcam, grad, ig"
+        ):
             AuthorsADV2(Other(toy))
