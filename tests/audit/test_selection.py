@@ -77,6 +77,11 @@ def test_all_is_everything_that_suits(classifier: Classifier, weights: str) -> N
     assert by_authors.interpreters == ("grad", "ig", "cam", "gradcam")
 
 
+def test_all_stands_alone(classifier: Classifier) -> None:
+    with pytest.raises(InputError, match="'all,cam' name others beside 'all'"):
+        select_interpreters(("all", "cam"), classifier, preset="quick")
+
+
 def test_names_are_taken_as_they_are(classifier: Classifier) -> None:
     selection = select_interpreters(("mask", "cam"), classifier, preset="quick")
     assert (selection.interpreters, selection.left_out) == (("mask", "cam"), ())

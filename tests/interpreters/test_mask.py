@@ -142,6 +142,11 @@ class TestAttack:
         assert torch.equal(whole.x_adv, torch.cat([part.x_adv for part in parts]))
         assert torch.equal(whole.passes, torch.cat([part.passes for part in parts]))
 
+    def test_no_image_is_no_result(self, relu_classifier: Classifier) -> None:
+        result = ADV2(small_mask(relu_classifier), steps=2)(images(0, 32), torch.zeros(0, dtype=torch.int64))
+        assert result.x_adv.shape == (0, 3, 32, 32)
+        assert len(result.maps["mask"]) == 0
+
     def test_it_is_attacked_beside_another(self, relu_classifier: Classifier) -> None:
         x, target = images(2, 32), torch.tensor([3, 4])
         g = [small_mask(relu_classifier), CAM(relu_classifier)]

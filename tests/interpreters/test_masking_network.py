@@ -1,5 +1,6 @@
 """The masking network: its layers, its files, and the files that are refused."""
 
+import copy
 import json
 import struct
 from pathlib import Path
@@ -120,6 +121,12 @@ def test_weights_of_another_classifier_are_refused(saved: Path) -> None:
         InputError, match=r"holds weights for classifier 'relu toy' \(\w{12}\), not for 'another' \(\w{12}\)"
     ):
         MaskingNetwork.load(saved, other)
+
+
+def test_a_classifier_may_bear_another_name(relu_classifier: Classifier, saved: Path) -> None:
+    renamed = copy.copy(relu_classifier)
+    renamed.name = "another"
+    assert MaskingNetwork.load(saved, renamed).fingerprint == relu_classifier.fingerprint()
 
 
 def test_weights_of_the_same_name_for_other_parameters_are_refused(relu_classifier: Classifier, saved: Path) -> None:

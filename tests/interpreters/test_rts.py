@@ -40,6 +40,13 @@ def test_its_grid_is_a_quarter_of_the_input(relu_classifier: Classifier) -> None
     assert maps.shape == (2, 6, 10)
 
 
+def test_a_network_of_another_classifier_is_refused(relu_classifier: Classifier) -> None:
+    """Of the same structure, so that it would run."""
+    other = Classifier(relu_net(seed=5), mean=relu_classifier.mean, std=relu_classifier.std, input_size=32)
+    with pytest.raises(InputError, match=f"fingerprint {other.fingerprint()[:12]}, and '{relu_classifier.name}'"):
+        RTS(relu_classifier, network=MaskingNetwork.untrained(other))
+
+
 def test_the_map_depends_on_the_class(toy_classifier: Classifier) -> None:
     x = images(1, toy_classifier.input_size[0]).expand(CLASSES, -1, -1, -1)
     maps = untrained(toy_classifier)(x, torch.arange(CLASSES))

@@ -16,15 +16,13 @@ from underfire.cli.console import counted
 _SILENCE = 30.0  # seconds without a line that a reader of a log should not have to bear
 
 
-class ProgressDisplay:
-    """Shows the parts and the time that is left; a context manager, and a `Listener` of the runner."""
+class Display:
+    """A console and, as long as it is needed, a live bar on it; a context manager, which takes the bar away."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._bar: Progress | None = None
-        self._eta: Eta | None = None
-        self._began = self._said = time.monotonic()
-        self._parts = self._finished = 0
+        self._began = time.monotonic()
 
     def __enter__(self) -> Self:
         return self
@@ -34,6 +32,16 @@ class ProgressDisplay:
     ) -> None:
         if self._bar:
             self._bar.stop()
+
+
+class ProgressDisplay(Display):
+    """Shows the parts and the time that is left; a `Listener` of the runner."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self._eta: Eta | None = None
+        self._said = self._began
+        self._parts = self._finished = 0
 
     def started(self, plan: AuditPlan, todo: Sequence[Unit], finished: int) -> None:
         """Says how much there is to do."""

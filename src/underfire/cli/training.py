@@ -1,33 +1,20 @@
 """How a training comes along, on stderr: a live bar on a terminal, and a line for each epoch."""
 
 import time
-from types import TracebackType
-from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from underfire.cli.progress import clock
+from underfire.cli.progress import Display, clock
 from underfire.training.rts import Score
 
 
-class TrainingDisplay:
-    """Shows epochs, their scores and the time that is left; a context manager, and a `Listener` of the training."""
+class TrainingDisplay(Display):
+    """Shows epochs, their scores and the time that is left; a `Listener` of the training."""
 
     def __init__(self, console: Console) -> None:
-        self._console = console
-        self._bar: Progress | None = None
-        self._began = time.monotonic()
+        super().__init__(console)
         self._epochs = 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._bar:
-            self._bar.stop()
 
     def began(self, epochs: int, finished: int, steps: int) -> None:
         """Says how much there is to do."""

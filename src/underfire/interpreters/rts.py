@@ -37,12 +37,7 @@ class RTS(Interpreter):
 
     def __init__(self, classifier: Classifier, *, network: MaskingNetwork | None = None) -> None:
         super().__init__(classifier)
-        self.network = _shipped_network(classifier) if network is None else network
-        if self.network.fingerprint != classifier.fingerprint():
-            raise InputError(
-                f"the masking network given is for a classifier of fingerprint {self.network.fingerprint[:12]}, and"
-                f" {classifier.name!r} has {classifier.fingerprint()[:12]}; train one with `underfire train rts`."
-            )
+        self.network = _shipped_network(classifier) if network is None else _of(classifier, network)
         self.grid = self.network.grid
 
     def compute(self, x: Tensor, y: Tensor, keys: tuple[str, ...]) -> Tensor:  # noqa: ARG002 - draws nothing
@@ -99,6 +94,21 @@ class _OwnAim:
 
     def select(self, places: Tensor) -> None:
         self._task = self._task.select(places)
+
+
+def _of(classifier: Classifier, network: MaskingNetwork) -> MaskingNetwork:
+    """``network``, if it is for ``classifier``.
+
+    Raises:
+        InputError: it is for another.
+    """
+    fingerprint = classifier.fingerprint()
+    if network.fingerprint != fingerprint:
+        raise InputError(
+            f"the masking network given is for a classifier of fingerprint {network.fingerprint[:12]}, and"
+            f" {classifier.name!r} has {fingerprint[:12]}; train one with `underfire train rts`."
+        )
+    return network
 
 
 def shipped_weights(classifier: Classifier) -> Path | None:
