@@ -125,3 +125,17 @@ class TestDone:
         best.offer(_theta(1.0), rows=row, **_losses([True], [0.1], [0.0]))
         best.offer(_theta(2.0), rows=row, **_losses([False], [0.0], [0.5]))
         assert bool(best.done(row))
+
+
+class TestFollow:
+    @given(histories)
+    def test_the_last_that_holds_is_kept_or_else_the_surest(self, history: History) -> None:
+        best = Best(_theta(*([-1.0] * len(history[0]))))
+        rows = torch.arange(len(history[0]))
+        for k, offered in enumerate(history):
+            holds, nll, gap = (list(column) for column in zip(*offered, strict=True))
+            best.follow(_theta(*([float(k)] * len(rows))), rows=rows, **_losses(holds, nll, gap))
+        for i in rows.tolist():
+            held = [k for k in range(len(history)) if history[k][i][0]]
+            surest = min(range(len(history)), key=lambda k: (history[k][i][1], -k))
+            assert float(best.theta[i]) == (held[-1] if held else surest)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from nets import cells, poison, poisoned, stripes_classifier
-from toys import images, relu_net, smooth_net
+from toys import images, relu_net, small_mask, smooth_net
 from traces import scramble, untouched
 from underfire import (
     ADV2,
@@ -307,6 +307,7 @@ class TestTargetMaps:
     [
         (lambda c: Square(c, queries=0), "queries is 0; a search takes at least 1"),
         (lambda c: Square(c, eps=8), "eps 8 is not .* write 8/255"),
+        (lambda c: Square(small_mask(c)), "Square asks for a map at every query, and one of mask takes 4 passes"),
         (lambda _: Square([]), "Square attacks at least one interpreter"),
         (lambda c: Square([CAM(c), CAM(c)]), "share a name"),
         (lambda c: Square([CAM(c), GRAD(_toy())]), "different classifiers"),

@@ -9,6 +9,7 @@ from nets import detail_classifier, waves
 from toys import SMALL_FIT, images, small_mask
 from traces import scramble, untouched
 from underfire import ADV2, CAM, MASK, PGD, Classifier, InputError, MaskFit
+from underfire.attacks.budget import passes_of
 from underfire.interpreters import ForwardPass, Task
 from underfire.interpreters.maps import distance
 
@@ -152,5 +153,4 @@ class TestAttack:
         g = [small_mask(relu_classifier), CAM(relu_classifier)]
         result = ADV2(g, steps=20)(x, target)
         assert set(result.maps) == {"mask", "cam"}
-        warm = ADV2(g, steps=20).setting.schedule.warm
-        assert result.passes.tolist() == [warm + 3 * (21 - warm)] * 2
+        assert result.passes.tolist() == [passes_of(20, g)] * 2

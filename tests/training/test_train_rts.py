@@ -165,6 +165,13 @@ def test_an_encoder_of_its_own_is_trained_on(folder: Path, tmp_path: Path) -> No
         MaskingNetwork.load(out, classifier)
 
 
+def test_a_loss_that_is_no_number_names_the_photo_and_writes_nothing(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "w.safetensors"
+    with pytest.raises(InputError, match=r"training loss is not a finite number for photo '\d\d.png'; take that photo"):
+        train(folder, out, replace(SHORT, learning_rate=1e30))
+    assert not out.exists()
+
+
 def test_photos_must_be_left_on_both_sides(folder: Path) -> None:
     with pytest.raises(InputError, match="0 photos are left for training and 20 are held out"):
         split_of(folder, planted_classifier(), held_out=20)

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from underfire.attacks.budget import chosen_steps, warm_steps
+from underfire.attacks.budget import chosen_steps, descent_of, finalists_of, warm_steps
 from underfire.attacks.control import Schedule
-from underfire.attacks.engine import Setting
+from underfire.attacks.engine import Keep, Setting
 from underfire.attacks.joint import Descent
 from underfire.attacks.perturbations import Perturbation, chosen
 from underfire.attacks.target_maps import of_one_classifier
@@ -17,7 +17,8 @@ class ADV2(Descent):
     A PGD warm start, then joint steps: the direction that lowers the interpretation loss of every attacked
     interpreter, and that of the prediction as long as p_t is below 0.95. For each image by itself, of the iterates
     that have the label with p_t of at least 0.9 the one nearest the target maps is kept; if there is none, the one
-    with the highest p_t.
+    with the highest p_t. Where an interpreter only estimates how near they are, as MASK does from its own fit under
+    way, late iterates are kept in whole grey levels, and their maps taken afresh decide.
 
     Args:
         interpreters: the interpreter under attack, or several of one classifier.
@@ -51,4 +52,7 @@ class ADV2(Descent):
         size = model.eps / 8 if step_size is None else step_size
         count = chosen_steps(steps, passes, attacked)
         schedule = Schedule(count, warm=warm_steps(count), first=size, peak=2 * size, last=size / 10)
-        super().__init__(attacked[0].classifier, attacked, Setting(model, schedule), seed=seed)
+        finalists = finalists_of(descent_of(count, attacked), attacked)
+        keep: Keep = "latest" if any(g.estimates for g in attacked) else "best"
+        setting = Setting(model, schedule, keep=keep, finalists=finalists)
+        super().__init__(attacked[0].classifier, attacked, setting, seed=seed)

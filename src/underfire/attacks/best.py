@@ -32,6 +32,11 @@ class Best:
         better = (holds & ~before) | ((holds == before) & lower)
         self.take(theta[better], rows=rows[better], holds=holds[better], nll=nll[better], gap=gap[better])
 
+    def follow(self, theta: Tensor, *, rows: Tensor, holds: Tensor, nll: Tensor, gap: Tensor) -> None:
+        """Keep ``theta`` where its label holds, or where none has held yet and it has the lower prediction loss."""
+        later = holds | (~self._holds[rows] & (nll <= self.nll[rows]))
+        self.take(theta[later], rows=rows[later], holds=holds[later], nll=nll[later], gap=gap[later])
+
     def take(self, theta: Tensor, *, rows: Tensor, holds: Tensor, nll: Tensor, gap: Tensor) -> None:
         """Keep ``theta`` for the images ``rows``, whatever was kept before."""
         self.theta[rows] = theta

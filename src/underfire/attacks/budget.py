@@ -14,6 +14,10 @@ WARM = 30
 """The longest warm start of a joint attack; a shorter attack spends a fifth of its steps."""
 
 
+MOST_FINALISTS = 8
+"""Late iterates whose maps are taken afresh, where the course of an attack does not tell which is best."""
+
+
 def check_whole(what: str, number: object) -> None:
     """Raise InputError where ``number``, the argument ``what``, is no whole number."""
     if not isinstance(number, Integral):
@@ -25,15 +29,37 @@ def warm_steps(steps: int) -> int:
     return min(WARM, steps // 5)
 
 
-def passes_of(steps: int, interpreters: Sequence[Interpreter], *, warm: Callable[[int], int] = warm_steps) -> int:
-    """Forward and backward passes that an image pays for ``steps`` steps and the look at the last iterate.
+def finalists_of(descent: int, interpreters: Sequence[Interpreter]) -> int:
+    """How many iterates an attack of ``descent`` passes chooses from in the end, by maps taken afresh.
 
-    ``warm`` tells how many of them are spent on the prediction alone.
+    None where the gap of every interpreter's aim is that of the iterate; else as many as cost no more than the
+    descent, if these are at least two.
     """
+    if not any(g.estimates for g in interpreters):
+        return 0
+    count = min(MOST_FINALISTS, descent // _maps_of(interpreters))
+    return count if count > 1 else 0
+
+
+def _maps_of(interpreters: Sequence[Interpreter]) -> int:
+    return sum(g.passes_per_map for g in interpreters)
+
+
+def descent_of(steps: int, interpreters: Sequence[Interpreter], *, warm: Callable[[int], int] = warm_steps) -> int:
+    """Passes that an image pays for ``steps`` steps and the look at the last iterate; ``warm`` as below."""
     if not interpreters:
         return steps + 1
     looks = steps + 1 - warm(steps)
     return steps + 1 + sum(g.further_passes(looks) for g in interpreters)
+
+
+def passes_of(steps: int, interpreters: Sequence[Interpreter], *, warm: Callable[[int], int] = warm_steps) -> int:
+    """Forward and backward passes that an image pays for an attack of ``steps`` steps, finalists included.
+
+    ``warm`` tells how many of the steps are spent on the prediction alone.
+    """
+    descent = descent_of(steps, interpreters, warm=warm)
+    return descent + finalists_of(descent, interpreters) * _maps_of(interpreters)
 
 
 def chosen_steps(
@@ -46,7 +72,7 @@ def chosen_steps(
 ) -> int:
     """The steps of an attack: as named, or as many as ``passes`` pay for, or the default.
 
-    ``warm`` tells how many of a number of steps are spent on the prediction alone; one more step adds at most one.
+    ``warm`` tells how many of a number of steps are spent on the prediction alone.
 
     Raises:
         InputError: both are named, one is no whole number, or the passes don't pay for a single step.

@@ -16,7 +16,7 @@ from underfire.classifier import Classifier
 from underfire.errors import NonFiniteError
 from underfire.interpreters.base import Aim, ForwardPass, Pull, require_finite
 
-Keep = Literal["best", "last"]
+Keep = Literal["best", "latest", "last"]
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,10 @@ class Setting:
         mix: how prediction and maps share a joint step.
         rule: from a joint step's direction to its move; before, the steepest move is taken.
         keep: ``"best"`` keeps the best iterate of each image and lets images that are done leave the batch;
+            ``"latest"`` keeps the last one whose label holds, for aims whose gap says little of the present iterate;
             ``"last"`` keeps the last one, whatever it is.
         every: with ``"best"``, only every so many-th joint iterate is a candidate.
+        finalists: how many late iterates are handed over beside the kept one, brought to whole grey levels.
     """
 
     perturbation: Perturbation
@@ -41,6 +43,21 @@ class Setting:
     rule: Rule = field(default_factory=Adam)
     keep: Keep = "best"
     every: int = 1
+    finalists: int = 0
+
+    def final_looks(self) -> tuple[int, ...]:
+        """The looks after which what is kept is a finalist: the last one, and others over the last quarter before."""
+        steps, warm = self.schedule.steps, self.schedule.warm
+        apart = max(1, (steps - warm) // (4 * max(1, self.finalists)))
+        return tuple(look for k in range(self.finalists) if (look := steps - k * apart) >= warm)
+
+
+@dataclass(frozen=True)
+class Iterate:
+    """Images (N, C, H, W) in [0, 1] of one step and (N,) how much of the budget each uses."""
+
+    x_adv: Tensor
+    used: Tensor
 
 
 @dataclass(frozen=True)
@@ -52,12 +69,14 @@ class Outcome:
         used: (N,) how much of the budget each uses, in the unit of the perturbation's ``eps``.
         passes: (N,) forward and backward passes spent on each image, int64.
         trace: the attack's course.
+        finalists: late iterates, among which fresh maps shall decide.
     """
 
     x_adv: Tensor
     used: Tensor
     passes: Tensor
     trace: Trace
+    finalists: tuple[Iterate, ...] = ()
 
 
 def descend(classifier: Classifier, x: Tensor, target: Tensor, aims: Sequence[Aim], setting: Setting) -> Outcome:
@@ -70,11 +89,16 @@ def descend(classifier: Classifier, x: Tensor, target: Tensor, aims: Sequence[Ai
         NonFiniteError: a loss or a direction is not a number.
     """
     model, best, recorder = setting.perturbation, Best(setting.perturbation.start(x)), Recorder(x)
+    finalists: list[Iterate] = []
     if x.shape[0]:
         with classifier.frozen():
-            _Loop(classifier, x, target, aims, setting, best, recorder).run()
-    x_adv = model.image(x, best.theta)
-    return Outcome(x_adv, model.size(x, best.theta), recorder.passes, recorder.trace(best, joint=bool(aims)))
+            loop = _Loop(classifier, x, target, aims, setting, best, recorder)
+            loop.run()
+        wholes = [model.whole(x, theta) for theta in loop.finalists]
+        finalists = [Iterate(model.image(x, theta), model.size(x, theta)) for theta in wholes]
+    kept = Iterate(model.image(x, best.theta), model.size(x, best.theta))
+    trace = recorder.trace(best, joint=bool(aims))
+    return Outcome(kept.x_adv, kept.used, recorder.passes, trace, tuple(finalists))
 
 
 class _Loop:
@@ -101,6 +125,8 @@ class _Loop:
         self._mixer, self._stepper = setting.mix.begin(x), setting.rule.begin(self._theta)
         self._rows = torch.arange(x.shape[0], device=x.device)
         self._own = x.shape[0]
+        self.finalists: list[Tensor] = []
+        self._final_looks = setting.final_looks()
         if self._own == 1:
             self._select(self._rows.repeat(2), own=1)
 
@@ -140,14 +166,14 @@ class _Loop:
 
     def _finish(self) -> None:
         """The last iterates: one more look at them, or none where they are kept anyway."""
-        if self._setting.keep == "best":
-            self._look(self._setting.schedule.steps, values_only=not self._aims)
-        else:
+        if self._setting.keep == "last":
             self._best.theta[self._rows[: self._own]] = self._theta[: self._own]
+        else:
+            self._look(self._setting.schedule.steps, values_only=not self._aims)
 
     def _narrow(self) -> bool:
         """Let images that are done leave the batch; False if nobody is left."""
-        if self._setting.keep == "last" or not self._aims:
+        if self._setting.keep != "best" or not self._aims:
             return True
         left = (~self._best.done(self._rows[: self._own])).nonzero().flatten()
         if 0 < len(left) < self._own:
@@ -175,8 +201,12 @@ class _Loop:
             offer = {"rows": rows, "holds": holds[own], "nll": nll[own], "gap": gap[own]}
             if setting.keep == "last":
                 self._best.take(self._theta[own], **offer)
+            elif setting.keep == "latest":
+                self._best.follow(self._theta[own], **offer)
             elif (step - setting.schedule.warm) % setting.every == 0:
                 self._best.offer(self._theta[own], **offer)
+        if step in self._final_looks:
+            self.finalists.append(self._best.theta.clone())
         return view, answers, holds
 
     def _joint_direction(self, view: ForwardPass, answers: list[Pull], wanting: Tensor, step: int) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from underfire.attacks.control import probability
 from underfire.attacks.engine import Outcome, Setting, descend
+from underfire.attacks.finals import decide
 from underfire.attacks.perturbations import Perturbation
 from underfire.attacks.result import AttackResult
 from underfire.classifier import Classifier
@@ -39,13 +40,19 @@ def attack_and_score(
     started = time.perf_counter()
     x = x.detach()
     aims = [aim_of(g, Task(target, maps, keys, seed)) for g, maps in target_maps.items()]
+    outcome = descend(prepared(classifier), x, target, aims, setting)
+    known: Mapping[str, Tensor] = {}
+    if outcome.finalists:
+        decided = decide(classifier, target, target_maps, outcome, confidence=setting.confidence, keys=keys)
+        outcome, known = decided.outcome, decided.maps
     return score(
         name,
         classifier,
         x,
         target,
         target_maps,
-        descend(prepared(classifier), x, target, aims, setting),
+        outcome,
+        known=known,
         perturbation=setting.perturbation,
         steps=setting.schedule.steps,
         keys=keys,
@@ -61,12 +68,15 @@ def score(
     target_maps: Mapping[Interpreter, Tensor],
     outcome: Outcome,
     *,
+    known: Mapping[str, Tensor] | None = None,
     perturbation: Perturbation,
     steps: int,
     keys: tuple[str, ...],
     started: float,
 ) -> AttackResult:
     """Score what came out of an attack on ``x`` (N, C, H, W) that began at ``started``, on the unmodified classifier.
+
+    ``known`` are maps (N, h, w) of the outcome's images by interpreter that were taken already.
 
     Raises:
         RuntimeError: an image is beyond the budget, a mistake of ours.
@@ -84,7 +94,7 @@ def score(
         prediction=prediction,
         success=prediction == target,
         confidence=probability(logits, target),
-        maps={g.name: g(x_adv, target, keys=keys) for g in target_maps},
+        maps=known or {g.name: g(x_adv, target, keys=keys) for g in target_maps},
         target_maps={g.name: maps for g, maps in target_maps.items()},
         passes=outcome.passes.cpu(),
         steps=steps,

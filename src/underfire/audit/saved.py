@@ -1,9 +1,5 @@
-"""Numbers of the image as it is saved: 8 bits a channel."""
+"""Moved."""
 
-import torch
-from torch import Tensor
+from underfire.images.levels import from_8bit
 
-
-def from_8bit(pixels: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Pixels (…, uint8) as numbers in [0, 1]."""
-    return pixels.to(dtype) / 255
+__all__ = ["from_8bit"]

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from underfire.classifier import Classifier
-from underfire.errors import InputError, NonFiniteError
+from underfire.errors import InputError
+from underfire.images.files import quoted
 from underfire.interpreters.masking.network import MaskingNetwork
 from underfire.interpreters.masking.weights import read_about
 from underfire.prepared import prepared
@@ -86,8 +87,8 @@ def train_rts(
         encoder: a classifier whose features are read in place of the audited one's.
 
     Raises:
-        InputError: there is a file or a checkpoint of other settings, or the classifier has no linear head.
-        NonFiniteError: the loss of a photo is not a number.
+        InputError: there is a file or a checkpoint of other settings, the classifier has no linear head, or the loss of
+            a photo is not a number.
     """
     settings = _settings(classifier, encoder, photos, plan)
     if out.exists():
@@ -127,6 +128,16 @@ def _settings(classifier: Classifier, encoder: Classifier | None, photos: Split,
 def _hash(photos: Photos) -> str:
     names = [(source.image_id, source.sha256) for source in photos.sources]
     return hashlib.sha256(json.dumps(names).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Photos by name, their pixels (N, C, H, W), what replaces what is taken away, and (N,) which absent class."""
+
+    names: tuple[str, ...]
+    x: Tensor
+    fill: Tensor
+    pick: Tensor
 
 
 class _Training:
@@ -185,25 +196,26 @@ class _Training:
         finally:
             self.network.requires_grad_(False)
 
-    def _batch(self, chosen: list[int], epoch: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Random views (N, C, H, W) of the photos ``chosen``, their fills, and the numbers (N,) of absent classes."""
+    def _batch(self, chosen: list[int], epoch: int) -> _Batch:
+        """Random views of the photos ``chosen``."""
         views, fills, picks = [], [], []
-        for index in chosen:
-            draw = generator(self._plan.seed, "view", epoch, self._photos.train.sources[index].image_id)
+        names = tuple(self._photos.train.sources[index].image_id for index in chosen)
+        for index, name in zip(chosen, names, strict=True):
+            draw = generator(self._plan.seed, "view", epoch, name)
             view = random_view(self._photos.train[index], self._classifier.input_size, draw, self._plan)
             views.append(view)
             fills.append(random_fill(view, draw))
             picks.append(torch.rand((), generator=draw))
-        return tuple(stacked(part, self._classifier) for part in (views, fills, picks))  # type: ignore[return-value]
+        return _Batch(names, *(stacked(part, self._classifier) for part in (views, fills, picks)))
 
-    def _step(self, batch: tuple[Tensor, Tensor, Tensor], done: float) -> None:
+    def _step(self, batch: _Batch, done: float) -> None:
         """One step of Adam, when the share ``done`` of all is done."""
         plan = self._plan
         for group in self._optimiser.param_groups:
             group["lr"] = plan.learning_rate * (1 + math.cos(math.pi * done)) / 2
         self._optimiser.zero_grad()
         share = min(1.0, done / plan.ramp) if plan.ramp else 1.0
-        seen = self._look(*batch, share=share)
+        seen = self._look(batch, share=share)
         seen.loss.mean().backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), _LONGEST)
         self._optimiser.step()
@@ -214,18 +226,23 @@ class _Training:
         for start in range(0, len(photos), size):
             chosen = range(start, min(start + size, len(photos)))
             x = stacked([photos[index] for index in chosen], self._classifier)
-            draws = [generator(self._plan.seed, "absent", photos.sources[index].image_id) for index in chosen]
+            names = tuple(photos.sources[index].image_id for index in chosen)
+            draws = [generator(self._plan.seed, "absent", name) for name in names]
             pick = stacked([torch.rand((), generator=draw) for draw in draws], self._classifier)
-            looks.append(self._look(x, blurred(x), pick, share=1.0))
+            looks.append(self._look(_Batch(names, x, blurred(x), pick), share=1.0))
         return Score(**{name: _mean([getattr(seen, name) for seen in looks]) for name in Score.__dataclass_fields__})
 
-    def _look(self, x: Tensor, fill: Tensor, pick: Tensor, *, share: float) -> Look:
+    def _look(self, batch: _Batch, *, share: float) -> Look:
         with ExitStack() as stack:
             for classifier in (self._subject.classifier, self._subject.encoder):
                 stack.enter_context(classifier.frozen())
-            seen = look(self.network, self._subject, x, fill, pick, self._plan, share=share)
-        if not bool(torch.isfinite(seen.loss).all()):
-            raise NonFiniteError("the training loss", int((~torch.isfinite(seen.loss)).nonzero()[0]))
+            seen = look(self.network, self._subject, batch.x, batch.fill, batch.pick, self._plan, share=share)
+        bad = (~torch.isfinite(seen.loss)).nonzero()
+        if len(bad):
+            raise InputError(
+                f"the training loss is not a finite number for photo {quoted(batch.names[int(bad[0])])}; take that photo out, "
+                "or look for the overflow in the model"
+            )
         return seen
 
 

@@ -1,9 +1,14 @@
 """What perturbation models share that add to an image: the image itself is the parameter."""
 
+from abc import ABC, abstractmethod
+
+import torch
 from torch import Tensor
 
+from underfire.images.levels import from_8bit
 
-class Additive:
+
+class Additive(ABC):
     """θ is the perturbed image, so that nothing has to be made of it, nor carried back to it."""
 
     def start(self, x: Tensor) -> Tensor:
@@ -17,3 +22,16 @@ class Additive:
     def pull_back(self, x: Tensor, theta: Tensor, direction: Tensor) -> Tensor:  # noqa: ARG002 - the Jacobian is 1
         """``direction``, unchanged."""
         return direction
+
+    def whole(self, x: Tensor, theta: Tensor) -> Tensor:
+        """``theta`` in whole grey levels; as it is where these leave the ball around an ``x`` of other values."""
+        levels = from_8bit(self.rounded(x, theta), theta.dtype)
+        return torch.where(self.contains(x, levels)[:, None, None, None], levels, theta)
+
+    @abstractmethod
+    def rounded(self, x: Tensor, image: Tensor) -> Tensor:
+        """As :meth:`Perturbation.rounded`."""
+
+    @abstractmethod
+    def contains(self, x: Tensor, image: Tensor) -> Tensor:
+        """As :meth:`Perturbation.contains`."""

@@ -71,6 +71,10 @@ class Perturbation(Protocol):
         """
         ...
 
+    def whole(self, x: Tensor, theta: Tensor) -> Tensor:
+        """``theta`` with the image that :meth:`rounded` would save, where it has such within the budget."""
+        ...
+
     def contains(self, x: Tensor, image: Tensor) -> Tensor:
         """(N,) bool: whether ``image`` (N, C, H, W) is within the budget around ``x``, as far as pixels alone tell."""
         ...

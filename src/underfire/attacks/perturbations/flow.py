@@ -99,6 +99,10 @@ class Flow:
         """``image`` in the nearest whole grey levels, uint8: half a level per value that no displacement made."""
         return (image.double() * 255).round().to(torch.uint8)
 
+    def whole(self, x: Tensor, theta: Tensor) -> Tensor:  # noqa: ARG002 - no field makes whole levels
+        """``theta`` as it is."""
+        return theta
+
     def contains(self, x: Tensor, image: Tensor) -> Tensor:
         """(N,) bool: every value is, to half a level, between the extremes that ``x`` has within ``eps`` of its pixel.
 

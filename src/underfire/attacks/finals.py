@@ -1,0 +1,64 @@
+"""The last choice of an attack whose own course does not tell which of its iterates is best."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from underfire.attacks.best import Best
+from underfire.attacks.control import Confidence
+from underfire.attacks.engine import Outcome
+from underfire.classifier import Classifier
+from underfire.interpreters.base import Interpreter
+from underfire.interpreters.maps import distance
+
+
+@dataclass(frozen=True)
+class Decided:
+    """What was chosen, and the maps (N, h, w) of its images by interpreter."""
+
+    outcome: Outcome
+    maps: Mapping[str, Tensor]
+
+
+def decide(
+    classifier: Classifier,
+    target: Tensor,
+    target_maps: Mapping[Interpreter, Tensor],
+    outcome: Outcome,
+    *,
+    confidence: Confidence,
+    keys: tuple[str, ...],
+) -> Decided:
+    """Of the finalists of ``outcome`` the one, for each image, whose maps are nearest the target maps where p_t holds.
+
+    Every finalist's maps are taken afresh, on the unmodified ``classifier``, as they will be scored; they count among
+    the passes.
+    """
+    finalists = outcome.finalists
+    rows = torch.arange(len(target), device=target.device)
+    number = outcome.x_adv.new_zeros(len(target))  # of the finalist that leads, for each image
+    best, taken = Best(number), []
+    for k, finalist in enumerate(finalists):
+        images = finalist.x_adv.contiguous()
+        with torch.no_grad():
+            logits = classifier(images)
+        maps = {g.name: g(images, target, keys=keys) for g in target_maps}
+        gap = torch.stack([distance(maps[g.name], aim) for g, aim in target_maps.items()]).mean(dim=0)
+        nll = torch.nn.functional.cross_entropy(logits, target, reduction="none")
+        holds = confidence.holds(logits, target)
+        best.offer(number + k, rows=rows, holds=holds, nll=nll, gap=gap)
+        taken.append(maps)
+    chosen = best.theta.long()
+    cost = len(finalists) * sum(g.passes_per_map for g in target_maps)
+    return Decided(
+        replace(
+            outcome,
+            x_adv=torch.stack([f.x_adv for f in finalists])[chosen, rows],
+            used=torch.stack([f.used for f in finalists])[chosen, rows],
+            passes=outcome.passes + cost,
+            finalists=(),
+        ),
+        {name: torch.stack([maps[name] for maps in taken])[chosen, rows] for name in taken[0]},
+    )
