@@ -35,6 +35,7 @@ from toys import every
 from underfire.analysis import soundness
 from underfire.analysis.model_checks import ModelCheck
 from underfire.analysis.soundness import Indicator
+from underfire.analysis.transfer import MARGIN, least
 from underfire.attacks.authors import PUBLISHED
 from underfire.attacks.control import Balance, Confidence
 from underfire.attacks.rules import Adam
@@ -46,9 +47,11 @@ from underfire.audit.summary import GateMetric
 from underfire.cli import INTERNAL_ERROR, cli
 from underfire.images import find_photos
 from underfire.images.decode import FORMATS, MAX_PIXELS
-from underfire.interpreters import ALL, masks
+from underfire.interpreters import ALL, gates, masks
 from underfire.interpreters.masks.settings import AUTHORS
 from underfire.report.wording import condition_title
+from underfire.studies.cells import DOES_NOT_TRANSFER, KEPT, NOT_DECIDED, NOT_KEPT, TRANSFERS, Line
+from underfire.studies.saved import NAMES
 from underfire.testing import smooth_classifier
 from underfire.zoo.class_names import imagenet_names
 
@@ -202,10 +205,9 @@ def test_every_command_shown_could_be_typed(words: tuple[str, ...]) -> None:
 
 
 def _parses(arguments: list[str]) -> None:
-    if arguments and arguments[0] in cli.commands:
-        command: click.Command = cli.commands[arguments.pop(0)]
-    else:
-        command = cli
+    command: click.Command = cli
+    while isinstance(command, click.Group) and arguments and arguments[0] in command.commands:
+        command = command.commands[arguments.pop(0)]
     with contextlib.suppress(
         click.exceptions.Exit
     ):  # --help and --version are done by now; what is wrong raises others
@@ -386,14 +388,19 @@ def test_passes_are_what_the_table_of_interpreters_says(make: Callable[[uf.Class
     attack = uf.ADV2(g, steps=20)
     result = attack(torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0)), torch.tensor([1]))
     evaluations, joint = 21, 21 - attack.setting.schedule.warm
-    first = 2 * (g.strata - 1) if isinstance(g, uf.IG) else 0
+    first = 0
+    if isinstance(g, uf.IG):
+        first = 2 * (g.strata - 1)
+    if isinstance(g, uf.SmoothGrad):
+        first = 2 * (g.samples - 1)
     assert result.passes.tolist() == [evaluations + joint * (g.passes_per_step - 1) + first]
 
 
 def test_constants_are_those_of_the_code() -> None:
     clf = smooth_classifier(dtype=torch.float32)
     names = {"clf": clf, "GRAD": uf.GRAD, "IG": uf.IG, "CAM": uf.CAM, "ADV2": uf.ADV2, "len": len}
-    names |= {"MASK": uf.MASK, "masks": masks}
+    names |= {"MASK": uf.MASK, "masks": masks, "gates": gates}
+    names |= {"InputXGradient": uf.InputXGradient, "SmoothGrad": uf.SmoothGrad}
     names |= {"Confidence": Confidence, "Balance": Balance, "Adam": Adam}
     rows = table("interpreters.md", "constant")
     assert rows
@@ -415,6 +422,19 @@ def test_signs_and_thresholds_of_soundness() -> None:
         assert told == [(sign.value, sign.reading.weight.value) for sign in signs]
     for name, value in table("soundness.md", "threshold"):
         assert getattr(soundness, unquoted(name)) == pytest.approx(float(value), abs=1e-4)
+
+
+def test_studies_are_told_as_they_are() -> None:
+    assert tuple(unquoted(row[0]) for row in table("studies.md", "study")) == NAMES
+    columns = [f.name for f in fields(Line) if not f.name.endswith(("_low", "_high"))]
+    assert [unquoted(row[0]) for row in table("studies.md", "column")] == columns
+    verdicts = {unquoted(row[0]) for row in table("studies.md", "verdict")}
+    assert verdicts == {TRANSFERS, DOES_NOT_TRANSFER, KEPT, NOT_KEPT, NOT_DECIDED}
+    text = " ".join(prose(ROOT / "docs" / "studies.md").split())
+    assert f"more than {100 * MARGIN:.0f} % below" in text
+    assert (
+        f"With two interpreters it takes at least {least(4)} photos to decide anything, with five {least(25)}" in text
+    )
 
 
 def test_fields_of_a_result_are_described() -> None:

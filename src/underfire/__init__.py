@@ -8,7 +8,20 @@ from underfire import metrics
 from underfire.attacks import ADV2, L2, PGD, AttackResult, AuthorsADV2, Flow, Linf, Square, StAdv
 from underfire.classifier import Classifier
 from underfire.errors import InputError, NonFiniteError
-from underfire.interpreters import CAM, GRAD, IG, MASK, RTS, GradCAM, Interpreter, MaskFit, MaskingNetwork
+from underfire.interpreters import (
+    CAM,
+    GRAD,
+    IG,
+    MASK,
+    RTS,
+    GradCAM,
+    GuidedBackprop,
+    InputXGradient,
+    Interpreter,
+    MaskFit,
+    MaskingNetwork,
+    SmoothGrad,
+)
 from underfire.zoo import load_classifier
 
 __version__ = "0.1.0"
@@ -27,12 +40,15 @@ __all__ = [
     "Classifier",
     "Flow",
     "GradCAM",
+    "GuidedBackprop",
     "InputError",
+    "InputXGradient",
     "Interpreter",
     "Linf",
     "MaskFit",
     "MaskingNetwork",
     "NonFiniteError",
+    "SmoothGrad",
     "Square",
     "StAdv",
     "load_classifier",

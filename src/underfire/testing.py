@@ -22,18 +22,33 @@ from underfire.structure import FeatureMap
 Make = Callable[[Classifier], Interpreter]
 
 _SIZE, _CLASSES, _IMAGES = 16, 5, 5
+_FAR = 10.0  # from the kink of a ReLU, in units of the activation
+
+
+class _Shift(nn.Module):
+    def __init__(self, by: float) -> None:
+        super().__init__()
+        self.by = by
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x`` and a constant."""
+        return x + self.by
 
 
 def smooth_classifier(*, dtype: torch.dtype = torch.float64, seed: int = 0, flat: bool = False) -> Classifier:
     """A small classifier of 16×16 images that is differentiable any number of times, for finite differences.
 
     It ends in global average pooling and one linear layer. With ``flat`` its logits are the same for every
-    image, so that all that interpreters can show is constant.
+    image, so that all that interpreters can show is constant. Its ReLU, for interpreters with a rule of their own for
+    what comes back through one, is nowhere near its kink.
     """
     draw = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         trunk = nn.Sequential(
-            nn.Conv2d(3, 6, 3, padding=1), nn.Tanh(), nn.Conv2d(6, 8, 3, stride=2, padding=1), nn.Softplus(beta=4)
+            nn.Conv2d(3, 6, 3, padding=1),
+            nn.Sequential(nn.Tanh(), _Shift(_FAR), nn.ReLU(), _Shift(-_FAR)),
+            nn.Conv2d(6, 8, 3, stride=2, padding=1),
+            nn.Softplus(beta=4),
         )
         head = nn.Linear(8, _CLASSES)
         net = nn.Sequential(trunk, nn.AdaptiveAvgPool2d(1), nn.Flatten(), head)
@@ -174,7 +189,7 @@ def _check_descent(interpreter: Interpreter, x: Tensor, y: Tensor) -> None:
 
 def _check_gradient(interpreter: Interpreter, x: Tensor, y: Tensor, tolerance: float) -> None:
     name = interpreter.name
-    own = interpreter(x, y)
+    own = interpreter(x, y, keys=_keys(len(y)))
     target = own.roll(1, dims=0)
     pull = _pull(interpreter, x, y, target)
     gap = (own - target).abs().mean(dim=(1, 2))
@@ -291,7 +306,11 @@ def _look(interpreter: Interpreter, aim: Aim, x: Tensor, *, freed_for: Tensor | 
 
 
 def _task(y: Tensor, target: Tensor) -> Task:
-    return Task(y, target, tuple(f"image {i}" for i in range(len(y))), seed=0)
+    return Task(y, target, _keys(len(y)), seed=0)
+
+
+def _keys(n: int) -> tuple[str, ...]:
+    return tuple(f"image {i}" for i in range(n))
 
 
 def _path(x: Tensor) -> list[Tensor]:

@@ -15,8 +15,9 @@ from underfire.attacks.authors import PUBLISHED, aim_of
 from underfire.attacks.budget import passes_of
 from underfire.attacks.control import Weighted
 from underfire.attacks.rules import Sign
-from underfire.attacks.smoothed import double_backward, smoothed_clip
+from underfire.attacks.smoothed import smoothed_clip
 from underfire.interpreters import ALL, ForwardPass, Pull, Task
+from underfire.interpreters.clipping import double_backward
 from underfire.interpreters.maps import min_max, pooled
 
 SCHEDULED = [g for g in ALL if g.name in PUBLISHED]

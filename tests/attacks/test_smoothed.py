@@ -15,7 +15,8 @@ from nets import linear_classifier
 from toys import images, relu_net
 from traces import untouched
 from underfire import Classifier
-from underfire.attacks.smoothed import TAU, Clipping, double_backward, rectifier_slope, smoothed_clip
+from underfire.attacks.smoothed import TAU, rectifier_slope, smoothed_clip
+from underfire.interpreters.clipping import Clipping, double_backward
 
 CLIPS: dict[str, tuple[Callable[[Tensor], Any], float, float]] = {
     "nn.ReLU": (nn.ReLU(), 0, math.inf),

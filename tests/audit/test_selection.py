@@ -68,7 +68,8 @@ def test_a_search_of_many_maps_leaves_out_what_is_fitted(classifier: Classifier,
 
 
 def test_all_is_everything_that_suits(classifier: Classifier, weights: str) -> None:
-    everything = ("grad", "ig", "cam", "gradcam", "mask", "rts")
+    backwards = ("inputxgradient", "smoothgrad", "guidedbackprop")
+    everything = ("grad", "ig", "cam", "gradcam", *backwards, "mask", "rts")
     assert select_interpreters((EVERY,), classifier, preset="quick", rts=weights).interpreters == everything
     without = select_interpreters((EVERY,), classifier, preset="quick")
     assert without.interpreters == everything[:-1]

@@ -13,8 +13,9 @@ from benchmarks.subject import Recipe, Subject
 from benchmarks.timing import Ratio
 from toys import images, relu_net, smooth_net
 from underfire import GRAD, Classifier
-from underfire.attacks.smoothed import TAU, Clipping
+from underfire.attacks.smoothed import TAU
 from underfire.interpreters import ForwardPass, Task
+from underfire.interpreters.clipping import Clipping
 
 DIFFERENCE, AUTHORS, BRANCH_FREE, FORWARD = WAYS
 

@@ -16,13 +16,14 @@ from underfire.attacks.engine import Keep, Setting
 from underfire.attacks.joint import Descent
 from underfire.attacks.perturbations import chosen
 from underfire.attacks.rules import Sign
-from underfire.attacks.smoothed import double_backward, smoothed_clip
+from underfire.attacks.smoothed import smoothed_clip
 from underfire.attacks.target_maps import one_interpreter
 from underfire.classifier import Classifier
 from underfire.errors import InputError
 from underfire.interpreters import CAM, GRAD, IG, GradCAM
 from underfire.interpreters.activations import ActivationAim
 from underfire.interpreters.base import Aim, ForwardPass, Interpreter, Pull, Task
+from underfire.interpreters.clipping import double_backward
 from underfire.interpreters.directional import Linearised
 from underfire.interpreters.ig import PathAim
 from underfire.interpreters.maps import min_max, pooled, saliency_slope, scaled_distance

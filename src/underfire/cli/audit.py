@@ -1,35 +1,21 @@
 """``underfire audit``: every photo, every attack, every interpreter; then the report."""
 
 import shlex
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 from typing import Any, get_args
 
 import click
 
 from underfire.audit.engines import EngineName
 from underfire.audit.locks import describing
-from underfire.audit.plan import ATTACKS, PASSES, Attack, AuditPlan, ModelSettings, Shard
+from underfire.audit.plan import AuditPlan, Shard
 from underfire.audit.runner import Outcome, run_audit
-from underfire.audit.selection import select_interpreters
 from underfire.audit.store import RunDirectory
 from underfire.audit.summary import Gate, Summary, check_gates, headline_sentences, parse_gate
 from underfire.cli.console import counted, notes, print_table, results
-from underfire.cli.options import (
-    DEFAULTS,
-    INTERPRETERS_OR_ALL,
-    Names,
-    attack_options,
-    load_model,
-    model_options,
-    photos_of,
-    rts_option,
-)
+from underfire.cli.interrupts import sigterm_as_interrupt
+from underfire.cli.options import completed, load_model, photos_of, plan_options
 from underfire.cli.progress import ProgressDisplay
 from underfire.cli.report import rebuild
 from underfire.errors import InputError
@@ -70,44 +56,7 @@ class _GateOption(click.ParamType[Gate]):
 
 @click.command()
 @click.argument("photos", nargs=-1, metavar="[PHOTO_OR_FOLDER]...")
-@model_options
-@click.option(
-    "--interpreters",
-    type=INTERPRETERS_OR_ALL,
-    show_default="grad,ig,cam; mask as well with standard and paper; rts where there are weights",
-    help="Whose maps are attacked and compared, comma-separated, or 'all'.",
-)
-@rts_option
-@click.option(
-    "--attacks",
-    type=Names("attack", ATTACKS),
-    default=",".join(DEFAULTS.attacks),
-    show_default=True,
-    help="Comma-separated.",
-)
-@click.option(
-    "--preset",
-    type=click.Choice(list(PASSES)),
-    default=DEFAULTS.preset,
-    show_default=True,
-    help="How long the attacks may work (see: underfire attacks); with authors, ADV² as its authors published it.",
-)
-@click.option(
-    "--targets",
-    default=DEFAULTS.targets,
-    show_default=True,
-    metavar="random|next|given|CLASS",
-    help="The class that attacks aim at; given: the manifest's column 'target'.",
-)
-@attack_options
-@click.option(
-    "--batch-size",
-    type=click.IntRange(min=1),
-    default=DEFAULTS.batch_size,
-    show_default=True,
-    help="Photos attacked together; what is kept when the audit is stopped.",
-)
-@click.option("--limit", type=click.IntRange(min=1), help="At most so many photos, the first ones.")
+@plan_options
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -137,16 +86,8 @@ class _GateOption(click.ParamType[Gate]):
 def audit(
     ctx: click.Context,
     photos: tuple[str, ...],
-    settings: ModelSettings,
-    device: str,
     interpreters: tuple[str, ...] | None,
-    rts: str | None,
-    attacks: tuple[Attack, ...],
-    preset: Any,
-    targets: str,
     plan: AuditPlan,
-    batch_size: int,
-    limit: int | None,
     out: Path,
     engine: EngineName,
     shard: Shard,
@@ -158,22 +99,11 @@ def audit(
     Photos are files, folders (sub-folders are classes) or manifests (CSV or JSONL: file_name,label[,target]);
     without any, the built-in ones.
     """
-    plan = replace(
-        plan,
-        model=settings,
-        attacks=attacks,
-        preset=preset,
-        targets=targets,
-        batch_size=batch_size,
-        limit=limit,
-        device=device,
-    )
     command = shlex.join(["underfire", *sys.argv[1:]])
     try:
-        with _sigterm_as_interrupt():
-            classifier = load_model(settings, device)
-            selection = select_interpreters(interpreters, classifier, preset=preset, attacks=attacks, rts=rts)
-            plan = replace(plan, interpreters=selection.interpreters, left_out=selection.left_out, rts=rts)
+        with sigterm_as_interrupt():
+            classifier = load_model(plan.model, plan.device)
+            plan = completed(plan, interpreters, classifier)
             with ProgressDisplay(notes()) as display:
                 outcome = run_audit(
                     plan,
@@ -244,17 +174,3 @@ def _print_headlines(summary: Summary) -> None:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
-
-
-@contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
-    """Inside the block SIGTERM does what Ctrl-C does, so that unfinished files are removed."""
-
-    def interrupt(_signal: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

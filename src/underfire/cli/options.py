@@ -9,8 +9,8 @@ from typing import Any, TypeAlias
 import click
 
 from underfire.audit.names import known_interpreters, known_perturbations, split_names
-from underfire.audit.plan import AuditPlan, ModelSettings
-from underfire.audit.selection import EVERY
+from underfire.audit.plan import ATTACKS, PASSES, AuditPlan, ModelSettings
+from underfire.audit.selection import EVERY, select_interpreters
 from underfire.classifier import Classifier
 from underfire.errors import InputError
 from underfire.images import PhotoSet, builtin_photos, find_photos
@@ -141,6 +141,47 @@ _ATTACK_OPTIONS = (
 
 rts_option = click.option("--rts", metavar="FILE", help="Weights of RTS for this model, by: underfire train rts.")
 
+_INTERPRETERS_OPTION = click.option(
+    "--interpreters",
+    type=INTERPRETERS_OR_ALL,
+    show_default="grad,ig,cam; mask as well with standard and paper; rts where there are weights",
+    help="Whose maps are attacked and compared, comma-separated, or 'all'.",
+)
+_WHICH_ATTACKS_OPTIONS = (
+    click.option(
+        "--attacks",
+        type=Names("attack", ATTACKS),
+        default=",".join(DEFAULTS.attacks),
+        show_default=True,
+        help="Comma-separated.",
+    ),
+    click.option(
+        "--preset",
+        type=click.Choice(list(PASSES)),
+        default=DEFAULTS.preset,
+        show_default=True,
+        help="How long the attacks may work (see: underfire attacks); with authors, ADV² as its authors published it.",
+    ),
+    click.option(
+        "--targets",
+        default=DEFAULTS.targets,
+        show_default=True,
+        metavar="random|next|given|CLASS",
+        help="The class that attacks aim at; given: the manifest's column 'target'.",
+    ),
+)
+_HOW_MANY_OPTIONS = (
+    click.option(
+        "--batch-size",
+        type=click.IntRange(min=1),
+        default=DEFAULTS.batch_size,
+        show_default=True,
+        help="Photos attacked together; what is kept when the audit is stopped.",
+    ),
+    click.option("--limit", type=click.IntRange(min=1), help="At most so many photos, the first ones."),
+)
+_PLAN_FIELDS = ("rts", "attacks", "preset", "targets", "batch_size", "limit", "device")
+
 
 def model_options(command: Command) -> Command:
     """Adds the options that say which classifier; their values arrive as ``settings: ModelSettings`` and ``device``."""
@@ -153,6 +194,34 @@ def attack_options(command: Command) -> Command:
     return _with_options(
         _ATTACK_OPTIONS, _gathered(command, "plan", ("perturbation", "eps", "passes", "steps", "seed"), AuditPlan)
     )
+
+
+def plan_options(command: Command) -> Command:
+    """Adds the options that make an audit's plan; their values arrive in ``plan`` and ``interpreters``.
+
+    ``plan: AuditPlan`` has all but the interpreters; `completed` puts in the names that ``interpreters`` means.
+    """
+
+    @wraps(command)
+    def call(*args: Any, settings: ModelSettings, plan: AuditPlan, **values: Any) -> Any:
+        chosen = {name: values.pop(name) for name in _PLAN_FIELDS}
+        return command(*args, plan=replace(plan, model=settings, **chosen), **values)
+
+    options = (
+        model_options,
+        _INTERPRETERS_OPTION,
+        rts_option,
+        *_WHICH_ATTACKS_OPTIONS,
+        attack_options,
+        *_HOW_MANY_OPTIONS,
+    )
+    return _with_options(options, call)
+
+
+def completed(plan: AuditPlan, interpreters: tuple[str, ...] | None, classifier: Classifier) -> AuditPlan:
+    """``plan`` with the interpreters that the user named, or those that suit it."""
+    selection = select_interpreters(interpreters, classifier, preset=plan.preset, attacks=plan.attacks, rts=plan.rts)
+    return replace(plan, interpreters=selection.interpreters, left_out=selection.left_out)
 
 
 def _gathered(command: Command, name: str, gathered: Sequence[str], make: Callable[..., object]) -> Command:

@@ -4,13 +4,26 @@ from underfire.interpreters.base import Aim, ForwardPass, Interpreter, Pull, Tas
 from underfire.interpreters.cam import CAM
 from underfire.interpreters.grad import GRAD
 from underfire.interpreters.gradcam import GradCAM
+from underfire.interpreters.guided_backprop import GuidedBackprop
 from underfire.interpreters.ig import IG
+from underfire.interpreters.input_x_gradient import InputXGradient
 from underfire.interpreters.mask import MASK
 from underfire.interpreters.masking.network import MaskingNetwork
 from underfire.interpreters.masks.settings import MaskFit
 from underfire.interpreters.rts import RTS
+from underfire.interpreters.smoothgrad import SmoothGrad
 
-ALL: tuple[type[Interpreter], ...] = (GRAD, IG, CAM, GradCAM, MASK, RTS)
+ALL: tuple[type[Interpreter], ...] = (
+    GRAD,
+    IG,
+    CAM,
+    GradCAM,
+    InputXGradient,
+    SmoothGrad,
+    GuidedBackprop,
+    MASK,
+    RTS,
+)
 """The interpreters that come with the package, each made from a classifier alone; RTS has to be trained for it."""
 
 __all__ = [
@@ -23,9 +36,12 @@ __all__ = [
     "Aim",
     "ForwardPass",
     "GradCAM",
+    "GuidedBackprop",
+    "InputXGradient",
     "Interpreter",
     "MaskFit",
     "MaskingNetwork",
     "Pull",
+    "SmoothGrad",
     "Task",
 ]

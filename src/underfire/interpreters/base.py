@@ -170,12 +170,12 @@ class Interpreter(ABC):
             loss but is no gradient of it.
     """
 
-    name: ClassVar[str]
+    name: str
     family: ClassVar[str]
-    summary: ClassVar[str]
+    summary: str
     needs: ClassVar[str] = ""
     passes_per_map: int = 1
-    passes_per_step: ClassVar[int] = 1
+    passes_per_step: int = 1
     estimates: ClassVar[bool] = False
     grid: tuple[int, int]
 

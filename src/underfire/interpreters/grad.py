@@ -1,5 +1,7 @@
 """GRAD: the plain gradient (Simonyan et al. 2014), and an attack on it without second derivatives."""
 
+from collections.abc import Callable
+
 from torch import Tensor
 
 from underfire.classifier import Classifier
@@ -52,11 +54,17 @@ class _GradientAim:
     def __call__(self, view: ForwardPass) -> Pull:
         task, g = self._task, view.nll_gradient(self._task.classes)
         gap, loss, v = saliency_slope(g, task.maps)
-
-        def gradient_at(x: Tensor) -> Tensor:
-            return ForwardPass(view.classifier, x).nll_gradient(task.classes, last=True)
-
+        gradient_at = nll_field(view.classifier, task.classes)
         return Pull(gap, loss, along(gradient_at, view.x.detach(), g, v, self._probe), passes=1)
 
     def select(self, places: Tensor) -> None:
         self._task = self._task.select(places)
+
+
+def nll_field(classifier: Classifier, classes: Tensor) -> Callable[[Tensor], Tensor]:
+    """∂(−log p_c)/∂x (N, C, H, W) for ``classes`` (N,) as a function of images ``x``, detached; each takes one pass."""
+
+    def gradient_at(x: Tensor) -> Tensor:
+        return ForwardPass(classifier, x).nll_gradient(classes, last=True)
+
+    return gradient_at

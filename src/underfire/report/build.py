@@ -14,6 +14,7 @@ from underfire.report.pictures import colour_bar
 from underfire.report.reading import read_run
 from underfire.report.settings import allowed, configuration, costs, origin, threat_model
 from underfire.report.soundness import remarks, verdict, warnings
+from underfire.report.studies import study_parts
 from underfire.report.wording import budget
 
 MOST_PHOTOS = 24
@@ -22,6 +23,9 @@ MOST_PHOTOS = 24
 MOST_BYTES = 11_000_000
 """Of the pictures of single photos, so that the page stays easy to send and to open."""
 
+STUDIES = "studies"
+"""Where in a run directory the studies of the run lie."""
+
 
 def build_report(run_dir: Path, *, most_photos: int = MOST_PHOTOS) -> Path:
     """Writes ``run_dir``/report.html, whole or not at all, and returns its path.
@@ -29,11 +33,11 @@ def build_report(run_dir: Path, *, most_photos: int = MOST_PHOTOS) -> Path:
     A run that is unfinished or lacks artifacts gets a report that says so. The same run gives the same bytes.
 
     Args:
-        run_dir: what an audit wrote (run.json, rows/, artifacts/).
+        run_dir: what an audit wrote (run.json, rows/, artifacts/), and what studies of it did (studies/).
         most_photos: at most so many photos are shown one by one.
 
     Raises:
-        InputError: ``run_dir`` is not a run directory, or run.json or a part is damaged.
+        InputError: ``run_dir`` is not a run directory, or run.json, a part or a study is damaged.
         OSError: the disk refused.
     """
     run = read_run(run_dir)
@@ -55,6 +59,7 @@ def build_report(run_dir: Path, *, most_photos: int = MOST_PHOTOS) -> Path:
         warnings=warnings(model_checks, summary),
         verdict=verdict(model_checks, summary),
         remarks=remarks(model_checks, summary),
+        studies=study_parts(run_dir / STUDIES),
         album=gallery.album(most=most_photos, budget=MOST_BYTES),
         colours=colour_bar(),
         threat_model=threat_model(run),

@@ -21,9 +21,9 @@ _MARKS = {
     "#0a0b06": "var(--noise)",
     "#0a0b07": "var(--paper)",
 }
-"""Colours no plot would use, drawn by matplotlib and then replaced by the page's own."""
-_INK, _MUTED, _LINE, _ADV2, _PGD, _NOISE, _PAPER = _MARKS
-_ROLES = {"adv2": _ADV2, "pgd": _PGD, "noise": _NOISE}
+"""Colours no plot would use, drawn by matplotlib and then replaced by the page's own (see `inline`)."""
+INK, MUTED, LINE, ADV2, PGD, NOISE, PAPER = _MARKS
+_ROLES = {"adv2": ADV2, "pgd": PGD, "noise": NOISE}
 
 _WIDTH_IN, _ROW_IN, _AXIS_IN = 5.0, 0.62, 0.62
 _BELOW = -0.3  # where the median and the quartiles lie, so that they hide no point
@@ -77,7 +77,7 @@ def strips(series: Sequence[Series], *, upper: float, label: str, name: str, des
         count = len(line.values) + len(line.failures)
         size, alpha = (26.0, 0.75) if count <= _POINTS_OF_A_CROWD else (7.0, 0.45)
         centre = rows - 1 - row
-        axes.axhline(centre + _BELOW, color=_LINE, linewidth=0.8, zorder=0)
+        axes.axhline(centre + _BELOW, color=LINE, linewidth=0.8, zorder=0)
         solid, hollow = _spread(line.values), _spread(line.failures)
         axes.scatter(line.values, centre + solid, s=size, color=colour, alpha=alpha, linewidths=0, zorder=2)
         axes.scatter(
@@ -93,21 +93,21 @@ def strips(series: Sequence[Series], *, upper: float, label: str, name: str, des
             low, median, high = np.quantile(line.values, (0.25, 0.5, 0.75))
             level = centre + _BELOW
             if len(line.values) >= LEAST_FOR_QUARTILES:
-                axes.plot([low, high], [level] * 2, color=_INK, linewidth=2.4, solid_capstyle="butt", zorder=3)
-            axes.plot([median], [level], marker="D", markersize=6.5, color=_INK, markeredgecolor=_PAPER, zorder=4)
+                axes.plot([low, high], [level] * 2, color=INK, linewidth=2.4, solid_capstyle="butt", zorder=3)
+            axes.plot([median], [level], marker="D", markersize=6.5, color=INK, markeredgecolor=PAPER, zorder=4)
         axes.text(
             -0.03, centre, line.name, transform=axes.get_yaxis_transform(), ha="right", va="center",
-            fontsize=11, color=_INK, parse_math=False,
+            fontsize=11, color=INK, parse_math=False,
         )  # fmt: skip
     axes.set_ylim(-0.62, rows - 0.55)
     axes.set_xlim(-0.02 * upper, upper * 1.02)
     axes.set_yticks([])
-    axes.tick_params(axis="x", colors=_MUTED, labelsize=10, length=3)
-    axes.set_xlabel(label, color=_MUTED, fontsize=10.5)
+    axes.tick_params(axis="x", colors=MUTED, labelsize=10, length=3)
+    axes.set_xlabel(label, color=MUTED, fontsize=10.5)
     for side in ("left", "right", "top"):
         axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color(_LINE)
-    return _inline(figure, name=name, description=description)
+    axes.spines["bottom"].set_color(LINE)
+    return inline(figure, name=name, description=description)
 
 
 def _spread(values: Sequence[float]) -> NDArray[np.float64]:
@@ -117,8 +117,17 @@ def _spread(values: Sequence[float]) -> NDArray[np.float64]:
     return np.asarray(((order * golden + 0.5) % 1 - 0.5) * 0.46 + 0.06, dtype=np.float64)
 
 
-def _inline(figure: Figure, *, name: str, description: str) -> str:
-    """``figure`` as an ``<svg>`` to put into a page: no prolog, no metadata, ids and colours of the page."""
+def inline(figure: Figure, *, name: str, description: str) -> str:
+    """``figure`` as an ``<svg>`` to put into a page: no prolog, no metadata, ids and colours of the page.
+
+    What is drawn in `INK`, `MUTED`, `LINE`, `ADV2`, `PGD`, `NOISE` or `PAPER` has the page's colour, light or dark. The
+    patches of figure and axes should be transparent.
+
+    Args:
+        figure: drawn in full.
+        name: unique on the page; it prefixes every id.
+        description: read aloud instead of the picture.
+    """
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "none", "font.family": "sans-serif"}):
         FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})  # type: ignore[no-untyped-call]

@@ -13,12 +13,18 @@ _ATTACKS = {
     "stadv": "StAdv",
     "square": "Square",
 }
+_INTERPRETERS = {
+    "gradcam": "Grad-CAM",
+    "guidedbackprop": "Guided back-propagation",
+    "inputxgradient": "Input × gradient",
+    "smoothgrad": "SmoothGrad",
+}
 _NOTHING = "–"
 
 
 def interpreter_title(name: str) -> str:
     """An interpreter as the literature writes it: ``cam`` is CAM, ``gradcam`` Grad-CAM."""
-    return "Grad-CAM" if name == "gradcam" else name.upper()
+    return _INTERPRETERS.get(name, name.upper())
 
 
 def condition_title(attack: str, source: str) -> str:

@@ -240,8 +240,8 @@ class _Training:
         bad = (~torch.isfinite(seen.loss)).nonzero()
         if len(bad):
             raise InputError(
-                f"the training loss is not a finite number for photo {quoted(batch.names[int(bad[0])])}; take that photo out, "
-                "or look for the overflow in the model"
+                f"the training loss is not a finite number for photo {quoted(batch.names[int(bad[0])])}; "
+                "take that photo out, or look for the overflow in the model"
             )
         return seen
 

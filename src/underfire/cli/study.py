@@ -1,0 +1,306 @@
+"""``underfire study``: the claims of the paper's discussion, each tested on the user's own model."""
+
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from functools import partial, wraps
+from pathlib import Path
+from typing import Any, get_args
+
+import click
+
+from underfire.audit.plan import AuditPlan, ModelSettings, PlannedPhoto
+from underfire.audit.runner import run_audit
+from underfire.classifier import Classifier
+from underfire.cli.console import notes
+from underfire.cli.interrupts import sigterm_as_interrupt
+from underfire.cli.options import Command, Eps, Names, Numbers, Size, completed, load_model, photos_of, plan_options
+from underfire.cli.progress import ProgressDisplay
+from underfire.cli.report import rebuild
+from underfire.errors import InputError
+from underfire.images.files import printable, quoted
+from underfire.report.build import STUDIES
+from underfire.studies.bound import LOGIT_TOLERANCE, TOLERANCE, bound_study
+from underfire.studies.frontier import Along, frontier_study
+from underfire.studies.gap import Aim, gap_study
+from underfire.studies.others import check_other
+from underfire.studies.saved import save
+from underfire.studies.source import Run, decide, is_run, read_run
+from underfire.studies.study import Study
+from underfire.studies.transfer import transfer_study
+
+_FREE = frozenset({"photos", "out", "device", "limit", "onto", "tolerance", "logit_tolerance", "along", "grid", "aims"})
+"""What may be given beside the directory of an audit, which has settings of its own."""
+
+
+class _Other(click.ParamType[ModelSettings]):
+    """Another classifier: ``efficientnet-lite2``, or ``nets:resnet20 checkpoint=FILE mean=R,G,B input-size=32``."""
+
+    name = "model"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> ModelSettings:
+        if isinstance(value, ModelSettings):
+            return value
+        readers = {"mean": Numbers(), "std": Numbers(), "input_size": Size(), "resize": click.IntRange(min=1)}
+        known = [field.name for field in fields(ModelSettings)][1:]
+        try:
+            spec, *words = shlex.split(str(value))
+        except ValueError as error:
+            self.fail(f"'{value}' names no model ({error})", param, ctx)
+        found: dict[str, Any] = {}
+        for word in words:
+            option, _, text = word.partition("=")
+            name = option.replace("-", "_")
+            if name not in known or not text:
+                options = ", ".join(f"{name.replace('_', '-')}=" for name in known)
+                self.fail(f"'{word}' in '{value}' is not known; after the model's name go {options}", param, ctx)
+            found[name] = readers[name].convert(text, param, ctx) if name in readers else text
+        return ModelSettings(spec, **found)
+
+
+class _Grid(click.ParamType[tuple[float, ...]]):
+    """Comma-separated values, each as a budget is written: ``2/255,4/255``."""
+
+    name = "grid"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        if isinstance(value, tuple):
+            return value
+        return tuple(Eps().convert(part, param, ctx) for part in str(value).split(","))
+
+
+@click.group()
+def study() -> None:
+    """Tests the claims of the paper's discussion on your model.
+
+    Each study leaves a table, a figure and a page of words. On the directory of an audit it becomes a chapter of that
+    audit's report.
+    """
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What a study is to work on, as the user named it; ``out`` is where it leaves what it finds."""
+
+    photos: tuple[str, ...]
+    plan: AuditPlan
+    interpreters: tuple[str, ...] | None
+    out: Path
+
+    @property
+    def run(self) -> Path | None:
+        """The directory of an audit, if that is what was named."""
+        return Path(self.photos[0]) if len(self.photos) == 1 and is_run(Path(self.photos[0])) else None
+
+    def audited(self, check: Callable[[Classifier], None] = lambda _: None) -> Run:
+        """The audit that was named, or that of the photos, which is made, or gone on with, in DIR/run.
+
+        Before an audit is made, which may take hours, ``check`` may refuse its classifier.
+        """
+        if self.run is not None:
+            return read_run(self.run)
+        classifier = load_model(self.plan.model, self.plan.device)
+        check(classifier)
+        path, command = self.out / "run", _command()
+        with ProgressDisplay(notes()) as display:
+            plan = completed(self.plan, self.interpreters, classifier)
+            run_audit(plan, photos_of(self.photos, classifier), classifier, path, command=command, listener=display)
+        rebuild(path)
+        return read_run(path)
+
+    def planned(self) -> tuple[AuditPlan, tuple[PlannedPhoto, ...], Classifier]:
+        """What an audit would do: that of the run that was named, or of the photos."""
+        if self.run is not None:
+            run = read_run(self.run)
+            plan = replace(run.plan, device=self.plan.device)
+            return plan, run.photos[: self.plan.limit], run.classifier(self.plan.device)
+        classifier = load_model(self.plan.model, self.plan.device)
+        plan = completed(self.plan, self.interpreters, classifier)
+        return plan, decide(plan, photos_of(self.photos, classifier), classifier), classifier
+
+
+def _on_run_or_photos(command: Command) -> Command:
+    """Adds the argument RUN_OR_PHOTOS and an audit's options; they arrive as ``source: _Source``."""
+
+    @wraps(command)
+    def call(
+        photos: tuple[str, ...],
+        plan: AuditPlan,
+        interpreters: tuple[str, ...] | None,
+        out: Path | None,
+        **values: Any,
+    ) -> Any:
+        source = _Source(photos, plan, interpreters, out or Path("underfire-study"))
+        _check_alone(photos)
+        if source.run is not None:
+            _check_unset(source.run)
+            source = replace(source, out=out or source.run / STUDIES)
+        with _kept_on_interrupt(source.out):
+            return command(source=source, **values)
+
+    where = click.option(
+        "--out",
+        type=click.Path(path_type=Path, file_okay=False),
+        show_default="RUN/studies, or underfire-study for photos",
+        metavar="DIR",
+        help="Where the study goes; the same command with the same DIR goes on where it was stopped.",
+    )
+    argument = click.argument("photos", nargs=-1, metavar="[RUN | PHOTO_OR_FOLDER...]")
+    return argument(plan_options(where(call)))
+
+
+@study.command()
+@_on_run_or_photos
+@click.option(
+    "--onto",
+    type=_Other(),
+    multiple=True,
+    metavar="MODEL",
+    help="Also show the images to this classifier; repeatable. What it needs follows its name, as in "
+    "'nets:resnet20 checkpoint=FILE mean=R,G,B std=R,G,B input-size=32'.",
+)
+def transfer(source: _Source, onto: tuple[ModelSettings, ...]) -> None:
+    """Does an attack on one interpreter fool another? And another classifier?
+
+    RUN is the directory of an audit. Photos are audited first, into DIR/run, with the options of an audit.
+    """
+    device = source.plan.device
+    others = [load_model(settings, device) for settings in onto]
+
+    def check(classifier: Classifier) -> None:
+        for other in others:
+            check_other(other, classifier.name, classifier.class_names, classifier.fingerprint())
+
+    run = source.audited(check)
+    _finish(source, transfer_study(run, others, work=source.out / "work" / "transfer", note=_note), run.plan.seed)
+
+
+@study.command()
+@_on_run_or_photos
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(min=0, min_open=True),
+    default=TOLERANCE,
+    show_default=True,
+    help="How far an integral of a probability may be from complete.",
+)
+@click.option(
+    "--logit-tolerance",
+    type=click.FloatRange(min=0, min_open=True),
+    default=LOGIT_TOLERANCE,
+    show_default=True,
+    help="The same of a logit.",
+)
+def bound(source: _Source, tolerance: float, logit_tolerance: float) -> None:
+    """Does a change of the prediction force a change of the explanation (Proposition 1)?
+
+    RUN is the directory of an audit. Photos are audited first, into DIR/run, with the options of an audit.
+    """
+    run = source.audited()
+    classifier = run.classifier(source.plan.device)
+    found = bound_study(
+        run,
+        classifier,
+        work=source.out / "work" / "bound",
+        limit=None if source.run is None else source.plan.limit,  # of photos, the audit's own
+        tolerance=tolerance,
+        logit_tolerance=logit_tolerance,
+        note=_note,
+    )
+    _finish(source, found, run.plan.seed)
+
+
+@study.command()
+@_on_run_or_photos
+@click.option(
+    "--along",
+    type=click.Choice(get_args(Along)),
+    default="eps",
+    show_default=True,
+    help="What grows: the budget, the passes, or the confidence that is demanded of an image.",
+)
+@click.option(
+    "--grid",
+    type=_Grid(),
+    show_default="five around the defaults",
+    metavar="VALUES",
+    help="The values of what grows, rising, comma-separated, as 2/255,4/255,8/255.",
+)
+def frontier(source: _Source, along: Along, grid: tuple[float, ...] | None) -> None:
+    """How much of the prediction must be given up to keep the explanation?
+
+    RUN is the directory of an audit, whose photos and settings are taken; the attacks are the study's own.
+    """
+    _attack_anew(source, "frontier", partial(frontier_study, along=along, grid=grid))
+
+
+@study.command()
+@_on_run_or_photos
+@click.option(
+    "--aims",
+    type=Names("aim", get_args(Aim)),
+    default=",".join(get_args(Aim)),
+    show_default=True,
+    help="The maps to show, comma-separated: another photo's, of another class, or a random patch.",
+)
+def gap(source: _Source, aims: tuple[Aim, ...]) -> None:
+    """Can the explanation be led anywhere, whatever the prediction?
+
+    RUN is the directory of an audit, whose photos and settings are taken; the attacks are the study's own.
+    """
+    _attack_anew(source, "gap", partial(gap_study, aims=aims))
+
+
+def _attack_anew(source: _Source, name: str, make: Callable[..., Study]) -> None:
+    plan, photos, classifier = source.planned()
+    _finish(source, make(plan, photos, classifier, work=source.out / "work" / name, note=_note), plan.seed)
+
+
+def _finish(source: _Source, found: Study, seed: int) -> None:
+    """Saves the study, tells what it found, and brings the report up to date."""
+    save(found, source.out, command=_command(), seed=seed)
+    click.echo(found.words)
+    click.echo(f"Table, figure and words: {printable(source.out / found.name)}.parquet, .svg, .md")
+    if source.run is not None and source.out.resolve() == (source.run / STUDIES).resolve():
+        _, page = rebuild(source.run)
+        click.echo(f"Report: {printable(page)}")
+
+
+def _note(line: str) -> None:
+    notes().print(line)
+
+
+def _command() -> str:
+    return shlex.join(["underfire", *sys.argv[1:]])
+
+
+def _check_alone(photos: Sequence[str]) -> None:
+    run = next((name for name in photos if is_run(Path(name))), None)
+    if run is not None and len(photos) > 1:
+        raise InputError(f"{quoted(run)} is the directory of an audit; give it alone, or photos without it")
+
+
+def _check_unset(run: Path) -> None:
+    """Refuses settings beside a run, which was made with its own."""
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        given = context.get_parameter_source(name) not in (None, click.core.ParameterSource.DEFAULT)
+        # A verdict on the first photos of a finished audit would hide the others, and saves nothing.
+        if given and (name not in _FREE or (name, context.command.name) == ("limit", "transfer")):
+            raise InputError(
+                f"{quoted(run)} is an audit with settings of its own; leave {parameter.opts[0]} out, or give photos"
+            )
+
+
+@contextmanager
+def _kept_on_interrupt(out: Path) -> Iterator[None]:
+    try:
+        with sigterm_as_interrupt():
+            yield
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt(
+            f"Interrupted. What is finished in {quoted(out)} is kept; the same command goes on from there."
+        ) from stop

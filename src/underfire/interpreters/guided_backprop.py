@@ -1,0 +1,98 @@
+"""GuidedBackprop: guided back-propagation (Springenberg et al. 2015)."""
+
+import torch
+from torch import Tensor
+
+from underfire.classifier import Classifier
+from underfire.errors import InputError
+from underfire.interpreters.base import Aim, ForwardPass, Interpreter, Pull, Task
+from underfire.interpreters.clipping import Clipping, double_backward
+from underfire.interpreters.gates import guiding
+from underfire.interpreters.maps import saliency, saliency_grid, saliency_slope
+
+
+class GuidedBackprop(Interpreter):
+    """What comes back from the class's logit when every ReLU lets only positive values back, as a saliency map.
+
+    The map is the channel maximum of its magnitude, 4×4 mean pooled and min–max scaled. ReLU6 and hardtanh, which
+    stop what comes back above their upper bound too, get the same rule, however they are called. Any other activation
+    is differentiated as it is: on a network of none but these the map is that of the logit's gradient.
+
+    Raises:
+        InputError: the module was scripted, so that nobody sees its ReLUs being called.
+    """
+
+    name = "guidedbackprop"
+    family = "back-propagation"
+    summary = "what comes back from the class logit if ReLUs let only positive values back"
+    needs = "ReLU, ReLU6 or hardtanh; without any, the gradient of the logit"
+    passes_per_step = 3
+
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__(classifier)
+        if any(isinstance(module, torch.jit.ScriptModule) for module in classifier.module.modules()):
+            raise InputError(
+                f"guidedbackprop cannot see the ReLUs of {classifier.name!r}, which is a scripted module; give the"
+                " module that it was made from."
+            )
+        self.grid = saliency_grid(classifier.input_size)
+
+    def attribute(self, x: Tensor, y: Tensor) -> Tensor:
+        """What comes back (N, C, H, W) to images ``x`` (N, C, H, W) in [0, 1] from the logits of classes ``y`` (N,).
+
+        Raises:
+            InputError: ``x`` or ``y`` is not what the classifier takes.
+        """
+        self.classifier.check_images(x)
+        self.classifier.check_classes(y, x.shape[0])
+        with self.classifier.frozen():
+            return self._field(x.detach(), y)
+
+    def compute(self, x: Tensor, y: Tensor, keys: tuple[str, ...]) -> Tensor:  # noqa: ARG002 - draws nothing
+        """The maps (N, H/4, W/4) of ``x`` for ``y``."""
+        return saliency(self._field(x, y))
+
+    def aim(self, task: Task) -> Aim:
+        """The distance of the map's shape to the target's; its gradient back through the way back."""
+        return _GuidedAim(task)
+
+    def _field(self, x: Tensor, y: Tensor) -> Tensor:
+        with guiding() as clip:
+            with Clipping(clip):
+                view = ForwardPass(self.classifier, x)
+            with torch.enable_grad():
+                chosen = _chosen(view.logits, y)
+            return view.gradient(chosen, last=True)
+
+
+class _GuidedAim:
+    """Goes back through the way back itself, ReLU gates given a derivative (see :mod:`underfire.interpreters.gates`).
+
+    What comes back is no gradient of anything, and its Jacobian J not symmetric: a directional difference would give
+    J·v where Jᵀ·v is wanted. A pass of its own whose graph is kept, and one through both its directions.
+    """
+
+    taps = ()
+    goes_back = False
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+
+    def __call__(self, view: ForwardPass) -> Pull:
+        task = self._task
+
+        def logits(x: Tensor) -> Tensor:
+            return _chosen(view.classifier.scores(x), task.classes)
+
+        with guiding() as clip:
+            field, product = double_backward(logits, view.x, clip)
+        gap, loss, slope = saliency_slope(field, task.maps)
+        return Pull(gap, loss, product(slope), passes=2)
+
+    def select(self, places: Tensor) -> None:
+        self._task = self._task.select(places)
+
+
+def _chosen(logits: Tensor, classes: Tensor) -> Tensor:
+    """The logit (N,) of each image's class."""
+    return logits.gather(1, classes[:, None]).squeeze(1)

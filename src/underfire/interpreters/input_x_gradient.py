@@ -1,0 +1,59 @@
+"""InputXGradient: the gradient times the image (Shrikumar et al. 2016)."""
+
+from torch import Tensor
+
+from underfire.classifier import Classifier
+from underfire.interpreters.base import Aim, ForwardPass, Interpreter, Pull, Task
+from underfire.interpreters.directional import along
+from underfire.interpreters.grad import nll_field
+from underfire.interpreters.maps import saliency, saliency_grid, saliency_slope
+
+
+class InputXGradient(Interpreter):
+    """Channel maximum of |x ⊙ ∂(−log p_c)/∂x|, 4×4 mean pool, min–max scaled; x in [0, 1], so that black gets nothing.
+
+    Args:
+        classifier: the classifier to explain.
+        probe: length of the directional difference in pixel values, as in GRAD.
+    """
+
+    name = "inputxgradient"
+    family = "back-propagation"
+    summary = "gradient of −log p in the pixels, times the pixels"
+    passes_per_step = 2
+
+    def __init__(self, classifier: Classifier, *, probe: float = 5e-4) -> None:
+        super().__init__(classifier)
+        self.probe = probe
+        self.grid = saliency_grid(classifier.input_size)
+
+    def compute(self, x: Tensor, y: Tensor, keys: tuple[str, ...]) -> Tensor:  # noqa: ARG002 - draws nothing
+        """The maps (N, H/4, W/4) of ``x`` for ``y``."""
+        return saliency(x * ForwardPass(self.classifier, x).nll_gradient(y, last=True))
+
+    def aim(self, task: Task) -> Aim:
+        """The distance of the map's shape to the target's; its gradient by one directional difference."""
+        return _ProductAim(self, task)
+
+
+class _ProductAim:
+    """Moves both factors of the attribution a = x ⊙ g.
+
+    With s the gradient of the loss in a, the direction wanted is g ⊙ s + H·(x ⊙ s): g is at hand, H that of GRAD.
+    """
+
+    taps = ()
+    goes_back = False
+
+    def __init__(self, interpreter: InputXGradient, task: Task) -> None:
+        self._probe, self._task = interpreter.probe, task
+
+    def __call__(self, view: ForwardPass) -> Pull:
+        task, x = self._task, view.x.detach()
+        g = view.nll_gradient(task.classes)
+        gap, loss, slope = saliency_slope(x * g, task.maps)
+        curved = along(nll_field(view.classifier, task.classes), x, g, x * slope, self._probe)
+        return Pull(gap, loss, g * slope + curved, passes=1)
+
+    def select(self, places: Tensor) -> None:
+        self._task = self._task.select(places)

@@ -1,0 +1,256 @@
+"""Attacks of a study's own, resumable: audits of its photos, and ADV² on an audit's photos with another aim.
+
+An audit always aims at the benign map and asks for one confidence. A `Variant` differs from it in that; it begins from
+what the audit left of each photo, so that label, target, exclusion and benign map are the audit's.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from underfire.attacks.joint import JointAttack
+from underfire.audit.locks import holding
+from underfire.audit.look import MapDistance, View, calling, distance, look
+from underfire.audit.measured import Treated, rows_of
+from underfire.audit.plan import AuditPlan, Condition, PlannedPhoto, Unit, units
+from underfire.audit.rows import Row, read_rows, write_part
+from underfire.audit.runner import run_audit
+from underfire.audit.store import RunDirectory
+from underfire.audit.targets import NO_TARGET
+from underfire.audit.unit import Event, save_and_read
+from underfire.classifier import Classifier
+from underfire.errors import InputError
+from underfire.images import Photo, PhotoSet, read_png
+from underfire.images.files import quoted
+from underfire.images.levels import from_8bit
+from underfire.interpreters import Interpreter
+from underfire.report.wording import plural
+from underfire.studies.source import Note, Run, read_run
+
+_MAPS = "maps.safetensors"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """ADV² on one interpreter, aimed otherwise than in an audit.
+
+    Attributes:
+        folder: where its rows and artifacts go. The rows' ``l1`` and ``iou_*`` are distances to the map aimed at.
+        interpreter: under attack.
+        attack: on it.
+        aim: from a photo to the map (h, w) in [0, 1] to reach; None leaves the photo out.
+        controls: whether the maps of the benign photos and of those under PGD are compared with the aim as well.
+    """
+
+    folder: Path
+    interpreter: Interpreter
+    attack: JointAttack
+    aim: Callable[[PlannedPhoto], Tensor | None]
+    controls: bool = False
+
+    @property
+    def condition(self) -> Condition:
+        """The condition of its rows."""
+        return Condition("adv2", self.interpreter.name)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a variant left of one photo to look at: 8-bit pictures by path, and maps (h, w) on the native grid."""
+
+    benign: Path
+    adversarial: Path
+    benign_map: Tensor
+    adversarial_map: Tensor
+    """Of the image as saved, for the target."""
+    aim: Tensor
+
+
+class _Noting:
+    """A listener of the runner that tells of finished parts."""
+
+    def __init__(self, what: str, note: Note) -> None:
+        self._what, self._note = what, note
+        self._parts = self._finished = 0
+
+    def started(self, plan: AuditPlan, todo: Sequence[Unit], finished: int) -> None:  # noqa: ARG002
+        self._parts, self._finished = len(todo) + finished, finished
+
+    def advanced(self, event: Event) -> None:
+        if event.condition is None:
+            self._finished += 1
+            self._note(_progress(self._what, self._finished, self._parts))
+
+
+def audit_of(
+    plan: AuditPlan, photos: Sequence[PlannedPhoto], classifier: Classifier, path: Path, *, what: str, note: Note
+) -> Run:
+    """The audit of ``photos`` with ``plan`` in the directory ``path``, made or gone on with.
+
+    Raises:
+        InputError: ``path`` holds an audit with another plan, model or set of photos; a photo is no longer what it was.
+    """
+    found = PhotoSet(tuple(map(_as_found, photos)), ())
+    run_audit(replace(plan, limit=None), found, classifier, path, listener=_Noting(what, note))
+    run = read_run(path)
+    here = {photo.image_id: photo.sha256 for photo in run.photos}
+    lost = next((photo for photo in photos if here.get(photo.image_id) != photo.sha256), None)
+    if lost is not None:
+        raise InputError(f"photo {quoted(lost.file)} is damaged, or another one than before; put it back")
+    return run
+
+
+def rows_under(run: Run, variant: Variant, *, what: str, note: Note) -> list[Row]:
+    """The rows of ``variant`` on the photos of ``run`` that are attacked and have an aim.
+
+    Units that are finished are left as they are; one that was interrupted is done again, with the same numbers.
+    """
+    directory = RunDirectory(variant.folder)
+    share = list(units(run.photos, batch_size=run.plan.batch_size))
+    with holding(RunDirectory(run.path).lock_file, (unit.number for unit in share)):
+        todo = [unit for unit in share if not directory.has_part(unit.number)]
+        for place, unit in enumerate(todo, start=len(share) - len(todo) + 1):
+            directory.sweep(unit)
+            _attack(run, variant, directory, unit)
+            note(_progress(what, place, len(share)))
+    return read_rows(variant.folder)
+
+
+def taking_part(photos: Sequence[PlannedPhoto]) -> str:
+    """A sentence: how many of ``photos`` are attacked, and why the others are not."""
+    reasons = Counter(photo.excluded for photo in photos if photo.excluded is not None)
+    why = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
+    left_out = f" (not attacked: {why})" if why else ""
+    return f"{len(photos) - reasons.total()} of {plural(len(photos), 'photo')} attacked{left_out}."
+
+
+def benign_map(run: Run, photo: PlannedPhoto, *, interpreter: str) -> Tensor:
+    """The map (h, w) of the benign ``photo`` for its label, as the audit ``run`` took it."""
+    return _map(RunDirectory(run.path).artifacts / photo.key / _MAPS, f"none/{interpreter}")
+
+
+def shown(run: Run, variant: Variant, photo: PlannedPhoto) -> Shown:
+    """What ``variant`` left of ``photo``."""
+    name, condition = variant.interpreter.name, variant.condition.key
+    folder = RunDirectory(variant.folder).artifacts / photo.key
+    return Shown(
+        run.picture(photo, "benign"),
+        folder / f"{condition}.png",
+        benign_map(run, photo, interpreter=name),
+        _map(folder / _MAPS, f"{condition}/{name}"),
+        _map(folder / _MAPS, f"aim/{name}"),
+    )
+
+
+def _attack(run: Run, variant: Variant, directory: RunDirectory, unit: Unit) -> None:
+    """Attacks the photos of ``unit`` and leaves their artifacts, then their part."""
+    aims = {photo: variant.aim(photo) for photo in unit.photos if photo.excluded is None}
+    aimed = {photo: aim for photo, aim in aims.items() if aim is not None}
+    rows: list[Row] = []
+    if aimed:
+        rows = _attack_all(run, variant, directory, aimed)
+        if variant.controls:
+            rows += _controls(run, variant, aimed)
+    write_part(directory.part(unit.number), rows)
+
+
+def _attack_all(run: Run, variant: Variant, directory: RunDirectory, aimed: dict[PlannedPhoto, Tensor]) -> list[Row]:
+    interpreter, condition = variant.interpreter, variant.condition
+    classifier, name = interpreter.classifier, interpreter.name
+    photos = tuple(aimed)
+    names = [photo.image_id for photo in photos]
+    x = _pictures(run, photos, "benign", classifier.dtype)
+    labels, targets = (torch.tensor([getattr(photo, kind) for photo in photos]) for kind in ("label", "target"))
+    known = torch.stack([benign_map(run, photo, interpreter=name) for photo in photos]).to(x.dtype)
+    benign = look(classifier, (interpreter,), x, labels, names=names, known={name: known})
+    goal = torch.stack(list(aimed.values())).to(x.dtype)
+    with calling(names):
+        result = variant.attack(
+            x.to(classifier.device), targets.to(classifier.device), target_map=goal.to(classifier.device), keys=names
+        )
+    x_adv = result.x_adv.detach().cpu()
+    with ExitStack() as stack:
+        folders = [stack.enter_context(directory.new_artifacts(photo.key)) for photo in photos]
+        paths = [folder / f"{condition.key}.png" for folder in folders]
+        saved = save_and_read(x_adv, x, result.perturbation, paths)
+        view = look(classifier, (interpreter,), x_adv, targets, names=names, known=result.maps)
+        saved_view = look(classifier, (interpreter,), saved, targets, names=names)
+        for folder, own, aim in zip(folders, saved_view.maps[name], goal, strict=True):
+            kept = {f"{condition.key}/{name}": own, f"aim/{name}": aim}
+            save_file({key: m.float().contiguous().clone() for key, m in kept.items()}, folder / _MAPS)
+    treated = Treated(
+        condition,
+        benign_x=x,
+        x=x_adv,
+        benign=View(benign.probabilities, {name: goal}),
+        view=view,
+        saved=saved_view,
+        targets=targets,
+        perturbation=result.perturbation,
+        used=result.used.cpu(),
+        steps=result.steps,
+        passes=result.passes.tolist(),
+        seconds=result.seconds / len(photos),
+        trace=result.trace,
+    )
+    return [row for rows in rows_of(photos, treated, seed=run.plan.seed) for row in rows]
+
+
+def _controls(run: Run, variant: Variant, aimed: dict[PlannedPhoto, Tensor]) -> list[Row]:
+    """The audit's own rows of no attack and of PGD, the distances of their maps being those to the aim."""
+    interpreter, name = variant.interpreter, variant.interpreter.name
+    photos = tuple(aimed)
+    x = _pictures(run, photos, "pgd", interpreter.classifier.dtype)
+    targets = torch.tensor([photo.target for photo in photos])
+    attacked = look(interpreter.classifier, (interpreter,), x, targets, names=[p.image_id for p in photos])
+    base = {(row.image_id, row.attack): row for row in run.rows if row.interpreter == name}
+    found = []
+    for photo, own in zip(photos, attacked.maps[name], strict=True):
+        benign, aim = benign_map(run, photo, interpreter=name), aimed[photo]
+        computed = _map(RunDirectory(run.path).artifacts / photo.key / _MAPS, f"pgd/{name}")
+        found.append(_against(base[photo.image_id, "none"], benign, benign, aim))
+        found.append(_against(base[photo.image_id, "pgd"], computed, own, aim))
+    return found
+
+
+def _against(row: Row, computed: Tensor, saved: Tensor, aim: Tensor) -> Row:
+    """``row`` with the distances of its map (h, w), as ``computed`` and of the image as ``saved``, from ``aim``."""
+    changed: dict[str, Any] = {}
+    for maps, ending in ((computed, ""), (saved, "_8bit")):
+        measured = distance(maps[None], aim[None].to(maps.dtype))
+        changed |= {f"{f.name}{ending}": float(getattr(measured, f.name)) for f in fields(MapDistance)}
+    return replace(row, **changed)
+
+
+def _pictures(run: Run, photos: Sequence[PlannedPhoto], condition: str, dtype: torch.dtype) -> Tensor:
+    """The saved images (N, 3, H, W) of ``photos``."""
+    pixels = [torch.round(read_png(run.picture(photo, condition)) * 255) for photo in photos]
+    return from_8bit(torch.stack(pixels), dtype)
+
+
+def _map(path: Path, key: str) -> Tensor:
+    try:
+        return load_file(path)[key]
+    except (OSError, KeyError) as error:
+        raise InputError(f"{quoted(path)} lacks the map '{key}'; delete its study's work and run it again") from error
+
+
+def _as_found(photo: PlannedPhoto) -> Photo:
+    """``photo`` as a source would have named it."""
+    return Photo(
+        photo.image_id,
+        Path(photo.file).absolute(),
+        photo.label if photo.label_given else None,
+        None if photo.excluded == NO_TARGET else photo.target,
+    )
+
+
+def _progress(what: str, finished: int, parts: int) -> str:
+    return f"{what}: part {finished}/{parts}"

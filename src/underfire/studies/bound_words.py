@@ -1,0 +1,202 @@
+"""The words of the study of the bound, made from its numbers."""
+
+from collections.abc import Mapping, Sequence
+from statistics import median
+
+from underfire.analysis.frontier import Finding
+from underfire.audit.names import known_interpreters
+from underfire.audit.summary import CONTROLS
+from underfire.metrics import Mean, bootstrap_paired
+from underfire.report.wording import interpreter_title, plural
+from underfire.studies.bound_cells import (
+    ATTRIBUTIONS,
+    DISTANCES,
+    FALSE_ALARMS,
+    GAINS,
+    NOISE,
+    Image,
+    Line,
+    attribution_count,
+    distance_count,
+)
+from underfire.studies.bound_sides import Tolerances
+from underfire.studies.cells import PGD
+from underfire.studies.wording import mean, title
+
+CLAIM = (
+    "Section 5, Proposition 1: what an attack adds to the probability of the target class is at most the L1 norm of "
+    "the attribution of that change (ℓ_prd ≤ ‖Δm‖₁). From it the paper explains that prediction and map conflict in "
+    "attacks on back-propagation interpreters, and adds that the bound may be loose."
+)
+
+_BACK_PROPAGATION = "back-propagation"
+
+Images = Mapping[tuple[str, str], Sequence[Image]]
+
+
+def bound_words(images: Images, lines: Sequence[Line], tolerances: Tolerances, photos: int, left_out: int) -> str:
+    """One paragraph: the bound, how loose it is, what a person sees, the conflict, and the measure over two classes."""
+    return " ".join(
+        [
+            _holds(images, tolerances, photos, left_out),
+            _loose(lines),
+            _seen(lines),
+            _conflict(images, lines),
+            _two_classes(images, lines),
+        ]
+    )
+
+
+def correlations(lines: Sequence[Line]) -> tuple[list[Line], list[Line]]:
+    """The attacks on a back-propagation interpreter, and those on others."""
+    own = [line for line in lines if line.condition not in (*CONTROLS, PGD)]
+    families = {name: cls.family for name, cls in known_interpreters().items()}
+    first = [line for line in own if families.get(line.map) == _BACK_PROPAGATION]
+    return first, [line for line in own if line not in first]
+
+
+def related(figures: Sequence[Mean]) -> Finding:
+    """Whether every one of ``figures``, rank correlations, is above zero, by their intervals."""
+    if any(figure.high is not None and figure.high < 0 for figure in figures):
+        return Finding.FAILS
+    if figures and all(figure.low is not None and figure.low > 0 for figure in figures):
+        return Finding.HOLDS
+    return Finding.OPEN
+
+
+def _holds(images: Images, tolerances: Tolerances, photos: int, left_out: int) -> str:
+    every = _each(images)
+    residual = max(image.sides.proposition.residual for image in every)
+    points = median(image.sides.proposition.points for image in every)
+    unsettled = max(
+        (abs(p.coarse / p.interpretation - 1) for p in (i.sides.proposition for i in every) if p.interpretation > 0),
+        default=0.0,
+    )
+    rest = f" ({left_out} more were attacked and not measured)" if left_out else ""
+    return (
+        f"Proposition 1 holds, as it must: on all {plural(len(every), 'image')} of {plural(photos, 'photo')}{rest} "
+        "ℓ_prd is at most ‖Δm‖₁, f being the probability of the target among label and target. The integrals miss "
+        f"completeness by at most {residual:.1g} (tolerance {tolerances.probability:g}; {points:.0f} points in the "
+        f"median), and half the points change ‖Δm‖₁ by at most {unsettled:.1%}."
+    )
+
+
+def _loose(lines: Sequence[Line]) -> str:
+    high = max(GAINS)
+    parts = []
+    for line in _by_condition(lines):
+        counts = ", ".join(
+            f"{line.effective[attribution_count(high, most)]} of {line.n + line.failed} have ‖Δm‖₁ ≤ {most:g}"
+            for most in ATTRIBUTIONS
+        )
+        moved = f"ℓ_prd {_figure(line, 'prediction')}, ‖Δm‖₁ {_figure(line, 'attribution')}"
+        parts.append(f"{title(line.condition)}: {moved}; with ℓ_prd ≥ {high:g}, {counts}")
+    return f"How loose it is, over attacks that reached their label: {'. '.join(parts)}."
+
+
+def _seen(lines: Sequence[Line]) -> str:
+    high = max(GAINS)
+    parts = []
+    for line in lines:
+        if line.condition == NOISE:
+            continue
+        counts = " / ".join(str(line.effective[distance_count(high, most)]) for most in DISTANCES)
+        parts.append(
+            f"{title(line.condition)} seen by {interpreter_title(line.map)} {counts} of {line.n + line.failed}"
+        )
+    limits = " / ".join(f"{most:g}" for most in DISTANCES)
+    return (
+        "The proposition says nothing of what a person sees: ‖Δm‖₁ is probability summed over all values of the image, "
+        "with the benign image as its baseline, while a person compares the scaled map of the label with that of the "
+        f"target, which may be equal at any ℓ_prd. Attacks with ℓ_prd ≥ {high:g} whose map is within L1 {limits} of "
+        f"the benign one: {', '.join(parts)}."
+    )
+
+
+def _conflict(images: Images, lines: Sequence[Line]) -> str:
+    back, others = correlations(lines)
+    pgd = {image.image_id: image for key, some in images.items() if key[0] == PGD for image in some}
+
+    def told(line: Line) -> str:
+        pairs = [
+            (i.sides.proposition.interpretation, pgd[i.image_id].sides.proposition.interpretation)
+            for i in images[line.condition, line.map]
+            if i.success and i.image_id in pgd and pgd[i.image_id].success
+        ]
+        against = bootstrap_paired([a for a, _ in pairs], [b for _, b in pairs])
+        beside = f", and ‖Δm‖₁ minus that of PGD {mean(against, 2)}" if pairs else ""
+        return f"{interpreter_title(line.map)} {_figure(line, 'rho')}{beside}"
+
+    if not back:
+        return "No back-propagation interpreter was attacked, so the conflict that the paper explains is not tested."
+    finding = related([_mean(line, "rho") for line in back])
+    compared = f"; on others: {'; '.join(map(told, others))}" if others else ""
+    return (
+        "If ‖Δm‖₁ is what stands between prediction and map for back-propagation interpreters, images with a larger "
+        f"‖Δm‖₁ have maps further from the benign ones there. That {finding.value}: rank correlation of ‖Δm‖₁ with L1 "
+        f"under the attack on {'; '.join(map(told, back))}{compared}."
+    )
+
+
+def _two_classes(images: Images, lines: Sequence[Line]) -> str:
+    noise = next((line for line in lines if line.condition == NOISE), None)
+    residual = max(image.sides.classes.residual for image in _each(images))
+    parts = []
+    for line in _by_condition(lines):
+        if line.above_noise is None or line.times is None:
+            continue
+        parts.append(
+            f"{title(line.condition)} {_both(line)}, {line.times:.0f} times it in the median, above the D of noise on "
+            f"the same photo on {_share(line, 'above_noise')}, above all but {FALSE_ALARMS:.0%} of noise on "
+            f"{_share(line, 'caught')}"
+        )
+    floor = "" if noise is None else f" Harmless noise: {_both(noise)}."
+    return (
+        "A measure that cannot be evaded is D, half the L1 distances of the signed, unscaled attributions for label "
+        "and target together: it is at least half the change of the margin between their logits (after Boopathy et al. "
+        f"2020). This holds on every image, up to residuals of at most {residual:.2g}. {'. '.join(parts)}.{floor} "
+        f"{_verdict(lines)} D needs the benign image, so it measures attacks and detects none."
+    )
+
+
+def _verdict(lines: Sequence[Line]) -> str:
+    """What D is worth for telling attacks from noise; the share of the worst attack decides."""
+    shares = [line for line in _by_condition(lines) if line.caught is not None]
+    if not shares:
+        return "No attack reached its label, so whether D tells attacks from noise is not decided."
+    if all(line.caught_low is not None and line.caught_low > 1 - 2 * FALSE_ALARMS for line in shares):
+        return "One threshold on D tells these attacks from noise."
+    if any(line.caught_high is not None and line.caught_high < 1 - 2 * FALSE_ALARMS for line in shares):
+        return (
+            "One threshold on D does not tell these attacks from noise: most of D is there without any change of the "
+            "margin."
+        )
+    return "Whether one threshold on D tells these attacks from noise is not decided at this n."
+
+
+def _each(images: Images) -> list[Image]:
+    """One entry per image, whoever shows it."""
+    seen = {(condition, i.image_id): i for (condition, _), some in images.items() for i in some}
+    return list(seen.values())
+
+
+def _by_condition(lines: Sequence[Line]) -> list[Line]:
+    """One line per attack: what is taken from it does not depend on the interpreter."""
+    return list({line.condition: line for line in reversed(lines) if line.condition not in CONTROLS}.values())[::-1]
+
+
+def _mean(line: Line, name: str) -> Mean:
+    return Mean(line.n, getattr(line, name), getattr(line, f"{name}_low"), getattr(line, f"{name}_high"))
+
+
+def _figure(line: Line, name: str, digits: int = 2) -> str:
+    return mean(_mean(line, name), digits)
+
+
+def _both(line: Line) -> str:
+    return f"D {_figure(line, 'two_class', 0)} against a bound of {_figure(line, 'half_margin', 1)}"
+
+
+def _share(line: Line, name: str) -> str:
+    value, low, high = (getattr(line, f"{name}{end}") for end in ("", "_low", "_high"))
+    return f"{round(value * line.n)} of {line.n} ({low:.0%} to {high:.0%})"

@@ -1,0 +1,264 @@
+"""The frontier on the toy: what is run, that it resumes, and what is said of a planted one."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from audit.toy_photos import found, one_thread, rows_of, toy_classifier, toy_plan, write_photos
+from underfire.audit.names import make_perturbation
+from underfire.audit.plan import AuditPlan, PlannedPhoto
+from underfire.audit.rows import Row, read_rows
+from underfire.audit.runner import run_audit
+from underfire.errors import InputError
+from underfire.studies import frontier
+from underfire.studies.attacks import Variant
+from underfire.studies.frontier import Along, frontier_study
+from underfire.studies.source import Run, decide
+from underfire.studies.study import Study
+
+PLAN = replace(toy_plan(), steps=8)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    with one_thread():
+        yield
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_photos(tmp_path_factory.mktemp("photos") / "set")
+
+
+def decided(photos: Path, plan: AuditPlan = PLAN) -> tuple[PlannedPhoto, ...]:
+    return decide(plan, found(photos), toy_classifier())
+
+
+def study(photos: Path, work: Path, along: Along, grid: Sequence[float], plan: AuditPlan = PLAN, **more: Any) -> Study:
+    return frontier_study(plan, decided(photos, plan), toy_classifier(), work=work, along=along, grid=grid, **more)
+
+
+def lines(made: Study, kind: str) -> list[dict[str, Any]]:
+    return [line for line in made.table.to_pylist() if line["kind"] == kind]
+
+
+@pytest.fixture(scope="module")
+def weighed(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Study]:
+    work = tmp_path_factory.mktemp("weighed")
+    return work, study(photos, work, "weight", (0.5, 0.9))
+
+
+def test_the_point_of_adv2s_own_confidence_is_the_audits_adv2(
+    photos: Path, weighed: tuple[Path, Study], tmp_path: Path
+) -> None:
+    run_audit(PLAN, found(photos), toy_classifier(), tmp_path / "run")
+    for name in ("grad", "cam"):
+        audited = [row for row in rows_of(tmp_path / "run") if (row.source, row.interpreter) == (name, name)]
+        assert len(audited) == 4
+        assert rows_of(weighed[0] / "weight-0.9" / name) == audited
+        assert rows_of(weighed[0] / "weight-0.5" / name) != audited
+
+
+def test_more_confidence_demanded_is_more_confidence_kept(photos: Path, tmp_path: Path) -> None:
+    made = study(photos, tmp_path, "weight", (0.3, 0.99), replace(PLAN, steps=40))
+    low, high = (
+        {line["interpreter"]: line["confidence"] for line in lines(made, "point") if line["point"] == point}
+        for point in (0.3, 0.99)
+    )
+    assert all(low[name] < high[name] for name in ("grad", "cam"))
+
+
+def test_every_figure_has_its_n_and_says_what_was_left_out(weighed: tuple[Path, Study]) -> None:
+    _, made = weighed
+    for line in lines(made, "point"):
+        assert (line["n"], line["failed"]) == (round(4 * line["reached"]), 4 - round(4 * line["reached"]))
+        assert line["pairs"] <= line["n"]
+        assert (line["l1"] is None) == (line["n"] == 0)
+        assert line["confidence_all"] > 0
+    assert "4 of 5 photos attacked (not attacked: 1 misclassified)" in made.words
+    assert ET.fromstring(made.figure).tag.endswith("svg")  # noqa: S314 - our own output
+
+
+def test_along_eps_and_passes_every_point_is_an_audit_of_its_own(photos: Path, tmp_path: Path) -> None:
+    study(photos, tmp_path, "eps", (2 / 255, 16 / 255))
+    rows = [read_rows(tmp_path / name) for name in ("eps-0.00784314", "eps-0.0627451")]
+    assert [{row.eps for row in here} for here in rows] == [{2 / 255}, {16 / 255}]
+    made = study(photos, tmp_path, "passes", (20, 40), replace(PLAN, steps=None))
+    passes = {row.passes for row in read_rows(tmp_path / "passes-20") if row.attack == "adv2"}
+    assert max(passes) <= 20
+    assert {line["along"] for line in made.table.to_pylist()} == {"passes"}
+
+
+class _Stop(BaseException):
+    pass
+
+
+def stopping_after(lines: int) -> Callable[[str], None]:
+    seen: list[str] = []
+
+    def note(line: str) -> None:
+        seen.append(line)
+        if len(seen) == lines:
+            raise _Stop
+
+    return note
+
+
+@pytest.mark.parametrize(("along", "grid"), [("weight", (0.5, 0.9)), ("eps", (4 / 255, 8 / 255))])
+def test_an_interrupted_study_goes_on_to_the_same_numbers(
+    photos: Path, tmp_path: Path, along: Along, grid: tuple[float, ...]
+) -> None:
+    whole = study(photos, tmp_path / "whole", along, grid)
+    for lines in (2, 3):
+        with pytest.raises(_Stop):
+            study(photos, tmp_path / "parts", along, grid, note=stopping_after(lines))
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "parts").rglob("part-*.parquet")}
+    assert len(kept) == 5
+    assert study(photos, tmp_path / "parts", along, grid) == whole
+    assert all(path.stat().st_mtime_ns == before for path, before in kept.items())
+
+
+def test_the_numbers_do_not_hang_on_the_batch(photos: Path, tmp_path: Path, weighed: tuple[Path, Study]) -> None:
+    one_by_one = study(photos, tmp_path, "weight", (0.5, 0.9), replace(PLAN, batch_size=1))
+    assert one_by_one == weighed[1]
+
+
+def test_the_default_grid_surrounds_the_default_budget(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[float | None] = []
+
+    def audit_of(plan: AuditPlan, *_: Any, **__: Any) -> Run:
+        asked.append(plan.eps)
+        return Run(Path(), {}, plan, (), ())
+
+    monkeypatch.setattr(frontier, "audit_of", audit_of)
+    for perturbation in ("linf", "l2", "flow"):
+        plan = replace(PLAN, perturbation=perturbation)
+        frontier_study(plan, decided(photos), toy_classifier(), work=Path())
+        default = make_perturbation(perturbation, None).eps
+        assert asked[-5:] == [default * share for share in (1 / 8, 1 / 4, 1 / 2, 1, 2)]
+    assert asked[:5] == [k / 255 for k in (1, 2, 4, 8, 16)]
+
+
+def planted(prices: dict[str, float], some: Row) -> Callable[..., Run]:
+    """Audits in which the label is always reached, and IoU is ``prices`` below its best."""
+
+    def audit_of(plan: AuditPlan, photos: Sequence[PlannedPhoto], *_: Any, **__: Any) -> Run:
+        rows = [
+            replace(
+                some, image_id=f"photo-{i}", attack=attack, source=source, interpreter=name, success_8bit=True,
+                confidence_8bit=0.8, l1_8bit=0.1 + price * (plan.eps or 0), iou_50_8bit=0.9 - price + 0.001 * i,
+            )
+            for i in range(8)
+            for name, price in prices.items()
+            for attack, source in (("pgd", "-"), ("adv2", name))
+        ]  # fmt: skip
+        return Run(Path(), {}, plan, tuple(photos), tuple(rows))
+
+    return audit_of
+
+
+@pytest.fixture
+def some_row(weighed: tuple[Path, Study]) -> Row:
+    return next(row for row in read_rows(weighed[0] / "weight-0.9" / "cam") if row.attack == "adv2")
+
+
+@pytest.mark.parametrize(
+    ("prices", "order", "explanation"),
+    [
+        ({"grad": 0.5, "ig": 0.4, "cam": 0.0}, "holds", "holds"),
+        ({"grad": 0.3, "ig": 0.4, "cam": 0.5}, "does not hold", "does not hold"),
+        ({"grad": 0.4, "ig": 0.4, "cam": 0.0}, "is not decided", "holds"),
+        ({"grad": 0.5, "ig": 0.3, "cam": 0.4}, "holds", "does not hold"),
+    ],
+)
+def test_a_planted_frontier_is_told_as_it_was_planted(
+    photos: Path,
+    some_row: Row,
+    monkeypatch: pytest.MonkeyPatch,
+    prices: dict[str, float],
+    order: str,
+    explanation: str,
+) -> None:
+    monkeypatch.setattr(frontier, "audit_of", planted(prices, some_row))
+    made = study(photos, Path(), "eps", (0.05, 0.1), replace(PLAN, interpreters=tuple(prices)))
+    assert f"That GRAD has the lowest IoU {order}" in made.words
+    assert f"in IoU even with the most ε, {explanation}:" in made.words
+    (cost,) = [line for line in lines(made, "change") if line["interpreter"] == "grad"]
+    assert cost["l1"] == pytest.approx(0.05 * prices["grad"])
+    assert cost["n"] == 8
+
+
+@pytest.mark.parametrize(
+    ("prices", "verdict"),
+    [
+        ({"grad": 0.5, "cam": 0.1}, "holds: that more confidence costs all of them IoU holds"),
+        ({"grad": 0.1, "cam": 0.5}, "does not hold: that more confidence costs all of them IoU holds"),
+        ({"grad": -0.1, "cam": 0.1}, "does not hold: that more confidence costs all of them IoU does not hold"),
+        ({"grad": 0.0, "cam": -0.1}, "is not decided at this n: that more confidence costs all of them IoU is not"),
+    ],
+)
+def test_a_planted_price_of_confidence_is_told(
+    photos: Path, some_row: Row, monkeypatch: pytest.MonkeyPatch, prices: dict[str, float], verdict: str
+) -> None:
+    def rows_under(_: Run, variant: Variant, **__: Any) -> list[Row]:
+        name, demanded = variant.interpreter.name, float(variant.folder.parent.name.removeprefix("weight-"))
+        return [
+            replace(
+                some_row, image_id=f"photo-{i}", source=name, interpreter=name, success_8bit=True,
+                confidence_8bit=demanded, iou_50_8bit=0.7 - prices[name] * demanded,
+            )
+            for i in range(8)
+        ]  # fmt: skip
+
+    monkeypatch.setattr(frontier, "audit_of", planted(prices, some_row))
+    monkeypatch.setattr(frontier, "rows_under", rows_under)
+    made = study(photos, Path(), "weight", (0.5, 0.9), replace(PLAN, interpreters=tuple(prices)))
+    assert f"conflict for interpreters by back-propagation, {verdict}" in made.words
+
+
+def test_what_was_not_asked_is_said(photos: Path, some_row: Row, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frontier, "audit_of", planted({"cam": 0.1}, some_row))
+    words = study(photos, Path(), "eps", (0.05, 0.1), replace(PLAN, interpreters=("cam",))).words
+    assert "Whether GRAD has the lowest IoU was not asked" in words
+    assert "The paper's explanation was not asked" in words
+
+
+@pytest.mark.parametrize(
+    ("along", "grid", "complaint"),
+    [
+        ("eps", (0.1,), "'0.1' is no frontier"),
+        ("eps", (0.2, 0.1), "each larger than the one before"),
+        ("eps", (0.0, 0.1), "not above 0"),
+        ("eps", (0.1, float("inf")), "not above 0"),
+        ("passes", (20, 30.5), "no whole number"),
+        ("weight", (0.5, 1.0), "below 1"),
+        ("steps", (1, 2), "along 'steps' is unknown; there are: eps, passes, weight"),
+    ],
+)
+def test_a_grid_that_is_none_is_refused(
+    photos: Path, tmp_path: Path, along: Any, grid: tuple[float, ...], complaint: str
+) -> None:
+    with pytest.raises(InputError, match=complaint):
+        study(photos, tmp_path / "work", along, grid)
+    assert not (tmp_path / "work").exists()
+
+
+def test_what_cannot_be_run_is_refused_before_anything_is(photos: Path, tmp_path: Path) -> None:
+    authors = replace(PLAN, preset="authors")
+    with pytest.raises(InputError, match="preset 'authors' demands no confidence"):
+        study(photos, tmp_path / "work", "weight", (0.5, 0.9), authors)
+    misclassified = [photo for photo in decided(photos) if photo.excluded]
+    with pytest.raises(InputError, match="none of the 1 photos"):
+        frontier_study(PLAN, misclassified, toy_classifier(), work=tmp_path / "work")
+    assert not (tmp_path / "work").exists()
+
+
+def test_work_of_other_settings_or_photos_is_refused(photos: Path, tmp_path: Path, weighed: tuple[Path, Study]) -> None:
+    with pytest.raises(InputError, match="is a run with seed '0'"):
+        study(photos, weighed[0], "weight", (0.5, 0.9), replace(PLAN, seed=1))
+    with pytest.raises(InputError, match="give the same"):
+        frontier_study(PLAN, decided(photos)[:2], toy_classifier(), work=weighed[0], along="weight", grid=(0.5, 0.9))

@@ -1,0 +1,221 @@
+"""The gap on the toy: what is aimed at, what is measured, that it resumes, and what is shown."""
+
+import base64
+import io
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from audit.toy_photos import MISCLASSIFIED, found, one_thread, rows_of, toy_classifier, toy_plan, write_photos
+from underfire import metrics
+from underfire.analysis.patch import random_patch
+from underfire.audit.names import make_interpreters
+from underfire.audit.plan import AuditPlan, PlannedPhoto
+from underfire.errors import InputError
+from underfire.images import read_png
+from underfire.studies.gap import gap_study
+from underfire.studies.source import decide
+from underfire.studies.study import Study
+
+PLAN = replace(toy_plan(), steps=40, eps=24 / 255)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    with one_thread():
+        yield
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_photos(tmp_path_factory.mktemp("photos") / "set")
+
+
+def decided(photos: Path, plan: AuditPlan = PLAN) -> tuple[PlannedPhoto, ...]:
+    return decide(plan, found(photos), toy_classifier())
+
+
+def study(photos: Path, work: Path, plan: AuditPlan = PLAN, **more: Any) -> Study:
+    return gap_study(plan, decided(photos, plan), toy_classifier(), work=work, **more)
+
+
+@pytest.fixture(scope="module")
+def whole(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Study]:
+    work = tmp_path_factory.mktemp("whole")
+    return work, study(photos, work)
+
+
+def line(made: Study, interpreter: str, target: str) -> dict[str, Any]:
+    lines: list[dict[str, Any]] = made.table.to_pylist()
+    (found,) = [one for one in lines if (one["interpreter"], one["target"]) == (interpreter, target)]
+    return found
+
+
+@pytest.mark.parametrize("name", ["grad", "cam"])
+@pytest.mark.parametrize("aim", ["random-class", "random-patch"])
+def test_rows_say_what_the_saved_images_show_against_the_map_aimed_at(
+    photos: Path, whole: tuple[Path, Study], name: str, aim: str
+) -> None:
+    classifier = toy_classifier()
+    (interpreter,) = make_interpreters((name,), classifier)
+    planned = {photo.image_id: photo for photo in decided(photos)}
+    rows = rows_of(whole[0] / aim / name)
+    assert {(row.image_id, row.condition) for row in rows} == {
+        (image_id, condition)
+        for image_id in planned
+        if image_id != MISCLASSIFIED
+        for condition in ("none", "pgd", f"adv2-{name}")
+    }
+    for row in rows:
+        photo = planned[row.image_id]
+        folder = whole[0] / aim / name / "artifacts" / photo.key
+        target_map = load_file(folder / "maps.safetensors")[f"aim/{name}"]
+        pictures = whole[0] / "pgd" / "artifacts" / photo.key
+        path = {"none": pictures / "benign.png", "pgd": pictures / "pgd.png"}.get(
+            row.condition, folder / f"{row.condition}.png"
+        )
+        x, seen_as = read_png(path)[None], photo.label if row.attack == "none" else photo.target
+        own = interpreter(x, torch.tensor([seen_as]), keys=[row.image_id])
+        assert row.l1_8bit == pytest.approx(float(metrics.l1(own, target_map[None])), abs=1e-5)
+        assert row.iou_50_8bit == pytest.approx(float(metrics.iou(own, target_map[None])), abs=1e-5)
+        assert row.success_8bit == (row.attack != "none" and int(classifier.probabilities(x).argmax()) == photo.target)
+        benign = read_png(pictures / "benign.png")[None]
+        assert metrics.linf(x, benign).item() <= 24 / 255 + 1e-6
+        if aim == "random-patch":
+            assert torch.equal(target_map, random_patch(interpreter.grid, seed=0, key=row.image_id))
+        else:
+            others = [p for p in planned.values() if p.label not in (photo.label, photo.target)]
+            maps = [load_file(whole[0] / "pgd" / "artifacts" / p.key / "maps.safetensors") for p in others]
+            assert any(torch.equal(target_map, kept[f"none/{name}"]) for kept in maps)
+            assert MISCLASSIFIED not in {
+                p.image_id
+                for p, kept in zip(others, maps, strict=True)
+                if torch.equal(target_map, kept[f"none/{name}"])
+            }
+
+
+def test_on_the_toy_cam_is_led_anywhere_and_pgd_does_not_get_there(whole: tuple[Path, Study]) -> None:
+    for aim in ("random-class", "random-patch"):
+        found = line(whole[1], "cam", aim)
+        assert found["n"] > 0
+        assert found["l1_minus_pgd_high"] < 0
+        assert found["l1"] - found["l1_pgd"] == pytest.approx(found["l1_minus_pgd"])
+        assert found["l1"] - found["l1_benign"] == pytest.approx(found["l1_minus_benign"])
+
+
+def test_failed_attacks_are_left_out_of_means_and_stay_in_rates(whole: tuple[Path, Study]) -> None:
+    for name in ("grad", "cam"):
+        rows = [row for row in rows_of(whole[0] / "random-patch" / name) if row.attack == "adv2"]
+        reached = [row for row in rows if row.success_8bit]
+        found = line(whole[1], name, "random-patch")
+        assert (found["n"], found["failed"], found["left_out"]) == (len(reached), 4 - len(reached), 0)
+        assert found["reached"] == len(reached) / 4
+        assert found["seen"] == sum(row.iou_50_8bit >= 0.5 for row in reached) / 4
+        assert found["l1"] == pytest.approx(sum(row.l1_8bit for row in reached) / len(reached))
+
+
+def test_the_words_are_those_of_the_intervals(photos: Path, whole: tuple[Path, Study], tmp_path: Path) -> None:
+    words = whole[1].words
+    assert words.startswith("Observation 8, by random class and random patch, ")
+    assert "4 of 5 photos attacked (not attacked: 1 misclassified)" in words
+    for name in ("grad", "cam"):
+        for aim in ("random-class", "random-patch"):
+            found = line(whole[1], name, aim)
+            low, high = found["succeeds_low"], found["succeeds_high"]
+            verdict = "succeeds" if low > 0.5 else "does not succeed" if high < 0.5 else "not decided at this n"
+            assert found["verdict"] == verdict
+            assert f"{name.upper()}, {aim.replace('-', ' ')}: {verdict}" in words
+    two = gap_study(PLAN, decided(photos)[:2], toy_classifier(), work=tmp_path, aims=("random-patch",)).words
+    assert two.startswith("Observation 8, by random patch, is not decided at this n for GRAD and CAM.")
+
+
+def test_without_another_class_a_photo_is_left_out_and_that_is_said(photos: Path, tmp_path: Path) -> None:
+    alone = decided(photos)[:1]
+    made = gap_study(PLAN, alone, toy_classifier(), work=tmp_path)
+    assert "CAM, random class: not tried, for no photo of another class was given." in made.words
+    untried, tried = (line(made, "cam", aim) for aim in ("random-class", "random-patch"))
+    assert (untried["n"], untried["failed"], untried["left_out"], untried["succeeds"]) == (0, 0, 1, None)
+    assert (tried["n"] + tried["failed"], tried["left_out"]) == (1, 0)
+
+
+class _Stop(BaseException):
+    pass
+
+
+def stopping_after(lines: int) -> Callable[[str], None]:
+    seen: list[str] = []
+
+    def note(line: str) -> None:
+        seen.append(line)
+        if len(seen) == lines:
+            raise _Stop
+
+    return note
+
+
+def test_an_interrupted_study_goes_on_to_the_same_numbers(
+    photos: Path, tmp_path: Path, whole: tuple[Path, Study]
+) -> None:
+    for lines in (1, 3, 5):
+        with pytest.raises(_Stop):
+            study(photos, tmp_path, note=stopping_after(lines))
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("part-*.parquet")}
+    assert len(kept) == 9
+    assert study(photos, tmp_path) == whole[1]
+    assert all(path.stat().st_mtime_ns == before for path, before in kept.items())
+
+
+def test_the_numbers_do_not_hang_on_the_batch(photos: Path, tmp_path: Path, whole: tuple[Path, Study]) -> None:
+    assert study(photos, tmp_path, replace(PLAN, batch_size=1)) == whole[1]
+
+
+def test_the_figure_shows_one_photo_of_each_interpreter_in_small_pictures(whole: tuple[Path, Study]) -> None:
+    svg = whole[1].figure
+    assert ET.fromstring(svg).tag.endswith("svg")  # noqa: S314 - our own output
+    assert "#0a0b" not in svg
+    pictures = re.findall(r'href="data:image/png;base64,([^"]+)"', svg)
+    assert len(pictures) == 2 * 5
+    for picture in pictures:
+        with Image.open(io.BytesIO(base64.b64decode(picture))) as image:
+            assert max(image.size) <= 120
+    assert re.findall(r'href="(?!data:image/png|#)', svg) == []
+
+
+def test_names_of_files_and_classes_are_data(photos: Path, tmp_path: Path) -> None:
+    names = [f"<b>${index}$</b>\n" + "long " * 9 for index in range(10)]
+    classifier = toy_classifier()
+    hostile = type(classifier)(
+        classifier.module, mean=0.5, std=0.25, input_size=32, name=classifier.name, class_names=names
+    )
+    made = gap_study(PLAN, decided(photos), hostile, work=tmp_path, aims=("random-patch",))
+    root = ET.fromstring(made.figure)  # noqa: S314 - our own output
+    assert not [element for element in root.iter() if element.tag.endswith("}b")]
+    texts = [text.text or "" for text in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert any(text.startswith("<b>$") and text.endswith("…") for text in texts)
+
+
+def test_work_of_other_settings_or_damaged_is_refused(photos: Path, tmp_path: Path, whole: tuple[Path, Study]) -> None:
+    with pytest.raises(InputError, match="is a run with eps"):
+        study(photos, whole[0], replace(PLAN, eps=4 / 255))
+    made = study(photos, tmp_path, aims=("random-patch",))
+    assert set(made.table["target"].to_pylist()) == {"random-patch"}
+    (first, *_) = decided(photos)
+    (tmp_path / "pgd" / "artifacts" / first.key / "maps.safetensors").unlink()
+    with pytest.raises(InputError, match=r"lacks the map 'none/grad'"):
+        study(photos, tmp_path)
+
+
+def test_a_photo_that_changed_is_refused(tmp_path: Path) -> None:
+    photos = write_photos(tmp_path / "set")
+    planned = decided(photos)
+    (photos / "photo-1.png").write_bytes((photos / "photo-2.png").read_bytes())
+    with pytest.raises(InputError, match=r"photo-1\.png' is damaged, or another one"):
+        gap_study(PLAN, planned, toy_classifier(), work=tmp_path / "work")

@@ -1,0 +1,100 @@
+"""A study on disk: whole or not at all, and the same when it is read back."""
+
+import os
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pyarrow.parquet as pq
+import pytest
+
+from studies.made_runs import made_study
+from underfire.errors import InputError
+from underfire.report.palette import with_colours
+from underfire.studies.saved import NAMES, read, save
+
+
+def test_what_is_read_is_what_was_saved(tmp_path: Path) -> None:
+    study = made_study()
+    save(study, tmp_path / "out", command="underfire study transfer run", seed=7)
+    (found,) = read(tmp_path / "out")
+    assert found.study.table.equals(study.table)
+    assert (found.study.name, found.study.title, found.study.claim) == (study.name, study.title, study.claim)
+    assert found.study.words == study.words
+    assert (found.made.command, found.made.seed) == ("underfire study transfer run", 7)
+    assert {"python", "underfire", "torch"} <= set(found.made.versions)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "transfer.md", "transfer.parquet", "transfer.svg",
+    ]  # fmt: skip
+    assert pq.read_table(tmp_path / "out" / "transfer.parquet").to_pylist() == study.table.to_pylist()
+
+
+def test_the_page_has_the_words_the_table_and_what_made_it(tmp_path: Path) -> None:
+    save(made_study(), tmp_path, command="underfire study transfer run", seed=7)
+    page = (tmp_path / "transfer.md").read_text(encoding="utf-8")
+    lines = page.splitlines()
+    assert lines[0] == "# A title of transfer"
+    assert "Claim: A claim, <b>ours</b>." in lines
+    assert "It holds." in lines
+    assert "![A title of transfer](transfer.svg)" in lines
+    assert "| model | l1 | n |" in lines
+    assert "| <script>alert(1)</script>\\|net | 0.123 (0.1 to 0.2) | 12 |" in lines
+    assert "| other | – | 0 |" in lines
+    assert lines[-1].startswith("Made by `underfire study transfer run` with seed 7 on 20")
+
+
+def test_the_figure_brings_its_colours_for_light_and_dark(tmp_path: Path) -> None:
+    save(made_study(), tmp_path, command="", seed=0)
+    text = (tmp_path / "transfer.svg").read_text(encoding="utf-8")
+    root = ET.fromstring(text)  # noqa: S314 - our own output
+    style = root[0].text or ""
+    light, _, dark = style.partition("@media (prefers-color-scheme: dark)")
+    for rules in (light, dark):
+        assert "--adv2:#" in rules
+        assert "--paper:#" in rules
+        assert "--pgd" not in rules
+    sheet = Path(with_colours.__code__.co_filename).parent / "templates" / "style.css"
+    assert light.split("--adv2:")[1][:7] in sheet.read_text(encoding="utf-8")
+    assert light.split("--adv2:")[1][:7] != dark.split("--adv2:")[1][:7]
+
+
+def test_studies_come_in_their_order_and_nothing_else_is_read(tmp_path: Path) -> None:
+    assert read(tmp_path / "none") == ()
+    for name in reversed(NAMES):
+        save(made_study(name), tmp_path, command="", seed=0)
+    (tmp_path / "strange.parquet").write_bytes(b"")
+    assert tuple(found.study.name for found in read(tmp_path)) == NAMES
+    with pytest.raises(ValueError, match="transfer, bound, frontier, gap"):
+        save(made_study("strange"), tmp_path, command="", seed=0)
+
+
+def test_a_save_that_fails_leaves_the_study_that_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(made_study(words="Before."), tmp_path, command="", seed=0)
+    sync, calls = os.fsync, iter(range(9))
+
+    def full(descriptor: int) -> None:
+        if next(calls) == 2:  # svg and md are written, the table is not
+            raise OSError("no space left")
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="no space"):
+        save(made_study(words="After."), tmp_path, command="", seed=0)
+    (found,) = read(tmp_path)
+    assert found.study.words == "Before."
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("damage", ["cut", "bytes", "plain", "renamed"])
+def test_a_damaged_study_is_named(tmp_path: Path, damage: str) -> None:
+    save(made_study(), tmp_path, command="", seed=0)
+    path = tmp_path / "transfer.parquet"
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:-40])
+    elif damage == "bytes":
+        path.write_bytes(b"PAR1 nothing of the kind PAR1")
+    elif damage == "plain":
+        pq.write_table(made_study().table, path)
+    else:
+        path.rename(tmp_path / "gap.parquet")
+    with pytest.raises(InputError, match=r"(transfer|gap)\.parquet.*underfire study (transfer|gap)"):
+        read(tmp_path)

@@ -1,0 +1,135 @@
+"""`underfire study`: a run or photos in, a study and a chapter of the report out; one sentence for bad input."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from audit.toy_photos import MODEL_OPTIONS, SPEC, write_photos
+from underfire.cli import cli
+from underfire.studies.saved import read
+
+FAST = ("--interpreters", "grad,cam", "--steps", "4", "--batch-size", "2")
+OTHER = f"{SPEC} input-size=48 mean=0.5,0.5,0.5 std=0.25,0.25,0.25"
+Invoke = Callable[..., Result]
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_photos(tmp_path_factory.mktemp("photos") / "set")
+
+
+@pytest.fixture(scope="module")
+def run(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("audited") / "run"
+    result = CliRunner().invoke(cli, ["audit", str(photos), *MODEL_OPTIONS, *FAST, "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    return out
+
+
+@pytest.fixture
+def invoke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Invoke:
+    """Runs ``underfire study …`` in a directory of its own."""
+    monkeypatch.chdir(tmp_path)
+    return lambda *arguments: CliRunner().invoke(cli, ["study", *map(str, arguments)])
+
+
+def test_a_run_gets_a_chapter(invoke: Invoke, run: Path) -> None:
+    page = run / "report.html"
+    assert "The paper’s discussion" not in page.read_text(encoding="utf-8")
+    result = invoke("transfer", run, "--onto", OTHER)
+    assert result.exit_code == 0, result.output
+    assert "Observation 7 is not decided at this n." in result.stdout
+    assert f"Report: {page}" in result.stdout
+    assert "photo 4 of 4" in result.stderr
+    (found,) = read(run / "studies")
+    text = page.read_text(encoding="utf-8")
+    assert "The paper’s discussion, tested" in text
+    assert found.study.title in text
+    again = invoke("transfer", run, "--onto", OTHER)
+    assert "photo 4 of 4" not in again.stderr
+    assert read(run / "studies")[0].study.table.equals(found.study.table)
+
+
+def test_elsewhere_the_report_is_left_alone(invoke: Invoke, run: Path, tmp_path: Path) -> None:
+    before = (run / "report.html").read_bytes()
+    result = invoke("transfer", run, "--out", tmp_path / "elsewhere")
+    assert result.exit_code == 0, result.output
+    assert "Report:" not in result.stdout
+    assert (run / "report.html").read_bytes() == before
+    assert len(read(tmp_path / "elsewhere")) == 1
+
+
+def test_photos_are_audited_first_and_only_once(invoke: Invoke, photos: Path) -> None:
+    command = ("transfer", photos, *MODEL_OPTIONS, *FAST, "--limit", "2", "--out", "here")
+    result = invoke(*command)
+    assert result.exit_code == 0, result.output
+    (found,) = read(Path("here"))
+    parts = {path: path.stat().st_mtime_ns for path in Path("here/run/rows").iterdir()}
+    assert parts
+    again = invoke(*command)
+    assert again.exit_code == 0, again.output
+    assert {path: path.stat().st_mtime_ns for path in Path("here/run/rows").iterdir()} == parts
+    assert read(Path("here"))[0].study.table.equals(found.study.table)
+
+
+def test_another_classifier_is_refused_before_an_audit(invoke: Invoke, photos: Path) -> None:
+    Path("names.txt").write_text("".join(f"thing {index}\n" for index in range(10)), encoding="utf-8")
+    result = invoke("transfer", photos, *MODEL_OPTIONS, *FAST, "--onto", f"{OTHER} class-names=names.txt")
+    assert result.exit_code == 2
+    assert "classes that are not the 10 of the audited model" in result.stderr
+    assert not Path("underfire-study").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("{run}", "--eps", "4/255"), "settings of its own; leave --eps out"),
+        (("{run}", "--interpreters", "cam"), "leave --interpreters out"),
+        (("{run}", "--limit", "2"), "leave --limit out"),
+        (("{run}", "{photos}"), "give it alone"),
+        (("{run}", "--onto", "efficientnet-lite9"), "efficientnet-lite9"),
+        (("{run}", "--onto", f"{SPEC} weights=x"), "'weights=x' in"),
+        (("{run}", "--onto", f"{SPEC} input-size=big"), "'big' is not a size"),
+        (("{run}", "--onto", f"{SPEC} 'checkpoint=x"), "names no model"),
+        (("{run}", "--onto", f"{SPEC} {OTHER.partition(' ')[2].replace('48', '32')}"), "is the audited one"),
+        (("nowhere",), "nowhere"),
+        (
+            ("{photos}", *MODEL_OPTIONS, "--attacks", "pgd", "--steps", "1", "--limit", "1"),
+            "no attack on an interpreter",
+        ),
+    ],
+)
+def test_bad_input_is_one_sentence(
+    invoke: Invoke, run: Path, photos: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    before = sorted(run.rglob("*"))
+    result = invoke("transfer", *(text.format(run=run, photos=photos) for text in arguments))
+    assert result.exit_code == 2, result.output
+    assert message in result.stderr
+    assert "Traceback" not in result.output
+    said = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    assert len(said) == 1
+    assert sorted(run.rglob("*")) == before
+
+
+@pytest.mark.parametrize("study", ["bound", "frontier", "gap"])
+def test_every_study_of_a_run_joins_its_report(invoke: Invoke, run: Path, study: str) -> None:
+    options = {"frontier": ("--grid", "2/255,4/255"), "gap": ("--aims", "random-patch"), "bound": ()}[study]
+    result = invoke(study, run, "--limit", "2", *options)
+    assert result.exit_code == 0, result.output
+    assert (run / "studies" / f"{study}.parquet").is_file()
+    assert f'id="study-{study}"' in (run / "report.html").read_text(encoding="utf-8")
+
+
+def test_an_unfinished_run_is_refused(invoke: Invoke, run: Path, tmp_path: Path) -> None:
+    (tmp_path / "half").mkdir()
+    text = (run / "run.json").read_text(encoding="utf-8")
+    unfinished = re.sub(r'"finished": true', '"finished": false', text)
+    (tmp_path / "half" / "run.json").write_text(unfinished, encoding="utf-8")
+    for study in ("transfer", "bound", "frontier", "gap"):
+        result = invoke(study, tmp_path / "half")
+        assert result.exit_code == 2
+        assert "is unfinished" in result.stderr
