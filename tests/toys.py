@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from underfire import MASK, RTS, Classifier, Interpreter, MaskFit, MaskingNetwork
+from underfire import MASK, RTS, Classifier, Interpreter, MaskFit, MaskingNetwork, SmoothGrad
 from underfire.interpreters import ALL
 
 CLASSES = 10
@@ -26,9 +26,15 @@ def untrained_rts(classifier: Classifier) -> RTS:
     return RTS(classifier, network=MaskingNetwork.untrained(classifier))
 
 
+def faint_smoothgrad(classifier: Classifier) -> SmoothGrad:
+    """SmoothGrad with noise so faint that a marked pixel stays one."""
+    return SmoothGrad(classifier, sigma=0.01, samples=4)
+
+
 MAKERS: Mapping[type[Interpreter], Callable[[Classifier], Interpreter]] = {
     **{cls: cls for cls in ALL},
     MASK: small_mask,
+    SmoothGrad: faint_smoothgrad,
     RTS: untrained_rts,
 }
 """From a toy to each interpreter of the package."""

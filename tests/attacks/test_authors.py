@@ -12,7 +12,7 @@ from toys import images, relu_net, small_mask, smooth_net, untrained_rts
 from traces import untouched
 from underfire import CAM, GRAD, IG, AuthorsADV2, Classifier, GradCAM, InputError, Interpreter
 from underfire.attacks.authors import PUBLISHED, aim_of
-from underfire.attacks.budget import passes_of
+from underfire.attacks.budget import descent_of
 from underfire.attacks.control import Weighted
 from underfire.attacks.rules import Sign
 from underfire.attacks.smoothed import smoothed_clip
@@ -69,7 +69,8 @@ class TestSchedule:
         attack = AuthorsADV2(g, passes=passes)
         steps = attack.setting.schedule.steps
         cost, more = (
-            passes_of(n, (g,), warm=lambda n: AuthorsADV2(g, steps=n).setting.schedule.warm) for n in (steps, steps + 1)
+            descent_of(n, (g,), warm=lambda n: AuthorsADV2(g, steps=n).setting.schedule.warm)
+            for n in (steps, steps + 1)
         )
         assert cost <= passes < more
         assert attack.setting == AuthorsADV2(g, steps=steps).setting

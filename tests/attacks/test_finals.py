@@ -8,7 +8,7 @@ from torch import Tensor
 
 from toys import CLASSES, SMALL_FIT, images, small_mask
 from underfire import ADV2, CAM, L2, MASK, Classifier, Flow, Linf
-from underfire.attacks.budget import MOST_FINALISTS, descent_of, finalists_of, passes_of
+from underfire.attacks.budget import MOST_FINALISTS, descent_of, finalists_of
 from underfire.attacks.control import Confidence, Schedule
 from underfire.attacks.engine import Iterate, Outcome, Setting
 from underfire.attacks.finals import decide
@@ -34,9 +34,7 @@ def test_each_image_gets_its_own_winner(relu_classifier: Classifier) -> None:
     planted = torch.tensor([2, 0, 1])
     maps = torch.stack([g(x, target, keys=KEYS) for x in finalists])
     aimed = maps[planted, torch.arange(3)]
-    decided = decide(
-        relu_classifier, target, {g: aimed}, _outcome(finalists), confidence=Confidence(keep=0), keys=KEYS
-    )
+    decided = decide(relu_classifier, target, {g: aimed}, _outcome(finalists), confidence=Confidence(keep=0), keys=KEYS)
     holds = torch.stack([relu_classifier(x).argmax(dim=1) == target for x in finalists])
     assert holds[1].all()  # so that the second is never beaten by one without the label
     for i in range(3):
@@ -63,9 +61,7 @@ def test_the_label_comes_first(relu_classifier: Classifier) -> None:
 
 
 @pytest.mark.parametrize("model", [Linf(), L2(), Flow()], ids=lambda m: m.name)
-def test_what_an_attack_on_mask_returns_is_what_is_saved(
-    model: Linf | L2 | Flow, relu_classifier: Classifier
-) -> None:
+def test_what_an_attack_on_mask_returns_is_what_is_saved(model: Linf | L2 | Flow, relu_classifier: Classifier) -> None:
     x, g = from_8bit((images(3, 32) * 255).round().byte()), small_mask(relu_classifier)
     target = (relu_classifier(x).argmax(dim=1) + 1) % CLASSES
     result = ADV2(g, perturbation=model, steps=12)(x, target, keys=KEYS)
@@ -75,17 +71,21 @@ def test_what_an_attack_on_mask_returns_is_what_is_saved(
         assert torch.equal(result.x_adv, from_8bit(model.rounded(x, result.x_adv)))
 
 
-@pytest.mark.parametrize("passes", [17, 40, 99])
+@pytest.mark.parametrize("passes", [6, 15, 16, 17, 40, 99])
 def test_finalists_are_paid_from_the_budget(passes: int, relu_classifier: Classifier) -> None:
     g, x = small_mask(relu_classifier), images(2, 32)
     attack = ADV2(g, passes=passes)
     steps, finalists = attack.setting.schedule.steps, attack.setting.finalists
-    descent = descent_of(steps, (g,))
-    assert finalists == finalists_of(descent, (g,)) > 0
-    assert finalists * g.passes_per_map <= descent
+    assert finalists == (0 if passes < 16 else min(MOST_FINALISTS, passes // 2 // SMALL_FIT.steps))
     target = (relu_classifier(x).argmax(dim=1) + 1) % CLASSES
-    assert attack(x, target).passes.tolist() == [passes_of(steps, (g,))] * 2
-    assert passes_of(steps, (g,)) <= passes < passes_of(steps + 1, (g,))
+    spent = descent_of(steps, (g,)) + finalists * SMALL_FIT.steps
+    assert attack(x, target).passes.tolist() == [spent] * 2
+    assert spent <= passes < spent + g.passes_per_step  # nothing that would pay for a step is left
+
+
+def test_an_attack_of_named_steps_pays_as_much_again_for_finalists(relu_classifier: Classifier) -> None:
+    g = small_mask(relu_classifier)
+    assert ADV2(g, steps=9).setting.finalists == min(MOST_FINALISTS, descent_of(9, (g,)) // SMALL_FIT.steps)
 
 
 def test_how_many(relu_classifier: Classifier) -> None:

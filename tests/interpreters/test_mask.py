@@ -9,7 +9,7 @@ from nets import detail_classifier, waves
 from toys import SMALL_FIT, images, small_mask
 from traces import scramble, untouched
 from underfire import ADV2, CAM, MASK, PGD, Classifier, InputError, MaskFit
-from underfire.attacks.budget import passes_of
+from underfire.attacks.budget import descent_of
 from underfire.interpreters import ForwardPass, Task
 from underfire.interpreters.maps import distance
 
@@ -153,4 +153,6 @@ class TestAttack:
         g = [small_mask(relu_classifier), CAM(relu_classifier)]
         result = ADV2(g, steps=20)(x, target)
         assert set(result.maps) == {"mask", "cam"}
-        assert result.passes.tolist() == [passes_of(20, g)] * 2
+        fits = ADV2(g, steps=20).setting.finalists * (SMALL_FIT.steps + 1)  # and a map of CAM with each
+        assert fits
+        assert result.passes.tolist() == [descent_of(20, g) + fits] * 2

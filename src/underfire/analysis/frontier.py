@@ -79,8 +79,10 @@ def difference(one: Iterable[Attempt], other: Iterable[Attempt], measure: Measur
     return bootstrap_paired(mine, yours)
 
 
-def difference_of_changes(one: Iterable[Attempt], other: Iterable[Attempt], measure: Measure) -> Mean:
-    """The change of ``one`` minus that of ``other`` on the photos that have both, see :func:`changes`.
+def changes_in_common(
+    one: Iterable[Attempt], other: Iterable[Attempt], measure: Measure
+) -> tuple[list[float], list[float]]:
+    """The changes of ``one`` and of ``other``, photo by photo, on the photos that have both, see :func:`changes`.
 
     Only points at which both reached the label count, so that both changes are between the same two points.
     """
@@ -88,7 +90,17 @@ def difference_of_changes(one: Iterable[Attempt], other: Iterable[Attempt], meas
     both = {(a.photo, a.point) for a in ours if a.success} & {(a.photo, a.point) for a in theirs if a.success}
     mine, yours = (changes([a for a in side if (a.photo, a.point) in both], measure) for side in (ours, theirs))
     photos = sorted(mine.keys() & yours.keys())
-    return bootstrap_paired([mine[photo] for photo in photos], [yours[photo] for photo in photos])
+    return [mine[photo] for photo in photos], [yours[photo] for photo in photos]
+
+
+def difference_of_changes(one: Iterable[Attempt], other: Iterable[Attempt], measure: Measure) -> Mean:
+    """The mean change of ``one`` minus that of ``other``, see :func:`changes_in_common`."""
+    return bootstrap_paired(*changes_in_common(one, other, measure))
+
+
+def rises(figure: Mean) -> bool:
+    """Whether ``figure`` is above zero, by its interval."""
+    return figure.low is not None and figure.low > 0
 
 
 def below_zero(figures: Sequence[Mean]) -> Finding:
@@ -96,7 +108,7 @@ def below_zero(figures: Sequence[Mean]) -> Finding:
 
     Holds if each interval is below zero, does not if one is above; without a figure it is open.
     """
-    if any(figure.low is not None and figure.low > 0 for figure in figures):
+    if any(map(rises, figures)):
         return Finding.FAILS
     if figures and all(figure.high is not None and figure.high < 0 for figure in figures):
         return Finding.HOLDS

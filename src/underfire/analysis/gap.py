@@ -29,6 +29,7 @@ class Trial:
         l1, iou: between the attacked image's map and the target map, in [0, 1].
         l1_benign, iou_benign: the same for the benign photo's map.
         l1_pgd, iou_pgd: the same for the map of an attack on the prediction alone.
+        pgd_success: whether that attack reached the target too.
     """
 
     photo: str
@@ -40,15 +41,17 @@ class Trial:
     iou_benign: float
     l1_pgd: float
     iou_pgd: float
+    pgd_success: bool
 
     @property
     def succeeds(self) -> bool:
         """The label is the chosen one, and the map came at least half of the way to the chosen one.
 
         The way begins where the map is nearer without an attack on it: at the benign map, or at that of the attack
-        on the prediction alone.
+        on the prediction alone if it reached the target.
         """
-        return self.success and self.l1 <= HALF_WAY * min(self.l1_benign, self.l1_pgd)
+        start = min(self.l1_benign, self.l1_pgd) if self.pgd_success else self.l1_benign
+        return self.success and self.l1 <= HALF_WAY * start
 
 
 def successes(trials: Iterable[Trial]) -> Rate:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from underfire.attacks.budget import chosen_steps, descent_of, finalists_of, warm_steps
+from underfire.attacks.budget import chosen_finalists, chosen_steps, warm_steps
 from underfire.attacks.control import Schedule
 from underfire.attacks.engine import Keep, Setting
 from underfire.attacks.joint import Descent
@@ -52,7 +52,7 @@ class ADV2(Descent):
         size = model.eps / 8 if step_size is None else step_size
         count = chosen_steps(steps, passes, attacked)
         schedule = Schedule(count, warm=warm_steps(count), first=size, peak=2 * size, last=size / 10)
-        finalists = finalists_of(descent_of(count, attacked), attacked)
+        finalists = chosen_finalists(count, passes, attacked)
         keep: Keep = "latest" if any(g.estimates for g in attacked) else "best"
         setting = Setting(model, schedule, keep=keep, finalists=finalists)
         super().__init__(attacked[0].classifier, attacked, setting, seed=seed)

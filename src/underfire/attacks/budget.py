@@ -29,16 +29,20 @@ def warm_steps(steps: int) -> int:
     return min(WARM, steps // 5)
 
 
-def finalists_of(descent: int, interpreters: Sequence[Interpreter]) -> int:
-    """How many iterates an attack of ``descent`` passes chooses from in the end, by maps taken afresh.
+def finalists_of(passes: int, interpreters: Sequence[Interpreter]) -> int:
+    """How many iterates an attack chooses from in the end, by maps taken afresh, where ``passes`` pay for these.
 
-    None where the gap of every interpreter's aim is that of the iterate; else as many as cost no more than the
-    descent, if these are at least two.
+    None where the gap of every interpreter's aim is that of the iterate, and where the passes pay for fewer than two.
     """
     if not any(g.estimates for g in interpreters):
         return 0
-    count = min(MOST_FINALISTS, descent // _maps_of(interpreters))
+    count = min(MOST_FINALISTS, passes // _maps_of(interpreters))
     return count if count > 1 else 0
+
+
+def chosen_finalists(steps: int, passes: int | None, interpreters: Sequence[Interpreter]) -> int:
+    """The finalists of a joint attack of ``steps`` steps: half of its ``passes``, or as much as the steps, pays."""
+    return finalists_of(descent_of(steps, interpreters) if passes is None else passes // 2, interpreters)
 
 
 def _maps_of(interpreters: Sequence[Interpreter]) -> int:
@@ -46,20 +50,14 @@ def _maps_of(interpreters: Sequence[Interpreter]) -> int:
 
 
 def descent_of(steps: int, interpreters: Sequence[Interpreter], *, warm: Callable[[int], int] = warm_steps) -> int:
-    """Passes that an image pays for ``steps`` steps and the look at the last iterate; ``warm`` as below."""
+    """Forward and backward passes that an image pays for ``steps`` steps and the look at the last iterate.
+
+    ``warm`` tells how many of them are spent on the prediction alone. Finalists come on top.
+    """
     if not interpreters:
         return steps + 1
     looks = steps + 1 - warm(steps)
     return steps + 1 + sum(g.further_passes(looks) for g in interpreters)
-
-
-def passes_of(steps: int, interpreters: Sequence[Interpreter], *, warm: Callable[[int], int] = warm_steps) -> int:
-    """Forward and backward passes that an image pays for an attack of ``steps`` steps, finalists included.
-
-    ``warm`` tells how many of the steps are spent on the prediction alone.
-    """
-    descent = descent_of(steps, interpreters, warm=warm)
-    return descent + finalists_of(descent, interpreters) * _maps_of(interpreters)
 
 
 def chosen_steps(
@@ -70,7 +68,7 @@ def chosen_steps(
     warm: Callable[[int], int] = warm_steps,
     default: int = STEPS,
 ) -> int:
-    """The steps of an attack: as named, or as many as ``passes`` pay for, or the default.
+    """The steps of an attack: as named, or as many as ``passes`` pay for beside its finalists, or the default.
 
     ``warm`` tells how many of a number of steps are spent on the prediction alone.
 
@@ -84,8 +82,9 @@ def chosen_steps(
         return default if steps is None else steps
     if steps is not None:
         raise InputError(f"steps {steps} and passes {passes} are both given; give one of them.")
-    least = passes_of(1, interpreters, warm=warm)
+    least = descent_of(1, interpreters, warm=warm)
     if passes < least:
         attack = f"an attack on {', '.join(g.name for g in interpreters)}" if interpreters else "this attack"
         raise InputError(f"passes is {passes}; one step of {attack} takes {least}, so give at least that many.")
-    return bisect_right(range(1, passes + 1), passes, key=lambda n: passes_of(n, interpreters, warm=warm))
+    left = passes - finalists_of(passes // 2, interpreters) * _maps_of(interpreters)
+    return bisect_right(range(1, left + 1), left, key=lambda n: descent_of(n, interpreters, warm=warm))

@@ -9,9 +9,9 @@ import torch
 
 from underfire.analysis.model_checks import check_model
 from underfire.audit.plan import PlannedPhoto
-from underfire.audit.saved import from_8bit
 from underfire.classifier import Classifier
 from underfire.images import load_photo
+from underfire.images.levels import from_8bit
 
 PHOTOS = 4
 """At most so many photos are looked at: what is asked for shows on any of them."""

@@ -9,12 +9,12 @@ import torch
 
 from underfire.audit.look import predict
 from underfire.audit.plan import AuditPlan, PlannedPhoto, photo_key
-from underfire.audit.saved import from_8bit
 from underfire.audit.targets import NO_TARGET, POLICIES, choose_target, class_index
 from underfire.classifier import Classifier
 from underfire.errors import InputError
 from underfire.images import Photo, PhotoSet, Pixels, Skipped, load_photo
 from underfire.images.files import quoted
+from underfire.images.levels import from_8bit
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,11 @@ from underfire.audit.look import View, calling, look
 from underfire.audit.measured import Treated, rows_of
 from underfire.audit.plan import Condition, Effort, PlannedPhoto, Preset
 from underfire.audit.rows import Row
-from underfire.audit.saved import from_8bit
 from underfire.audit.unit import save_and_read
 from underfire.errors import InputError
 from underfire.images import Pixels
 from underfire.images.files import quoted
+from underfire.images.levels import from_8bit
 from underfire.interpreters import Interpreter
 
 

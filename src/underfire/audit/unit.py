@@ -19,12 +19,12 @@ from underfire.audit.measured import Treated, rows_of
 from underfire.audit.names import make_interpreters
 from underfire.audit.plan import NOISE, NONE, AuditPlan, Condition, PlannedPhoto, Unit
 from underfire.audit.rows import Row, write_part
-from underfire.audit.saved import from_8bit
 from underfire.audit.store import RunDirectory
 from underfire.classifier import Classifier
 from underfire.errors import InputError
 from underfire.images import load_photo, read_png, save_png
 from underfire.images.files import quoted
+from underfire.images.levels import from_8bit
 from underfire.seeding import generator
 
 

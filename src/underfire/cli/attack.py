@@ -11,7 +11,6 @@ from underfire.analysis.patch import random_patch
 from underfire.audit.look import look, predict
 from underfire.audit.names import make_interpreters, make_perturbation
 from underfire.audit.plan import PASSES, AuditPlan, Condition, ModelSettings, Preset
-from underfire.audit.saved import from_8bit
 from underfire.audit.selection import select_interpreters
 from underfire.audit.single import SingleAttack, attack_photo
 from underfire.audit.store import write_json
@@ -23,6 +22,7 @@ from underfire.cli.pictures import save_maps
 from underfire.errors import InputError
 from underfire.images import Photo, builtin_photos, find_photos, load_photo
 from underfire.images.files import printable, quoted
+from underfire.images.levels import from_8bit
 from underfire.interpreters import Interpreter
 from underfire.report.pictures import read_photo
 

@@ -8,7 +8,6 @@ import torch
 from underfire.audit.look import look, predict
 from underfire.audit.names import make_interpreters
 from underfire.audit.plan import ModelSettings
-from underfire.audit.saved import from_8bit
 from underfire.audit.selection import select_interpreters
 from underfire.audit.targets import class_index
 from underfire.cli.console import notes, print_table
@@ -17,6 +16,7 @@ from underfire.cli.pictures import file_stems, photo_bytes, save_maps
 from underfire.errors import InputError
 from underfire.images import load_photo
 from underfire.images.files import printable, quoted
+from underfire.images.levels import from_8bit
 from underfire.interpreters import IG
 
 

@@ -19,7 +19,8 @@ def min_max(raw: Tensor) -> Tensor:
     """
     low = raw.amin(dim=(1, 2), keepdim=True)
     span = raw.amax(dim=(1, 2), keepdim=True) - low
-    return (raw - low) / span.where(span > torch.finfo(span.dtype).tiny, 1.0)
+    varied = span > torch.finfo(span.dtype).tiny
+    return (raw - low) / span.where(varied, 1.0) * varied
 
 
 def saliency(attributions: Tensor) -> Tensor:

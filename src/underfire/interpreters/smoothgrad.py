@@ -21,8 +21,7 @@ class SmoothGrad(Interpreter):
         classifier: the classifier to explain.
         samples: noisy copies of an image.
         sigma: standard deviation of the noise, in pixel values.
-        probe: length of the directional difference in pixel values, as in GRAD, and longer: kinks are as dense, and
-            the noise is longer still.
+        probe: length of the directional difference in pixel values, as in GRAD.
         seed: of the noise.
 
     Raises:
@@ -36,7 +35,7 @@ class SmoothGrad(Interpreter):
     passes_per_step = 3
 
     def __init__(
-        self, classifier: Classifier, *, samples: int = 16, sigma: float = 0.15, probe: float = 5e-3, seed: int = 0
+        self, classifier: Classifier, *, samples: int = 16, sigma: float = 0.15, probe: float = 5e-4, seed: int = 0
     ) -> None:
         super().__init__(classifier)
         if samples < 1:

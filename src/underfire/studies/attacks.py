@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -123,17 +124,18 @@ def rows_under(run: Run, variant: Variant, *, what: str, note: Note) -> list[Row
     return read_rows(variant.folder)
 
 
-def taking_part(photos: Sequence[PlannedPhoto]) -> str:
-    """A sentence: how many of ``photos`` are attacked, and why the others are not."""
+def taking_part(photos: Sequence[PlannedPhoto], skipped: int = 0) -> str:
+    """How many of ``photos`` are attacked, and why the others are not; ``skipped`` files could not be used at all."""
     reasons = Counter(photo.excluded for photo in photos if photo.excluded is not None)
     why = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
     left_out = f" (not attacked: {why})" if why else ""
-    return f"{len(photos) - reasons.total()} of {plural(len(photos), 'photo')} attacked{left_out}."
+    attacked = f"{len(photos) - reasons.total()} of {plural(len(photos), 'photo')} attacked{left_out}."
+    return f"{attacked} {plural(skipped, 'file')} could not be used." if skipped else attacked
 
 
 def benign_map(run: Run, photo: PlannedPhoto, *, interpreter: str) -> Tensor:
     """The map (h, w) of the benign ``photo`` for its label, as the audit ``run`` took it."""
-    return _map(RunDirectory(run.path).artifacts / photo.key / _MAPS, f"none/{interpreter}")
+    return _map(run.path, photo, f"none/{interpreter}")
 
 
 def shown(run: Run, variant: Variant, photo: PlannedPhoto) -> Shown:
@@ -144,8 +146,8 @@ def shown(run: Run, variant: Variant, photo: PlannedPhoto) -> Shown:
         run.picture(photo, "benign"),
         folder / f"{condition}.png",
         benign_map(run, photo, interpreter=name),
-        _map(folder / _MAPS, f"{condition}/{name}"),
-        _map(folder / _MAPS, f"aim/{name}"),
+        _map(variant.folder, photo, f"{condition}/{name}"),
+        _map(variant.folder, photo, f"aim/{name}"),
     )
 
 
@@ -214,7 +216,7 @@ def _controls(run: Run, variant: Variant, aimed: dict[PlannedPhoto, Tensor]) -> 
     found = []
     for photo, own in zip(photos, attacked.maps[name], strict=True):
         benign, aim = benign_map(run, photo, interpreter=name), aimed[photo]
-        computed = _map(RunDirectory(run.path).artifacts / photo.key / _MAPS, f"pgd/{name}")
+        computed = _map(run.path, photo, f"pgd/{name}")
         found.append(_against(base[photo.image_id, "none"], benign, benign, aim))
         found.append(_against(base[photo.image_id, "pgd"], computed, own, aim))
     return found
@@ -235,11 +237,15 @@ def _pictures(run: Run, photos: Sequence[PlannedPhoto], condition: str, dtype: t
     return from_8bit(torch.stack(pixels), dtype)
 
 
-def _map(path: Path, key: str) -> Tensor:
+def _map(made: Path, photo: PlannedPhoto, key: str) -> Tensor:
+    """The map ``key`` of ``photo`` in the directory ``made``, of an audit or of a variant."""
+    path = RunDirectory(made).artifacts / photo.key / _MAPS
     try:
         return load_file(path)[key]
-    except (OSError, KeyError) as error:
-        raise InputError(f"{quoted(path)} lacks the map '{key}'; delete its study's work and run it again") from error
+    except (OSError, KeyError, SafetensorError) as error:
+        raise InputError(
+            f"{quoted(path)} is damaged or lacks the map '{key}'; delete {quoted(made)} and run the study again"
+        ) from error
 
 
 def _as_found(photo: PlannedPhoto) -> Photo:

@@ -54,6 +54,7 @@ _SCHEMA = pa.schema(
         pa.field("n", pa.int64()),
         pa.field("failed", pa.int64()),
         pa.field("left_out", pa.int64()),
+        pa.field("pairs", pa.int64()),
         *fields_of(("succeeds", "reached", "seen", "confidence", "l1", "l1_pgd", "l1_benign")),
         *fields_of(("l1_minus_pgd", "l1_minus_benign", "iou_50", "iou_50_pgd", "iou_50_benign")),
         pa.field("verdict", pa.string()),
@@ -81,21 +82,40 @@ class _Tried:
         return [trial for trial in self.trials if trial.success]
 
     @property
+    def pairs(self) -> list[Trial]:
+        """Those on which PGD reached the label too."""
+        return [trial for trial in self.reached if trial.pgd_success]
+
+    @property
     def rate(self) -> Rate:
         return successes(self.trials)
 
     def mean(self, measure: str) -> Mean:
         """Of the trials whose label was reached."""
-        return bootstrap_mean([getattr(trial, measure) for trial in self.reached])
+        return _mean(self.reached, measure)
 
-    def fall(self, before: str) -> Mean:
-        """By how much the distance to the target map is below ``before``, on the photos whose label was reached."""
-        return bootstrap_paired([t.l1 for t in self.reached], [getattr(t, before) for t in self.reached])
+    def pgd(self, measure: str) -> Mean:
+        """Of the trials whose label both attacks reached."""
+        return _mean(self.pairs, measure)
+
+    @property
+    def fall(self) -> Mean:
+        """By how much the distance to the target map is below that of the benign one, where the label was reached."""
+        return bootstrap_paired([t.l1 for t in self.reached], [t.l1_benign for t in self.reached])
+
+    @property
+    def fall_from_pgd(self) -> Mean:
+        """The same below that under PGD, where both attacks reached the label."""
+        return bootstrap_paired([t.l1 for t in self.pairs], [t.l1_pgd for t in self.pairs])
 
     @property
     def seen(self) -> Rate:
         """Of all trials, those whose label was reached with a map whose regions are mostly the target's."""
         return wilson(sum(trial.iou >= KEPT_IOU for trial in self.reached), len(self.trials))
+
+
+def _mean(trials: Sequence[Trial], measure: str) -> Mean:
+    return bootstrap_mean([getattr(trial, measure) for trial in trials])
 
 
 def gap_study(
@@ -106,6 +126,7 @@ def gap_study(
     work: Path,
     note: Note = quiet,
     aims: Sequence[Aim] = get_args(Aim),
+    skipped: int = 0,
 ) -> Study:
     """Attacks ``photos`` with ADV² towards maps that are not theirs, on each of the plan's interpreters.
 
@@ -116,6 +137,7 @@ def gap_study(
         work: a folder for an audit with PGD and for the attacks; what is finished there is not done again.
         note: is told how the study comes along.
         aims: which target maps.
+        skipped: how many files beside ``photos`` could not be used; the words tell.
 
     Raises:
         InputError: the plan or a photo cannot be used, or ``work`` holds attacks with other settings.
@@ -139,7 +161,7 @@ def gap_study(
         claim=_CLAIM,
         table=_table(found, len(chosen)),
         figure=_figure(found, run, classifier),
-        words=_words(found, photos),
+        words=_words(found, photos, skipped),
     )
 
 
@@ -174,6 +196,7 @@ def _trials(rows: Sequence[Row]) -> Iterator[Trial]:
                 iou_benign=benign.iou_50_8bit,
                 l1_pgd=pgd.l1_8bit,
                 iou_pgd=pgd.iou_50_8bit,
+                pgd_success=pgd.success_8bit,
             )
 
 
@@ -190,17 +213,18 @@ def _line(tried: _Tried, count: int) -> dict[str, object]:
         "n": reached,
         "failed": tries - reached,
         "left_out": count - tries,
+        "pairs": len(tried.pairs),
         **three("succeeds", tried.rate),
         **three("reached", wilson(reached, tries)),
         **three("seen", tried.seen),
         **three("confidence", tried.mean("confidence")),
         **three("l1", tried.mean("l1")),
-        **three("l1_pgd", tried.mean("l1_pgd")),
+        **three("l1_pgd", tried.pgd("l1_pgd")),
         **three("l1_benign", tried.mean("l1_benign")),
-        **three("l1_minus_pgd", tried.fall("l1_pgd")),
-        **three("l1_minus_benign", tried.fall("l1_benign")),
+        **three("l1_minus_pgd", tried.fall_from_pgd),
+        **three("l1_minus_benign", tried.fall),
         **three("iou_50", tried.mean("iou")),
-        **three("iou_50_pgd", tried.mean("iou_pgd")),
+        **three("iou_50_pgd", tried.pgd("iou_pgd")),
         **three("iou_50_benign", tried.mean("iou_benign")),
         "verdict": _VERDICTS[works(tried.rate)],
     }
@@ -208,7 +232,7 @@ def _line(tried: _Tried, count: int) -> dict[str, object]:
 
 def _figure(found: Sequence[_Tried], run: Run, classifier: Classifier) -> str:
     bars = [
-        Bars(tried.title, tried.aim, tried.mean("l1_benign"), tried.mean("l1_pgd"), tried.mean("l1"), len(tried.trials))
+        Bars(tried.title, tried.aim, tried.mean("l1_benign"), tried.pgd("l1_pgd"), tried.mean("l1"), len(tried.trials))
         for tried in found
     ]
     shows: Aim = "random-patch" if any(tried.aim == "random-patch" for tried in found) else "random-class"
@@ -242,13 +266,15 @@ def _example(tried: _Tried, run: Run, classifier: Classifier) -> Example:
     )
 
 
-def _words(found: Sequence[_Tried], photos: Sequence[PlannedPhoto]) -> str:
+def _words(found: Sequence[_Tried], photos: Sequence[PlannedPhoto], skipped: int) -> str:
     criterion = (
         "An attack succeeds on a photo where the saved image has the chosen label and its map came at least "
-        f"{100 * HALF_WAY:.0f} % of the way to the chosen map, from the nearer one of the benign map and the map under "
-        "PGD. It succeeds on an interpreter where it does so on more than half of the photos, by the 95 % interval."
+        f"{100 * HALF_WAY:.0f} % of the way to the chosen map, from the benign map, or from the map under PGD if PGD "
+        "reached the label and that map is nearer. It succeeds on an interpreter where it does so on more than half of "
+        "the photos, by the 95 % interval."
     )
-    return " ".join([_verdict(found), taking_part(photos), criterion, *(_sentence(tried, photos) for tried in found)])
+    sentences = [_sentence(tried, photos) for tried in found]
+    return " ".join([_verdict(found), taking_part(photos, skipped), criterion, *sentences])
 
 
 def _sentence(tried: _Tried, photos: Sequence[PlannedPhoto]) -> str:
@@ -260,12 +286,20 @@ def _sentence(tried: _Tried, photos: Sequence[PlannedPhoto]) -> str:
     start = f"{what}: {_VERDICTS[works(rate)]}, {of(rate)} photos ({interval(rate)}){alone}"
     if not tried.reached:
         return f"{start}; the label was never reached."
-    pgd, benign, shown_pgd = (tried.mean(name).value for name in ("l1_pgd", "l1_benign", "iou_pgd"))
     return (
         f"{start}; the label was reached on {len(tried.reached)} with confidence {mean(tried.mean('confidence'), 2)}, "
-        f"and there the L1 to the chosen map is {mean(tried.mean('l1'))}, {number(pgd)} under PGD and {number(benign)} "
-        f"before, which differs from PGD by {mean(tried.fall('l1_pgd'))}; the IoU with it is "
-        f"{mean(tried.mean('iou'), 2)}, {number(shown_pgd, 2)} under PGD."
+        f"and there the L1 to the chosen map is {mean(tried.mean('l1'))}, {number(tried.mean('l1_benign').value)} "
+        f"before, and the IoU with it {mean(tried.mean('iou'), 2)}; {_beside_pgd(tried)}."
+    )
+
+
+def _beside_pgd(tried: _Tried) -> str:
+    """What PGD does to the maps of the photos whose label it reached as well."""
+    if not tried.pairs:
+        return "PGD reached the label on none of these"
+    return (
+        f"on those on which PGD reached the label too, L1 and IoU under PGD are {mean(tried.pgd('l1_pgd'))} and "
+        f"{number(tried.pgd('iou_pgd').value, 2)}, and the L1 differs from PGD's by {mean(tried.fall_from_pgd)}"
     )
 
 
