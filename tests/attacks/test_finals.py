@@ -66,6 +66,9 @@ def test_what_an_attack_on_mask_returns_is_what_is_saved(model: Linf | L2 | Flow
     target = (relu_classifier(x).argmax(dim=1) + 1) % CLASSES
     result = ADV2(g, perturbation=model, steps=12)(x, target, keys=KEYS)
     assert torch.equal(result.maps["mask"], g(result.x_adv, target, keys=KEYS))
+    assert result.trace.maps is not None
+    torch.testing.assert_close(result.trace.maps.kept, distance(result.maps["mask"], result.target_maps["mask"]))
+    torch.testing.assert_close((-result.trace.prediction.kept).exp(), result.confidence)
     assert model.contains(x, result.x_adv).all()
     if not isinstance(model, Flow):
         assert torch.equal(result.x_adv, from_8bit(model.rounded(x, result.x_adv)))

@@ -291,6 +291,23 @@ class TestRefusals:
         with pytest.raises(InputError, match="layer 'layer4' is none of 'toy'"):
             Captum(_toy(smooth_net(), 16), attr.LayerGradCam, layer="layer4")
 
+    def test_a_convolution_whose_norm_is_folded_is_not_attacked(self) -> None:
+        net = nn.Sequential(
+            nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+        )
+        net.append(nn.Linear(6, 5))
+        assert isinstance(net[1], nn.BatchNorm2d)
+        net[1].running_var = torch.full((6,), 0.1)
+        classifier = _toy(net.eval(), 16)
+        x, y = images(2, 16).double(), torch.tensor([0, 1])
+        for layer, refused in (("0", True), ("1", False), ("2", False)):
+            g = Captum(classifier, attr.LayerGradCam, layer=layer)
+            if refused:
+                with pytest.raises(InputError, match=r"cannot be attacked at the layer '0': .* give the layer after"):
+                    ADV2(g, steps=2)(x, y)
+            else:
+                ADV2(g, steps=2)(x, y)
+
     def test_what_is_no_map_is_refused(self) -> None:
         with pytest.raises(InputError, match=r"returns \(2, 10\) for 2 images; maps are made of"):
             Captum(_toy(smooth_net(), 16), attr.LayerGradientXActivation, layer="head")

@@ -9,6 +9,7 @@ from torch import Tensor
 from underfire.attacks.best import Best
 from underfire.attacks.control import Confidence
 from underfire.attacks.engine import Outcome
+from underfire.attacks.trace import Trace
 from underfire.classifier import Classifier
 from underfire.interpreters.base import Interpreter
 from underfire.interpreters.maps import distance
@@ -34,7 +35,7 @@ def decide(
     """Of the finalists of ``outcome`` the one, for each image, whose maps are nearest the target maps where p_t holds.
 
     Every finalist's maps are taken afresh, on the unmodified ``classifier``, as they will be scored; they count among
-    the passes.
+    the passes. The trace tells the losses of what was chosen.
     """
     finalists = outcome.finalists
     rows = torch.arange(len(target), device=target.device)
@@ -58,7 +59,13 @@ def decide(
             x_adv=torch.stack([f.x_adv for f in finalists])[chosen, rows],
             used=torch.stack([f.used for f in finalists])[chosen, rows],
             passes=outcome.passes + cost,
+            trace=_ending(outcome.trace, nll=best.nll, gap=best.gap),
             finalists=(),
         ),
         {name: torch.stack([maps[name] for maps in taken])[chosen, rows] for name in taken[0]},
     )
+
+
+def _ending(trace: Trace, *, nll: Tensor, gap: Tensor) -> Trace:
+    maps = None if trace.maps is None else replace(trace.maps, kept=gap)
+    return replace(trace, prediction=replace(trace.prediction, kept=nll), maps=maps)

@@ -17,8 +17,9 @@ from underfire.interpreters.base import Aim, ForwardPass, Interpreter, Pull, Tas
 from underfire.interpreters.clipping import Clipping
 from underfire.interpreters.gates import gated_clip
 from underfire.interpreters.maps import min_max, pooled, saliency_grid, scaled_distance, shape_distance
+from underfire.prepared import TOLERANCE, prepared
 from underfire.seeding import derive_seed
-from underfire.structure import find_features
+from underfire.structure import FeatureMap, capture, find_features
 
 ATTACKABLE = frozenset(
     {
@@ -93,6 +94,9 @@ class Captum(Interpreter):
         self.passes_per_step = 1 + 2 * trial.images
         self.pixelwise = (h, w) == classifier.input_size
         self.grid = saliency_grid(classifier.input_size) if self.pixelwise else (h, w)
+        self._moved = self._call.layer is not None and _is_moved(
+            classifier, FeatureMap(self._call.layer, 0, (h, w), None)
+        )
 
     def compute(self, x: Tensor, y: Tensor, keys: tuple[str, ...]) -> Tensor:
         """The maps (N, h, w) of ``x`` for ``y``."""
@@ -102,12 +106,17 @@ class Captum(Interpreter):
         """The distance to the target map, and its gradient by autograd through all that Captum does.
 
         Raises:
-            InputError: it is not known to be attackable.
+            InputError: it is not known to be attackable, or its layer is another one where attacks work.
         """
         if not self.attackable:
             raise InputError(
                 f"{self.name} is not known to give an attack its true gradient, so no attack follows it; look at maps"
                 " with it, or give attackable=True if underfire.testing.check_interpreter passes it."
+            )
+        if self._moved:
+            raise InputError(
+                f"{self.name} cannot be attacked at the layer {self._call.layer!r}: attacks work on a copy of the "
+                "classifier that has its batch norm folded into it; give the layer after the norm."
             )
         return _CaptumAim(self, task)
 
@@ -254,6 +263,17 @@ def _layer(classifier: Classifier, method: Callable[..., Any], named: str | None
     if features is None:
         raise InputError(f"{method.__name__} needs a layer, and {classifier.name!r} has no convolutional activation.")
     return features.module
+
+
+def _is_moved(classifier: Classifier, layer: FeatureMap) -> bool:
+    """Whether the output of ``layer`` is another one in the prepared copy, as where a norm is folded into it."""
+    outputs = []
+    for each in (classifier, prepared(classifier)):
+        with each.frozen(), torch.no_grad(), capture(each, layer) as seen:
+            each.scores(each.patterns())
+        outputs.append(seen[0])
+    own, copied = outputs
+    return float((own - copied).abs().max()) > TOLERANCE * max(1.0, float(own.std()))
 
 
 def _captum() -> ModuleType:
