@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from audit.toy_photos import MODEL_OPTIONS, SPEC, write_photos
+from audit.toy_photos import BROKEN, MODEL_OPTIONS, SPEC, write_photos
 from underfire.cli import cli
 from underfire.studies.saved import read
 
@@ -96,10 +96,6 @@ def test_another_classifier_is_refused_before_an_audit(invoke: Invoke, photos: P
         (("{run}", "--onto", f"{SPEC} 'checkpoint=x"), "names no model"),
         (("{run}", "--onto", f"{SPEC} {OTHER.partition(' ')[2].replace('48', '32')}"), "is the audited one"),
         (("nowhere",), "nowhere"),
-        (
-            ("{photos}", *MODEL_OPTIONS, "--attacks", "pgd", "--steps", "1", "--limit", "1"),
-            "no attack on an interpreter",
-        ),
     ],
 )
 def test_bad_input_is_one_sentence(
@@ -113,6 +109,45 @@ def test_bad_input_is_one_sentence(
     said = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
     assert len(said) == 1
     assert sorted(run.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("study", "options", "message"),
+    [
+        ("transfer", ("--attacks", "pgd"), "attacks 'pgd' have no attack on an interpreter"),
+        ("transfer", ("--attacks", "adv2"), "attacks 'adv2' have no pgd among them to compare with"),
+        ("bound", ("--attacks", "pgd"), "attacks 'pgd' have no attack on an interpreter"),
+        ("frontier", ("--attacks", "pgd,adv2"), "--attacks cannot be given: this study runs PGD and ADV²"),
+        ("gap", ("--attacks", "stadv"), "--attacks cannot be given: this study runs PGD and ADV²"),
+        ("frontier", ("--eps", "4/255"), "--eps cannot be given: this study grows along eps"),
+        ("frontier", ("--along", "passes", "--passes", "9"), "--passes cannot be given: this study grows along passes"),
+        ("frontier", ("--along", "passes", "--steps", "9"), "--steps cannot be given: this study grows along passes"),
+    ],
+)
+def test_what_cannot_count_or_serve_is_refused_before_anything_is_done(
+    invoke: Invoke, photos: Path, study: str, options: tuple[str, ...], message: str
+) -> None:
+    result = invoke(study, photos, *MODEL_OPTIONS, *options)
+    assert result.exit_code == 2, result.output
+    (said,) = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    assert message in said
+    assert not Path("underfire-study").exists()
+
+
+def test_bound_needs_no_pgd(invoke: Invoke, photos: Path) -> None:
+    result = invoke("bound", photos, *MODEL_OPTIONS, *FAST, "--attacks", "adv2", "--limit", "1")
+    assert result.exit_code == 0, result.output
+
+
+def test_files_that_cannot_be_used_are_told(invoke: Invoke, photos: Path, run: Path) -> None:
+    quick = (*MODEL_OPTIONS, *FAST, "--limit", "2")
+    audited = invoke("transfer", photos, *quick)
+    assert "1 file skipped; run.json and the report say why." in audited.stdout
+    anew = invoke("gap", photos, *quick, "--aims", "random-patch")
+    assert anew.stderr.count(f"Skipped '{BROKEN}': ") == 1
+    assert "1 file could not be used." in anew.stdout
+    of_run = invoke("frontier", run, "--limit", "1", "--along", "weight", "--grid", "0.5,0.9", "--out", "elsewhere")
+    assert "1 file could not be used." in of_run.stdout
 
 
 @pytest.mark.parametrize("study", ["bound", "frontier", "gap"])

@@ -1,6 +1,16 @@
 import pytest
 
-from underfire.analysis.frontier import Attempt, Finding, below_zero, change, changes, difference, difference_of_changes
+from underfire.analysis.frontier import (
+    Attempt,
+    Finding,
+    below_zero,
+    change,
+    changes,
+    changes_in_common,
+    difference,
+    difference_of_changes,
+    rises,
+)
 from underfire.metrics import Mean
 
 
@@ -47,6 +57,13 @@ def test_changes_are_compared_between_the_same_points() -> None:
     found = difference_of_changes(dear, cheap, "l1")
     assert found.n == 6
     assert found.value == pytest.approx((5 * 0.3 * 0.4 + 0.3 * 0.2) / 6)  # photo-0 up to 0.7, for both
+    for confidence in changes_in_common(dear, cheap, "confidence"):
+        assert confidence == pytest.approx([0.2, 0.4, 0.4, 0.4, 0.4, 0.4])
+
+
+def test_a_rise_is_one_by_its_interval() -> None:
+    assert rises(Mean(9, 1, 0.5, 2))
+    assert not any(map(rises, (Mean(9, 1, 0, 2), Mean(9, 0, -1, 1), Mean(9, -1, -2, -0.5), Mean(1, 1, None, None))))
 
 
 def test_a_claim_about_all_needs_all() -> None:

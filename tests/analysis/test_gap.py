@@ -6,7 +6,7 @@ from underfire.analysis.gap import Trial, companion, successes, typical, works
 
 TRIAL = Trial(
     photo="a", success=True, confidence=0.9, l1=0.1, iou=0.8,
-    l1_benign=0.4, iou_benign=0.1, l1_pgd=0.3, iou_pgd=0.2,
+    l1_benign=0.4, iou_benign=0.1, l1_pgd=0.3, iou_pgd=0.2, pgd_success=True,
 )  # fmt: skip
 LABELS = {f"photo-{i}": i % 4 for i in range(24)}
 
@@ -17,6 +17,12 @@ def test_a_success_has_the_label_and_comes_half_of_the_way_from_the_nearer_start
     assert not replace(TRIAL, success=False).succeeds
     assert not replace(TRIAL, l1=0.15, l1_benign=0.2).succeeds
     assert replace(TRIAL, l1=0.0, l1_benign=0.0).succeeds
+
+
+def test_where_pgd_failed_the_way_begins_at_the_benign_map() -> None:
+    assert replace(TRIAL, l1=0.2, pgd_success=False).succeeds
+    assert not replace(TRIAL, l1=0.21, pgd_success=False).succeeds
+    assert not replace(TRIAL, l1=0.2, pgd_success=True).succeeds
 
 
 @pytest.mark.parametrize(("good", "bad", "verdict"), [(9, 1, True), (1, 9, False), (5, 5, None), (3, 0, None)])

@@ -43,6 +43,7 @@ def made_run(
     names = {str(index): f"class {index}" for index in range(10)}
     facts = {
         "created": "2031-05-06T07:08:09+00:00",
+        "skipped": [{"name": "notes.txt", "reason": "it is no image"}],
         "model": {"name": "made", "fingerprint": "f" * 64, "input_size": [32, 32], "class_names": names},
     }
     return Run(Path("made"), facts, plan, planned, tuple(rows))

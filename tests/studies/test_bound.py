@@ -1,8 +1,11 @@
 """The study of the bound on an audit of toys: its numbers again, its words from planted numbers, and its refusals."""
 
+import itertools
 import re
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,16 +13,17 @@ from audit.toy_photos import found, toy_classifier, toy_plan, write_photos
 from studies.made_runs import made_run
 from underfire.analysis.bound import BoundViolationError, Proposition1, TwoClass, proposition_1
 from underfire.analysis.frontier import Finding
+from underfire.analysis.path import IncompleteError
 from underfire.audit.runner import run_audit
 from underfire.errors import InputError
 from underfire.images import read_png
 from underfire.metrics import Mean
 from underfire.studies import bound_sides
 from underfire.studies.bound import bound_study
-from underfire.studies.bound_cells import Image, attribution_count, distance_count, images_of, line_of, table
+from underfire.studies.bound_cells import Image, attribution_count, cells_of, distance_count, line_of, table
 from underfire.studies.bound_sides import Sides, Tolerances, sides_of
 from underfire.studies.bound_words import bound_words, correlations, related
-from underfire.studies.source import Run, read_run
+from underfire.studies.source import Run, attacked, read_run
 
 TOLERANCES = Tolerances(0.02, 0.5)
 
@@ -51,6 +55,7 @@ def test_a_run_is_measured_on_the_images_as_saved(run: Run, tmp_path: Path) -> N
         ("adv2-grad", "grad"), ("adv2-cam", "cam"),
     ]  # fmt: skip
     assert {row["n"] + row["failed"] for row in rows} == {3}
+    assert {(row["unresolved"], row["unresolved_photos"]) for row in rows} == {(0, None)}
     assert all(row["residual"] <= 0.02 and row["least_slack"] >= -0.02 for row in rows)
     by_hand = [
         proposition_1(
@@ -60,7 +65,11 @@ def test_a_run_is_measured_on_the_images_as_saved(run: Run, tmp_path: Path) -> N
         for photo in run.photos
     ]  # fmt: skip
     assert rows[0]["attribution"] == pytest.approx(sum(sides.interpretation for sides in by_hand) / 3)
-    assert study.words.startswith("Proposition 1 holds, as it must: on all 12 images of 3 photos")
+    assert study.words.startswith(
+        "Proposition 1 holds, as it must: on all 12 images of 3 photos ℓ_prd is at most ‖Δm‖₁ up to the tolerance,"
+    )
+    assert "unresolved" not in study.words
+    assert "Up to the tolerances every image lies above" in study.figure
     assert study.figure.startswith("<svg")
 
 
@@ -96,6 +105,63 @@ def test_a_violation_stops_the_study(run: Run, tmp_path: Path, monkeypatch: pyte
     assert not list(tmp_path.rglob("*.json"))
 
 
+def unsettled(monkeypatch: pytest.MonkeyPatch, name: str, calls: Collection[int] | None = None) -> None:
+    """Within the study ``name`` does not come within its tolerance: always, or at ``calls``, counted from 0."""
+    honest, count = getattr(bound_sides, name), itertools.count()
+
+    def hard(*args: Any, **options: Any) -> object:
+        if calls is None or next(count) in calls:
+            raise IncompleteError("planted")
+        return honest(*args, **options)
+
+    monkeypatch.setattr(bound_sides, name, hard)
+
+
+def test_an_image_that_is_unresolved_is_named_and_ends_nothing(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Photo by photo: noise, PGD, ADV² on GRAD, ADV² on CAM. PGD of the first, noise of the second are hard."""
+    unsettled(monkeypatch, "proposition_1", {1, 4})
+    study = bound_study(run, toy_classifier(), work=tmp_path)
+    names = [photo.image_id for photo in attacked(run.photos)]
+    rows = {(row["condition"], row["map"]): row for row in study.table.to_pylist()}
+    assert {key[0]: row["unresolved_photos"] for key, row in rows.items()} == {
+        "noise": names[1], "pgd": f"{names[0]}, {names[1]}", "adv2-grad": names[1], "adv2-cam": names[1],
+    }  # fmt: skip
+    assert {row["n"] + row["failed"] + row["unresolved"] for row in rows.values()} == {3}
+    assert "on all 7 images of 2 photos" in study.words
+    assert "5 images left out as unresolved" in study.words
+    assert f"{names[0]} (PGD); {names[1]} (Harmless noise, PGD, ADV² on GRAD, ADV² on CAM)." in study.words
+    assert bound_study(run, toy_classifier(), work=tmp_path).words == study.words  # it is kept, as all else is
+
+
+def test_a_photo_whose_benign_image_is_unresolved_is_left_out(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unsettled(monkeypatch, "logit_attributions", {0})
+    study = bound_study(run, toy_classifier(), work=tmp_path)
+    first = attacked(run.photos)[0].image_id
+    assert {row["unresolved_photos"] for row in study.table.to_pylist()} == {first}
+    assert "on all 8 images of 2 photos" in study.words
+
+
+def test_a_condition_of_which_nothing_is_resolved_has_an_empty_row(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unsettled(monkeypatch, "proposition_1", {2, 6, 10})
+    study = bound_study(run, toy_classifier(), work=tmp_path)
+    (row,) = (row for row in study.table.to_pylist() if row["condition"] == "adv2-grad")
+    assert (row["n"], row["failed"], row["unresolved"], row["least_slack"], row["rho"]) == (0, 0, 3, None, None)
+
+
+def test_a_run_of_which_nothing_is_resolved_is_refused(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unsettled(monkeypatch, "proposition_1")
+    with pytest.raises(InputError, match=r"no image of the run .* give larger ones, .* the model's gradients"):
+        bound_study(run, toy_classifier(), work=tmp_path)
+
+
 @pytest.mark.parametrize("limit", [0, -3])
 def test_a_limit_is_at_least_one(run: Run, tmp_path: Path, limit: int) -> None:
     with pytest.raises(InputError, match=f"limit is {limit}"):
@@ -113,13 +179,13 @@ def test_counts_and_means_by_hand() -> None:
     images = [
         made("a", sides(0.95, 1.5), l1=0.04),
         made("b", sides(0.6, 3.0), l1=0.15),
-        made("c", sides(0.92, 9.0), l1=0.3, success=False),
+        made("c", sides(0.92, 0.99), l1=0.01, success=False),
     ]
     line = line_of("adv2-grad", "grad", images)
     assert (line.n, line.failed) == (2, 1)
     assert line.attribution == pytest.approx(2.25)
     assert line.slack == pytest.approx((0.55 + 2.4) / 2)
-    assert line.least_slack == pytest.approx(0.55)
+    assert line.least_slack == pytest.approx(0.07)
     assert line.times == 10
     assert (line.above_noise, line.caught) == (1, 1)
     assert [line.effective[attribution_count(0.5, most)] for most in (1, 2, 4, 8)] == [0, 1, 2, 2]
@@ -133,7 +199,7 @@ def test_counts_and_means_by_hand() -> None:
 def test_an_attack_is_counted_where_it_was_aimed() -> None:
     run = made_run(photos=1)
     measured = {"photo-0": dict.fromkeys(("noise", "pgd", "adv2-cam", "adv2-grad"), NOISE)}
-    assert set(images_of(run.rows, measured)) == {
+    assert set(cells_of(run.rows, measured)) == {
         ("noise", "cam"), ("noise", "grad"), ("pgd", "cam"), ("pgd", "grad"),
         ("adv2-cam", "cam"), ("adv2-grad", "grad"),
     }  # fmt: skip
@@ -154,10 +220,42 @@ def test_words_follow_a_planted_relation() -> None:
     back, others = correlations(lines)
     assert [line.map for line in back] == ["grad"]
     assert [line.map for line in others] == ["cam"]
-    words = bound_words(images, lines, TOLERANCES, count, 0)
+    alike = {condition for condition, _ in images}
+    words = bound_words(images, lines, TOLERANCES, unresolved={}, left_out=0, alike=alike)
     assert "further from the benign ones there. That holds: rank correlation" in words
+    assert "under ADV² on GRAD 1.00 (" in words
     assert "‖Δm‖₁ minus that of PGD -1.00" in words
-    assert "One threshold on D does not tell these attacks from noise" in words
+    assert "under attacks on others: ADV² on CAM " in words
+    assert f"with ℓ_prd ≥ 0.9, 0 of {count} have ‖Δm‖₁ ≤ 1" in words
+    assert "One threshold on D does not tell these attacks from noise. D needs the benign image" in words
+
+
+def test_attacks_on_one_interpreter_are_told_apart_and_only_like_is_compared_with_pgd() -> None:
+    """StAdv moves pixels: it has a correlation of its own and no difference to PGD."""
+    some = [made(f"{i}", sides(0.95, 2 + i), l1=0.01 * i) for i in range(8)]
+    keys = [("pgd", "grad"), ("adv2-grad", "grad"), ("stadv-grad", "grad"), ("adv2-cam+grad", "grad")]
+    images = dict.fromkeys(keys, some)
+    alike = {"pgd", "adv2-grad", "adv2-cam+grad"}
+    lines = [line_of(*key, some) for key in keys]
+    words = bound_words(images, lines, TOLERANCES, unresolved={}, left_out=0, alike=alike)
+    (told,) = re.findall(r"under (ADV² on GRAD .*?)\. A measure", words)
+    adv2, stadv, joint = told.split("; ")
+    assert adv2.startswith("ADV² on GRAD 1.00 (")
+    assert "minus that of PGD 0.00" in adv2
+    assert stadv.startswith("StAdv on GRAD 1.00 (")
+    assert "PGD" not in stadv
+    assert joint.startswith("ADV² on CAM + GRAD seen by GRAD 1.00 (")
+
+
+def test_many_unresolved_photos_are_counted_and_the_first_named() -> None:
+    some = [made("good", sides(0.95, 2.0))]
+    images = {("pgd", "cam"): some, ("pgd", "grad"): some}
+    names = [f"hard-{i}" for i in range(7)]
+    lines = [line_of(*key, some, names) for key in images]
+    words = bound_words(images, lines, TOLERANCES, unresolved=dict.fromkeys(images, names), left_out=0, alike=())
+    assert "7 images left out as unresolved" in words
+    assert "hard-4 (PGD) and 2 more photos, see the table." in words
+    assert lines[0].unresolved_photos == ", ".join(names)
 
 
 @pytest.mark.parametrize(

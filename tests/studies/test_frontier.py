@@ -35,7 +35,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def decided(photos: Path, plan: AuditPlan = PLAN) -> tuple[PlannedPhoto, ...]:
-    return decide(plan, found(photos), toy_classifier())
+    return decide(plan, found(photos), toy_classifier()).photos
 
 
 def study(photos: Path, work: Path, along: Along, grid: Sequence[float], plan: AuditPlan = PLAN, **more: Any) -> Study:
@@ -143,6 +143,35 @@ def test_the_default_grid_surrounds_the_default_budget(photos: Path, monkeypatch
     assert asked[:5] == [k / 255 for k in (1, 2, 4, 8, 16)]
 
 
+@pytest.mark.parametrize(
+    ("plan", "values"),
+    [
+        (replace(PLAN, steps=None), [38, 75, 150, 300, 600]),
+        (replace(PLAN, steps=None, preset="standard"), [75, 150, 300, 600, 1200]),
+        (replace(PLAN, steps=None, passes=40), [10, 20, 40, 80, 160]),
+        (replace(PLAN, steps=None, passes=1), [1, 2, 4]),
+        (PLAN, [38, 75, 150, 300, 600]),
+    ],
+)
+def test_the_default_grid_of_passes_surrounds_the_plan_s(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, plan: AuditPlan, values: list[int]
+) -> None:
+    asked: list[int | None] = []
+
+    def audit_of(plan: AuditPlan, *_: Any, **__: Any) -> Run:
+        asked.append(plan.passes)
+        return Run(Path(), {}, plan, (), ())
+
+    monkeypatch.setattr(frontier, "audit_of", audit_of)
+    frontier_study(plan, decided(photos), toy_classifier(), work=Path(), along="passes")
+    assert asked == values
+
+
+def test_demands_that_differ_little_have_folders_of_their_own(photos: Path, tmp_path: Path) -> None:
+    study(photos, tmp_path, "weight", (0.9999991, 0.9999992), replace(PLAN, steps=1, interpreters=("cam",)))
+    assert {"weight-0.9999991", "weight-0.9999992"} <= {path.name for path in tmp_path.iterdir()}
+
+
 def planted(prices: dict[str, float], some: Row) -> Callable[..., Run]:
     """Audits in which the label is always reached, and IoU is ``prices`` below its best."""
 
@@ -204,20 +233,53 @@ def test_a_planted_frontier_is_told_as_it_was_planted(
 def test_a_planted_price_of_confidence_is_told(
     photos: Path, some_row: Row, monkeypatch: pytest.MonkeyPatch, prices: dict[str, float], verdict: str
 ) -> None:
+    made = priced(photos, some_row, monkeypatch, prices, {})
+    assert f"conflict for interpreters by back-propagation, {verdict}" in made.words
+    assert "Left open" not in made.words
+    assert "while confidence changed by 0.400 (0.400 to 0.400, n = 8) and 0.400 (0.400 to 0.400, n = 8)" in made.words
+    (pair,) = lines(made, "difference of changes")
+    assert (pair["rise"], pair["rise_against"]) == (pytest.approx(0.4), pytest.approx(0.4))
+
+
+@pytest.mark.parametrize(
+    ("settled", "verdict", "left_open"),
+    [
+        ("cam", "is not decided at this n: that more confidence costs all of them IoU holds", "GRAD beside CAM."),
+        (
+            "grad",
+            "is not decided at this n: that more confidence costs all of them IoU is",
+            "GRAD and GRAD beside CAM.",
+        ),
+    ],
+)
+def test_what_is_paid_for_no_confidence_is_no_price(
+    photos: Path, some_row: Row, monkeypatch: pytest.MonkeyPatch, settled: str, verdict: str, left_open: str
+) -> None:
+    made = priced(photos, some_row, monkeypatch, {"grad": 0.5, "cam": 0.1}, {settled: 0.99})
+    assert f"conflict for interpreters by back-propagation, {verdict}" in made.words
+    assert f"Left open, for the confidence of one side or both did not rise by its interval: {left_open}" in made.words
+    course = next(text for text in made.words.split(". ") if text.startswith(f"{settled.upper()}: the label"))
+    assert course.rstrip(".").endswith("for there is no more of it by its interval")
+
+
+def priced(
+    photos: Path, some_row: Row, monkeypatch: pytest.MonkeyPatch, prices: dict[str, float], settled: dict[str, float]
+) -> Study:
+    """Each unit of demand costs ``prices`` of IoU; it is the confidence, or that is ``settled`` at all demands."""
+
     def rows_under(_: Run, variant: Variant, **__: Any) -> list[Row]:
         name, demanded = variant.interpreter.name, float(variant.folder.parent.name.removeprefix("weight-"))
         return [
             replace(
                 some_row, image_id=f"photo-{i}", source=name, interpreter=name, success_8bit=True,
-                confidence_8bit=demanded, iou_50_8bit=0.7 - prices[name] * demanded,
+                confidence_8bit=settled.get(name, demanded), iou_50_8bit=0.7 - prices[name] * demanded,
             )
             for i in range(8)
         ]  # fmt: skip
 
     monkeypatch.setattr(frontier, "audit_of", planted(prices, some_row))
     monkeypatch.setattr(frontier, "rows_under", rows_under)
-    made = study(photos, Path(), "weight", (0.5, 0.9), replace(PLAN, interpreters=tuple(prices)))
-    assert f"conflict for interpreters by back-propagation, {verdict}" in made.words
+    return study(photos, Path(), "weight", (0.5, 0.9), replace(PLAN, interpreters=tuple(prices)))
 
 
 def test_what_was_not_asked_is_said(photos: Path, some_row: Row, monkeypatch: pytest.MonkeyPatch) -> None:

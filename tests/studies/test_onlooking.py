@@ -16,7 +16,7 @@ from underfire.audit.runner import run_audit
 from underfire.classifier import Classifier
 from underfire.errors import InputError
 from underfire.images import read_png
-from underfire.interpreters import CAM
+from underfire.interpreters import CAM, RTS, MaskingNetwork
 from underfire.studies.cells import Distance
 from underfire.studies.onlooking import onlooking
 from underfire.studies.others import MapMoves, Onlooker, Sight, onlookers, sights
@@ -132,6 +132,20 @@ def test_what_was_seen_is_not_looked_at_again(run: Run, tmp_path: Path, monkeypa
         sights(run, other, tmp_path, note=quiet)
     (changed,) = onlookers(run, [other_classifier(seed=2)])
     assert sights(run, changed, tmp_path, note=quiet) != first
+
+
+def test_other_weights_of_an_interpreter_are_looked_at_anew(run: Run, tmp_path: Path) -> None:
+    classifier = other_classifier()
+
+    def looker(seed: int) -> Onlooker:
+        network = MaskingNetwork.untrained(classifier, seed=seed)
+        return Onlooker("other", classifier, (RTS(classifier, network=network),), ())
+
+    said: list[str] = []
+    first, again, others = (sights(run, looker(seed), tmp_path, note=said.append) for seed in (0, 0, 1))
+    assert first == again
+    assert others != first
+    assert len(said) == 2 * len(attacked(run.photos))
 
 
 def test_another_input_size_is_resized_and_told(run: Run, tmp_path: Path) -> None:

@@ -1,12 +1,13 @@
 """Studies work on a finished audit, as it was made, or on photos as an audit would take them."""
 
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from audit.toy_photos import MISCLASSIFIED, found, toy_classifier, toy_plan, write_photos
+from audit.toy_photos import BROKEN, MISCLASSIFIED, found, toy_classifier, toy_plan, write_photos
 from underfire.audit.plan import AuditPlan
 from underfire.audit.runner import run_audit
 from underfire.errors import InputError
@@ -60,7 +61,10 @@ def test_the_plan_comes_back_from_its_configuration(run: Path, tmp_path: Path, p
 
 
 def test_photos_are_decided_as_an_audit_does(run: Path, photos: Path) -> None:
-    assert decide(toy_plan(), found(photos), toy_classifier()) == read_run(run).photos
+    read, decided = read_run(run), decide(toy_plan(), found(photos), toy_classifier())
+    assert decided.photos == read.photos
+    assert [skip.name for skip in decided.unusable] == [BROKEN]
+    assert read.skipped == len(decided.skipped) + len(decided.unusable)
 
 
 def test_what_is_no_finished_run_is_refused(run: Path, photos: Path, tmp_path: Path) -> None:
@@ -82,6 +86,24 @@ def test_another_model_under_the_same_name_is_refused(run: Path) -> None:
     changed = replace(read, plan=replace(read.plan, model=replace(read.plan.model, std=(0.2, 0.2, 0.2))))
     with pytest.raises(InputError, match="has other weights or preprocessing now"):
         changed.classifier()
+
+
+def test_other_weights_of_rts_under_the_same_name_are_refused(run: Path, tmp_path: Path) -> None:
+    weights = tmp_path / "rts.safetensors"
+    weights.write_bytes(b"as audited")
+    read = read_run(run)
+    config = read.facts["config"] | {"rts_sha256": hashlib.sha256(b"as audited").hexdigest()}
+    plan = replace(read.plan, interpreters=("rts", "cam"), rts=str(weights))
+    audited = replace(read, plan=plan, facts=dict(read.facts) | {"config": config})
+    assert audited.classifier().fingerprint() == toy_classifier().fingerprint()
+    weights.write_bytes(b"trained again")
+    with pytest.raises(InputError, match="weights of RTS are other ones now"):
+        audited.classifier()
+    weights.unlink()
+    with pytest.raises(
+        InputError, match=r"weights of RTS '.*rts\.safetensors' of the run .* cannot be read \(No such file"
+    ):
+        audited.classifier()
 
 
 def test_nothing_to_attack_is_refused(run: Path) -> None:

@@ -1,5 +1,6 @@
 """A planted transfer is found, and none is invented."""
 
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 from studies.made_runs import NEAR_L1, NOISE_L1, PGD_L1, made_run
 from underfire.audit.summary import summarise
 from underfire.errors import InputError
+from underfire.studies.cells import comparable
 from underfire.studies.source import Run
 from underfire.studies.study import Study
 from underfire.studies.transfer import transfer_study
@@ -85,8 +87,19 @@ def test_failed_attacks_are_kept_apart() -> None:
     assert row["l1"] == pytest.approx(PGD_L1, rel=0.01)
     assert row["verdict"] == "does not transfer"
     label = cells(study_of(run))["adv2-grad", "-"]
-    assert (label["n"], label["reached"]) == (14, pytest.approx(11 / 14))
+    assert (label["n"], label["failed"], label["reached"]) == (14, 0, pytest.approx(11 / 14))
     assert "missed its label are kept apart: PGD 2 and ADV² on GRAD 3." in study_of(run).words
+
+
+def test_an_attack_by_other_changes_than_pgds_has_no_verdict() -> None:
+    run = made_run()
+    rows = tuple(replace(row, perturbation="flow" if row.condition == "adv2-cam" else "linf") for row in run.rows)
+    found = cells(study_of(replace(run, rows=rows)))
+    assert {found["adv2-cam", name]["verdict"] for name in ("cam", "grad")} == {None}
+    assert {found["adv2-cam", name]["pairs"] for name in ("cam", "grad")} == {0}
+    assert found["adv2-grad", "grad"]["verdict"] == "kept"
+    assert comparable(rows) == {"none", "noise", "pgd", "adv2-grad"}
+    assert comparable([row for row in rows if row.condition != "pgd"]) == frozenset()
 
 
 def test_one_interpreter_has_nothing_to_transfer_to() -> None:

@@ -34,6 +34,9 @@ half the sum of two ‖Δm‖₁, and the theorem is Proposition 1 for the margi
 below D, and where D is larger under attack than under harmless changes; that is for measurement.
 
 An attribution by quadrature is complete up to a residual r; then D ≥ ½ |M(x) − M(x*)| − ½ Σ r, over the four of them.
+Likewise ℓ_prd ≤ ‖Δm‖₁ + r. What is tested on an image is completeness, that r is within a tolerance, by
+`underfire.analysis.path.integrate`; gradients that are not the model's own fail there. Both inequalities, up to r,
+follow from it, and are checked only against mistakes in this code.
 """
 
 from dataclasses import dataclass
@@ -48,7 +51,7 @@ _ROUNDING = 1e-9  # of the larger side: sums of a few hundred thousand float64
 
 
 class BoundViolationError(RuntimeError):
-    """An inequality that cannot fail has failed: a mistake of ours, or a model whose gradients are not its own."""
+    """An inequality that follows from completeness has failed: a mistake in this code, whatever the model."""
 
 
 @dataclass(frozen=True)
@@ -92,8 +95,9 @@ def proposition_1(
         tolerance: of the completeness residual, in units of probability.
 
     Raises:
-        InputError: an argument is not what the classifier takes, or the quadrature does not come within ``tolerance``.
-        BoundViolationError: ℓ_prd is above ℓ_int by more than ``tolerance``.
+        InputError: an argument is not what the classifier takes.
+        IncompleteError: the quadrature does not come within ``tolerance``.
+        BoundViolationError: ℓ_prd is above ℓ_int by more than ``tolerance``, which a complete attribution excludes.
     """
     _check(classifier, (benign, x), (label, target))
 
@@ -118,7 +122,8 @@ def logit_attributions(
     a stated ``tolerance`` of the completeness residual, in units of the logits.
 
     Raises:
-        InputError: an argument is not what the classifier takes, or the quadrature does not come within ``tolerance``.
+        InputError: an argument is not what the classifier takes.
+        IncompleteError: the quadrature does not come within ``tolerance``.
     """
     _check(classifier, (x,), (label, target))
 
@@ -162,7 +167,7 @@ def two_class(benign: PathAttribution, attacked: PathAttribution) -> TwoClass:
     """Both sides of the theorem, from `logit_attributions` of two images with the same classes and baseline.
 
     Raises:
-        BoundViolationError: D is below its bound by more than the residuals.
+        BoundViolationError: D is below its bound by more than the residuals, which complete attributions exclude.
     """
     moved = attacked.change - benign.change
     sides = TwoClass(

@@ -29,6 +29,10 @@ _TOGETHER = 4  # points of one pass: memory is that of a batch of four, however 
 _WORTH = 0.25  # of the largest error: a piece that is less wrong is not halved in the same pass
 
 
+class IncompleteError(InputError):
+    """An integration does not come within its tolerance: too few points for this path, or gradients that are wrong."""
+
+
 @dataclass(frozen=True)
 class PathAttribution:
     """Signed attributions of k functions between two images, never scaled; float64.
@@ -37,8 +41,6 @@ class PathAttribution:
         values: (k, C, H, W), in the unit of the function.
         change: (k,) f(end) − f(start).
         residual: (k,) |Σ values − change|, zero for the exact integral (completeness).
-        uncertainty: (k,) the residuals of all pieces of the path, added up without their signs, so that none makes up
-            for another; ``residual`` is at most this. It says nothing of errors that cancel among the values.
         coarse: (k,) what Σ |values| would be with every second point alone, to see how settled it is.
         points: at which the functions were asked.
     """
@@ -46,7 +48,6 @@ class PathAttribution:
     values: Tensor
     change: Tensor
     residual: Tensor
-    uncertainty: Tensor
     coarse: Tensor
     points: int
 
@@ -74,11 +75,14 @@ def integrate(
 ) -> PathAttribution:
     """The attributions of ``field`` along the straight path from ``start`` to ``end``, both (C, H, W).
 
-    The trapezoidal rule on pieces, of which the most wrong are halved until ``uncertainty`` is at most ``tolerance``
-    for every function. A piece whose ends and slopes agree by chance is taken to be right.
+    The trapezoidal rule on pieces, of which the most wrong are halved until for every function the residuals of all
+    pieces, added up without their signs so that none makes up for another, are at most ``tolerance``; so is
+    ``residual`` then. A piece whose ends and slopes agree by chance is taken to be right, and errors that cancel among
+    the values of the image don't show.
 
     Raises:
-        InputError: ``tolerance`` is not above zero, or ``most_points`` don't reach it.
+        InputError: ``tolerance`` is not above zero, or ``most_points`` are too few to begin with.
+        IncompleteError: ``most_points`` don't reach the tolerance.
         NonFiniteError: a value or gradient on the way is not finite.
     """
     if not tolerance > 0:
@@ -91,9 +95,10 @@ def integrate(
         room = most_points - len(path.nodes)
         if not room:
             left = float(wrong.sum(dim=0).max())
-            raise InputError(
+            raise IncompleteError(
                 f"{most_points} points on the path leave a completeness residual of up to {left:.3g}, more than the "
-                f"tolerance {tolerance:g}; give a larger tolerance"
+                f"tolerance {tolerance:g}; give a larger tolerance, or where a larger one does not help, see whether "
+                "the model's gradients are those of its output"
             )
         errors = wrong.amax(dim=1)
         order = errors.argsort(descending=True, stable=True)[: min(_TOGETHER, room)]
@@ -103,9 +108,7 @@ def integrate(
     change = path.nodes[-1].values - path.nodes[0].values
     residual = (values.flatten(1).sum(dim=1) - change).abs()
     coarse = path.attribution([*path.nodes[:-1:2], path.nodes[-1]])
-    return PathAttribution(
-        values, change, residual, wrong.sum(dim=0), coarse.abs().flatten(1).sum(dim=1), len(path.nodes)
-    )
+    return PathAttribution(values, change, residual, coarse.abs().flatten(1).sum(dim=1), len(path.nodes))
 
 
 @dataclass(frozen=True)

@@ -200,11 +200,11 @@ def _facts(plan: AuditPlan, classifier: Classifier, command: str | None, *, thre
             "class_names": {str(index): name for index, name in enumerate(classifier.class_names)},
         },
         "threat_model": _threat_model(plan),
-        "config": plan.as_config() | {"rts_sha256": _rts_sha256(plan, classifier)},
+        "config": plan.as_config() | {"rts_sha256": rts_sha256(plan, classifier)},
     }
 
 
-def _rts_sha256(plan: AuditPlan, classifier: Classifier) -> str | None:
+def rts_sha256(plan: AuditPlan, classifier: Classifier) -> str | None:
     """Of the weights that RTS works with, given or from the package; None if it takes no part."""
     if RTS.name not in plan.interpreters:
         return None

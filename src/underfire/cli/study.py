@@ -2,19 +2,21 @@
 
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import partial, wraps
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, get_args
 
 import click
 
-from underfire.audit.plan import AuditPlan, ModelSettings, PlannedPhoto
+from underfire.audit.inspection import Inspection
+from underfire.audit.plan import JOINT_ATTACKS, AuditPlan, ModelSettings, PlannedPhoto
 from underfire.audit.runner import run_audit
 from underfire.classifier import Classifier
-from underfire.cli.console import notes
+from underfire.cli.console import counted, notes, results
 from underfire.cli.interrupts import sigterm_as_interrupt
 from underfire.cli.options import Command, Eps, Names, Numbers, Size, completed, load_model, photos_of, plan_options
 from underfire.cli.progress import ProgressDisplay
@@ -33,6 +35,11 @@ from underfire.studies.transfer import transfer_study
 
 _FREE = frozenset({"photos", "out", "device", "limit", "onto", "tolerance", "logit_tolerance", "along", "grid", "aims"})
 """What may be given beside the directory of an audit, which has settings of its own."""
+
+_GROWN: Mapping[Along, tuple[str, ...]] = MappingProxyType(
+    {"eps": ("eps",), "passes": ("passes", "steps"), "weight": ()}
+)
+"""The options that say how much there is of what grows along a frontier."""
 
 
 class _Other(click.ParamType[ModelSettings]):
@@ -94,31 +101,37 @@ class _Source:
         """The directory of an audit, if that is what was named."""
         return Path(self.photos[0]) if len(self.photos) == 1 and is_run(Path(self.photos[0])) else None
 
-    def audited(self, check: Callable[[Classifier], None] = lambda _: None) -> Run:
+    def audited(self, check: Callable[[Classifier], None] = lambda _: None, *, beside_pgd: bool = False) -> Run:
         """The audit that was named, or that of the photos, which is made, or gone on with, in DIR/run.
 
-        Before an audit is made, which may take hours, ``check`` may refuse its classifier.
+        Before an audit is made, which may take hours, its attacks are refused if none is on an interpreter, or there is
+        no PGD ``beside_pgd``; and ``check`` may refuse its classifier.
         """
         if self.run is not None:
             return read_run(self.run)
+        _check_attacks(self.plan, beside_pgd=beside_pgd)
         classifier = load_model(self.plan.model, self.plan.device)
         check(classifier)
         path, command = self.out / "run", _command()
         with ProgressDisplay(notes()) as display:
             plan = completed(self.plan, self.interpreters, classifier)
-            run_audit(plan, photos_of(self.photos, classifier), classifier, path, command=command, listener=display)
+            photos = photos_of(self.photos, classifier)
+            outcome = run_audit(plan, photos, classifier, path, command=command, listener=display)
         rebuild(path)
+        if outcome.skipped:
+            results().print(f"{counted(outcome.skipped, 'file')} skipped; run.json and the report say why.")
         return read_run(path)
 
-    def planned(self) -> tuple[AuditPlan, tuple[PlannedPhoto, ...], Classifier]:
-        """What an audit would do: that of the run that was named, or of the photos."""
+    def planned(self) -> tuple[AuditPlan, tuple[PlannedPhoto, ...], int, Classifier]:
+        """What an audit would do: that of the run that was named, or of the photos; and how many files it skips."""
         if self.run is not None:
             run = read_run(self.run)
             plan = replace(run.plan, device=self.plan.device)
-            return plan, run.photos[: self.plan.limit], run.classifier(self.plan.device)
+            return plan, run.photos[: self.plan.limit], run.skipped, run.classifier(self.plan.device)
         classifier = load_model(self.plan.model, self.plan.device)
         plan = completed(self.plan, self.interpreters, classifier)
-        return plan, decide(plan, photos_of(self.photos, classifier), classifier), classifier
+        inspection = decide(plan, photos_of(self.photos, classifier), classifier)
+        return plan, inspection.photos, _tell_skipped(inspection), classifier
 
 
 def _on_run_or_photos(command: Command) -> Command:
@@ -173,7 +186,7 @@ def transfer(source: _Source, onto: tuple[ModelSettings, ...]) -> None:
         for other in others:
             check_other(other, classifier.name, classifier.class_names, classifier.fingerprint())
 
-    run = source.audited(check)
+    run = source.audited(check, beside_pgd=True)
     _finish(source, transfer_study(run, others, work=source.out / "work" / "transfer", note=_note), run.plan.seed)
 
 
@@ -233,6 +246,9 @@ def frontier(source: _Source, along: Along, grid: tuple[float, ...] | None) -> N
 
     RUN is the directory of an audit, whose photos and settings are taken; the attacks are the study's own.
     """
+    for option in _GROWN[along]:
+        _check_not_given(option, f"grows along {along}, over the values of --grid")
+    _check_not_given("attacks", "runs PGD and ADV²")
     _attack_anew(source, "frontier", partial(frontier_study, along=along, grid=grid))
 
 
@@ -250,12 +266,14 @@ def gap(source: _Source, aims: tuple[Aim, ...]) -> None:
 
     RUN is the directory of an audit, whose photos and settings are taken; the attacks are the study's own.
     """
+    _check_not_given("attacks", "runs PGD and ADV²")
     _attack_anew(source, "gap", partial(gap_study, aims=aims))
 
 
 def _attack_anew(source: _Source, name: str, make: Callable[..., Study]) -> None:
-    plan, photos, classifier = source.planned()
-    _finish(source, make(plan, photos, classifier, work=source.out / "work" / name, note=_note), plan.seed)
+    plan, photos, skipped, classifier = source.planned()
+    found = make(plan, photos, classifier, work=source.out / "work" / name, note=_note, skipped=skipped)
+    _finish(source, found, plan.seed)
 
 
 def _finish(source: _Source, found: Study, seed: int) -> None:
@@ -282,14 +300,42 @@ def _check_alone(photos: Sequence[str]) -> None:
         raise InputError(f"{quoted(run)} is the directory of an audit; give it alone, or photos without it")
 
 
+def _check_attacks(plan: AuditPlan, *, beside_pgd: bool) -> None:
+    """Refuses attacks that leave a study of their audit nothing to look at."""
+    given, instead = f"attacks '{','.join(plan.attacks)}' have", "give for instance --attacks pgd,adv2"
+    if not any(attack in plan.attacks for attack in JOINT_ATTACKS):
+        raise InputError(f"{given} no attack on an interpreter among them; {instead}")
+    if beside_pgd and "pgd" not in plan.attacks:
+        raise InputError(f"{given} no pgd among them to compare with; {instead}")
+
+
+def _check_not_given(name: str, why: str) -> None:
+    """Refuses an option that would count for nothing."""
+    context = click.get_current_context()
+    if _given(context, name):
+        (option,) = (parameter.opts[0] for parameter in context.command.params if parameter.name == name)
+        raise InputError(f"{option} cannot be given: this study {why}; leave it out")
+
+
+def _given(context: click.Context, name: str) -> bool:
+    return context.get_parameter_source(name) not in (None, click.core.ParameterSource.DEFAULT)
+
+
+def _tell_skipped(inspection: Inspection) -> int:
+    """Prints which files cannot be used and why; returns how many."""
+    skipped = (*inspection.skipped, *inspection.unusable)
+    for skip in skipped:
+        _note(f"Skipped {quoted(skip.name)}: {skip.reason}")
+    return len(skipped)
+
+
 def _check_unset(run: Path) -> None:
     """Refuses settings beside a run, which was made with its own."""
     context = click.get_current_context()
     for parameter in context.command.params:
         name = parameter.name or ""
-        given = context.get_parameter_source(name) not in (None, click.core.ParameterSource.DEFAULT)
         # A verdict on the first photos of a finished audit would hide the others, and saves nothing.
-        if given and (name not in _FREE or (name, context.command.name) == ("limit", "transfer")):
+        if _given(context, name) and (name not in _FREE or (name, context.command.name) == ("limit", "transfer")):
             raise InputError(
                 f"{quoted(run)} is an audit with settings of its own; leave {parameter.opts[0]} out, or give photos"
             )

@@ -6,10 +6,11 @@ from underfire.audit.rows import NO_SOURCE
 from underfire.classifier import Classifier
 from underfire.errors import InputError
 from underfire.images.files import quoted
-from underfire.studies.bound_cells import images_of, line_of, table
+from underfire.studies.bound_cells import cells_of, line_of, table
 from underfire.studies.bound_figure import bound_figure
 from underfire.studies.bound_sides import Tolerances, sides_of
 from underfire.studies.bound_words import CLAIM, bound_words
+from underfire.studies.cells import comparable
 from underfire.studies.source import Note, Run, attacked, quiet
 from underfire.studies.study import Study
 
@@ -33,7 +34,8 @@ def bound_study(
     """Both sides of Proposition 1 on every attacked image of ``run``, with the measure over two classes beside them.
 
     All on images as saved in 8 bit. One image takes about a hundred passes. ``work`` keeps what was measured, photo by
-    photo; the same call goes on from there.
+    photo; the same call goes on from there. An image whose integrals do not come within their tolerances is left out
+    and named.
 
     Args:
         run: an audit; it needs an attack on an interpreter.
@@ -45,10 +47,9 @@ def bound_study(
         note: is told of every photo.
 
     Raises:
-        InputError: ``run`` has no attack on an interpreter, an image is missing, or an integral does not come within
-            its tolerance.
+        InputError: ``run`` has no attack on an interpreter, an image is missing, or no image is resolved.
         BoundViolationError: ℓ_prd is above ‖Δm‖₁, or the measure over two classes below its bound, by more than the
-            tolerance. Neither can be, so it is a mistake of ours, or of the model's gradients.
+            tolerance. Attributions that are complete exclude both, so it is a mistake in this code.
     """
     photos = attacked(run.photos)
     if not any(row.source != NO_SOURCE for row in run.rows):
@@ -57,15 +58,28 @@ def bound_study(
         )
     tolerances = Tolerances(tolerance, logit_tolerance)
     sides = sides_of(run, classifier, tolerances, limit=limit, work=work, note=note)
-    images = images_of(run.rows, sides)
     order = [c.key for c in run.plan.conditions]
-    images = dict(sorted(images.items(), key=lambda item: order.index(item[0][0])))
-    lines = [line_of(condition, interpreter, some) for (condition, interpreter), some in images.items()]
+    cells = dict(sorted(cells_of(run.rows, sides).items(), key=lambda item: order.index(item[0][0])))
+    images = {key: some for key, (some, _) in cells.items() if some}
+    if not images:
+        raise InputError(
+            f"no image of the run {quoted(run.path)} has integrals that are complete within the tolerances "
+            f"{tolerance:g} and {logit_tolerance:g} (of logits); give larger ones, or where that does not help, see "
+            "whether the model's gradients are those of its output"
+        )
+    lines = [line_of(*key, some, unresolved) for key, (some, unresolved) in cells.items()]
     return Study(
         name="bound",
         title="Does a change of the prediction force a change of the explanation?",
         claim=CLAIM,
         table=table(lines),
         figure=bound_figure(images),
-        words=bound_words(images, lines, tolerances, len(sides), len(photos) - len(sides)),
+        words=bound_words(
+            images,
+            lines,
+            tolerances,
+            unresolved={key: names for key, (_, names) in cells.items() if names},
+            left_out=len(photos) - len(sides),
+            alike=comparable(run.rows),
+        ),
     )

@@ -1,10 +1,9 @@
 """The table of the study of the bound: its columns, and what goes into a cell."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from statistics import median
-from types import NoneType
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 import pyarrow as pa
 import torch
@@ -12,9 +11,10 @@ import torch
 from underfire.analysis.ranks import rank_correlation
 from underfire.audit.rows import NO_SOURCE, Row
 from underfire.audit.summary import CONTROLS
+from underfire.images.files import printable
 from underfire.metrics import bootstrap_mean, wilson
-from underfire.studies.bound_sides import Sides
-from underfire.studies.cells import spread
+from underfire.studies.bound_sides import Measured, Sides
+from underfire.studies.columns import fields_of_line, three
 
 NOISE = "noise"
 
@@ -56,11 +56,13 @@ class Line:
         condition: what was done to the images: noise, pgd, adv2-cam ….
         map: the interpreter; for an attack on an interpreter, that one.
         n: photos that the means rest on: for an attack those on which it reached its label.
-        failed: photos on which it did not; they are in ``residual``, ``least_slack`` and the counts alone.
+        failed: photos on which it did not; they are in ``residual`` and ``least_slack`` alone.
+        unresolved: photos that are in nothing, for an integral on them, or on what they are compared with, does not
+            come within its tolerance; ``unresolved_photos`` are their names.
         prediction: ℓ_prd, in units of probability.
         attribution: ‖Δm‖₁, in the same, summed over all values of the image.
-        slack: ‖Δm‖₁ − ℓ_prd; ``least_slack`` is the least over all photos.
-        residual: the largest completeness residual.
+        slack: ‖Δm‖₁ − ℓ_prd; ``least_slack`` is the least over all resolved photos.
+        residual: the largest completeness residual of them.
         l1: of the map, from the benign map.
         rho: the rank correlation of ‖Δm‖₁ and L1 over photos.
         half_margin: half the change of the margin between the two logits, the lower bound of ``two_class``.
@@ -69,13 +71,15 @@ class Line:
         above_noise: the share of photos on which ``two_class`` is larger than under harmless noise.
         caught: the share on which it is larger than on all but `FALSE_ALARMS` of the images under noise. The threshold
             is taken from the same photos, which flatters it.
-        effective: how many of the n + failed photos have ℓ_prd and a distance within a pair of thresholds.
+        effective: how many of the n photos have ℓ_prd and a distance within a pair of thresholds.
     """
 
     condition: str
     map: str
     n: int
     failed: int
+    unresolved: int
+    unresolved_photos: str | None
     prediction: float | None
     prediction_low: float | None
     prediction_high: float | None
@@ -85,8 +89,8 @@ class Line:
     slack: float | None
     slack_low: float | None
     slack_high: float | None
-    least_slack: float
-    residual: float
+    least_slack: float | None
+    residual: float | None
     l1: float | None
     l1_low: float | None
     l1_high: float | None
@@ -119,46 +123,60 @@ def distance_count(gain: float, most: float) -> str:
     return f"prd>={gain:g} l1<={most:g}"
 
 
-def images_of(rows: Sequence[Row], sides: Mapping[str, Mapping[str, Sides]]) -> dict[tuple[str, str], list[Image]]:
-    """By condition and interpreter, the photos of ``sides``; of an attack on interpreters, only as these show it."""
-    found: dict[tuple[str, str], list[Image]] = {}
+Cell = tuple[list[Image], list[str]]
+"""The photos of a condition as one interpreter shows them, and the names of those that are unresolved."""
+
+
+def cells_of(rows: Sequence[Row], sides: Mapping[str, Measured]) -> dict[tuple[str, str], Cell]:
+    """By condition and interpreter, the photos of ``sides``; of an attack on interpreters, only as these show it.
+
+    Everything is compared with harmless noise on the same photo: where that is unresolved, so is the photo.
+    """
+    found: dict[tuple[str, str], Cell] = {}
     for row in sorted(rows, key=lambda row: row.image_id):
         measured = sides.get(row.image_id, {})
         general = row.condition in CONTROLS or row.source == NO_SOURCE
         if row.condition in measured and (general or row.interpreter in row.source.split("+")):
-            image = Image(row.image_id, row.success_8bit, row.l1_8bit, measured[row.condition], measured[NOISE])
-            found.setdefault((row.condition, row.interpreter), []).append(image)
+            images, unresolved = found.setdefault((row.condition, row.interpreter), ([], []))
+            here, noise = measured[row.condition], measured[NOISE]
+            if here is None or noise is None:
+                unresolved.append(row.image_id)
+            else:
+                images.append(Image(row.image_id, row.success_8bit, row.l1_8bit, here, noise))
     return found
 
 
-def line_of(condition: str, interpreter: str, images: Sequence[Image]) -> Line:
-    """The row of ``images``, one or more, that share a condition and an interpreter."""
+def line_of(condition: str, interpreter: str, images: Sequence[Image], unresolved: Sequence[str] = ()) -> Line:
+    """The row of ``images`` that share a condition and an interpreter, and of the names of those ``unresolved``."""
     kept = counted(condition, images)
-    threshold = float(torch.quantile(_numbers([i.noise.classes.discrepancy for i in images]), 1 - FALSE_ALARMS))
+    noise = _numbers([i.noise.classes.discrepancy for i in images])
+    threshold = float(torch.quantile(noise, 1 - FALSE_ALARMS)) if images else 0.0
     two = [(i.sides.classes, i.noise.classes) for i in kept]
     ratios = [c.discrepancy / c.half_margin for c, _ in two if c.half_margin > 0]
     above, over = (sum(c.discrepancy > n.discrepancy for c, n in two), sum(c.discrepancy > threshold for c, _ in two))
     compared = condition != NOISE
     columns: dict[str, Any] = {
-        **spread("prediction", bootstrap_mean([i.sides.proposition.prediction for i in kept])),
-        **spread("attribution", bootstrap_mean([i.sides.proposition.interpretation for i in kept])),
-        **spread("slack", bootstrap_mean([i.sides.proposition.slack for i in kept])),
-        **spread("l1", bootstrap_mean([i.l1 for i in kept])),
-        **spread("rho", rank_correlation([i.sides.proposition.interpretation for i in kept], [i.l1 for i in kept])),
-        **spread("half_margin", bootstrap_mean([c.half_margin for c, _ in two])),
-        **spread("two_class", bootstrap_mean([c.discrepancy for c, _ in two])),
-        **spread("above_noise", wilson(above, len(kept)) if compared else wilson(0, 0)),
-        **spread("caught", wilson(over, len(kept)) if compared else wilson(0, 0)),
+        **three("prediction", bootstrap_mean([i.sides.proposition.prediction for i in kept])),
+        **three("attribution", bootstrap_mean([i.sides.proposition.interpretation for i in kept])),
+        **three("slack", bootstrap_mean([i.sides.proposition.slack for i in kept])),
+        **three("l1", bootstrap_mean([i.l1 for i in kept])),
+        **three("rho", rank_correlation([i.sides.proposition.interpretation for i in kept], [i.l1 for i in kept])),
+        **three("half_margin", bootstrap_mean([c.half_margin for c, _ in two])),
+        **three("two_class", bootstrap_mean([c.discrepancy for c, _ in two])),
+        **three("above_noise", wilson(above, len(kept)) if compared else wilson(0, 0)),
+        **three("caught", wilson(over, len(kept)) if compared else wilson(0, 0)),
     }
     return Line(
         condition=condition,
         map=interpreter,
         n=len(kept),
         failed=len(images) - len(kept),
-        least_slack=min(i.sides.proposition.slack for i in images),
-        residual=max(i.sides.proposition.residual for i in images),
+        unresolved=len(unresolved),
+        unresolved_photos=printable(", ".join(unresolved)) or None,
+        least_slack=min((i.sides.proposition.slack for i in images), default=None),
+        residual=max((i.sides.proposition.residual for i in images), default=None),
         times=median(ratios) if ratios else None,
-        effective=_effective(images),
+        effective=_effective(kept),
         **columns,
     )
 
@@ -170,17 +188,11 @@ def counted(condition: str, images: Sequence[Image]) -> list[Image]:
 
 def table(lines: Sequence[Line]) -> Any:
     """``lines`` as a pyarrow.Table; each count has a column."""
-    hints = get_type_hints(Line)
-    arrow = {int: pa.int64(), float: pa.float64(), str: pa.string()}
-    columns = []
-    for name in (field.name for field in fields(Line) if field.name != "effective"):
-        kinds = get_args(hints[name]) or (hints[name],)
-        (kind,) = (k for k in kinds if k is not NoneType)
-        columns.append(pa.field(name, arrow[kind], nullable=NoneType in kinds))
     counts = [pa.field(name, pa.int64(), nullable=False) for name in (lines[0].effective if lines else ())]
     rows = [{**asdict(line), **line.effective} for line in lines]
     for row in rows:
         del row["effective"]
+    columns = fields_of_line(Line, without=("effective",))
     return pa.Table.from_pylist(rows, schema=pa.schema(columns + counts))
 
 

@@ -1,4 +1,4 @@
-"""The figure of the study of the bound: both bounds, image by image, with the lines that no image can cross."""
+"""The figure of the study of the bound: both bounds, image by image, with the lines of equal sides."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -80,4 +80,4 @@ def _description(marks: Mapping[str, Sequence[Image]]) -> str:
         f"D {middle([i.sides.classes.discrepancy for i in some]):.0f}"
         for condition, some in marks.items()
     ]
-    return f"Every image lies above the lines of equal sides. Medians. {'. '.join(parts)}."
+    return f"Up to the tolerances every image lies above the lines of equal sides. Medians. {'. '.join(parts)}."

@@ -1,11 +1,12 @@
 """The words of the study of the bound, made from its numbers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from statistics import median
 
-from underfire.analysis.frontier import Finding
+from underfire.analysis.frontier import Finding, below_zero
 from underfire.audit.names import known_interpreters
 from underfire.audit.summary import CONTROLS
+from underfire.images.files import shortened
 from underfire.metrics import Mean, bootstrap_paired
 from underfire.report.wording import interpreter_title, plural
 from underfire.studies.bound_cells import (
@@ -30,21 +31,39 @@ CLAIM = (
 )
 
 _BACK_PROPAGATION = "back-propagation"
+_NAMED = 5  # unresolved photos
 
 Images = Mapping[tuple[str, str], Sequence[Image]]
 
 
-def bound_words(images: Images, lines: Sequence[Line], tolerances: Tolerances, photos: int, left_out: int) -> str:
-    """One paragraph: the bound, how loose it is, what a person sees, the conflict, and the measure over two classes."""
-    return " ".join(
-        [
-            _holds(images, tolerances, photos, left_out),
-            _loose(lines),
-            _seen(lines),
-            _conflict(images, lines),
-            _two_classes(images, lines),
-        ]
-    )
+def bound_words(
+    images: Images,
+    lines: Sequence[Line],
+    tolerances: Tolerances,
+    *,
+    unresolved: Mapping[tuple[str, str], Sequence[str]],
+    left_out: int,
+    alike: Collection[str],
+) -> str:
+    """One paragraph: the bound, how loose it is, what a person sees, the conflict, and the measure over two classes.
+
+    Args:
+        images: by condition and interpreter, none of them empty.
+        lines: their rows, and those of conditions of which every image is unresolved.
+        tolerances: of the integrals.
+        unresolved: by condition and interpreter, the names of the photos that are left out for it.
+        left_out: how many photos were attacked and not measured at all.
+        alike: the conditions that may be compared with PGD.
+    """
+    sentences = [
+        _holds(images, tolerances, left_out),
+        _unresolved(unresolved),
+        _loose(lines),
+        _seen(lines),
+        _conflict(images, lines, alike),
+        _two_classes(images, lines),
+    ]
+    return " ".join(sentence for sentence in sentences if sentence)
 
 
 def correlations(lines: Sequence[Line]) -> tuple[list[Line], list[Line]]:
@@ -57,15 +76,18 @@ def correlations(lines: Sequence[Line]) -> tuple[list[Line], list[Line]]:
 
 def related(figures: Sequence[Mean]) -> Finding:
     """Whether every one of ``figures``, rank correlations, is above zero, by their intervals."""
-    if any(figure.high is not None and figure.high < 0 for figure in figures):
-        return Finding.FAILS
-    if figures and all(figure.low is not None and figure.low > 0 for figure in figures):
-        return Finding.HOLDS
-    return Finding.OPEN
+    return below_zero([_turned(figure) for figure in figures])
 
 
-def _holds(images: Images, tolerances: Tolerances, photos: int, left_out: int) -> str:
+def _turned(figure: Mean) -> Mean:
+    """``figure`` with its sign turned."""
+    value, low, high = (None if end is None else -end for end in (figure.value, figure.high, figure.low))
+    return Mean(figure.n, value, low, high)
+
+
+def _holds(images: Images, tolerances: Tolerances, left_out: int) -> str:
     every = _each(images)
+    photos = len({image.image_id for image in every})
     residual = max(image.sides.proposition.residual for image in every)
     points = median(image.sides.proposition.points for image in every)
     unsettled = max(
@@ -75,9 +97,26 @@ def _holds(images: Images, tolerances: Tolerances, photos: int, left_out: int) -
     rest = f" ({left_out} more were attacked and not measured)" if left_out else ""
     return (
         f"Proposition 1 holds, as it must: on all {plural(len(every), 'image')} of {plural(photos, 'photo')}{rest} "
-        "ℓ_prd is at most ‖Δm‖₁, f being the probability of the target among label and target. The integrals miss "
-        f"completeness by at most {residual:.1g} (tolerance {tolerances.probability:g}; {points:.0f} points in the "
-        f"median), and half the points change ‖Δm‖₁ by at most {unsettled:.1%}."
+        "ℓ_prd is at most ‖Δm‖₁ up to the tolerance, f being the probability of the target among label and target. "
+        "What is tested is completeness, from which this follows: the integrals miss it by at most "
+        f"{residual:.1g} (tolerance {tolerances.probability:g}; {points:.0f} points in the median), and half the "
+        f"points change ‖Δm‖₁ by at most {unsettled:.1%}."
+    )
+
+
+def _unresolved(unresolved: Mapping[tuple[str, str], Sequence[str]]) -> str:
+    """How many images are left out, and the first of their photos by name; the table has all."""
+    conditions: dict[str, list[str]] = {}
+    for condition, photo in dict.fromkeys((key[0], photo) for key, names in unresolved.items() for photo in names):
+        conditions.setdefault(photo, []).append(title(condition))
+    if not conditions:
+        return ""
+    named = [f"{shortened(photo)} ({', '.join(some)})" for photo, some in sorted(conditions.items())[:_NAMED]]
+    rest = len(conditions) - len(named)
+    more = f" and {plural(rest, 'more photo')}, see the table" if rest else ""
+    return (
+        f"{plural(sum(map(len, conditions.values())), 'image')} left out as unresolved, for an integral there, on the "
+        f"benign photo or under noise does not come within its tolerance: {'; '.join(named)}{more}."
     )
 
 
@@ -86,7 +125,7 @@ def _loose(lines: Sequence[Line]) -> str:
     parts = []
     for line in _by_condition(lines):
         counts = ", ".join(
-            f"{line.effective[attribution_count(high, most)]} of {line.n + line.failed} have ‖Δm‖₁ ≤ {most:g}"
+            f"{line.effective[attribution_count(high, most)]} of {line.n} have ‖Δm‖₁ ≤ {most:g}"
             for most in ATTRIBUTIONS
         )
         moved = f"ℓ_prd {_figure(line, 'prediction')}, ‖Δm‖₁ {_figure(line, 'attribution')}"
@@ -101,40 +140,39 @@ def _seen(lines: Sequence[Line]) -> str:
         if line.condition == NOISE:
             continue
         counts = " / ".join(str(line.effective[distance_count(high, most)]) for most in DISTANCES)
-        parts.append(
-            f"{title(line.condition)} seen by {interpreter_title(line.map)} {counts} of {line.n + line.failed}"
-        )
+        parts.append(f"{title(line.condition)} seen by {interpreter_title(line.map)} {counts} of {line.n}")
     limits = " / ".join(f"{most:g}" for most in DISTANCES)
     return (
         "The proposition says nothing of what a person sees: ‖Δm‖₁ is probability summed over all values of the image, "
         "with the benign image as its baseline, while a person compares the scaled map of the label with that of the "
-        f"target, which may be equal at any ℓ_prd. Attacks with ℓ_prd ≥ {high:g} whose map is within L1 {limits} of "
-        f"the benign one: {', '.join(parts)}."
+        "target, which may be equal at any ℓ_prd. Of the attacks that reached their label, those with ℓ_prd ≥ "
+        f"{high:g} whose map is within L1 {limits} of the benign one: {', '.join(parts)}."
     )
 
 
-def _conflict(images: Images, lines: Sequence[Line]) -> str:
+def _conflict(images: Images, lines: Sequence[Line], alike: Collection[str]) -> str:
     back, others = correlations(lines)
     pgd = {image.image_id: image for key, some in images.items() if key[0] == PGD for image in some}
 
     def told(line: Line) -> str:
         pairs = [
             (i.sides.proposition.interpretation, pgd[i.image_id].sides.proposition.interpretation)
-            for i in images[line.condition, line.map]
-            if i.success and i.image_id in pgd and pgd[i.image_id].success
+            for i in images.get((line.condition, line.map), ())
+            if line.condition in alike and i.success and i.image_id in pgd and pgd[i.image_id].success
         ]
         against = bootstrap_paired([a for a, _ in pairs], [b for _, b in pairs])
         beside = f", and ‖Δm‖₁ minus that of PGD {mean(against, 2)}" if pairs else ""
-        return f"{interpreter_title(line.map)} {_figure(line, 'rho')}{beside}"
+        several = f" seen by {interpreter_title(line.map)}" if "+" in line.condition else ""
+        return f"{title(line.condition)}{several} {_figure(line, 'rho')}{beside}"
 
     if not back:
         return "No back-propagation interpreter was attacked, so the conflict that the paper explains is not tested."
     finding = related([_mean(line, "rho") for line in back])
-    compared = f"; on others: {'; '.join(map(told, others))}" if others else ""
+    compared = f"; under attacks on others: {'; '.join(map(told, others))}" if others else ""
     return (
         "If ‖Δm‖₁ is what stands between prediction and map for back-propagation interpreters, images with a larger "
         f"‖Δm‖₁ have maps further from the benign ones there. That {finding.value}: rank correlation of ‖Δm‖₁ with L1 "
-        f"under the attack on {'; '.join(map(told, back))}{compared}."
+        f"under {'; '.join(map(told, back))}{compared}."
     )
 
 
@@ -167,10 +205,7 @@ def _verdict(lines: Sequence[Line]) -> str:
     if all(line.caught_low is not None and line.caught_low > 1 - 2 * FALSE_ALARMS for line in shares):
         return "One threshold on D tells these attacks from noise."
     if any(line.caught_high is not None and line.caught_high < 1 - 2 * FALSE_ALARMS for line in shares):
-        return (
-            "One threshold on D does not tell these attacks from noise: most of D is there without any change of the "
-            "margin."
-        )
+        return "One threshold on D does not tell these attacks from noise."
     return "Whether one threshold on D tells these attacks from noise is not decided at this n."
 
 

@@ -1,15 +1,16 @@
 """The table of the study of transfer: its columns, and what goes into a cell."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
-from types import NoneType
-from typing import Any, Literal, get_args, get_type_hints
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
 
 import pyarrow as pa
 
 from underfire.analysis.transfer import Nearness, Verdict, nearness
+from underfire.audit.rows import Row
 from underfire.audit.summary import CONTROLS
-from underfire.metrics import Mean, Rate, bootstrap_mean, bootstrap_paired
+from underfire.metrics import bootstrap_mean, bootstrap_paired
+from underfire.studies.columns import fields_of_line, three
 
 Kind = Literal["label", "floor", "pgd", "own", "other"]
 Compared = Literal["seen", "label", "target"]
@@ -31,8 +32,9 @@ class Line:
         compared: with the benign map of the label is compared the map of the target class, or under a control that of
             the label ("seen", what a person is shown), or always that of the label; "target": the map of the target
             class before and after.
-        n: photos that the figures rest on: for an attack those on which it reached its label on the audited model.
-        failed: photos on which it did not; they are in ``failed_l1`` alone.
+        n: photos that the figures rest on: for an attack those on which it reached its label on the audited model. Only
+            where ``kind`` is "label" and ``model`` the audited one are they all that were attacked.
+        failed: photos on which it did not; they are in ``failed_l1`` alone. 0 where ``n`` is all.
         reached, lost: the share of photos seen as the target class, and as anything but the label.
         pairs: photos on which PGD reached its label too; all figures of differences and the verdict rest on these.
         nearer: on how many of these the map is substantially nearer the benign one than PGD's; ``p`` is the sign
@@ -87,6 +89,15 @@ def kind_of(condition: str, source: str, interpreter: str) -> Kind:
     return "own" if interpreter in source.split("+") else "other"
 
 
+def comparable(rows: Sequence[Row]) -> frozenset[str]:
+    """The conditions whose images were changed in the way that PGD's were; without PGD there is none.
+
+    StAdv moves pixels, and PGD may change them: their distances tell nothing of the interpreters.
+    """
+    ways = {row.condition: row.perturbation for row in rows}
+    return frozenset(condition for condition, way in ways.items() if way == ways.get(PGD))
+
+
 @dataclass(frozen=True)
 class Distance:
     """How far one photo's map is from the one it is compared with."""
@@ -105,8 +116,8 @@ def means(found: Distances, failed: Distances | None = None) -> dict[str, Any]:
     return {
         "n": len(found),
         "failed": len(missed),
-        **spread("l1", bootstrap_mean([d.l1 for d in found.values()])),
-        **spread("iou_50", bootstrap_mean([d.iou_50 for d in found.values()])),
+        **three("l1", bootstrap_mean([d.l1 for d in found.values()])),
+        **three("iou_50", bootstrap_mean([d.iou_50 for d in found.values()])),
         "failed_l1": bootstrap_mean([d.l1 for d in missed.values()]).value,
     }
 
@@ -117,18 +128,13 @@ def against(found: Distances, pgd: Distances, *, judged: bool) -> dict[str, Any]
     ours, theirs = [a.l1 for a, _ in pairs], [b.l1 for _, b in pairs]
     columns: dict[str, Any] = {
         "pairs": len(pairs),
-        **spread("l1_minus_pgd", bootstrap_paired(ours, theirs)),
-        **spread("iou_minus_pgd", bootstrap_paired([a.iou_50 for a, _ in pairs], [b.iou_50 for _, b in pairs])),
+        **three("l1_minus_pgd", bootstrap_paired(ours, theirs)),
+        **three("iou_minus_pgd", bootstrap_paired([a.iou_50 for a, _ in pairs], [b.iou_50 for _, b in pairs])),
     }
     if judged:
         test = nearness(ours, theirs)
         columns |= {"nearer": test.nearer, "p": test.p}
     return columns
-
-
-def spread(name: str, figure: Mean | Rate) -> dict[str, Any]:
-    """``figure`` as three columns: its value, and the ends of its interval."""
-    return {name: figure.value, f"{name}_low": figure.low, f"{name}_high": figure.high}
 
 
 def judged(lines: Sequence[Line]) -> list[Line]:
@@ -156,15 +162,4 @@ NOT_DECIDED: str = Verdict.UNDECIDED.value
 
 def table(lines: Sequence[Line]) -> Any:
     """``lines`` as a pyarrow.Table."""
-    return pa.Table.from_pylist([asdict(line) for line in lines], schema=_schema())
-
-
-def _schema() -> Any:
-    arrow = {int: pa.int64(), float: pa.float64()}
-    hints = get_type_hints(Line)
-    columns = []
-    for field in fields(Line):
-        kinds = [k for k in get_args(hints[field.name]) if k in (int, float)] or [hints[field.name]]
-        nullable = NoneType in get_args(hints[field.name])
-        columns.append(pa.field(field.name, arrow.get(kinds[0], pa.string()), nullable=nullable))
-    return pa.schema(columns)
+    return pa.Table.from_pylist([asdict(line) for line in lines], schema=pa.schema(fields_of_line(Line)))

@@ -26,8 +26,10 @@ from underfire.analysis.frontier import (
     Measure,
     below_zero,
     change,
+    changes_in_common,
     difference,
     difference_of_changes,
+    rises,
 )
 from underfire.attacks import ADV2
 from underfire.attacks.control import Confidence
@@ -54,6 +56,7 @@ Along = Literal["eps", "passes", "weight"]
 _EPS_SHARES = (0.125, 0.25, 0.5, 1.0, 2.0)  # of the perturbation's default: 1, 2, 4, 8, 16 /255 for L∞
 _PASSES_SHARES = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the preset's
 _WEIGHTS = (0.5, 0.7, 0.9, 0.95, 0.99)
+_UNASKED = Mean(0, None, None, None)  # decides nothing
 
 _NAMES: Mapping[Along, str] = MappingProxyType({"eps": "ε", "passes": "passes", "weight": "confidence demanded"})
 _BACK_PROPAGATION = "back-propagation"
@@ -75,7 +78,7 @@ _SCHEMA = pa.schema(
         pa.field("failed", pa.int64()),
         *fields_of(("reached", "confidence", "l1", "iou_50", "confidence_all")),
         pa.field("pairs", pa.int64()),
-        *fields_of(("l1_minus_pgd",)),
+        *fields_of(("l1_minus_pgd", "rise", "rise_against")),
     ]
 )
 _COLUMNS: Mapping[Measure, str] = MappingProxyType({"confidence": "confidence", "l1": "l1", "iou": "iou_50"})
@@ -133,6 +136,7 @@ def frontier_study(
     note: Note = quiet,
     along: Along = "eps",
     grid: Sequence[float] | None = None,
+    skipped: int = 0,
 ) -> Study:
     """Attacks ``photos`` with ADV² on each of the plan's interpreters at every point, and tells what more of it buys.
 
@@ -145,6 +149,7 @@ def frontier_study(
         along: what grows.
         grid: its values in rising order, in the perturbation's unit, in passes, or as probabilities; None for five
             around the defaults.
+        skipped: how many files beside ``photos`` could not be used; the words tell.
 
     Raises:
         InputError: the grid is none, the plan or a photo cannot be used, ``work`` holds runs with other settings.
@@ -162,7 +167,7 @@ def frontier_study(
         claim=_CLAIM,
         table=_table(measured, scale, count),
         figure=_figure(measured, scale),
-        words=_words(measured, scale, photos),
+        words=_words(measured, scale, photos, skipped),
     )
 
 
@@ -171,7 +176,8 @@ def _default(plan: AuditPlan, along: Along) -> tuple[float, ...]:
         case "eps":
             return tuple(share * make_perturbation(plan.perturbation, None).eps for share in _EPS_SHARES)
         case "passes":
-            return tuple(float(round(share * PASSES[plan.preset])) for share in _PASSES_SHARES)
+            middle = PASSES[plan.preset] if plan.passes is None else plan.passes
+            return tuple(sorted({float(max(1, round(share * middle))) for share in _PASSES_SHARES}))
         case "weight":
             return _WEIGHTS
 
@@ -240,7 +246,7 @@ def _rows_by_confidence(
         found[value] = list(pgd)
         for interpreter, attack in zip(interpreters, demandable, strict=True):
             variant = Variant(
-                work / f"weight-{value:.6g}" / interpreter.name,
+                work / f"weight-{value!r}" / interpreter.name,  # all digits: two demands never share a folder
                 interpreter,
                 _Demanding(attack, value),
                 aim=partial(benign_map, run, interpreter=interpreter.name),
@@ -275,7 +281,9 @@ def _table(measured: Sequence[_Measured], scale: _Scale, count: int) -> pa.Table
         gap = difference(one.at(last), other.at(last), "iou")
         lines.append(_pair("difference", one, other, gap, count) | {"point": last})
         steeper = difference_of_changes(one.joint, other.joint, "iou")
-        lines.append(_pair("difference of changes", one, other, steeper, count))
+        mine, yours = _confidence_in_common(one, other)
+        line = _pair("difference of changes", one, other, steeper, count)
+        lines.append(line | three("rise", mine) | three("rise_against", yours))
     return pa.Table.from_pylist([line | {"along": scale.along} for line in lines], schema=_SCHEMA)
 
 
@@ -313,6 +321,12 @@ def _sides(measured: Sequence[_Measured]) -> list[tuple[_Measured, _Measured]]:
     return [(one, other) for one in measured for other in measured if one.propagates and not other.propagates]
 
 
+def _confidence_in_common(one: _Measured, other: _Measured) -> tuple[Mean, Mean]:
+    """By how much the confidence of each changed, on the photos on which their changes of IoU are compared."""
+    mine, yours = changes_in_common(one.joint, other.joint, "confidence")
+    return bootstrap_mean(mine), bootstrap_mean(yours)
+
+
 def _figure(measured: Sequence[_Measured], scale: _Scale) -> str:
     panels = []
     for m in measured:
@@ -329,14 +343,14 @@ def _spot(m: _Measured, scale: _Scale, value: float) -> Spot:
     return Spot(scale.shown(value), confidence, l1, iou, of=len(m.at(value)))
 
 
-def _words(measured: Sequence[_Measured], scale: _Scale, photos: Sequence[PlannedPhoto]) -> str:
+def _words(measured: Sequence[_Measured], scale: _Scale, photos: Sequence[PlannedPhoto], skipped: int) -> str:
     first, last = (scale.shown(value) for value in (scale.values[0], scale.values[-1]))
     return " ".join(
         [
             _order(measured, scale),
             _explanation(measured, scale),
-            f"{taking_part(photos)} Attacked by ADV² with {scale.name} from {first} to {last}, measured on the images "
-            "as saved; differences are on the same photo, and each has a 95 % interval of its own.",
+            f"{taking_part(photos, skipped)} Attacked by ADV² with {scale.name} from {first} to {last}, measured on "
+            "the images as saved; differences are on the same photo, and each has a 95 % interval of its own.",
             *(_course(m, scale) for m in measured),
         ]
     )
@@ -353,6 +367,8 @@ def _course(m: _Measured, scale: _Scale) -> str:
         Finding.FAILS: "more was paid for with the map",
         Finding.OPEN: "whether the map pays is not decided at this n",
     }[below_zero([changed["l1"]])]
+    if scale.along == "weight" and not rises(changed["confidence"]):
+        verdict = "what more confidence costs the map is not decided, for there is no more of it by its interval"
     return (
         f"{m.title}: {ends[0]}, {ends[1]}; from a photo's first to its last success its confidence changed by "
         f"{mean(changed['confidence'])}, its L1 by {mean(changed['l1'])}, its IoU by {mean(changed['iou'])}: {verdict}."
@@ -399,17 +415,46 @@ def _explanation(measured: Sequence[_Measured], scale: _Scale) -> str:
 
 
 def _price(measured: Sequence[_Measured], sides: Sequence[tuple[_Measured, _Measured]]) -> str:
-    """Whether the maps of interpreters by back-propagation pay for confidence, and pay more than the others."""
-    conflict = below_zero([change(m.joint, "iou") for m in measured if m.propagates])
+    """Whether the maps of interpreters by back-propagation pay for confidence, and pay more than the others.
+
+    A loss of IoU is a price where confidence rose, by its interval; elsewhere nothing was bought, and nothing is asked.
+    """
+    propagating = [m for m in measured if m.propagates]
+    bought = {m.title: change(m.joint, "confidence") for m in propagating}
+    conflict = below_zero([change(m.joint, "iou") if rises(bought[m.title]) else _UNASKED for m in propagating])
     losses = [difference_of_changes(one.joint, other.joint, "iou") for one, other in sides]
-    steeper = below_zero(losses)
+    confidences = [_confidence_in_common(one, other) for one, other in sides]
+    both = [all(map(rises, confidence)) for confidence in confidences]
+    steeper = below_zero([loss if rose else _UNASKED for loss, rose in zip(losses, both, strict=True)])
     found = {conflict, steeper}
     verdict = Finding.FAILS if Finding.FAILS in found else Finding.OPEN if Finding.OPEN in found else Finding.HOLDS
     return (
         "The paper's explanation, that prediction and map conflict for interpreters by back-propagation, "
         f"{verdict}: that more confidence costs all of them IoU {conflict}, that it costs them more than the others "
-        f"{steeper}: {_pairs(losses, sides)}."
+        f"{steeper}: {_prices(losses, confidences, sides)}.{_not_bought(bought, both, sides)}"
     )
+
+
+def _prices(
+    losses: Sequence[Mean],
+    confidences: Sequence[tuple[Mean, Mean]],
+    sides: Sequence[tuple[_Measured, _Measured]],
+) -> str:
+    """Each loss of IoU, with what was bought for it."""
+    parts = [
+        f"{one.title} less {other.title} {mean(loss)}, while confidence changed by {mean(mine)} and {mean(yours)}"
+        for loss, (mine, yours), (one, other) in zip(losses, confidences, sides, strict=True)
+    ]
+    return "; ".join(parts)
+
+
+def _not_bought(bought: Mapping[str, Mean], both: Sequence[bool], sides: Sequence[tuple[_Measured, _Measured]]) -> str:
+    """What is left open, for confidence did not rise with the demand; empty if there is nothing."""
+    alone = [title for title, figure in bought.items() if not rises(figure)]
+    pairs = [f"{one.title} beside {other.title}" for (one, other), rose in zip(sides, both, strict=True) if not rose]
+    if not alone and not pairs:
+        return ""
+    return f" Left open, for the confidence of one side or both did not rise by its interval: {listing(alone + pairs)}."
 
 
 def _pairs(figures: Sequence[Mean], sides: Sequence[tuple[_Measured, _Measured]]) -> str:

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from underfire.audit.plan import NONE
 from underfire.audit.summary import CONTROLS
 from underfire.metrics import wilson
-from underfire.studies.cells import PGD, Compared, Distance, Line, against, judged, kind_of, means, spread
+from underfire.studies.cells import PGD, Compared, Distance, Line, against, comparable, judged, kind_of, means
+from underfire.studies.columns import three
 from underfire.studies.others import Onlooker, Sight, sizes
 from underfire.studies.source import Run, attacked
 
@@ -70,7 +71,7 @@ class _View:
         self.interpreters = tuple(sorted(interpreter.name for interpreter in other.interpreters))
         self.photos = {photo.image_id: photo for photo in run.photos}
         self.sources = {row.condition: row.source for row in run.rows}
-        self.perturbations = {row.condition: row.perturbation for row in run.rows}
+        self.alike = comparable(run.rows)
         self.reached = {(row.image_id, row.condition) for row in run.rows if row.success_8bit}
         self.seen: dict[str, list[Sight]] = {condition: [] for condition in conditions if condition != NONE.key}
         for sight in sights:
@@ -90,8 +91,8 @@ class _View:
                     kind="label",
                     n=len(kept),
                     failed=len(seen) - len(kept),
-                    **spread("reached", wilson(sum(map(self._fooled, kept)), len(kept))),
-                    **spread("lost", wilson(len(lost), len(kept))),
+                    **three("reached", wilson(sum(map(self._fooled, kept)), len(kept))),
+                    **three("lost", wilson(len(lost), len(kept))),
                 )
             )
         return lines
@@ -107,7 +108,7 @@ class _View:
                 columns = means(found, failed)
                 kind = kind_of(condition, self.sources[condition], interpreter)
                 if kind in ("own", "other"):
-                    fair = self.perturbations[condition] == self.perturbations[PGD]
+                    fair = condition in self.alike
                     pgd = self._distances(PGD, interpreter, compared)[0] if fair else {}
                     columns |= against(found, pgd, judged=fair and compared == "label")
                 lines.append(

@@ -6,7 +6,6 @@ resizing alone does to a map is in none of the differences.
 """
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,13 +18,13 @@ from underfire import metrics
 from underfire.audit.look import calling, predict
 from underfire.audit.names import make_interpreters
 from underfire.audit.plan import NONE, REFITTED, PlannedPhoto
-from underfire.audit.store import write_json
 from underfire.classifier import Classifier
 from underfire.errors import InputError
 from underfire.images import load_photo
 from underfire.images.levels import from_8bit
-from underfire.interpreters import Interpreter
+from underfire.interpreters import RTS, Interpreter
 from underfire.studies.cells import Distance
+from underfire.studies.kept import identity, kept
 from underfire.studies.source import Note, Run, attacked
 
 
@@ -129,16 +128,16 @@ def sights(run: Run, other: Onlooker, work: Path, *, note: Note) -> list[Sight]:
     Raises:
         InputError: an image of the run is missing or damaged, or a number is not finite.
     """
-    photos = attacked(run.photos)
-    folder = work / _identity(run, other)
-    found: list[Sight] = []
-    for position, photo in enumerate(photos, start=1):
-        path = folder / f"{photo.key}.json"
-        if not path.is_file():
-            write_json(path, {"sights": [asdict(sight) for sight in _look(run, other, photo)]})
-            note(f"{other.name}: photo {position} of {len(photos)}")
-        found += _read(path)
-    return found
+    interpreters = [(interpreter.name, _weights(interpreter)) for interpreter in other.interpreters]
+    pieces = kept(
+        attacked(run.photos),
+        work / identity(run, other.classifier.fingerprint(), interpreters),
+        measure=lambda photo: {"sights": [asdict(sight) for sight in _look(run, other, photo)]},
+        read=lambda content: [_sight(entry) for entry in content["sights"]],
+        what=other.name,
+        note=note,
+    )
+    return [sight for _, some in pieces for sight in some]
 
 
 def _look(run: Run, other: Onlooker, photo: PlannedPhoto) -> list[Sight]:
@@ -171,19 +170,14 @@ def _gaps(maps: Tensor, benign: Tensor) -> list[Distance]:
     return [Distance(l1, iou) for l1, iou in pairs]
 
 
-def _identity(run: Run, other: Onlooker) -> str:
-    """A name for all that decides the sights: the images, the classifier and its interpreters."""
-    images = sorted((row.image_sha256, row.condition, row.confidence_8bit) for row in run.rows)
-    facts = (images, run.facts["created"], other.classifier.fingerprint(), [i.name for i in other.interpreters])
-    return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
-
-
-def _read(path: Path) -> list[Sight]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return [_sight(entry) for entry in content["sights"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{str(path)!r} cannot be read ({error}); delete it to have it made again") from error
+def _weights(interpreter: Interpreter) -> str | None:
+    """SHA-256 of the weights of an interpreter that has some beside the classifier's, None for others."""
+    if not isinstance(interpreter, RTS):
+        return None
+    digest = hashlib.sha256()
+    for name, value in sorted(interpreter.network.state_dict().items()):
+        digest.update(name.encode() + value.detach().cpu().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _sight(entry: dict[str, Any]) -> Sight:

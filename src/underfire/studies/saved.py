@@ -5,7 +5,6 @@ is there whole, and what a report shows of it was made together. ``NAME.svg`` an
 """
 
 import json
-import os
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -17,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from underfire.audit.store import write_whole
 from underfire.errors import InputError
 from underfire.images.files import printable
 from underfire.report.palette import with_colours
@@ -80,10 +80,9 @@ def save(study: Study, out: Path, *, command: str, seed: int) -> None:
     table = study.table.replace_schema_metadata({_KEY: json.dumps(content).encode()})
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, write_page_checksum=True)
-    out.mkdir(parents=True, exist_ok=True)
-    _write(out / f"{study.name}.svg", figure.encode())
-    _write(out / f"{study.name}.md", printable(_page(study, made)).encode())
-    _write(out / f"{study.name}.parquet", sink.getvalue().to_pybytes())
+    write_whole(out / f"{study.name}.svg", figure.encode())
+    write_whole(out / f"{study.name}.md", printable(_page(study, made)).encode())
+    write_whole(out / f"{study.name}.parquet", sink.getvalue().to_pybytes())
 
 
 def read(out: Path) -> tuple[SavedStudy, ...]:
@@ -140,16 +139,3 @@ def _markdown(table: Any) -> list[str]:
 
     names, rows = shown(table)
     return [line(names), line(["---"] * len(names)), *map(line, rows)]
-
-
-def _write(path: Path, content: bytes) -> None:
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with unfinished.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise

@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 
-from underfire.audit.inspection import inspect_photos
+from underfire.audit.inspection import Inspection, inspect_photos
 from underfire.audit.plan import AuditPlan, ModelSettings, PlannedPhoto
 from underfire.audit.rows import Row, read_rows
+from underfire.audit.runner import rts_sha256
 from underfire.audit.store import RunDirectory
 from underfire.classifier import Classifier
 from underfire.errors import InputError
@@ -43,6 +44,11 @@ class Run:
     photos: tuple[PlannedPhoto, ...]
     rows: tuple[Row, ...]
 
+    @property
+    def skipped(self) -> int:
+        """How many files the audit went without, for they could not be used."""
+        return len(self.facts["skipped"])
+
     def picture(self, photo: PlannedPhoto, condition: str) -> Path:
         """The 8-bit PNG of ``photo`` under ``condition`` ("benign", "pgd", "adv2-cam"), at the input size."""
         path = RunDirectory(self.path).artifacts / photo.key / f"{condition}.png"
@@ -51,13 +57,25 @@ class Run:
         return path
 
     def classifier(self, device: str | torch.device = "cpu") -> Classifier:
-        """The audited classifier, loaded anew; raises `InputError` if it is no longer the same."""
+        """The audited classifier, loaded anew; raises `InputError` if it, or RTS's weights, are no longer the same."""
         settings = asdict(self.plan.model)
         classifier = load_classifier(settings.pop("spec"), **settings, device=device)
         if classifier.fingerprint() != self.facts["model"]["fingerprint"]:
             raise InputError(
                 f"model '{self.plan.model.spec}' has other weights or preprocessing now than in the run "
                 f"{quoted(self.path)}; bring back what it was, or run the audit again into a new directory"
+            )
+        try:
+            weights = rts_sha256(self.plan, classifier)
+        except OSError as error:
+            raise InputError(
+                f"the weights of RTS {quoted(error.filename)} of the run {quoted(self.path)} cannot be read "
+                f"({error.strerror}); put them back, or run the audit again into a new directory"
+            ) from error
+        if weights != self.facts["config"].get("rts_sha256"):
+            raise InputError(
+                f"the weights of RTS are other ones now than in the run {quoted(self.path)}; "
+                "bring back what they were, or run the audit again into a new directory"
             )
         return classifier
 
@@ -88,9 +106,12 @@ def read_run(path: Path) -> Run:
     return Run(path, facts, plan, photos, tuple(read_rows(path)))
 
 
-def decide(plan: AuditPlan, photos: PhotoSet, classifier: Classifier) -> tuple[PlannedPhoto, ...]:
-    """``photos`` with the label, target class and exclusion that an audit with ``plan`` gives each of them."""
-    return inspect_photos(plan, classifier, photos, strict=False).photos
+def decide(plan: AuditPlan, photos: PhotoSet, classifier: Classifier) -> Inspection:
+    """``photos`` with the label, target class and exclusion that an audit with ``plan`` gives each of them.
+
+    Beside them are those that cannot be used, with the reasons.
+    """
+    return inspect_photos(plan, classifier, photos, strict=False)
 
 
 def attacked(photos: Sequence[PlannedPhoto]) -> tuple[PlannedPhoto, ...]:

@@ -8,7 +8,8 @@ from underfire.audit.summary import CONTROLS, Summary, summarise
 from underfire.classifier import Classifier
 from underfire.errors import InputError
 from underfire.images.files import quoted
-from underfire.studies.cells import PGD, Distance, Line, against, judged, kind_of, means, spread, table
+from underfire.studies.cells import PGD, Distance, Line, against, comparable, judged, kind_of, means, table
+from underfire.studies.columns import three
 from underfire.studies.onlooking import Onlooking, onlooking
 from underfire.studies.others import onlookers, sights
 from underfire.studies.source import Note, Run, attacked, quiet
@@ -45,16 +46,16 @@ def transfer_study(run: Run, others: Sequence[Classifier], *, work: Path, note: 
         claim=CLAIM,
         table=table(lines),
         figure=transfer_figure(lines),
-        words=transfer_words(run.photos, lines, seen),
+        words=transfer_words(run.photos, lines, seen, skipped=run.skipped),
     )
 
 
 def audited_lines(summary: Summary, rows: Sequence[Row], model: str) -> list[Line]:
     """The transfer matrix of an audit, without verdicts."""
     cells = _distances(rows)
-    perturbations = {row.condition: row.perturbation for row in rows}
+    alike = comparable(rows)
     lines = [
-        Line(model=model, condition=a.condition, kind="label", n=a.n, **spread("reached", a.asr_8bit))
+        Line(model=model, condition=a.condition, kind="label", n=a.n, **three("reached", a.asr_8bit))
         for a in summary.attacks
     ]
     for cell in summary.transfer:
@@ -64,8 +65,7 @@ def audited_lines(summary: Summary, rows: Sequence[Row], model: str) -> list[Lin
         found, failed = cells[cell.condition, cell.interpreter]
         columns = means({**found, **failed}) if control else means(found, failed)
         if kind in ("own", "other"):
-            # StAdv moves pixels, and PGD may change them: their distances tell nothing of the interpreters.
-            fair = perturbations[cell.condition] == perturbations[PGD]
+            fair = cell.condition in alike
             pgd = cells[PGD, cell.interpreter][0] if fair else {}
             columns |= against(found, pgd, judged=fair)
         lines.append(

@@ -19,7 +19,9 @@ CLAIM = (
 )
 
 
-def transfer_words(photos: Sequence[PlannedPhoto], lines: Sequence[Line], seen: Sequence[Onlooking]) -> str:
+def transfer_words(
+    photos: Sequence[PlannedPhoto], lines: Sequence[Line], seen: Sequence[Onlooking], *, skipped: int = 0
+) -> str:
     """One paragraph: the claim's verdict, the cells behind it, the sizes, the test, and then each other classifier."""
     audited = [line for line in lines if line.model == lines[0].model]
     tested = [line for line in audited if line.verdict is not None]
@@ -29,7 +31,7 @@ def transfer_words(photos: Sequence[PlannedPhoto], lines: Sequence[Line], seen: 
         _own(tested),
         _sizes(audited),
         _test(tested),
-        taking_part(photos),
+        taking_part(photos, skipped),
         _failed(audited),
         *(sentence for other in seen for sentence in _onlooking(other)),
     ]

@@ -1,0 +1,54 @@
+"""What a study has measured of an audit's photos, kept on disk photo by photo, so that it can go on from there."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from underfire.audit.plan import PlannedPhoto
+from underfire.audit.store import write_json
+from underfire.errors import InputError
+from underfire.studies.source import Note, Run
+
+T = TypeVar("T")
+
+
+def identity(run: Run, *facts: object) -> str:
+    """A name for what is measured on the images of ``run``; ``facts``, by their repr, are all else that decides it."""
+    images = sorted((row.image_sha256, row.condition, row.target, row.confidence_8bit) for row in run.rows)
+    return hashlib.sha256(repr((images, run.facts["created"], *facts)).encode()).hexdigest()[:16]
+
+
+def kept(
+    photos: Sequence[PlannedPhoto],
+    folder: Path,
+    *,
+    measure: Callable[[PlannedPhoto], Mapping[str, Any]],
+    read: Callable[[Any], T],
+    what: str,
+    note: Note,
+) -> Iterator[tuple[PlannedPhoto, T]]:
+    """Each of ``photos`` with what was measured of it, now or before.
+
+    Args:
+        photos: of an audit.
+        folder: for one file per photo; its name is an `identity`, so that nothing else is found there.
+        measure: a photo, what JSON can hold of it. Called only for photos that have no file yet.
+        read: makes of that what a study works with.
+        what: is told with every photo that is measured.
+        note: is told it.
+
+    Raises:
+        InputError: a file is damaged; and whatever ``measure`` raises.
+    """
+    for position, photo in enumerate(photos, start=1):
+        path = folder / f"{photo.key}.json"
+        if not path.is_file():
+            write_json(path, measure(photo))
+            note(f"{what}: photo {position} of {len(photos)}")
+        try:
+            found = read(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{str(path)!r} cannot be read ({error}); delete it to have it made again") from error
+        yield photo, found
