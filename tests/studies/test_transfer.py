@@ -119,3 +119,8 @@ def test_the_figure_shows_every_cell_and_repeats() -> None:
     assert study.figure.count("kept (12 of 12 nearer)") == 3
     for name in ("CAM", "GRAD", "IG"):
         assert f"seen by {name}" in study.figure
+
+
+def test_files_that_were_left_out_are_said(tmp_path: Path) -> None:
+    words = transfer_study(made_run(), [], work=tmp_path).words
+    assert "12 of 12 photos attacked. 1 file could not be used." in words
