@@ -67,5 +67,6 @@ def decide(
 
 
 def _ending(trace: Trace, *, nll: Tensor, gap: Tensor) -> Trace:
-    maps = None if trace.maps is None else replace(trace.maps, kept=gap)
+    # What the loop noted at half of its steps is the gap of a shorter fit, which nothing may be compared with.
+    maps = None if trace.maps is None else replace(trace.maps, half=gap, kept=gap)
     return replace(trace, prediction=replace(trace.prediction, kept=nll), maps=maps)
