@@ -226,7 +226,11 @@ def test_words_follow_a_planted_relation() -> None:
     assert "under ADV² on GRAD 1.00 (" in words
     assert "‖Δm‖₁ minus that of PGD -1.00" in words
     assert "under attacks on others: ADV² on CAM " in words
-    assert f"with ℓ_prd ≥ 0.9, 0 of {count} have ‖Δm‖₁ ≤ 1" in words
+    assert "of 36 attacked images with the label, 0 / 2 / 8 / 20 have ℓ_prd ≥ 0.9 with ‖Δm‖₁ ≤ 1 / 2 / 4 / 8;" in words
+    assert "lowest in the mean under ADV² on GRAD (7.50" in words
+    assert "highest under PGD (8.50" in words
+    assert "12 / 22 / 24 of the maps that were attacked (24)" in words  # L1 of 0 to 0.11 by hundredths, twice
+    assert "times its bound in the median of an attack, lowest under ADV² on GRAD" in words
     assert "One threshold on D does not tell these attacks from noise. D needs the benign image" in words
 
 

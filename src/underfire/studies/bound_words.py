@@ -121,32 +121,36 @@ def _unresolved(unresolved: Mapping[tuple[str, str], Sequence[str]]) -> str:
 
 
 def _loose(lines: Sequence[Line]) -> str:
-    high = max(GAINS)
-    parts = []
-    for line in _by_condition(lines):
-        counts = ", ".join(
-            f"{line.effective[attribution_count(high, most)]} of {line.n} have ‖Δm‖₁ ≤ {most:g}"
-            for most in ATTRIBUTIONS
-        )
-        moved = f"ℓ_prd {_figure(line, 'prediction')}, ‖Δm‖₁ {_figure(line, 'attribution')}"
-        parts.append(f"{title(line.condition)}: {moved}; with ℓ_prd ≥ {high:g}, {counts}")
-    return f"How loose it is, over attacks that reached their label: {'. '.join(parts)}."
+    high, reached = max(GAINS), [line for line in _by_condition(lines) if line.n]
+    if not reached:
+        return "No attack reached its label, so how loose it is cannot be told."
+    counts = [sum(line.effective[attribution_count(high, most)] for line in reached) for most in ATTRIBUTIONS]
+    least, most = _ends(reached, "attribution")
+    between = f"lowest in the mean under {_named(least, 'attribution')}"
+    if most is not least:
+        between += f" and highest under {_named(most, 'attribution')}"
+    return (
+        f"How loose it is: of {sum(line.n for line in reached)} attacked images with the label, "
+        f"{' / '.join(map(str, counts))} have ℓ_prd ≥ {high:g} with ‖Δm‖₁ ≤ "
+        f"{' / '.join(f'{limit:g}' for limit in ATTRIBUTIONS)}; ‖Δm‖₁ is {between}."
+    )
 
 
 def _seen(lines: Sequence[Line]) -> str:
-    high = max(GAINS)
+    high, limits = max(GAINS), " / ".join(f"{limit:g}" for limit in DISTANCES)
     parts = []
-    for line in lines:
-        if line.condition == NOISE:
-            continue
-        counts = " / ".join(str(line.effective[distance_count(high, most)]) for most in DISTANCES)
-        parts.append(f"{title(line.condition)} seen by {interpreter_title(line.map)} {counts} of {line.n}")
-    limits = " / ".join(f"{most:g}" for most in DISTANCES)
+    for who, some in (
+        ("of the maps that were attacked", [line for line in lines if line.condition not in (NOISE, PGD)]),
+        ("of those under PGD", [line for line in lines if line.condition == PGD]),
+    ):
+        counts = [sum(line.effective[distance_count(high, limit)] for line in some) for limit in DISTANCES]
+        if some:
+            parts.append(f"{' / '.join(map(str, counts))} {who} ({sum(line.n for line in some)})")
     return (
         "The proposition says nothing of what a person sees: ‖Δm‖₁ is probability summed over all values of the image, "
         "with the benign image as its baseline, while a person compares the scaled map of the label with that of the "
-        "target, which may be equal at any ℓ_prd. Of the attacks that reached their label, those with ℓ_prd ≥ "
-        f"{high:g} whose map is within L1 {limits} of the benign one: {', '.join(parts)}."
+        f"target, which may be equal at any ℓ_prd. With the label and ℓ_prd ≥ {high:g}, within L1 {limits} of the "
+        f"benign map: {', '.join(parts)}."
     )
 
 
@@ -179,20 +183,23 @@ def _conflict(images: Images, lines: Sequence[Line], alike: Collection[str]) -> 
 def _two_classes(images: Images, lines: Sequence[Line]) -> str:
     noise = next((line for line in lines if line.condition == NOISE), None)
     residual = max(image.sides.classes.residual for image in _each(images))
-    parts = []
-    for line in _by_condition(lines):
-        if line.above_noise is None or line.times is None:
-            continue
-        parts.append(
-            f"{title(line.condition)} {_both(line)}, {line.times:.0f} times it in the median, above the D of noise on "
-            f"the same photo on {_share(line, 'above_noise')}, above all but {FALSE_ALARMS:.0%} of noise on "
-            f"{_share(line, 'caught')}"
+    told = [line for line in _by_condition(lines) if line.above_noise is not None and line.times is not None]
+    measured = ""
+    if told:
+        times = [line.times for line in told if line.times is not None]
+        worst, _ = _ends(told, "above_noise")
+        least, most = _ends(told, "two_class")
+        measured = (
+            f" Under attack D is {min(times):.0f} to {max(times):.0f} times its bound in the median of an attack, "
+            f"lowest under {title(least.condition)} ({_both(least)}) and highest under {title(most.condition)} "
+            f"({_both(most)}); above the D of noise on the same photo on {_share(worst, 'above_noise')} at worst "
+            f"({title(worst.condition)})."
         )
-    floor = "" if noise is None else f" Harmless noise: {_both(noise)}."
+    floor = "" if noise is None else f" Under harmless noise: {_both(noise)}."
     return (
         "A measure that cannot be evaded is D, half the L1 distances of the signed, unscaled attributions for label "
         "and target together: it is at least half the change of the margin between their logits (after Boopathy et al. "
-        f"2020). This holds on every image, up to residuals of at most {residual:.2g}. {'. '.join(parts)}.{floor} "
+        f"2020). This holds on every image, up to residuals of at most {residual:.2g}.{measured}{floor} "
         f"{_verdict(lines)} D needs the benign image, so it measures attacks and detects none."
     )
 
@@ -218,6 +225,15 @@ def _each(images: Images) -> list[Image]:
 def _by_condition(lines: Sequence[Line]) -> list[Line]:
     """One line per attack: what is taken from it does not depend on the interpreter."""
     return list({line.condition: line for line in reversed(lines) if line.condition not in CONTROLS}.values())[::-1]
+
+
+def _ends(lines: Sequence[Line], name: str) -> tuple[Line, Line]:
+    """The lines with the lowest and the highest value of ``name``; the first of equals."""
+    return min(lines, key=lambda line: getattr(line, name)), max(lines, key=lambda line: getattr(line, name))
+
+
+def _named(line: Line, name: str) -> str:
+    return f"{title(line.condition)} ({_figure(line, name)})"
 
 
 def _mean(line: Line, name: str) -> Mean:
