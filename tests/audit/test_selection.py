@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import nn
 
 from audit.toy_photos import found, rows_of, toy_classifier, toy_plan, write_photos
 from underfire import ADV2
@@ -53,6 +54,15 @@ def test_what_is_left_out_is_told_with_its_reason(preset: Preset, classifier: Cl
     assert not told & set(selection.interpreters)
     why = "has no schedule" if preset == "authors" else "underfire train rts"
     assert any(reason.startswith("rts (") and why in reason for reason in selection.left_out)
+
+
+def test_cam_is_left_out_where_no_linear_layer_reads_pooled_features() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, stride=4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 8 * 8, 5))
+    headless = Classifier(net, input_size=32, name="headless")
+    selection = select_interpreters(None, headless, preset="quick")
+    assert selection.interpreters == ("grad", "ig")
+    assert any(reason.startswith("cam (CAM needs global average pooling") for reason in selection.left_out)
+    assert select_interpreters(("cam",), headless, preset="quick").interpreters == ("cam",)  # for the audit to refuse
 
 
 def test_weights_that_come_with_the_package_will_do(

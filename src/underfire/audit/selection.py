@@ -30,11 +30,11 @@ def select_interpreters(
     attacks: Sequence[Attack] = (),
     rts: str | None = None,
 ) -> Selection:
-    """The ``named`` interpreters, or for None those of the preset: GRAD, IG and CAM, and MASK and RTS where they fit.
+    """The ``named`` interpreters, or for None those of the preset that suit: of GRAD, IG, CAM, MASK and RTS.
 
-    MASK takes part in the presets ``standard`` and ``paper``, RTS in every one if there are weights for ``classifier``:
-    those at ``rts``, or those that come with the package. For ``("all",)`` MASK takes part in ``quick`` as well, and so
-    does all else that suits the classifier.
+    CAM takes part where a linear layer reads pooled features, MASK in the presets ``standard`` and ``paper``, RTS in
+    every one if there are weights for ``classifier``: those at ``rts``, or those that come with the package. For
+    ``("all",)`` MASK takes part in ``quick`` as well, and so does all else that suits the classifier.
 
     Raises:
         InputError: the weights at ``rts`` are not for ``classifier``, or RTS takes no part.
@@ -65,11 +65,10 @@ def _reason(
         return f"each of its maps takes {MASK.passes_per_map} passes, too many for 'quick'; name it with --interpreters"
     if name in REFITTED and "square" in attacks:
         return f"the attack 'square' would take {MASK.passes_per_map} passes for each of its queries"
-    if name == RTS.name or every:
-        try:
-            make_interpreters((name,), classifier, rts=rts)
-        except InputError as error:
-            if name == RTS.name and rts is not None:
-                raise
-            return str(error).removesuffix(".")
+    try:
+        make_interpreters((name,), classifier, rts=rts)
+    except InputError as error:
+        if name == RTS.name and rts is not None:
+            raise
+        return str(error).removesuffix(".")
     return None
