@@ -25,8 +25,11 @@ def test_where_pgd_failed_the_way_begins_at_the_benign_map() -> None:
     assert not replace(TRIAL, l1=0.2, pgd_success=True).succeeds
 
 
-@pytest.mark.parametrize(("good", "bad", "verdict"), [(9, 1, True), (1, 9, False), (5, 5, None), (3, 0, None)])
-def test_the_verdict_needs_an_interval_on_one_side_of_one_half(good: int, bad: int, verdict: bool | None) -> None:
+@pytest.mark.parametrize(
+    ("good", "bad", "verdict"),
+    [(9, 1, True), (1, 9, False), (6, 0, True), (0, 6, False), (5, 5, None), (5, 0, None), (8, 2, None)],
+)
+def test_the_verdict_is_that_of_a_sign_test(good: int, bad: int, verdict: bool | None) -> None:
     rate = successes([TRIAL] * good + [replace(TRIAL, success=False)] * bad)
     assert (rate.k, rate.n) == (good, good + bad)
     assert works(rate) is verdict

@@ -156,15 +156,14 @@ def test_where_pgd_failed_it_is_compared_with_nothing(
     assert ET.fromstring(alone.figure).tag.endswith("svg")  # noqa: S314 - our own output
 
 
-def test_the_words_are_those_of_the_intervals(photos: Path, whole: tuple[Path, Study], tmp_path: Path) -> None:
+def test_the_words_are_those_of_the_sign_test(photos: Path, whole: tuple[Path, Study], tmp_path: Path) -> None:
     words = whole[1].words
     assert words.startswith("Observation 8, by random class and random patch, ")
     assert "4 of 5 photos attacked (not attacked: 1 misclassified)" in words
     for name in ("grad", "cam"):
         for aim in ("random-class", "random-patch"):
             found = line(whole[1], name, aim)
-            low, high = found["succeeds_low"], found["succeeds_high"]
-            verdict = "succeeds" if low > 0.5 else "does not succeed" if high < 0.5 else "not decided at this n"
+            verdict = "not decided at this n"  # 4 photos are too few for any other
             assert found["verdict"] == verdict
             assert f"{name.upper()}, {aim.replace('-', ' ')}: {verdict}" in words
     two = gap_study(PLAN, decided(photos)[:2], toy_classifier(), work=tmp_path, aims=("random-patch",)).words

@@ -7,15 +7,13 @@ label proves that prediction and interpretation see different aspects of the mod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from underfire.metrics import Rate, wilson
+from underfire.analysis.transfer import sign_test
+from underfire.metrics import LEVEL, Rate, wilson
 from underfire.seeding import derive_seed
 
 HALF_WAY = 0.5
 """The share of the distance to the target map that may be left: of each interpreter's own scale, and without an
 opinion about which of two maps looks like a third."""
-
-MOST = 0.5
-"""An attack that works more often than not works."""
 
 
 @dataclass(frozen=True)
@@ -61,12 +59,11 @@ def successes(trials: Iterable[Trial]) -> Rate:
 
 
 def works(rate: Rate) -> bool | None:
-    """Whether an attack with this rate of successes works: more often than not, by the interval; None for undecided."""
-    if rate.low is not None and rate.low > MOST:
-        return True
-    if rate.high is not None and rate.high < MOST:
-        return False
-    return None
+    """Whether an attack with this rate of successes works: more often than not, by a sign test; None for undecided.
+
+    The test is exact and two-sided, at 1 − `underfire.metrics.LEVEL`: at least 6 photos are needed for a verdict.
+    """
+    return rate.k > rate.n / 2 if sign_test(rate.k, rate.n) <= 1 - LEVEL else None
 
 
 def typical(trials: Sequence[Trial]) -> Trial | None:

@@ -271,7 +271,7 @@ def _words(found: Sequence[_Tried], photos: Sequence[PlannedPhoto], skipped: int
         "An attack succeeds on a photo where the saved image has the chosen label and its map came at least "
         f"{100 * HALF_WAY:.0f} % of the way to the chosen map, from the benign map, or from the map under PGD if PGD "
         "reached the label and that map is nearer. It succeeds on an interpreter where it does so on more than half of "
-        "the photos, by the 95 % interval."
+        "the photos, by an exact sign test at 5 %."
     )
     sentences = [_sentence(tried, photos) for tried in found]
     return " ".join([_verdict(found), taking_part(photos, skipped), criterion, *sentences])
