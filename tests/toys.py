@@ -43,6 +43,18 @@ every = pytest.mark.parametrize("make", [pytest.param(make, id=cls.name) for cls
 """Each in turn, as ``make(classifier)``."""
 
 
+class Normalised(nn.Module):
+    """Preprocessing and network as one plain module, as users of other packages have it."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.net((x - 0.5) / 0.25)
+        return logits
+
+
 class SmoothNet(nn.Module):
     """Twice differentiable everywhere, for finite differences: 16×16 in, an 8×8 grid, pooling, linear."""
 

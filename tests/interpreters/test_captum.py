@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from toys import images, relu_net, smooth_net
+from toys import Normalised, images, relu_net, smooth_net
 from traces import untouched
 from underfire import ADV2, CAM, Classifier, GuidedBackprop, InputError
 from underfire.interpreters import ForwardPass, Task, gates
@@ -69,18 +69,6 @@ MAKERS: Mapping[str, Make] = {
     "NoiseTunnel, variance": _captum(_tunnel, nt_samples=3, stdevs=0.1, nt_type="vargrad"),
 }
 every = pytest.mark.parametrize("name", MAKERS)
-
-
-class _Plain(nn.Module):
-    """A classifier as the plain module that Captum's users give it."""
-
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.net((x - 0.5) / 0.25)
-        return logits
 
 
 def _toy(net: nn.Module, size: int) -> Classifier:
@@ -149,14 +137,14 @@ class TestValues:
     def test_they_are_captum_s(self, net: Callable[[], nn.Module], method: Any) -> None:
         size = 16 if net is smooth_net else 32
         x = images(N, size, dtype=torch.float64)
-        theirs = method(_Plain(net().double()).eval()).attribute(x.clone().requires_grad_(), target=Y).detach()
+        theirs = method(Normalised(net().double()).eval()).attribute(x.clone().requires_grad_(), target=Y).detach()
         torch.testing.assert_close(Captum(_toy(net(), size), method)(x, Y), saliency(theirs), rtol=1e-9, atol=1e-12)
 
     def test_those_of_a_layer_are_summed_and_signed(self) -> None:
         x = images(N, 32, dtype=torch.float64)
         classifier = _toy(relu_net(), 32)
         torch.testing.assert_close(Captum(classifier, attr.LayerGradCam)(x, Y), CAM(classifier)(x, Y))
-        module = _Plain(_relu_net().double()).eval()
+        module = Normalised(_relu_net().double()).eval()
         theirs = attr.LayerGradientXActivation(module, module.get_submodule("net.features.2")).attribute(x, target=Y)
         ours = Captum(classifier, attr.LayerGradientXActivation, layer="features.2")
         assert ours.grid == (16, 16)

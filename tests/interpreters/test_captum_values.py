@@ -7,7 +7,7 @@ import torch
 from captum.attr import IntegratedGradients, LayerGradCam, Saliency
 from torch import Tensor, nn
 
-from toys import images, relu_net, smooth_net
+from toys import Normalised, images, relu_net, smooth_net
 from underfire import CAM, GRAD, IG, Classifier, GradCAM
 from underfire.interpreters.ig import Output
 from underfire.interpreters.maps import min_max, saliency
@@ -17,28 +17,16 @@ N = 5
 Y = torch.tensor([0, 3, 3, 7, 9])
 
 
-class _Normalised(nn.Module):
-    """Preprocessing and network as one module, by hand."""
-
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.net((x - 0.5) / 0.25)
-        return logits
-
-
 @pytest.fixture(params=["smooth", "relu"])
-def toy(request: pytest.FixtureRequest) -> tuple[Classifier, _Normalised, Tensor]:
+def toy(request: pytest.FixtureRequest) -> tuple[Classifier, Normalised, Tensor]:
     """A classifier, the same as a plain module, and pictures."""
     make: Callable[[], nn.Module] = {"smooth": smooth_net, "relu": relu_net}[request.param]
     size = {"smooth": 16, "relu": 32}[request.param]
     classifier = Classifier(make().double(), mean=0.5, std=0.25, input_size=size)
-    return classifier, _Normalised(make().double()).eval(), images(N, size, dtype=torch.float64)
+    return classifier, Normalised(make().double()).eval(), images(N, size, dtype=torch.float64)
 
 
-def test_saliency_of_the_loss_is_grad(toy: tuple[Classifier, _Normalised, Tensor]) -> None:
+def test_saliency_of_the_loss_is_grad(toy: tuple[Classifier, Normalised, Tensor]) -> None:
     classifier, module, x = toy
     theirs = Saliency(lambda z: -module(z).log_softmax(dim=1)).attribute(x.requires_grad_(), target=Y, abs=True)
     torch.testing.assert_close(GRAD(classifier)(x, Y), saliency(theirs), rtol=1e-9, atol=1e-12)
@@ -48,7 +36,7 @@ def test_saliency_of_the_loss_is_grad(toy: tuple[Classifier, _Normalised, Tensor
 @pytest.mark.parametrize("output", ["probability", "logit"])
 @pytest.mark.parametrize("baseline", [0.0, 0.5])
 def test_integrated_gradients(
-    toy: tuple[Classifier, _Normalised, Tensor], rule: Rule, method: str, output: Output, baseline: float
+    toy: tuple[Classifier, Normalised, Tensor], rule: Rule, method: str, output: Output, baseline: float
 ) -> None:
     classifier, module, x = toy
     function = module if output == "logit" else nn.Sequential(module, nn.Softmax(dim=1))
@@ -65,7 +53,7 @@ def test_integrated_gradients(
 
 
 @pytest.mark.parametrize("relu", [False, True])
-def test_grad_cam(toy: tuple[Classifier, _Normalised, Tensor], relu: bool) -> None:
+def test_grad_cam(toy: tuple[Classifier, Normalised, Tensor], relu: bool) -> None:
     classifier, module, x = toy
     layer = module.get_submodule("net.features")
     theirs = LayerGradCam(module, layer).attribute(x, target=Y, relu_attributions=relu).squeeze(1).detach()

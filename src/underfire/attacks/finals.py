@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from underfire.attacks.best import Best
 from underfire.attacks.control import Confidence
@@ -47,7 +48,7 @@ def decide(
             logits = classifier(images)
         maps = {g.name: g(images, target, keys=keys) for g in target_maps}
         gap = torch.stack([distance(maps[g.name], aim) for g, aim in target_maps.items()]).mean(dim=0)
-        nll = torch.nn.functional.cross_entropy(logits, target, reduction="none")
+        nll = F.cross_entropy(logits, target, reduction="none")
         holds = confidence.holds(logits, target)
         best.offer(number + k, rows=rows, holds=holds, nll=nll, gap=gap)
         taken.append(maps)

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from underfire.interpreters.clipping import Cut
+
 TAU = 1e-4
 """How wide the kinks are smoothed: half of a factor's change happens within √τ of its kink."""
 
@@ -48,13 +50,7 @@ class Rise(torch.autograd.Function):
         return grads[0] * TAU * inverse.pow(3)
 
 
-class _SmoothedClip(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, z: Tensor, low: float, high: float) -> Tensor:
-        ctx.save_for_backward(z)
-        ctx.bounds = (low, high)
-        return z.clamp(low, high)
-
+class _SmoothedClip(Cut):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         (z,), (low, high) = ctx.saved_tensors, ctx.bounds

@@ -16,6 +16,17 @@ Clip = Callable[[Tensor, float, float], Tensor]
 """Values cut to [low, high], either of which may be infinite, with derivatives of its own."""
 
 
+class Cut(torch.autograd.Function):
+    """Values cut to [low, high]; the way back, which finds ``bounds`` and the saved ``z``, is for others to give."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, low: float, high: float) -> Tensor:
+        """``z`` cut to [``low``, ``high``]."""
+        ctx.save_for_backward(z)
+        ctx.bounds = (low, high)
+        return z.clamp(low, high)
+
+
 class Clipping(TorchFunctionMode):
     """Inside the block every ReLU, ReLU6 and hardtanh that a module calls is ``clip``; modules stay as they are.
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from underfire.interpreters.clipping import Clip
+from underfire.interpreters.clipping import Clip, Cut
 
 WIDTH = 0.1
 """How smoothly a gate opens, in units of the activation: half of it within WIDTH·0.6 of its kink."""
@@ -50,13 +50,7 @@ class _Rule:
     holds: bool = True
 
 
-class _GatedClip(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, z: Tensor, low: float, high: float) -> Tensor:
-        ctx.save_for_backward(z)
-        ctx.bounds = (low, high)
-        return z.clamp(low, high)
-
+class _GatedClip(Cut):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         return grads[0] * _gate(ctx), None, None
