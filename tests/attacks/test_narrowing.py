@@ -126,7 +126,7 @@ class TestBits:
 
     @pytest.mark.parametrize(
         ("makes", "enough"),
-        [([GRAD], 0.12), ([_ig], 0.1), ([CAM, GRAD], 0.08), ([CAM, _ig], 0.08)],
+        [([GRAD], 0.12), ([_ig], 0.12), ([CAM, GRAD], 0.08), ([CAM, _ig], 0.08)],
         ids=["grad", "ig", "cam+grad", "cam+ig"],
     )
     def test_nor_where_maps_are_hard_to_reach_and_random_numbers_are_drawn(

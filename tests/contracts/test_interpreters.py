@@ -231,9 +231,9 @@ class _OldGradients(IG):
     def aim(self, task: Task) -> Aim:
         class Old(PathAim):
             def select(self, places: Tensor) -> None:
-                gradients = {part: gradient[: len(places)] for part, gradient in self._gradients.items()}
+                gradients = self._gradients
                 super().select(places)
-                self._gradients = gradients
+                self._gradients = None if gradients is None else gradients[: len(places)]
 
         return Old(self, task, self.linearised, shape_distance)
 

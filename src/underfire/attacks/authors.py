@@ -110,7 +110,7 @@ class AuthorsADV2(Descent):
     interpretation loss. CAM: mean squared error, exact gradient, λ rising from 5 to 10, the last iterate. GRAD: sum of
     squared errors, double backward through a network whose kinks are smoothed, λ in four stages, the best of every
     tenth joint iterate with p_t above 0.8. They have no schedule for IG: it gets that of GRAD, the path estimated
-    from random points as :class:`ADV2` does. Grad-CAM gets that of CAM.
+    from random points as :class:`ADV2` does, but drawn evenly. Grad-CAM gets that of CAM.
 
     A joint step counts 1 pass for CAM. For GRAD it counts 2: a forward and backward pass whose graph is kept, and the
     backward pass through both; the prediction's own gradient, taken on the network as it is, costs another backward
@@ -182,7 +182,7 @@ def aim_of(interpreter: Interpreter, task: Task) -> Aim:
         def along_path(classifier: Classifier, points: Tensor, classes: Tensor) -> Linearised:
             return double_backward(lambda z: ig.outputs(classifier.scores(z), classes), points, smoothed_clip)
 
-        return PathAim(ig, task, along_path, summed_squares)
+        return PathAim(ig, task, along_path, summed_squares, even=1.0)
     return GradientAim(task)
 
 

@@ -43,7 +43,7 @@ class IG(Interpreter):
         rule: ``"midpoint"`` or ``"gauss-legendre"``.
         output: what is integrated, the class's ``"probability"`` or its ``"logit"``.
         baseline: x̄, one value for all pixels; 0 is black.
-        strata: parts of the path that an attack keeps an estimate for; each step renews one of them.
+        strata: parts of the path that an attack keeps a gradient of; each step renews one of them.
         probe: length of the directional difference in pixel values, as in GRAD.
 
     Raises:
@@ -100,7 +100,7 @@ class IG(Interpreter):
         return saliency(self._integral(x, y))
 
     def aim(self, task: Task) -> Aim:
-        """The distance to the target map of an estimate of the integral that is renewed a part a step."""
+        """The distance to the target map of an estimate of the integral, of which each step renews a part."""
         return PathAim(self, task, self.linearised, shape_distance)
 
     def linearised(self, classifier: Classifier, x: Tensor, y: Tensor) -> Linearised:
@@ -140,56 +140,81 @@ class PathAim:
 
     The attribution is (x − x̄) ⊙ ∫ ∇f, estimated by one random point in each part of the path. An image moves
     by a grey level or so a step, so the gradients of the parts that were not renewed are nearly right; renewing a
-    part takes two passes, however many points the evaluation has. The loss depends on x through the factor x − x̄
-    and through the gradients, ∂/∂x = slope ⊙ ∫ ∇f + ∫ t·H·w dt with w = (x − x̄) ⊙ slope; the second integral is
-    estimated, unbiased, by the renewed part alone, since one remembered from another slope misleads.
+    part takes two passes, however many points the evaluation has. The first look takes all parts. A probability rises
+    on a small piece of the path, where nearly all of the integral lies, so for each later look an image draws a part
+    with a chance that grows with the size of the part's gradient. The loss depends on x through the factor x − x̄ and
+    through the gradients, ∂/∂x = slope ⊙ ∫ ∇f + ∫ t·H·w dt with w = (x − x̄) ⊙ slope; the second integral is
+    estimated, unbiased, by what was renewed alone, divided by its chance, since one remembered from another slope
+    misleads.
 
     Args:
         ig: the interpreter under attack.
         task: the attack's task.
         linearise: the field ∂f_c/∂z of a classifier near path points (N, C, H, W), for classes (N,).
         loss: what is descended.
+        even: the share of the chance that all parts have alike, in (0, 1]; 1 draws them whatever their size.
     """
 
     taps = ()
     goes_back = False
 
     def __init__(
-        self, ig: IG, task: Task, linearise: Callable[[Classifier, Tensor, Tensor], Linearised], loss: RawLoss
+        self,
+        ig: IG,
+        task: Task,
+        linearise: Callable[[Classifier, Tensor, Tensor], Linearised],
+        loss: RawLoss,
+        *,
+        even: float = 0.25,
     ) -> None:
         self._ig = ig
         self._task = task
         self._linearise, self._loss = linearise, loss
+        self._even = even
         self._draws = [generator(task.seed, key, ig.name) for key in task.keys]
-        self._gradients: dict[int, Tensor] = {}  # ∇f per part
-        self._due = list(range(ig.strata))  # the parts to renew at the next call: at first all, then in turn
+        self._gradients: Tensor | None = None  # (N, strata, C, H, W): ∇f in each part, once they were looked at
 
     def __call__(self, view: ForwardPass) -> Pull:
         """The loss by the present estimate, and the direction that lowers it."""
         ig, reach = self._ig, view.x.detach() - self._ig.baseline
-        positions = {part: self._draw(part, reach) for part in self._due}
-        fields = {
-            part: self._linearise(view.classifier, ig.baseline + t * reach, self._task.classes)
-            for part, t in positions.items()
-        }
-        self._gradients.update({part: gradient for part, (gradient, _) in fields.items()})
-        mean_gradient = _mean(self._gradients)
+        rows = torch.arange(len(reach), device=reach.device)
+        if self._gradients is None:
+            self._gradients = reach.new_empty(len(reach), ig.strata, *reach.shape[1:])
+            renewed = [(torch.full_like(rows, part), torch.ones_like(reach[:, 0, 0, 0])) for part in range(ig.strata)]
+        else:
+            renewed = [self._draw_part(self._gradients)]
+        fields = []
+        for part, chance in renewed:
+            t = ((part + self._uniform(reach)) / ig.strata).reshape(-1, 1, 1, 1)
+            gradient, product = self._linearise(view.classifier, ig.baseline + t * reach, self._task.classes)
+            self._gradients[rows, part] = gradient
+            fields.append((t / (ig.strata * chance.reshape(-1, 1, 1, 1)), product))
+        mean_gradient = self._gradients.mean(dim=1)
         gap, loss, slope = saliency_slope(reach * mean_gradient, self._task.maps, self._loss)
-        curvatures = {part: positions[part] * product(reach * slope) for part, (_, product) in fields.items()}
-        self._due = [(self._due[-1] + 1) % ig.strata]
-        return Pull(gap, loss, slope * mean_gradient + _mean(curvatures), passes=2 * len(positions))
+        direction = slope * mean_gradient
+        for factor, product in fields:
+            direction = direction + factor * product(reach * slope)
+        return Pull(gap, loss, direction, passes=2 * len(fields))
 
     def select(self, places: Tensor) -> None:
         """Go on with the images at ``places`` only."""
         self._task = self._task.select(places)
         self._draws = [_twin(self._draws[place]) for place in places.tolist()]
-        self._gradients = {part: gradient[places] for part, gradient in self._gradients.items()}
+        self._gradients = None if self._gradients is None else self._gradients[places]
 
-    def _draw(self, part: int, like: Tensor) -> Tensor:
-        """A random position in ``part`` of the path for each image, (N, 1, 1, 1)."""
-        fractions = [float(torch.rand((), generator=draw, dtype=torch.float64)) for draw in self._draws]
-        positions = [(part + fraction) / self._ig.strata for fraction in fractions]
-        return torch.tensor(positions, dtype=like.dtype, device=like.device).reshape(-1, 1, 1, 1)
+    def _draw_part(self, gradients: Tensor) -> tuple[Tensor, Tensor]:
+        """The part (N,) that each image renews, and the chance (N,) that it had."""
+        sizes = gradients.abs().mean(dim=(2, 3, 4))
+        shares = sizes / sizes.sum(dim=1, keepdim=True)
+        equal = torch.full_like(shares, 1 / self._ig.strata)
+        chances = self._even * equal + (1 - self._even) * shares.where(shares.isfinite(), equal)
+        part = (chances.cumsum(dim=1)[:, :-1] <= self._uniform(gradients)[:, None]).sum(dim=1)
+        return part, chances.gather(1, part[:, None]).squeeze(1)
+
+    def _uniform(self, like: Tensor) -> Tensor:
+        """A random number in [0, 1) for each image, (N,), by its own generator."""
+        numbers = [float(torch.rand((), generator=draw, dtype=torch.float64)) for draw in self._draws]
+        return torch.tensor(numbers, dtype=like.dtype, device=like.device)
 
 
 def _twin(draw: torch.Generator) -> torch.Generator:
@@ -197,12 +222,3 @@ def _twin(draw: torch.Generator) -> torch.Generator:
     twin = torch.Generator()
     twin.set_state(draw.get_state())
     return twin
-
-
-def _mean(parts: dict[int, Tensor]) -> Tensor:
-    """The mean over the path of one tensor per part."""
-    first, *others = parts.values()
-    total = first.clone()
-    for part in others:
-        total += part
-    return total / len(parts)
