@@ -9,11 +9,14 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nets import linear_classifier, pixel_weights, squares_classifier
 from toys import images
 from underfire import ADV2, IG, Classifier, InputError
+from underfire.interpreters.base import ForwardPass, Pull, Task
+from underfire.interpreters.directional import Linearised
+from underfire.interpreters.ig import PathAim
 from underfire.interpreters.maps import saliency
 from underfire.interpreters.quadrature import Rule
 
@@ -111,6 +114,56 @@ class TestRefusals:
     def test_no_image_has_no_attribution(self, smooth_classifier64: Classifier) -> None:
         attribution = IG(smooth_classifier64).attribute(X[:0], Y[:0])
         assert (attribution.values.shape, attribution.residual.shape) == ((0, 3, 16, 16), (0,))
+
+
+class TestPathAim:
+    """With the baseline at the mean of the squares classifier its gradient grows in proportion along the path."""
+
+    COPIES = 500
+
+    def _looks(self, even: float, looks: int) -> tuple[list[Pull], list[float]]:
+        """Answers for copies of one image, each with its own random numbers, and where all later looks were taken."""
+        classifier = squares_classifier()
+        ig = IG(classifier, strata=2, output="logit", baseline=0.5)
+        x, keys = X[:1].expand(self.COPIES, -1, -1, -1), tuple(map(str, range(self.COPIES)))
+        task = Task(torch.zeros(self.COPIES, dtype=torch.int64), torch.zeros(self.COPIES, 4, 4), keys, seed=0)
+        reach, places = X[0] - 0.5, []
+
+        def seen(classifier: Classifier, points: Tensor, y: Tensor) -> Linearised:
+            places.append(((points - 0.5) * reach).sum(dim=(1, 2, 3)) / reach.square().sum())
+            return ig.linearised(classifier, points, y)
+
+        aim = PathAim(ig, task, seen, lambda raw, _: raw.mean(dim=(1, 2)), even=even)
+        with classifier.frozen():
+            answers = [aim(ForwardPass(classifier, x)) for _ in range(looks)]
+        return answers, torch.cat(places[2:]).tolist()
+
+    @pytest.mark.parametrize("even", [0.25, 1.0])
+    def test_later_looks_are_in_the_mean_what_all_parts_say(self, even: float) -> None:
+        (first, second), _ = self._looks(even, 2)
+        along = torch.stack([(pull.direction * X[0]).sum(dim=(1, 2, 3)) for pull in (first, second)])
+        error = float(along.std(dim=1).norm()) / self.COPIES**0.5
+        assert abs(float(along[0].mean() - along[1].mean())) < 4 * error
+        assert error < 0.05 * abs(float(along[0].mean()))
+
+    def test_a_part_is_looked_at_the_more_often_the_larger_its_gradient(self) -> None:
+        """Random points of the parts have gradients of 1/4 and 3/4 in the mean."""
+        _, places = self._looks(0.25, 2)
+        assert float(torch.tensor(places).gt(0.5).double().mean()) == pytest.approx(0.7, abs=0.06)
+
+    def test_or_as_often_as_any_other(self) -> None:
+        _, places = self._looks(1.0, 2)
+        assert float(torch.tensor(places).gt(0.5).double().mean()) == pytest.approx(0.5, abs=0.06)
+
+    def test_a_flat_path_has_no_preference(self) -> None:
+        layer = nn.Linear(768, 3)
+        nn.init.zeros_(layer.weight)
+        classifier = Classifier(nn.Sequential(nn.Flatten(), layer).double(), input_size=16)
+        aim = IG(classifier).aim(Task(torch.tensor([0]), torch.zeros(1, 4, 4, dtype=torch.float64), ("a",), seed=0))
+        with classifier.frozen():
+            answers = [aim(ForwardPass(classifier, X[:1])) for _ in range(3)]
+        assert [answer.passes for answer in answers] == [16, 2, 2]
+        assert all(torch.equal(answer.direction, torch.zeros_like(X[:1])) for answer in answers)
 
 
 @dataclass
