@@ -1,6 +1,6 @@
 """The frontier on the toy: what is run, that it resumes, and what is said of a planted one."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from audit.toy_photos import found, one_thread, rows_of, toy_classifier, toy_plan, write_photos
+from audit.toy_photos import found, rows_of, toy_classifier, toy_plan
 from underfire.audit.names import make_perturbation
 from underfire.audit.plan import AuditPlan, PlannedPhoto
 from underfire.audit.rows import Row, read_rows
@@ -21,17 +21,6 @@ from underfire.studies.source import Run, decide
 from underfire.studies.study import Study
 
 PLAN = replace(toy_plan(), steps=8)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    with one_thread():
-        yield
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_photos(tmp_path_factory.mktemp("photos") / "set")
 
 
 def decided(photos: Path, plan: AuditPlan = PLAN) -> tuple[PlannedPhoto, ...]:

@@ -4,7 +4,7 @@ import base64
 import io
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from audit.toy_photos import MISCLASSIFIED, found, one_thread, rows_of, toy_classifier, toy_plan, write_photos
+from audit.toy_photos import MISCLASSIFIED, found, rows_of, toy_classifier, toy_plan, write_photos
 from underfire import metrics
 from underfire.analysis.patch import random_patch
 from underfire.audit.names import make_interpreters
@@ -30,17 +30,6 @@ from underfire.studies.source import Run, decide
 from underfire.studies.study import Study
 
 PLAN = replace(toy_plan(), steps=40, eps=24 / 255)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    with one_thread():
-        yield
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_photos(tmp_path_factory.mktemp("photos") / "set")
 
 
 def decided(photos: Path, plan: AuditPlan = PLAN) -> tuple[PlannedPhoto, ...]:

@@ -7,16 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from audit.toy_photos import BROKEN, MISCLASSIFIED, found, toy_classifier, toy_plan, write_photos
+from audit.toy_photos import BROKEN, MISCLASSIFIED, found, toy_classifier, toy_plan
 from underfire.audit.plan import AuditPlan
 from underfire.audit.runner import run_audit
 from underfire.errors import InputError
 from underfire.studies.source import attacked, decide, is_run, read_run
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_photos(tmp_path_factory.mktemp("photos") / "set")
 
 
 @pytest.fixture(scope="module")
