@@ -7,6 +7,7 @@ attribution map would still notice.
 from underfire import metrics
 from underfire.attacks import ADV2, L2, PGD, AttackResult, AuthorsADV2, Flow, Linf, Square, StAdv
 from underfire.classifier import Classifier
+from underfire.defenses import EnsembleDetector
 from underfire.errors import InputError, NonFiniteError
 from underfire.interpreters import (
     CAM,
@@ -38,6 +39,7 @@ __all__ = [
     "AttackResult",
     "AuthorsADV2",
     "Classifier",
+    "EnsembleDetector",
     "Flow",
     "GradCAM",
     "GuidedBackprop",

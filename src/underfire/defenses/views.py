@@ -1,0 +1,166 @@
+"""A defender's harmless views of an image: changes that leave a photo what it is, and may upset an attack.
+
+Each view also carries a map of the changed image back to where the image was. Views are made of single images, so that
+a batch gives the same bits split or whole.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, is_dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from underfire.analysis.faithfulness import blurred
+from underfire.errors import InputError
+from underfire.seeding import generator
+
+
+class View(Protocol):
+    """A harmless change of an image."""
+
+    @property
+    def name(self) -> str:
+        """What signals call it, one word; also the purpose that its random numbers belong to."""
+        ...
+
+    def seen(self, x: Tensor, keys: Sequence[str]) -> Tensor:
+        """The view (N, C, H, W) in [0, 1] of images ``x`` in [0, 1], which ``keys`` name."""
+        ...
+
+    def carried_back(self, maps: Tensor, size: tuple[int, int]) -> Tensor:
+        """Maps (N, h, w) of the view of images of ``size`` (H, W), each cell moved to where the image had it."""
+        ...
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Gaussian noise on every value of a pixel, cut to [0, 1].
+
+    Attributes:
+        sigma: its standard deviation in levels of 255.
+        seed: of the noise, which belongs to the image's key.
+
+    Raises:
+        InputError: ``sigma`` is not in (0, 255].
+    """
+
+    sigma: float = 8.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.sigma <= 255:
+            raise InputError(f"sigma {self.sigma:g} is not in (0, 255]; give a standard deviation in levels of 255.")
+
+    @property
+    def name(self) -> str:
+        """Such as ``noise-8``."""
+        return f"noise-{self.sigma:g}"
+
+    def seen(self, x: Tensor, keys: Sequence[str]) -> Tensor:
+        """``x`` with each image's own noise."""
+        draws = [generator(self.seed, key, self.name) for key in keys]
+        parts = [torch.randn(x.shape[1:], generator=draw, dtype=x.dtype) for draw in draws]
+        noise = torch.stack(parts).to(x.device) if parts else torch.zeros_like(x)
+        return (x + self.sigma / 255 * noise).clamp(0, 1)
+
+    def carried_back(self, maps: Tensor, size: tuple[int, int]) -> Tensor:  # noqa: ARG002 - of no importance here
+        """The maps: noise moves nothing."""
+        return maps
+
+
+@dataclass(frozen=True)
+class Shift:
+    """The picture moved down and to the right; what comes in at the edges is mirrored.
+
+    Attributes:
+        pixels: how far, along each axis.
+
+    Raises:
+        InputError: ``pixels`` is below 1.
+    """
+
+    pixels: int = 2
+
+    def __post_init__(self) -> None:
+        if self.pixels < 1:
+            raise InputError(f"pixels is {self.pixels}; give a shift of 1 pixel or more.")
+
+    @property
+    def name(self) -> str:
+        """Such as ``shift-2``."""
+        return f"shift-{self.pixels}"
+
+    def seen(self, x: Tensor, keys: Sequence[str]) -> Tensor:  # noqa: ARG002 - draws nothing
+        """``x`` moved; the last rows and columns leave the picture.
+
+        Raises:
+            InputError: the images are no larger than the shift.
+        """
+        h, w = x.shape[2:]
+        if min(h, w) <= self.pixels:
+            raise InputError(f"images of {h}×{w} pixels cannot be moved by {self.pixels}; give a smaller shift.")
+        if not x.shape[0]:
+            return x
+        return F.pad(x, (self.pixels, 0, self.pixels, 0), mode="reflect")[:, :, :h, :w]
+
+    def carried_back(self, maps: Tensor, size: tuple[int, int]) -> Tensor:
+        """The maps moved up and to the left by the same way on their grid, between cells by linear interpolation.
+
+        Where the way is a whole number of cells, the values are copied. The last rows and columns, of which the view
+        saw nothing, repeat the last that it saw.
+        """
+        for axis, side in ((1, size[0]), (2, size[1])):
+            cells = maps.shape[axis]
+            # A ratio of integers: 4 pixels of 224 on 56 cells are exactly one.
+            whole, rest = divmod(self.pixels * cells, side)
+            places = torch.arange(cells, device=maps.device) + whole
+            near, far = (maps.index_select(axis, (places + step).clamp(max=cells - 1)) for step in (0, 1))
+            maps = torch.lerp(near, far, rest / side) if rest else near
+        return maps
+
+
+@dataclass(frozen=True)
+class Blur:
+    """A slight Gaussian blur.
+
+    Attributes:
+        sigma: its standard deviation in pixels.
+
+    Raises:
+        InputError: ``sigma`` is not above 0.
+    """
+
+    sigma: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.sigma > 0:
+            raise InputError(f"sigma {self.sigma:g} is not above 0; give a standard deviation in pixels.")
+
+    @property
+    def name(self) -> str:
+        """Such as ``blur-1``."""
+        return f"blur-{self.sigma:g}"
+
+    def seen(self, x: Tensor, keys: Sequence[str]) -> Tensor:  # noqa: ARG002 - draws nothing
+        """``x`` blurred, mirrored at the edges."""
+        return torch.cat([blurred(x[i : i + 1], self.sigma) for i in range(x.shape[0])]) if x.shape[0] else x
+
+    def carried_back(self, maps: Tensor, size: tuple[int, int]) -> Tensor:  # noqa: ARG002 - of no importance here
+        """The maps: a blur moves nothing."""
+        return maps
+
+
+def harmless(seed: int = 0) -> tuple[View, ...]:
+    """The views that a detector takes by default; ``seed`` is that of their noise."""
+    return (Noise(4, seed), Noise(8, seed), Shift(2), Blur(1))
+
+
+def described(part: Any) -> list[Any]:
+    """The class of a view, or of another such part of a detector, and its settings, as values of JSON.
+
+    Those of a dataclass are its fields; of another only the name is known.
+    """
+    settings = asdict(part) if is_dataclass(part) and not isinstance(part, type) else {"name": part.name}
+    return [type(part).__name__, settings]

@@ -1,0 +1,130 @@
+"""The ensemble detector, from clean toy pictures to flags, and its file."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from nets import waves
+from toys import images, relu_net, small_mask
+from underfire import (
+    CAM,
+    GRAD,
+    IG,
+    PGD,
+    RTS,
+    Classifier,
+    EnsembleDetector,
+    InputError,
+    Interpreter,
+    MaskingNetwork,
+    SmoothGrad,
+)
+from underfire.defenses.ensemble_signals import Groups
+from underfire.defenses.views import Noise, Shift
+
+FIT, HELD_OUT = 80, 40
+CHEAP = Groups(agreed=False, views=False)
+
+
+@pytest.fixture(scope="module")
+def classifier() -> Classifier:
+    return Classifier(relu_net(), mean=(0.5, 0.45, 0.4), std=(0.25, 0.25, 0.3), input_size=32, name="relu toy")
+
+
+@pytest.fixture(scope="module")
+def detector(classifier: Classifier) -> EnsembleDetector:
+    return EnsembleDetector([CAM(classifier), GRAD(classifier)], fpr=0.1).fit(images(FIT, 32))
+
+
+def test_planted_photos_are_flagged_and_clean_ones_at_the_named_rate(
+    classifier: Classifier, detector: EnsembleDetector
+) -> None:
+    clean = images(FIT + HELD_OUT, 32)[FIT:]
+    low, high = detector.fpr_interval_
+    assert low < 0.1 < high < 0.25
+    rate = float((detector.predict(clean) == -1).double().mean())
+    assert rate <= 0.25
+    noise = torch.rand(10, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    for strange in (waves(10, amplitude=0.3, period=7.0), noise):
+        assert float((detector.predict(strange) == -1).double().mean()) >= 0.8
+
+
+def test_attacked_photos_look_less_clean_than_before(classifier: Classifier, detector: EnsembleDetector) -> None:
+    clean = images(FIT + 20, 32)[FIT:]
+    target = (classifier(clean).argmax(dim=1) + 3) % 10
+    attacked = PGD(classifier, eps=8 / 255, steps=20)(clean, target)
+    before, after = detector.score_samples(clean), detector.score_samples(attacked.x_adv)
+    auroc = float((after[:, None] < before).double().mean())
+    assert auroc > 0.8
+
+
+def test_a_flag_is_explained_with_signals_and_maps(detector: EnsembleDetector) -> None:
+    noise = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    (told,) = detector.explain(noise, ["static"])
+    assert told.flagged
+    assert {reason.name for reason in told.reasons} == set(detector.signals.names)
+    assert -0.5 * sum(reason.contribution for reason in told.reasons) == pytest.approx(told.score)
+    assert {name: maps.shape for name, maps in told.maps.items()} == {"cam": (8, 8), "grad": (8, 8)}
+
+
+def test_a_file_is_enough_for_interpreters_of_the_package(
+    tmp_path: Path, classifier: Classifier, detector: EnsembleDetector
+) -> None:
+    path, x = tmp_path / "d.safetensors", images(4, 32, seed=5)
+    detector.save(path)
+    again = EnsembleDetector.load(path, classifier)
+    assert again.signals.names == detector.signals.names
+    assert again.signals.views == detector.signals.views
+    assert torch.equal(again.decision_function(x), detector.decision_function(x))
+
+
+def test_interpreters_of_other_settings_are_not_taken_for_the_same(tmp_path: Path, classifier: Classifier) -> None:
+    path, clean = tmp_path / "d.safetensors", images(12, 32)
+    few = EnsembleDetector([SmoothGrad(classifier, samples=2), CAM(classifier)], fpr=0.3, groups=CHEAP).fit(clean)
+    few.save(path)
+    with pytest.raises(InputError, match="fitted with other settings"):
+        EnsembleDetector.load(path, classifier)
+    with pytest.raises(InputError, match="fitted with other settings"):
+        EnsembleDetector([SmoothGrad(classifier, samples=2), CAM(classifier)], fpr=0.3).restore(path)
+    again = EnsembleDetector([SmoothGrad(classifier, samples=2), CAM(classifier)], fpr=0.3, groups=CHEAP).restore(path)
+    assert torch.equal(again.predict(clean), few.predict(clean))
+
+
+class _Own(CAM):
+    name = "own"
+
+
+def test_an_interpreter_of_ones_own_is_restored_not_loaded(tmp_path: Path, classifier: Classifier) -> None:
+    path, clean = tmp_path / "d.safetensors", images(12, 32)
+    own = EnsembleDetector(_Own(classifier), fpr=0.3, groups=CHEAP).fit(clean)
+    own.save(path)
+    with pytest.raises(InputError, match="'own' is no interpreter of this package"):
+        EnsembleDetector.load(path, classifier)
+    again = EnsembleDetector(_Own(classifier), fpr=0.3, groups=CHEAP).restore(path)
+    assert torch.equal(again.predict(clean), own.predict(clean))
+
+
+def test_settings_tell_weights_and_fits_apart(classifier: Classifier) -> None:
+    def told(interpreter: Interpreter) -> dict[str, Any]:
+        found: dict[str, Any] = EnsembleDetector(interpreter).settings()["interpreters"]
+        return found
+
+    networks = [MaskingNetwork.untrained(classifier, seed=seed) for seed in (0, 0, 1)]
+    first, same, other = (told(RTS(classifier, network=network)) for network in networks)
+    assert first == same != other
+    assert told(IG(classifier)) == told(IG(classifier)) != told(IG(classifier, points=16))
+    assert told(small_mask(classifier))["mask"]["fit"]["steps"] == 4
+
+
+def test_other_views_are_part_of_the_settings(tmp_path: Path, classifier: Classifier) -> None:
+    path, clean = tmp_path / "d.safetensors", images(12, 32)
+    only = Groups(pairs=False, shapes=False, agreed=False)
+    views = (Noise(8), Shift(4))
+    detector = EnsembleDetector(CAM(classifier), fpr=0.3, groups=only, views=views).fit(clean)
+    detector.save(path)
+    with pytest.raises(InputError, match="fitted with other"):
+        EnsembleDetector.load(path, classifier)
+    again = EnsembleDetector(CAM(classifier), fpr=0.3, groups=only, views=views).restore(path)
+    assert torch.equal(again.predict(clean), detector.predict(clean))

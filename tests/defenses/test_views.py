@@ -1,0 +1,93 @@
+"""Views change a photo little, alike in any batch, and maps of them are carried back to where the photo was."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from toys import images
+from underfire import InputError
+from underfire.defenses.views import Blur, Noise, Shift, View, harmless
+
+KEYS = ("ant", "bee", "cat", "dog")
+every_view = pytest.mark.parametrize("view", harmless(), ids=lambda view: view.name)
+
+
+@every_view
+def test_a_view_is_an_image_alike_in_any_batch(view: View) -> None:
+    x = images(4, 16)
+    whole = view.seen(x, KEYS)
+    assert whole.shape == x.shape
+    assert whole.dtype == x.dtype
+    assert 0 <= float(whole.min()) <= float(whole.max()) <= 1
+    assert 0 < float((whole - x).abs().mean()) < 0.2
+    single = torch.cat([view.seen(x[i : i + 1], KEYS[i : i + 1]) for i in range(4)])
+    assert torch.equal(whole, single)
+    assert view.seen(x[:0], ()).shape == (0, 3, 16, 16)
+
+
+def test_the_default_views_have_names_of_their_own() -> None:
+    assert [view.name for view in harmless()] == ["noise-4", "noise-8", "shift-2", "blur-1"]
+
+
+def test_noise_has_its_size_and_belongs_to_seed_and_key() -> None:
+    x = torch.full((2, 3, 64, 64), 0.5, dtype=torch.float64)
+    view = Noise(8)
+    seen = view.seen(x, ("ant", "bee"))
+    assert float((seen - x).std()) * 255 == pytest.approx(8, rel=0.02)
+    assert not torch.equal(seen[0], seen[1])
+    assert torch.equal(view.seen(x, ("bee", "ant")), seen.flip(0))
+    assert not torch.equal(replace(view, seed=1).seen(x, ("ant", "bee")), seen)
+    # Another strength is another purpose: not the same noise, scaled.
+    assert not torch.allclose(Noise(4).seen(x, ("ant", "bee")) - x, (seen - x) / 2)
+
+
+def test_noise_is_cut_to_the_range_of_images() -> None:
+    assert float(Noise(8).seen(torch.zeros(1, 3, 8, 8), ("ant",)).min()) == 0
+
+
+def test_a_shift_moves_down_and_right_and_mirrors_at_the_edge() -> None:
+    x = images(2, 16)
+    seen = Shift(2).seen(x, KEYS[:2])
+    assert torch.equal(seen[:, :, 2:, 2:], x[:, :, :-2, :-2])
+    assert torch.equal(seen[:, :, 1, 2:], x[:, :, 1, :-2])
+    assert torch.equal(seen[:, :, 0, 2:], x[:, :, 2, :-2])
+
+
+def _cell_means(x: Tensor, cell: int) -> Tensor:
+    return torch.nn.functional.avg_pool2d(x, cell).mean(dim=1)
+
+
+@pytest.mark.parametrize(("cell", "pixels"), [(1, 2), (4, 4), (4, 8), (2, 6)])
+def test_a_map_of_a_shifted_image_is_carried_back_exactly_away_from_the_border(cell: int, pixels: int) -> None:
+    x, view = images(2, 16, dtype=torch.float64), Shift(pixels)
+    back = view.carried_back(_cell_means(view.seen(x, KEYS[:2]), cell), (16, 16))
+    kept = (16 - pixels) // cell
+    assert torch.equal(back[:, :kept, :kept], _cell_means(x, cell)[:, :kept, :kept])
+    assert torch.equal(back[:, kept:, :kept], back[:, kept - 1 : kept, :kept].expand(-1, pixels // cell, -1))
+
+
+def test_less_than_a_cell_is_interpolated() -> None:
+    ramp = torch.arange(4.0, dtype=torch.float64).expand(1, 4, 4)
+    back = Shift(2).carried_back(ramp, (16, 16))  # half a cell of 4 pixels
+    assert torch.equal(back[0, 0], torch.tensor([0.5, 1.5, 2.5, 3.0], dtype=torch.float64))
+    tall = Shift(2).carried_back(ramp.transpose(1, 2), (16, 8))  # a whole cell along the other axis, which is constant
+    assert torch.equal(tall[0, :, 0], torch.tensor([0.5, 1.5, 2.5, 3.0], dtype=torch.float64))
+
+
+def test_noise_and_blur_move_nothing() -> None:
+    maps = torch.rand(2, 4, 4)
+    assert torch.equal(Noise(8).carried_back(maps, (16, 16)), maps)
+    assert torch.equal(Blur(1).carried_back(maps, (16, 16)), maps)
+
+
+def test_views_that_cannot_be() -> None:
+    with pytest.raises(InputError, match="sigma 0 is not in"):
+        Noise(0)
+    with pytest.raises(InputError, match="pixels is 0"):
+        Shift(0)
+    with pytest.raises(InputError, match="sigma -1 is not above 0"):
+        Blur(-1)
+    with pytest.raises(InputError, match="images of 16×16 pixels cannot be moved by 16"):
+        Shift(16).seen(images(1, 16), ("ant",))
