@@ -90,6 +90,14 @@ def test_evidence_averages_to_the_logit_over_that_of_all_classes(
     torch.testing.assert_close(evidence.mean(dim=(1, 2, 3)), centred[torch.arange(4), y], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("n", [2, 3, 8])
+def test_a_gate_is_the_same_bits_in_any_batch(n: int) -> None:
+    """A sigmoid over the batch is not: its last 49·n mod 32 values, say, are taken by another kernel."""
+    evidence = 4 * torch.randn(n, 1, 7, 7, generator=torch.Generator().manual_seed(n))
+    gate = ClassGate().requires_grad_(False)
+    assert torch.equal(gate(evidence), torch.cat([gate(cells[None]) for cells in evidence]))
+
+
 def test_a_shut_gate_hides_the_class(relu_classifier: Classifier, network: MaskingNetwork) -> None:
     """All that the network knows of the class comes through the gate."""
     network.gate.level.data.fill_(1e6)

@@ -23,7 +23,9 @@ class ClassGate(nn.Module):
 
     def forward(self, evidence: Tensor) -> Tensor:
         """How far each cell of ``evidence`` (N, 1, h, w) is let through, (N, 1, h, w) in [0, 1]."""
-        return torch.sigmoid(self.slope * evidence - self.level)
+        opened = self.slope * evidence - self.level
+        # Image by image: the kernel of a CPU takes the last few of all values another way, which rounds otherwise.
+        return torch.stack([torch.sigmoid(cells) for cells in opened])
 
 
 def class_evidence(view: ForwardPass, features: FeatureMap, classes: Tensor) -> Tensor:
