@@ -45,6 +45,10 @@ from underfire.audit.selection import select_interpreters
 from underfire.audit.store import RunDirectory
 from underfire.audit.summary import GateMetric
 from underfire.cli import INTERNAL_ERROR, cli
+from underfire.defenses import Calibration, photos_needed
+from underfire.defenses.ensemble_signals import Groups
+from underfire.defenses.squeezing import XU, BitDepth, Median, NonLocalMeans
+from underfire.defenses.views import harmless
 from underfire.images import find_photos
 from underfire.images.decode import FORMATS, MAX_PIXELS
 from underfire.interpreters import ALL, gates, masks
@@ -435,6 +439,23 @@ def test_studies_are_told_as_they_are() -> None:
     assert (
         f"With two interpreters it takes at least {least(4)} photos to decide anything, with five {least(25)}" in text
     )
+
+
+def test_defences_are_told_as_they_are() -> None:
+    groups = [unquoted(row[0]) for row in table("defences.md", "group")]
+    assert [name for name in groups if name] == [f.name for f in fields(Groups)]
+    for rate, photos, interval in table("defences.md", "rate"):
+        fpr, needed = float(rate), photos_needed(float(rate))
+        assert int(photos) == 2 * needed - 1  # the smaller half is for the density
+        ends = Calibration(fpr, needed, 0.0).interval()
+        told = tuple(float(end.removesuffix(" %")) / 100 for end in interval.split(" to "))
+        assert told == pytest.approx(ends, rel=0.3, abs=1e-4)
+    low, high = (100 * end for end in Calibration(0.05, 200, 0.0).interval())
+    text = " ".join(prose(ROOT / "docs" / "defences.md").split())
+    assert f"with 400 photos the interval for 0.05 is {low:.1f} % to {high:.1f} %" in text
+    assert f"a fit of {uf.MASK.passes_per_map} passes" in text
+    assert [view.name for view in harmless()] == ["noise-4", "noise-8", "shift-2", "blur-1"]
+    assert (BitDepth(5), Median(2), NonLocalMeans(11, 3, 4)) == XU
 
 
 def test_fields_of_a_result_are_described() -> None:

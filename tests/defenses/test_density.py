@@ -53,7 +53,7 @@ def test_a_worked_case() -> None:
     # Median 0; the deviations of both signals are ±1 and ±3: MAD (1 + 3) / 2 = 2, root mean square √5.
     a = torch.tensor([-3.0, -1.0, 1.0, 3.0], dtype=torch.float64)
     b = torch.tensor([-1.0, 3.0, -3.0, 1.0], dtype=torch.float64)  # a·b = 3 − 3 − 3 + 3 = 0
-    density = Density.fit(torch.stack([a, 10 + 100 * b], dim=1))
+    density = Density.fit(torch.stack([a, 10 + 100 * b], dim=1).repeat(2, 1))
     assert density.centre.tolist() == [0, 10]
     spread = 1.4826 * 2
     np.testing.assert_allclose(density.spread, [spread, 100 * spread], rtol=1e-15)
@@ -165,7 +165,7 @@ def test_all_signals_constant_or_one_twice() -> None:
     one = _draws(30, 1)
     twice = Density.fit(torch.cat([one, one], dim=1))
     assert math.isfinite(float(twice.distance(torch.tensor([[9.0, -9.0]], dtype=torch.float64))))
-    same = Density.fit(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))  # two photos: rank one, no scatter
+    same = Density.fit(torch.tensor([[1.0, 2.0], [3.0, 4.0]]).repeat(3, 1))  # rank one, no scatter
     assert bool(torch.isfinite(same.distance(torch.tensor([[0.0, 7.0]], dtype=torch.float64))).all())
 
 

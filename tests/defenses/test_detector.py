@@ -215,8 +215,8 @@ def test_too_few_photos_are_counted_before_anything_is_measured(smooth_classifie
         detector.fit(photos[:36], KEYS[:36])
     assert detector.pixels.sizes == []
     assert detector.fit(photos[:37], KEYS[:37]).n_calibration_ == 19
-    with pytest.raises(InputError, match=r"at least 4,"):
-        _PixelDetector(smooth_classifier, fpr=0.5).fit(photos[:3], KEYS[:3])
+    with pytest.raises(InputError, match=r"at least 10,"):
+        _PixelDetector(smooth_classifier, fpr=0.5).fit(photos[:9], KEYS[:9])
 
 
 def test_what_cannot_be_fitted_is_refused(smooth_classifier: Classifier, photos: Tensor) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from underfire.cli import attack, audit, explain, listing, report, study, train
+from underfire.cli import attack, audit, detect, explain, listing, report, study, train
 from underfire.errors import InputError
 
 __all__ = ["cli", "main"]
@@ -58,6 +58,7 @@ for _command in (
     explain.explain,
     attack.attack,
     report.report,
+    detect.detect,
     study.study,
     train.train,
     listing.models,

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from fractions import Fraction
 from functools import wraps
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import click
@@ -140,6 +141,7 @@ _ATTACK_OPTIONS = (
 
 
 rts_option = click.option("--rts", metavar="FILE", help="Weights of RTS for this model, by: underfire train rts.")
+limit_option = click.option("--limit", type=click.IntRange(min=1), help="At most so many photos, the first ones.")
 
 _INTERPRETERS_OPTION = click.option(
     "--interpreters",
@@ -178,7 +180,7 @@ _HOW_MANY_OPTIONS = (
         show_default=True,
         help="Photos attacked together; what is kept when the audit is stopped.",
     ),
-    click.option("--limit", type=click.IntRange(min=1), help="At most so many photos, the first ones."),
+    limit_option,
 )
 _PLAN_FIELDS = ("rts", "attacks", "preset", "targets", "batch_size", "limit", "device")
 
@@ -266,3 +268,11 @@ def photos_of(sources: tuple[str, ...], classifier: Classifier) -> PhotoSet:
     if classifier.num_classes == _IMAGENET_CLASSES:
         return found
     return PhotoSet(tuple(replace(photo, label=None) for photo in found.photos), found.skipped)
+
+
+def check_writable(out: Path) -> None:
+    """Refuse a safetensors file ``--out`` that cannot be written, before hours are spent; raises `InputError`."""
+    if out.suffix != ".safetensors":
+        raise InputError(f"--out '{out}' is not named .safetensors; give a name that is.")
+    if not out.parent.is_dir():
+        raise InputError(f"--out '{out}' lies in no folder; create '{out.parent}' first.")

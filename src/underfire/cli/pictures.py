@@ -1,16 +1,20 @@
-"""Attribution maps as PNG files: plain, and over the photo."""
+"""Attribution maps as PNG files: plain, over the photo, and those of several interpreters side by side."""
 
-import os
-from collections.abc import Sequence
+import io
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 from torch import Tensor
 
+from underfire.audit.store import write_whole
 from underfire.report.pictures import Bytes, overlay, upsampled
 
 _LONGEST = 100  # characters of a photo's name in the names of its files, which a file system limits
+_SIDE = 160  # pixels that a picture beside others has at least, so that its name fits above it
+_GAP, _LINE = 4, 16  # pixels between pictures, and of the names above them
 
 
 def photo_bytes(pixels: Tensor) -> Bytes:
@@ -24,10 +28,30 @@ def save_maps(photo: Bytes, attribution: Tensor, stem: Path) -> tuple[Path, Path
     plain = np.round(upsampled(values, (photo.shape[0], photo.shape[1])) * 255).astype(np.uint8)
     paths = stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}-overlay.png")
     for picture, path in zip((plain, overlay(photo, values)), paths, strict=True):
-        unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        Image.fromarray(picture).save(unfinished, "PNG")
-        unfinished.replace(path)
+        _save_png(picture, path)
     return paths
+
+
+def save_side_by_side(photo: Bytes, maps: Mapping[str, Tensor], path: Path) -> None:
+    """Saves the photo (H, W, 3) and to its right each map (h, w) over it, its name above it, as a PNG at ``path``."""
+    height, width = photo.shape[:2]
+    times = math.ceil(_SIDE / width)
+    large = photo.repeat(times, axis=0).repeat(times, axis=1)
+    pictures = {"photo": large} | {name: overlay(large, values.float().numpy()) for name, values in maps.items()}
+    step = width * times + _GAP
+    sheet = Image.new("RGB", (step * len(pictures) - _GAP, _LINE + height * times), "white")
+    draw = ImageDraw.Draw(sheet)
+    for place, (name, picture) in enumerate(pictures.items()):
+        draw.text((place * step + 2, 2), name, fill="black")
+        sheet.paste(Image.fromarray(picture), (place * step, _LINE))
+    _save_png(np.asarray(sheet), path)
+
+
+def _save_png(picture: Bytes, path: Path) -> None:
+    """Writes the file whole or not at all."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG")
+    write_whole(path, buffer.getvalue())
 
 
 def file_stems(image_ids: Sequence[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""How an audit comes along, on stderr: a live bar on a terminal, plain lines elsewhere."""
+"""How work comes along, on stderr: a live bar on a terminal, plain lines elsewhere."""
 
 import time
 from collections.abc import Sequence
@@ -84,6 +84,38 @@ class ProgressDisplay(Display):
         if remaining is not None:
             words.append(f"about {clock(remaining)} left")
         return ", ".join([*words, *([f"{last} done"] if last else [])])
+
+
+class PhotosDisplay(Display):
+    """Shows how many of ``count`` photos are done, and the time that is left.
+
+    Args:
+        console: to print on.
+        count: photos in all, at least 1.
+    """
+
+    def __init__(self, console: Console, count: int) -> None:
+        super().__init__(console)
+        self._count, self._done, self._said = count, 0, -_SILENCE  # the first estimate is said at once
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._bar = Progress(TextColumn("{task.description}"), BarColumn(), console=self._console, transient=True)
+            self._bar.add_task(f"photo 0/{self._count}", total=self._count)
+            self._bar.start()
+        return self
+
+    def advanced(self, photos: int) -> None:
+        """Moves the bar on by ``photos``, or prints a line for the first, for the last and otherwise now and then."""
+        self._done += photos
+        elapsed = time.monotonic() - self._began
+        left = elapsed / self._done * (self._count - self._done)
+        line = f"photo {self._done}/{self._count}, {clock(elapsed)} elapsed, about {clock(left)} left"
+        if self._bar:
+            self._bar.update(self._bar.task_ids[0], completed=self._done, description=line)
+        elif self._done == self._count or elapsed - self._said >= _SILENCE:
+            self._said = elapsed
+            self._console.print(line)
 
 
 def clock(seconds: float) -> str:

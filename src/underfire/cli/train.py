@@ -6,7 +6,7 @@ import click
 
 from underfire.audit.plan import ModelSettings
 from underfire.cli.console import counted, notes, print_table
-from underfire.cli.options import load_model, model_options, photos_of
+from underfire.cli.options import check_writable, load_model, model_options, photos_of
 from underfire.cli.training import TrainingDisplay
 from underfire.errors import InputError
 from underfire.images.files import printable, quoted
@@ -79,7 +79,7 @@ def rts(
     the salient part alone is shown, and where it is destroyed; the mean of its map, and of the map of a class that is
     not there.
     """
-    _check_writable(out)
+    check_writable(out)
     plan = TrainingPlan(epochs=epochs, batch_size=batch_size, seed=seed)
     classifier = load_model(settings, device)
     found = photos_of(photos, classifier)
@@ -112,11 +112,3 @@ def _held_out_names(held_out: int | Path, sources: list[Source], seed: int) -> f
     if missing:
         raise InputError(f"--held-out '{held_out}' names {quoted(missing[0])}, which is not among the photos.")
     return names
-
-
-def _check_writable(out: Path) -> None:
-    """Refuse a file that cannot be written, before hours are spent."""
-    if out.suffix != ".safetensors":
-        raise InputError(f"--out '{out}' is not named .safetensors; give a name that is.")
-    if not out.parent.is_dir():
-        raise InputError(f"--out '{out}' lies in no folder; create '{out.parent}' first.")

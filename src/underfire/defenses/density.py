@@ -8,8 +8,8 @@ from torch import Tensor
 
 from underfire.errors import InputError
 
-FEWEST = 2
-"""The fewest photos that have a spread."""
+FEWEST = 5
+"""The fewest photos of which a spread can be told at all; two are alike in their distance from their median."""
 
 _NORMAL = 1.4826  # standard deviations in the median absolute deviation of a normal law: 1 / Φ⁻¹(3/4)
 _CONSTANT = 1e-9  # a spread below that, relative to the values, is rounding

@@ -107,8 +107,21 @@ class Detector(ABC):
         """
         self.signals.classifier.check_images(x)
         names = owners(x, keys)
-        self._check_photos(names)  # before the long work
+        self.check_photos(names)  # before the long work
         return self.fit_measured(self._measure(x, names), names)
+
+    def check_photos(self, keys: Sequence[str]) -> None:
+        """Refuse clean photos ``keys`` that are too few for ``fpr``, or of which two are one; raises `InputError`."""
+        twice = next((key for key, times in Counter(keys).items() if times > 1), None)
+        if twice is not None:
+            raise InputError(f"two clean photos have the key {twice!r}; give every photo once, with a key of its own.")
+        # The first half, rounded down, is for the density.
+        needed = max(2 * FEWEST, 2 * photos_needed(self.fpr) - 1)
+        if len(keys) < needed:
+            raise InputError(
+                f"{len(keys)} clean photos are too few for a false-positive rate of {self.fpr}: half of them set the"
+                f" threshold; give at least {needed}, or a higher rate."
+            )
 
     def fit_measured(self, values: Tensor, keys: Sequence[str]) -> Self:
         """As :meth:`fit`, of photos ``keys`` whose signals ``values`` (N, S) were measured before. Raises as it."""
@@ -117,7 +130,7 @@ class Detector(ABC):
             raise InputError(
                 f"signals {tuple(values.shape)} were given for {len(keys)} photos; give ({len(keys)}, {count})."
             )
-        self._check_photos(keys)
+        self.check_photos(keys)
         self._check_finite(values)
         order = sorted(range(len(keys)), key=lambda i: (derive_seed(self.seed, keys[i], "half"), keys[i]))
         half = len(order) // 2
@@ -280,19 +293,6 @@ class Detector(ABC):
     def _check_fitted(self) -> None:
         if not hasattr(self, "calibration_"):
             raise InputError(f"the {self.kind} detector is not fitted; call fit with clean photos, or load a file.")
-
-    def _check_photos(self, keys: Sequence[str]) -> None:
-        """Refuse photos that are too few for the rate, or not each another."""
-        twice = next((key for key, times in Counter(keys).items() if times > 1), None)
-        if twice is not None:
-            raise InputError(f"two clean photos have the key {twice!r}; give every photo once, with a key of its own.")
-        # The first half, rounded down, is for the density.
-        needed = max(2 * FEWEST, 2 * photos_needed(self.fpr) - 1)
-        if len(keys) < needed:
-            raise InputError(
-                f"{len(keys)} clean photos are too few for a false-positive rate of {self.fpr}: half of them set the"
-                f" threshold; give at least {needed}, or a higher rate."
-            )
 
 
 def _shortened(value: object) -> str:

@@ -1,0 +1,278 @@
+"""``underfire detect``: a detector of manipulated photos, fitted on clean ones and asked about others."""
+
+import shlex
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import click
+import torch
+from torch import Tensor
+
+from underfire.audit.look import calling, predict
+from underfire.audit.names import make_interpreters
+from underfire.audit.plan import ModelSettings
+from underfire.audit.selection import select_interpreters
+from underfire.classifier import Classifier
+from underfire.cli.console import counted, notes, print_table
+from underfire.cli.interrupts import sigterm_as_interrupt
+from underfire.cli.options import (
+    INTERPRETERS_OR_ALL,
+    check_writable,
+    limit_option,
+    load_model,
+    model_options,
+    photos_of,
+    rts_option,
+)
+from underfire.cli.pictures import file_stems, photo_bytes, save_side_by_side
+from underfire.cli.progress import PhotosDisplay
+from underfire.cli.verdicts import COLUMNS, Verdict, save_verdicts
+from underfire.defenses.ensemble import EnsembleDetector
+from underfire.defenses.ensemble_signals import Groups
+from underfire.errors import InputError
+from underfire.images.files import printable, quoted
+from underfire.interpreters import MASK, Interpreter
+from underfire.seeding import content_key
+from underfire.training.photos import Photos, Source, read_sources, stacked
+
+_SCORES = "scores.parquet"
+
+
+@click.group()
+def detect() -> None:
+    """Flags photos whose maps are unlike those of clean photos.
+
+    The detector sees a photo, the model and the maps of several interpreters, and never a benign map to compare with.
+    """
+
+
+@detect.command()
+@click.argument("photos", nargs=-1, metavar="[PHOTO_OR_FOLDER]...")
+@model_options
+@click.option(
+    "--interpreters",
+    type=INTERPRETERS_OR_ALL,
+    show_default="grad,ig,cam; rts where there are weights",
+    help="Whose maps are compared, comma-separated, or 'all'. MASK takes part if it is named, or with 'all': each of "
+    f"its maps is a fit of {MASK.passes_per_map} passes, and every photo takes several.",
+)
+@rts_option
+@click.option(
+    "--fpr",
+    type=float,
+    default=0.05,
+    show_default=True,
+    metavar="RATE",
+    help="The share of clean photos that may be flagged.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of all random numbers.")
+@limit_option
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    required=True,
+    metavar="FILE.safetensors",
+    help="Where the detector goes.",
+)
+def fit(
+    photos: tuple[str, ...],
+    settings: ModelSettings,
+    device: str,
+    interpreters: tuple[str, ...] | None,
+    rts: str | None,
+    fpr: float,
+    seed: int,
+    limit: int | None,
+    out: Path,
+) -> None:
+    """Learns from clean photos what they look like to the interpreters, and sets the threshold.
+
+    The photos need no labels, but they must be clean, and of the kind that will be scored. Half of them, drawn by the
+    seed, say what is usual; the other half set the threshold. The fewer there are, the less is known of the true
+    false-positive rate: its interval is printed.
+    """
+    check_writable(out)
+    with _interruptible("Nothing was written."):
+        classifier = load_model(settings, device)
+        detector = EnsembleDetector(_interpreters(interpreters, classifier, rts), fpr=fpr, seed=seed)
+        usable = _usable(photos, classifier, limit)
+        rows = _distinct(usable)
+        keys = tuple(rows)
+        detector.check_photos(keys)  # before the long work
+        names = [usable.sources[row].image_id for row in rows.values()]
+        values = _measured(usable, tuple(rows.values()), detector)
+        with calling(names):
+            detector.fit_measured(values, keys)
+        detector.save(out)
+    low, high = detector.fpr_interval_
+    click.echo(
+        f"{counted(len(keys), 'photo')}: {detector.n_fit_} say what is usual, {detector.n_calibration_} set the "
+        f"threshold. A photo is flagged if its score is below {detector.threshold_:.4g}."
+    )
+    click.echo(
+        f"False-positive rate: at most {100 * fpr:g} %, as named, on average over such photos; of this very threshold "
+        f"from {100 * low:.2g} % to {100 * high:.2g} % (95 % interval)."
+    )
+    click.echo(f"Passes for a photo: {detector.signals.passes_per_image}")
+    click.echo(f"Detector: {printable(out)}")
+
+
+@detect.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("photos", nargs=-1, metavar="[PHOTO_OR_FOLDER]...")
+@model_options
+@rts_option
+@limit_option
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help=f"Where {_SCORES} goes, and of each flagged photo a PNG with its maps.",
+)
+def score(
+    file: Path,
+    photos: tuple[str, ...],
+    settings: ModelSettings,
+    device: str,
+    rts: str | None,
+    limit: int | None,
+    out: Path | None,
+) -> None:
+    """Says of photos whether they are flagged by the detector in FILE, and what speaks against them.
+
+    A model that is not built in, and weights of RTS that do not come with the package, must be named as for the fit.
+    Higher scores are more like clean photos. Beside each score stand the signals that add most to its distance from the
+    clean photos.
+    """
+    with _interruptible("The pictures that are there are whole." if out else "Nothing is kept."):
+        classifier = load_model(settings, device)
+        detector = _load(file, classifier, rts)
+        usable = _usable(photos, classifier, limit)
+        if not usable.sources:
+            raise InputError("none of the files given is a photo that can be used; give at least one")
+        verdicts = _verdicts(usable, detector, out)
+        if out is not None:
+            save_verdicts(verdicts, out / _SCORES, command=shlex.join(["underfire", *sys.argv[1:]]))
+    print_table(COLUMNS, [row for verdict in verdicts for row in verdict.rows()])
+    flagged = sum(verdict.explanation.flagged for verdict in verdicts)
+    click.echo(
+        f"{flagged} of {counted(len(verdicts), 'photo')} flagged: the score is below {detector.threshold_:.4g}, the "
+        f"threshold at a false-positive rate of {100 * detector.fpr:g} %."
+    )
+    if out is not None:
+        click.echo(f"Scores and pictures: {printable(out)}")
+
+
+def _interpreters(named: tuple[str, ...] | None, classifier: Classifier, rts: str | None) -> tuple[Interpreter, ...]:
+    """Those that the user named, or those of an audit but MASK."""
+    selection = select_interpreters(named, classifier, preset="quick", rts=rts)
+    for reason in selection.left_out if named else ():  # nobody expects what was not asked for
+        notes().print(f"Left out: {reason}")
+    return make_interpreters(selection.interpreters, classifier, rts=rts)
+
+
+def _load(file: Path, classifier: Classifier, rts: str | None) -> EnsembleDetector:
+    """The detector in ``file``, its RTS with the weights in the file ``rts``, or those that come with the package."""
+
+    class Ensemble(EnsembleDetector):
+        """The same detector, whose interpreters are made as those of every command."""
+
+        @classmethod
+        def from_settings(cls, settings: Mapping[str, Any], classifier: Classifier, *, fpr: float, seed: int) -> Self:
+            named = _interpreters(tuple(settings["interpreters"]), classifier, rts)
+            return cls(named, fpr=fpr, seed=seed, groups=Groups(**settings["groups"]))
+
+    return Ensemble.load(file, classifier)
+
+
+def _usable(named: tuple[str, ...], classifier: Classifier, limit: int | None) -> Photos:
+    """The first photos that can be decoded, ``limit`` at most; the others before them are named on stderr."""
+    found = photos_of(named, classifier)
+    sources: list[Source] = []
+    skipped = [(skip.name, skip.reason) for skip in found.skipped]
+    for photo in found.photos:
+        if len(sources) == limit:
+            break
+        good, bad = read_sources([photo], classifier)
+        sources += good
+        skipped += bad
+    for name, reason in skipped:
+        notes().print(f"Skipped {quoted(name)}: {reason}")
+    return Photos(sources, classifier)
+
+
+def _distinct(photos: Photos) -> dict[str, int]:
+    """The places of ``photos`` by their content, each content once: twice, it might be in either half of a fit."""
+    rows: dict[str, int] = {}
+    for row, source in enumerate(photos.sources):
+        first = rows.setdefault(content_key(photos[row]), row)
+        if first != row:
+            same = quoted(photos.sources[first].image_id)
+            notes().print(f"Skipped {quoted(source.image_id)}: it shows the same as {same}")
+    return rows
+
+
+def _batches(photos: Photos, rows: Sequence[int], detector: EnsembleDetector) -> Iterator[tuple[list[Source], Tensor]]:
+    """The photos at ``rows``, a few at a time: their sources, and the images (N, C, H, W) on the model's device."""
+    for start in range(0, len(rows), detector.batch_size):
+        part = rows[start : start + detector.batch_size]
+        images = stacked([photos[row] for row in part], detector.signals.classifier)
+        yield [photos.sources[row] for row in part], images
+
+
+def _display(count: int, detector: EnsembleDetector) -> PhotosDisplay:
+    """The display of a work on ``count`` photos, whose size is told."""
+    names = ", ".join(g.name for g in detector.signals.interpreters)
+    notes().print(f"{counted(count, 'photo')}, {names}: about {detector.signals.passes_per_image} passes for each")
+    return PhotosDisplay(notes(), count)
+
+
+def _measured(photos: Photos, rows: Sequence[int], detector: EnsembleDetector) -> Tensor:
+    """The signals (N, S) of the photos at ``rows``."""
+    values = []
+    with _display(len(rows), detector) as display:
+        for sources, x in _batches(photos, rows, detector):
+            with calling([source.image_id for source in sources]):
+                values.append(detector.signals.measure(x))
+            display.advanced(len(sources))
+    return torch.cat(values)
+
+
+def _verdicts(photos: Photos, detector: EnsembleDetector, out: Path | None) -> list[Verdict]:
+    """What is found of each photo; the pictures of those that are flagged are saved in ``out``."""
+    classifier = detector.signals.classifier
+    stems = file_stems([source.image_id for source in photos.sources])
+    verdicts: list[Verdict] = []
+    with _display(len(photos), detector) as display:
+        for sources, x in _batches(photos, range(len(photos)), detector):
+            names = [source.image_id for source in sources]
+            classes = predict(classifier, x, names=names).argmax(dim=1).tolist()
+            with calling(names):
+                explanations = detector.explain(x)
+            for source, image, index, explanation in zip(sources, x, classes, explanations, strict=True):
+                picture = None
+                if out is not None and explanation.flagged:
+                    picture = f"{stems[len(verdicts)]}.png"
+                    _save_picture(image, explanation.maps, out / picture)
+                verdicts.append(Verdict(source, index, classifier.class_names[index], explanation, picture))
+            display.advanced(len(sources))
+    return verdicts
+
+
+def _save_picture(image: Tensor, maps: Mapping[str, Tensor], path: Path) -> None:
+    """An image (3, H, W) in [0, 1] with its maps (h, w) beside it."""
+    pixels = photo_bytes((255 * image).round().to("cpu", torch.uint8))
+    save_side_by_side(pixels, {name: found.cpu() for name, found in maps.items()}, path)
+
+
+@contextmanager
+def _interruptible(left: str) -> Iterator[None]:
+    """SIGTERM and Ctrl-C end the block alike, and the message says what is ``left``."""
+    try:
+        with sigterm_as_interrupt():
+            yield
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt(f"Interrupted. {left}") from stop

@@ -1,0 +1,82 @@
+"""What a detector says of photos: for a person as a table, and as Parquet."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from underfire.audit.store import write_whole
+from underfire.defenses import Explanation, Reason
+from underfire.images.files import printable
+from underfire.training.photos import Source
+
+COLUMNS = ("photo", "class", "score", "flagged", "what speaks most against it")
+"""Of the table that is printed."""
+
+_SHOWN = 3  # signals told of a photo
+_KEY = b"underfire.detect"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is found of one photo.
+
+    Attributes:
+        source: the photo.
+        prediction: the class that the model says, by index.
+        class_name: its name.
+        explanation: the score and its reasons.
+        picture: the file with its maps, in the same folder as the table; None where there is none.
+    """
+
+    source: Source
+    prediction: int
+    class_name: str
+    explanation: Explanation
+    picture: str | None
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """Its rows of the table that is printed: one for each reason, of which the first says all else."""
+        found = self.explanation
+        reasons = [told(reason) for reason in found.reasons[:_SHOWN] if reason.contribution > 0] or ["-"]
+        flagged = "yes" if found.flagged else "no"
+        first = (self.source.image_id, self.class_name, f"{found.score:.4g}", flagged, reasons[0])
+        return [first, *(("", "", "", "", reason) for reason in reasons[1:])]
+
+
+def told(reason: Reason) -> str:
+    """Such as ``grad~cam rank 0.02, clean photos 0.31 ± 0.12``."""
+    return f"{reason.name} {reason.value:.3g}, clean photos {reason.usual:.3g} ± {reason.spread:.2g}"
+
+
+def save_verdicts(verdicts: Sequence[Verdict], path: Path, *, command: str) -> None:
+    """Writes a row for each photo to ``path`` as Parquet, whole or not at all; ``command`` goes into its metadata.
+
+    Beside the verdict, a row has each signal's value under the signal's name, and under ``NAME: contribution`` what it
+    adds to the squared distance from the clean photos, of which the score is −½.
+    """
+    rows = []
+    for verdict in verdicts:
+        found = verdict.explanation
+        reasons = sorted(found.reasons, key=lambda reason: reason.name)  # the same columns in every row
+        rows.append(
+            {
+                "image_id": verdict.source.image_id,
+                "image_sha256": verdict.source.sha256,
+                "prediction": verdict.prediction,
+                "class": verdict.class_name,
+                "score": found.score,
+                "threshold": found.threshold,
+                "flagged": found.flagged,
+                "picture": verdict.picture,
+                **{reason.name: reason.value for reason in reasons},
+                **{f"{reason.name}: contribution": reason.contribution for reason in reasons},
+            }
+        )
+    about = {_KEY: json.dumps({"command": printable(command)}).encode()}
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(rows).replace_schema_metadata(about), sink, write_page_checksum=True)
+    write_whole(path, sink.getvalue().to_pybytes())
