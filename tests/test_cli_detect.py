@@ -147,10 +147,20 @@ def test_a_score_does_not_depend_on_name_or_company(invoke: Invoke, photos: Path
     for out, names in (("one", ["copy.png"]), ("all", [""])):
         result = invoke("score", fitted, *(photos / name for name in names), *MODEL_OPTIONS, "--out", out)
         assert result.exit_code == 0, result.output
+    assert pq.read_schema("one/scores.parquet").equals(pq.read_schema("all/scores.parquet"))  # flagged or not
     (alone,) = pq.read_table("one/scores.parquet").to_pylist()
     rows = {row["image_id"]: row["score"] for row in pq.read_table("all/scores.parquet").to_pylist()}
     assert len(rows) == COUNT + 1
     assert rows["03.png"] == rows["copy.png"] == alone["score"]
+
+
+def test_scores_are_never_laid_among_those_of_another_call(invoke: Invoke, photos: Path, fitted: Path) -> None:
+    Path("out").mkdir()
+    Path("out/scores.parquet").write_bytes(b"as it was")
+    result = invoke("score", fitted, photos / "00.png", *MODEL_OPTIONS, "--out", "out")
+    assert result.exit_code == 2
+    assert "--out 'out' holds the scores of another call; give another folder." in result.stderr
+    assert [path.read_bytes() for path in Path("out").iterdir()] == [b"as it was"]
 
 
 def test_the_limit_counts_photos_that_can_be_used(invoke: Invoke, photos: Path, fitted: Path) -> None:

@@ -68,7 +68,13 @@ def detect() -> None:
     metavar="RATE",
     help="The share of clean photos that may be flagged.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Of all random numbers.")
+@click.option(
+    "--seed",
+    type=int,
+    default=0,
+    show_default=True,
+    help="Of the views' noise, of ties, and of which photos set the threshold.",
+)
 @limit_option
 @click.option(
     "--out",
@@ -147,6 +153,8 @@ def score(
     Higher scores are more like clean photos. Beside each score stand the signals that add most to its distance from the
     clean photos.
     """
+    if out is not None and (out / _SCORES).exists():  # whose pictures would stay among the new ones
+        raise InputError(f"--out '{out}' holds the scores of another call; give another folder.")
     with _interruptible("The pictures that are there are whole." if out else "Nothing is kept."):
         classifier = load_model(settings, device)
         detector = _load(file, classifier, rts)

@@ -16,6 +16,20 @@ from underfire.training.photos import Source
 COLUMNS = ("photo", "class", "score", "flagged", "what speaks most against it")
 """Of the table that is printed."""
 
+_COMMON = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("image_sha256", pa.string()),
+        ("prediction", pa.int64()),
+        ("class", pa.string()),
+        ("score", pa.float64()),
+        ("threshold", pa.float64()),
+        ("flagged", pa.bool_()),
+        ("picture", pa.string()),
+    ]
+)
+"""The columns of every detector's table, also where nothing is flagged; those of its signals follow."""
+
 _SHOWN = 3  # signals told of a photo
 _KEY = b"underfire.detect"
 
@@ -53,7 +67,9 @@ def told(reason: Reason) -> str:
 
 
 def save_verdicts(verdicts: Sequence[Verdict], path: Path, *, command: str) -> None:
-    """Writes a row for each photo to ``path`` as Parquet, whole or not at all; ``command`` goes into its metadata.
+    """Writes a row for each of at least one photo to ``path`` as Parquet, whole or not at all.
+
+    ``command`` goes into its metadata.
 
     Beside the verdict, a row has each signal's value under the signal's name, and under ``NAME: contribution`` what it
     adds to the squared distance from the clean photos, of which the score is −½.
@@ -78,5 +94,7 @@ def save_verdicts(verdicts: Sequence[Verdict], path: Path, *, command: str) -> N
         )
     about = {_KEY: json.dumps({"command": printable(command)}).encode()}
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(rows).replace_schema_metadata(about), sink, write_page_checksum=True)
+    signals = [pa.field(name, pa.float64()) for name in rows[0] if name not in _COMMON.names]
+    schema = pa.schema([*_COMMON, *signals], metadata=about)
+    pq.write_table(pa.Table.from_pylist(rows, schema), sink, write_page_checksum=True)
     write_whole(path, sink.getvalue().to_pybytes())

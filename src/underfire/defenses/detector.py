@@ -168,14 +168,15 @@ class Detector(ABC):
         """
         self._check_fitted()
         self.signals.classifier.check_images(x)
+        owned = owners(x, keys)
+        values = self._measure(x, owned)
+        require_finite(self.density_.score(values)[:, None], "the score")
         found: list[Explanation] = []
-        for images, names in self._batches(x, owners(x, keys)):
-            values = self._measure(images, names)
+        for images, names in self._batches(x, owned):
             maps = self.signals.maps(images, names)
-            found += [
-                self._explained(key, values[i : i + 1], {name: group[i] for name, group in maps.items()})
-                for i, key in enumerate(names)
-            ]
+            for i, key in enumerate(names):
+                row = values[len(found)][None]
+                found.append(self._explained(key, row, {name: group[i] for name, group in maps.items()}))
         return tuple(found)
 
     def save(self, path: str | Path) -> None:

@@ -1,4 +1,4 @@
-"""The detector that asks several interpreters: they see different sides of a classifier, and an attack bends few."""
+"""The detector that asks several interpreters: an attack that keeps the map of one does not keep those of all."""
 
 import hashlib
 from collections.abc import Mapping, Sequence

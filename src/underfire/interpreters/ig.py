@@ -144,8 +144,8 @@ class PathAim:
     on a small piece of the path, where nearly all of the integral lies, so for each later look an image draws a part
     with a chance that grows with the size of the part's gradient. The loss depends on x through the factor x − x̄ and
     through the gradients, ∂/∂x = slope ⊙ ∫ ∇f + ∫ t·H·w dt with w = (x − x̄) ⊙ slope; the second integral is
-    estimated, unbiased, by what was renewed alone, divided by its chance, since one remembered from another slope
-    misleads.
+    estimated by what was renewed alone, divided by its chance, since one remembered from another slope misleads. For a
+    given w that is unbiased; w itself rests on the estimate of the map.
 
     Args:
         ig: the interpreter under attack.
