@@ -7,6 +7,7 @@ from torch import Tensor
 from underfire.classifier import Classifier
 from underfire.errors import InputError
 from underfire.interpreters.base import Interpreter
+from underfire.interpreters.together import check_together
 
 TargetMap = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
 
@@ -23,11 +24,7 @@ def of_one_classifier(interpreters: Interpreter | Sequence[Interpreter], attack:
     attacked = tuple(one_interpreter(g, attack) for g in several)
     if not attacked:
         raise InputError(f"{attack} attacks at least one interpreter, and none was given; PGD attacks none.")
-    names = [g.name for g in attacked]
-    if len(set(names)) < len(names):
-        raise InputError(f"the interpreters {', '.join(names)} share a name; give each one once.")
-    if any(g.classifier is not attacked[0].classifier for g in attacked):
-        raise InputError(f"the interpreters {', '.join(names)} explain different classifiers; make them from one.")
+    check_together(attacked)
     return attacked
 
 

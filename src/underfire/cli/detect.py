@@ -3,7 +3,6 @@
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,7 +16,7 @@ from underfire.audit.plan import ModelSettings
 from underfire.audit.selection import select_interpreters
 from underfire.classifier import Classifier
 from underfire.cli.console import counted, notes, print_table
-from underfire.cli.interrupts import sigterm_as_interrupt
+from underfire.cli.interrupts import interruptible
 from underfire.cli.options import (
     INTERPRETERS_OR_ALL,
     check_writable,
@@ -101,7 +100,7 @@ def fit(
     false-positive rate: its interval is printed.
     """
     check_writable(out)
-    with _interruptible("Nothing was written."):
+    with interruptible("Nothing was written."):
         classifier = load_model(settings, device)
         detector = EnsembleDetector(_interpreters(interpreters, classifier, rts), fpr=fpr, seed=seed)
         usable = _usable(photos, classifier, limit)
@@ -155,7 +154,7 @@ def score(
     """
     if out is not None and (out / _SCORES).exists():  # whose pictures would stay among the new ones
         raise InputError(f"--out '{out}' holds the scores of another call; give another folder.")
-    with _interruptible("The pictures that are there are whole." if out else "Nothing is kept."):
+    with interruptible("The pictures that are there are whole." if out else "Nothing is kept."):
         classifier = load_model(settings, device)
         detector = _load(file, classifier, rts)
         usable = _usable(photos, classifier, limit)
@@ -274,13 +273,3 @@ def _save_picture(image: Tensor, maps: Mapping[str, Tensor], path: Path) -> None
     """An image (3, H, W) in [0, 1] with its maps (h, w) beside it."""
     pixels = photo_bytes((255 * image).round().to("cpu", torch.uint8))
     save_side_by_side(pixels, {name: found.cpu() for name, found in maps.items()}, path)
-
-
-@contextmanager
-def _interruptible(left: str) -> Iterator[None]:
-    """SIGTERM and Ctrl-C end the block alike, and the message says what is ``left``."""
-    try:
-        with sigterm_as_interrupt():
-            yield
-    except KeyboardInterrupt as stop:
-        raise KeyboardInterrupt(f"Interrupted. {left}") from stop

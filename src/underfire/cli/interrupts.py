@@ -18,3 +18,13 @@ def sigterm_as_interrupt() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def interruptible(left: str) -> Iterator[None]:
+    """SIGTERM and Ctrl-C end the block alike, and the message says what is ``left``."""
+    try:
+        with sigterm_as_interrupt():
+            yield
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt(f"Interrupted. {left}") from stop

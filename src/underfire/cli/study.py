@@ -2,8 +2,7 @@
 
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial, wraps
 from pathlib import Path
@@ -17,7 +16,7 @@ from underfire.audit.plan import JOINT_ATTACKS, AuditPlan, ModelSettings, Planne
 from underfire.audit.runner import run_audit
 from underfire.classifier import Classifier
 from underfire.cli.console import counted, notes, results
-from underfire.cli.interrupts import sigterm_as_interrupt
+from underfire.cli.interrupts import interruptible
 from underfire.cli.options import Command, Eps, Names, Numbers, Size, completed, load_model, photos_of, plan_options
 from underfire.cli.progress import ProgressDisplay
 from underfire.cli.report import rebuild
@@ -150,7 +149,7 @@ def _on_run_or_photos(command: Command) -> Command:
         if source.run is not None:
             _check_unset(source.run)
             source = replace(source, out=out or source.run / STUDIES)
-        with _kept_on_interrupt(source.out):
+        with interruptible(f"What is finished in {quoted(source.out)} is kept; the same command goes on from there."):
             return command(source=source, **values)
 
     where = click.option(
@@ -339,14 +338,3 @@ def _check_unset(run: Path) -> None:
             raise InputError(
                 f"{quoted(run)} is an audit with settings of its own; leave {parameter.opts[0]} out, or give photos"
             )
-
-
-@contextmanager
-def _kept_on_interrupt(out: Path) -> Iterator[None]:
-    try:
-        with sigterm_as_interrupt():
-            yield
-    except KeyboardInterrupt as stop:
-        raise KeyboardInterrupt(
-            f"Interrupted. What is finished in {quoted(out)} is kept; the same command goes on from there."
-        ) from stop

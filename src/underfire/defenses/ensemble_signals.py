@@ -27,6 +27,7 @@ from underfire.classifier import Classifier
 from underfire.defenses.views import View, harmless
 from underfire.errors import InputError, NonFiniteError
 from underfire.interpreters.base import Interpreter, require_finite
+from underfire.interpreters.together import check_together
 from underfire.metrics import iou_top
 from underfire.seeding import owners
 
@@ -259,11 +260,7 @@ def _of_one_classifier(interpreters: Interpreter | Sequence[Interpreter]) -> tup
             raise InputError(
                 f"{other!r} is no interpreter; give interpreters of a classifier, such as CAM(classifier)."
             )
-    called = [g.name for g in given]
-    if len(set(called)) < len(called):
-        raise InputError(f"the interpreters {', '.join(called)} share a name; give each one once.")
-    if any(g.classifier is not given[0].classifier for g in given):
-        raise InputError(f"the interpreters {', '.join(called)} explain different classifiers; make them from one.")
+    check_together(given)
     return given
 
 

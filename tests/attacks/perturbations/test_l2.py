@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from toys import images, smooth_net
+from toys import Normalised, images, smooth_net
 from underfire import L2, PGD, Classifier, InputError
 
 seeds = st.integers(0, 10_000)
@@ -158,21 +158,11 @@ class TestBudget:
         assert L2(0.1).contains(x, image).tolist() == [True, False]
 
 
-class _Model(nn.Module):
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.net((x - 0.5) / 0.25)
-        return logits
-
-
 def _case(*, shrink: float) -> tuple[Classifier, nn.Module, Tensor, Tensor]:
     classifier = Classifier(smooth_net().double(), mean=0.5, std=0.25, input_size=16)
     x = 0.5 + shrink * (images(6, 16, dtype=torch.float64) - 0.5)
     target = (classifier(x).argmax(dim=1) + 3) % classifier.num_classes
-    return classifier, _Model(smooth_net().double()).eval(), x, target
+    return classifier, Normalised(smooth_net().double()).eval(), x, target
 
 
 @pytest.mark.parametrize(("eps", "steps", "step_size"), [(0.5, 20, 0.06), (1.0, 10, 0.3)])
