@@ -14,7 +14,7 @@ from underfire.audit.runner import Outcome, run_audit
 from underfire.audit.store import RunDirectory
 from underfire.audit.summary import Gate, Summary, check_gates, headline_sentences, parse_gate
 from underfire.cli.console import counted, notes, print_table, results
-from underfire.cli.interrupts import sigterm_as_interrupt
+from underfire.cli.interrupts import interruptible
 from underfire.cli.options import completed, load_model, photos_of, plan_options
 from underfire.cli.progress import ProgressDisplay
 from underfire.cli.report import rebuild
@@ -100,28 +100,23 @@ def audit(
     without any, the built-in ones.
     """
     command = shlex.join(["underfire", *sys.argv[1:]])
-    try:
-        with sigterm_as_interrupt():
-            classifier = load_model(plan.model, plan.device)
-            plan = completed(plan, interpreters, classifier)
-            with ProgressDisplay(notes()) as display:
-                outcome = run_audit(
-                    plan,
-                    photos_of(photos, classifier),
-                    classifier,
-                    out,
-                    shard=shard,
-                    engine=engine,
-                    strict=strict,
-                    command=command,
-                    listener=display,
-                )
-            with describing(RunDirectory(out).lock_file):  # of two shards the later one sees what the other did
-                summary, page = rebuild(out)
-    except KeyboardInterrupt as stop:
-        raise KeyboardInterrupt(
-            f"Interrupted. The finished parts in '{out}' are kept; the same command goes on from there."
-        ) from stop
+    with interruptible(f"The finished parts in '{out}' are kept; the same command goes on from there."):
+        classifier = load_model(plan.model, plan.device)
+        plan = completed(plan, interpreters, classifier)
+        with ProgressDisplay(notes()) as display:
+            outcome = run_audit(
+                plan,
+                photos_of(photos, classifier),
+                classifier,
+                out,
+                shard=shard,
+                engine=engine,
+                strict=strict,
+                command=command,
+                listener=display,
+            )
+        with describing(RunDirectory(out).lock_file):  # of two shards the later one sees what the other did
+            summary, page = rebuild(out)
     _print_outcome(outcome, summary, page)
     for warning in warnings((RunDirectory(out).read() or {}).get("model_checks", ()), summary):
         click.echo(f"Warning: {warning}", err=True)
