@@ -104,9 +104,10 @@ class TestSchedule:
     def test_the_mix_adds_what_it_is_given(self) -> None:
         mixer = Weighted(warm=3, weights=(0.5, 2.0)).begin(torch.zeros(2, 3, 4, 4))
         prediction, pull = torch.full((2, 3, 4, 4), 1e-3), torch.full((2, 3, 4, 4), 7.0)
+        gaps = [torch.tensor([0.3, 0.1])]
         for wanting in (torch.tensor([True, False]), torch.tensor([False, False])):
-            assert torch.equal(mixer(prediction, [pull], wanting, 3), prediction + 0.5 * pull)
-            assert torch.equal(mixer(prediction, [pull, pull], wanting, 4), prediction + 2.0 * (2 * pull))
+            assert torch.equal(mixer(prediction, [pull], gaps, wanting, 3), prediction + 0.5 * pull)
+            assert torch.equal(mixer(prediction, [pull, pull], gaps * 2, wanting, 4), prediction + 2.0 * (2 * pull))
 
 
 def _pull(g: Interpreter, x: Tensor, y: Tensor, target: Tensor) -> tuple[ForwardPass, Pull]:

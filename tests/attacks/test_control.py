@@ -9,7 +9,17 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from underfire import InputError
-from underfire.attacks.control import Balance, Confidence, Mixer, Schedule, probability
+from underfire.attacks.control import (
+    EVEN,
+    FIXED,
+    WORST,
+    Balance,
+    Confidence,
+    Mixer,
+    Schedule,
+    Sharing,
+    probability,
+)
 from underfire.interpreters.directional import unit
 
 
@@ -74,9 +84,14 @@ def _d(*values: float) -> Tensor:
     return torch.tensor([[v, -v] for v in values], dtype=torch.float64).reshape(-1, 1, 1, 2)
 
 
+def _mix(mixer: Mixer, prediction: Tensor, pulls: list[Tensor], wanting: Tensor, step: int) -> Tensor:
+    """A joint step of maps that are as far from their targets as one another."""
+    return mixer(prediction, pulls, [torch.ones(len(wanting))] * len(pulls), wanting, step)
+
+
 def _weights(mixer: Mixer, n: int) -> Tensor:
     """λ (N,) at this step: the share of a map of unit size while the prediction is left alone. It moves λ."""
-    mixed = mixer(_d(*[0.0] * n), [_d(*[1.0] * n)], torch.zeros(n, dtype=torch.bool), 0)
+    mixed = _mix(mixer, _d(*[0.0] * n), [_d(*[1.0] * n)], torch.zeros(n, dtype=torch.bool), 0)
     return mixed[:, 0, 0, 0]
 
 
@@ -92,7 +107,7 @@ class TestBalance:
         )
         mixer, expected = rule.begin(_d(1, 2, 3)), [1.0] * 3
         for step, row in enumerate(history):
-            mixed = mixer(_d(0, 0, 0), [_d(2, -3, 4)], torch.tensor(row), step)
+            mixed = _mix(mixer, _d(0, 0, 0), [_d(2, -3, 4)], torch.tensor(row), step)
             assert mixed[:, 0, 0, 0].tolist() == pytest.approx([expected[0], -expected[1], expected[2]])
             for image, wanting in enumerate(row):
                 was = expected[image]
@@ -105,13 +120,13 @@ class TestBalance:
 
     def test_the_prediction_counts_only_while_it_is_wanting(self) -> None:
         mixer = Balance().begin(_d(0, 0))
-        mixed = mixer(_d(3, 3), [_d(-0.5, -0.5)], torch.tensor([True, False]), 0)
+        mixed = _mix(mixer, _d(3, 3), [_d(-0.5, -0.5)], torch.tensor([True, False]), 0)
         assert torch.equal(mixed, _d(1 - 1, -1))
 
     def test_directions_count_alike_whatever_their_size(self) -> None:
         wanting = torch.tensor([True, False])
         small, large = (
-            Balance().begin(_d(0, 0))(_d(3 * s, 2 * s), [_d(-0.5 / s, 0.1), _d(7, 9 * s)], wanting, 0)
+            _mix(Balance().begin(_d(0, 0)), _d(3 * s, 2 * s), [_d(-0.5 / s, 0.1), _d(7, 9 * s)], wanting, 0)
             for s in (1e-6, 1e6)
         )
         torch.testing.assert_close(small, large)
@@ -120,26 +135,26 @@ class TestBalance:
     def test_several_maps_share_the_weight_of_one(self) -> None:
         x, none = _d(0, 0), torch.tensor([False, False])
         pulls = [_d(1, 1), _d(1, -1), _d(1, 1)]
-        mixed = Balance().begin(x)(_d(5, 5), pulls, none, 0)
+        mixed = _mix(Balance().begin(x), _d(5, 5), pulls, none, 0)
         torch.testing.assert_close(mixed, _d(1, 1 / 3))
-        assert torch.equal(Balance().begin(x)(_d(5, 5), pulls[:1], none, 0), _d(1, 1))
+        assert torch.equal(_mix(Balance().begin(x), _d(5, 5), pulls[:1], none, 0), _d(1, 1))
 
     def test_a_map_without_a_direction_leaves_the_prediction_s(self) -> None:
-        mixed = Balance().begin(_d(0))(_d(4), [_d(0)], torch.tensor([True]), 0)
+        mixed = _mix(Balance().begin(_d(0)), _d(4), [_d(0)], torch.tensor([True]), 0)
         assert torch.equal(mixed, _d(1))
 
     def test_images_are_balanced_by_themselves(self) -> None:
         together, alone = Balance().begin(_d(0, 0)), Balance().begin(_d(0))
         for wanting in (True, True, False, True):
-            both = together(_d(1, 2), [_d(-3, 5)], torch.tensor([not wanting, wanting]), 0)
-            assert torch.equal(both[1:], alone(_d(2), [_d(5)], torch.tensor([wanting]), 0))
+            both = _mix(together, _d(1, 2), [_d(-3, 5)], torch.tensor([not wanting, wanting]), 0)
+            assert torch.equal(both[1:], _mix(alone, _d(2), [_d(5)], torch.tensor([wanting]), 0))
         assert torch.equal(_weights(together, 2)[1:], _weights(alone, 1))
 
     def test_two_attacks_share_nothing(self) -> None:
         rule = Balance()
         first, second = rule.begin(_d(0)), rule.begin(_d(0))
         for _ in range(5):
-            first(_d(1), [_d(1)], torch.tensor([True]), 0)
+            _mix(first, _d(1), [_d(1)], torch.tensor([True]), 0)
         assert float(_weights(first, 1)) == pytest.approx(0.95**5)
         assert float(_weights(second, 1)) == 1
 
@@ -150,12 +165,12 @@ class TestBalance:
         history = [[True, True, True, False], [False, True, True, False], [True, False, True, False]]
         for row in history:
             for mixer in (whole, part):
-                mixer(_d(1, 1, 1, 1), [_d(1, 1, 1, 1)], torch.tensor(row), 0)
+                _mix(mixer, _d(1, 1, 1, 1), [_d(1, 1, 1, 1)], torch.tensor(row), 0)
         part.select(rows)
         for row in history:
             wanting = torch.tensor(row)
             d, m = _d(1, 2, 3, 4), _d(4, -3, 2, -1)
-            assert torch.equal(part(d[rows], [m[rows]], wanting[rows], 0), whole(d, [m], wanting, 0)[rows])
+            assert torch.equal(_mix(part, d[rows], [m[rows]], wanting[rows], 0), _mix(whole, d, [m], wanting, 0)[rows])
         weights = _weights(whole, 4)
         assert len(set(weights.tolist())) == 4
         assert torch.equal(_weights(part, len(places)), weights[rows])
@@ -181,3 +196,46 @@ class TestUnit:
         d = torch.ones(2, 1, 2, 2)
         d[0] = 0
         assert torch.equal(unit(d), d)
+
+    def test_a_step_without_maps_minds_the_prediction_where_it_is_wanting(self) -> None:
+        mixed = _mix(Balance().begin(_d(0, 0)), _d(7, 7), [], torch.tensor([True, False]), 0)
+        assert torch.equal(mixed, _d(1, 0))
+
+    def test_it_shares_among_the_maps_as_it_is_told(self) -> None:
+        rule, none = Balance(sharing=WORST), torch.tensor([False, False])
+        gaps = [torch.tensor([0.1, 0.3]), torch.tensor([0.2, 0.1])]
+        assert torch.equal(rule.begin(_d(0, 0))(_d(5, 5), [_d(2, 2), _d(-9, -9)], gaps, none, 0), _d(-1, 1))
+
+
+class TestSharing:
+    """Two maps of three images; the second's gradient is 100 times as large, and points the other way at the last."""
+
+    pulls = (_d(1, 2, 3), _d(100, 200, -300))
+    gaps = (torch.tensor([0.1, 0.5, 0.2]), torch.tensor([0.3, 0.4, 0.1]))
+
+    def test_even_maps_pull_alike_whatever_their_gradients(self) -> None:
+        assert torch.equal(EVEN(self.pulls, self.gaps), _d(1, 1, 0))
+
+    def test_with_fixed_weights_the_steepest_leads(self) -> None:
+        assert torch.equal(FIXED(self.pulls, self.gaps), _d(1, 1, -1))
+
+    def test_the_worst_has_the_step_and_the_first_among_equals(self) -> None:
+        wide = [torch.cat([pull, -pull], dim=2) for pull in self.pulls]
+        for gaps, chosen in ((self.gaps, (1, 0, 0)), ((torch.zeros(3), torch.zeros(3)), (0, 0, 0))):
+            shared = WORST(wide, gaps)
+            for image, which in enumerate(chosen):
+                assert torch.equal(shared[image], unit(wide[which])[image])
+
+    @pytest.mark.parametrize("rule", [EVEN, FIXED, WORST])
+    def test_one_map_has_the_whole_step(self, rule: Sharing) -> None:
+        assert torch.equal(rule(self.pulls[1:], self.gaps[1:]), _d(1, 1, -1))
+
+    @pytest.mark.parametrize("rule", [EVEN, FIXED, WORST])
+    def test_images_share_nothing(self, rule: Sharing) -> None:
+        whole = rule(self.pulls, self.gaps)
+        for image in range(3):
+            row = slice(image, image + 1)
+            assert torch.equal(rule([p[row] for p in self.pulls], [g[row] for g in self.gaps]), whole[row])
+
+    def test_each_has_a_name_of_its_own(self) -> None:
+        assert [rule.name for rule in (EVEN, FIXED, WORST)] == ["even", "fixed", "worst"]

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -74,11 +74,14 @@ class Confidence:
 class Mixer(Protocol):
     """How one attack shares its joint steps between the prediction and the maps."""
 
-    def __call__(self, prediction: Tensor, pulls: Sequence[Tensor], wanting: Tensor, step: int) -> Tensor:
+    def __call__(
+        self, prediction: Tensor, pulls: Sequence[Tensor], gaps: Sequence[Tensor], wanting: Tensor, step: int
+    ) -> Tensor:
         """The direction (N, ...) of a joint step from those of the prediction and of every map.
 
-        ``wanting`` (N,) bool tells whose prediction is not yet what it should be; ``step`` counts from the first
-        step of the warm start.
+        ``gaps`` (N,) tell how far each map is from its target, and ``wanting`` (N,) bool whose prediction is not yet
+        what it should be; ``step`` counts from the first step of the warm start. A step that looks at no map has no
+        ``pulls``.
         """
         ...
 
@@ -95,6 +98,62 @@ class Mix(Protocol):
         ...
 
 
+class Sharing(Protocol):
+    """How the maps of several interpreters share a step among themselves."""
+
+    @property
+    def name(self) -> str:
+        """What command lines and rows call it."""
+        ...
+
+    def __call__(self, pulls: Sequence[Tensor], gaps: Sequence[Tensor]) -> Tensor:
+        """One direction (N, ...) of unit size, or 0, from those of every map; at least one.
+
+        Args:
+            pulls: for each interpreter the direction (N, ...) that lowers its loss.
+            gaps: for each the L1 distance (N,) of its map from the target.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Even:
+    """Every map pulls alike, whatever the size of its gradient: gradient-balanced."""
+
+    name: ClassVar[str] = "even"
+
+    def __call__(self, pulls: Sequence[Tensor], gaps: Sequence[Tensor]) -> Tensor:  # noqa: ARG002 - pulls suffice
+        """The mean of the directions at unit size; where they cancel out it is shorter."""
+        return torch.stack([unit(pull) for pull in pulls]).mean(dim=0)
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """Every loss counts the same, as in a sum with fixed weights of 1: the steepest one leads."""
+
+    name: ClassVar[str] = "fixed"
+
+    def __call__(self, pulls: Sequence[Tensor], gaps: Sequence[Tensor]) -> Tensor:  # noqa: ARG002 - pulls suffice
+        """The sum of the directions, at unit size."""
+        return unit(torch.stack(list(pulls)).sum(dim=0))
+
+
+@dataclass(frozen=True)
+class Worst:
+    """For each image the map that is furthest from its target has the step: the descent of a maximum."""
+
+    name: ClassVar[str] = "worst"
+
+    def __call__(self, pulls: Sequence[Tensor], gaps: Sequence[Tensor]) -> Tensor:
+        """Of each image the direction of the first interpreter with the largest gap, at unit size."""
+        chosen = torch.stack(list(gaps)).argmax(dim=0)
+        rows = torch.arange(len(chosen), device=chosen.device)
+        return torch.stack([unit(pull) for pull in pulls])[chosen, rows]
+
+
+EVEN, FIXED, WORST = Even(), Fixed(), Worst()
+
+
 @dataclass(frozen=True)
 class Balance:
     """λ, the weight of the maps' direction against the prediction's: one number per image, steered by the label.
@@ -106,11 +165,13 @@ class Balance:
     Attributes:
         lowest: λ stays in [``lowest``, 1].
         fall, rise: its factors at a step whose label wants more, and at one whose label holds.
+        sharing: among the maps.
     """
 
     lowest: float = 0.1
     fall: float = 0.95
     rise: float = 1.05
+    sharing: Sharing = EVEN
 
     def begin(self, x: Tensor) -> Mixer:
         """λ = 1 for each of the images ``x``."""
@@ -121,9 +182,18 @@ class _Balanced:
     def __init__(self, rule: Balance, weight: Tensor) -> None:
         self._rule, self._weight = rule, weight
 
-    def __call__(self, prediction: Tensor, pulls: Sequence[Tensor], wanting: Tensor, step: int) -> Tensor:  # noqa: ARG002
-        maps = torch.stack([unit(pull) for pull in pulls]).mean(dim=0)
-        mixed = unit(prediction) * wanting[:, None, None, None] + maps * self._weight[:, None, None, None]
+    def __call__(
+        self,
+        prediction: Tensor,
+        pulls: Sequence[Tensor],
+        gaps: Sequence[Tensor],
+        wanting: Tensor,
+        step: int,  # noqa: ARG002
+    ) -> Tensor:
+        mixed = unit(prediction) * wanting[:, None, None, None]
+        if not pulls:
+            return mixed
+        mixed = mixed + self._rule.sharing(pulls, gaps) * self._weight[:, None, None, None]
         factor = torch.where(wanting, self._rule.fall, self._rule.rise)
         self._weight = (self._weight * factor).clamp(self._rule.lowest, 1.0)
         return mixed
@@ -153,7 +223,14 @@ class _Weighed:
     def __init__(self, rule: Weighted) -> None:
         self._rule = rule
 
-    def __call__(self, prediction: Tensor, pulls: Sequence[Tensor], wanting: Tensor, step: int) -> Tensor:  # noqa: ARG002
+    def __call__(
+        self,
+        prediction: Tensor,
+        pulls: Sequence[Tensor],
+        gaps: Sequence[Tensor],  # noqa: ARG002
+        wanting: Tensor,  # noqa: ARG002
+        step: int,
+    ) -> Tensor:
         return prediction + self._rule.weights[step - self._rule.warm] * sum(pulls)
 
     def select(self, places: Tensor) -> None:

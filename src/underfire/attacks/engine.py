@@ -9,6 +9,7 @@ from torch import Tensor
 
 from underfire.attacks.best import Best
 from underfire.attacks.control import Balance, Confidence, Mix, Schedule
+from underfire.attacks.lens import Glimpse, Lens, bare
 from underfire.attacks.perturbations import Perturbation
 from underfire.attacks.rules import Adam, Rule
 from underfire.attacks.trace import Recorder, Trace
@@ -29,6 +30,8 @@ class Setting:
         confidence: when a label counts as holding, in the joint steps, and up to where a mix may mind it.
         mix: how prediction and maps share a joint step.
         rule: from a joint step's direction to its move; before, the steepest move is taken.
+        lens: what of an iterate is shown to the classifier at each step. An iterate of which the prediction alone is
+            shown is no candidate.
         keep: ``"best"`` keeps the best iterate of each image and lets images that are done leave the batch;
             ``"latest"`` keeps the last one whose label holds, for aims whose gap says little of the present iterate;
             ``"last"`` keeps the last one, whatever it is.
@@ -41,6 +44,7 @@ class Setting:
     confidence: Confidence = field(default_factory=Confidence)
     mix: Mix = field(default_factory=Balance)
     rule: Rule = field(default_factory=Adam)
+    lens: Lens = bare
     keep: Keep = "best"
     every: int = 1
     finalists: int = 0
@@ -146,13 +150,15 @@ class _Loop:
 
     def _step(self, step: int) -> None:
         """Look at the present iterates, offer them, and take one step from each."""
-        view, answers, holds = self._look(step)
+        glimpse, view, answers, holds = self._look(step)
         setting = self._setting
-        if answers:
+        joint = self._joint(step)
+        if joint:
             wanting = setting.confidence.wanting(view.logits, self._target)
             direction = self._joint_direction(view, answers, wanting, step)
         else:
             direction = view.nll_gradient(self._target)
+        direction = glimpse.back(direction)
         own = slice(self._own)
         self._recorder.step(self._rows[own], direction[own], holds[own])
         direction = setting.perturbation.pull_back(self._x, self._theta, direction)
@@ -160,7 +166,7 @@ class _Loop:
         # The rule sees the warm start too: its first joint moves are not those of a fresh mean.
         considered = self._stepper(direction) if self._aims else direction
         model = setting.perturbation
-        move = considered * model.share(self._theta) if answers else model.steepest(direction)
+        move = considered * model.share(self._theta) if joint else model.steepest(direction)
         moved = self._theta - setting.schedule.size(step) * move
         self._theta = setting.perturbation.project(self._x, moved)
 
@@ -181,23 +187,29 @@ class _Loop:
             self._select(company, own=len(left))
         return len(left) > 0
 
-    def _look(self, step: int, *, values_only: bool = False) -> tuple[ForwardPass, list[Pull], Tensor]:
+    def _joint(self, step: int) -> bool:
+        """Whether ``step`` comes after the warm start of an attack on maps."""
+        return bool(self._aims) and step >= self._setting.schedule.warm
+
+    def _look(self, step: int, *, values_only: bool = False) -> tuple[Glimpse, ForwardPass, list[Pull], Tensor]:
         setting, target = self._setting, self._target
-        joint = bool(self._aims) and step >= setting.schedule.warm
-        image = setting.perturbation.image(self._x, self._theta)
-        view = ForwardPass(self._classifier, image, taps=self._taps if joint else (), attached=not values_only)
+        glimpse = setting.lens(setting.perturbation.image(self._x, self._theta), self._rows, step)
+        joint = self._joint(step)
+        mapped = joint and glimpse.maps
+        taps = self._taps if mapped else ()
+        view = ForwardPass(self._classifier, glimpse.images, taps=taps, attached=not values_only)
         nll = view.nll(target).detach()
         require_finite(nll[:, None], "the prediction loss")
-        if not values_only and not (joint and any(aim.goes_back for aim in self._aims)):
+        if not values_only and not (mapped and any(aim.goes_back for aim in self._aims)):
             view.nll_gradient(target, last=True)  # before anybody needs memory for passes of its own
-        answers = [aim(view) for aim in self._aims] if joint else []
-        gap = torch.stack([answer.gap for answer in answers]).mean(dim=0) if joint else nll
+        answers = [aim(view) for aim in self._aims] if mapped else []
+        gap = torch.stack([answer.gap for answer in answers]).mean(dim=0) if mapped else nll
         require_finite(gap[:, None], "the interpretation loss")
         holds = setting.confidence.holds(view.logits, target) if joint else view.logits.argmax(dim=1) == target
         own, passes = slice(self._own), 1 + sum(answer.passes for answer in answers)
         rows = self._rows[own]
-        self._recorder.look(rows, nll[own], gap[own] if joint else None, passes)
-        if joint or not self._aims:
+        self._recorder.look(rows, nll[own], gap[own] if mapped else None, passes)
+        if mapped or not self._aims:
             offer = {"rows": rows, "holds": holds[own], "nll": nll[own], "gap": gap[own]}
             if setting.keep == "last":
                 self._best.take(self._theta[own], **offer)
@@ -207,15 +219,16 @@ class _Loop:
                 self._best.offer(self._theta[own], **offer)
         if step in self._final_looks:
             self.finalists.append(self._best.theta.clone())
-        return view, answers, holds
+        return glimpse, view, answers, holds
 
     def _joint_direction(self, view: ForwardPass, answers: list[Pull], wanting: Tensor, step: int) -> Tensor:
         """Prediction and maps in one direction (N, C, H, W), mixed as far back as one backward pass can serve all."""
         taps = {answer.at for answer in answers}
         (tap,) = taps if len(taps) == 1 else (None,)
+        gaps = [answer.gap for answer in answers]
         if tap is not None and tap.head is not None:  # all that the logits read passes here
             pulls = [answer.direction for answer in answers]
-            mixed = self._mixer(view.gradient_at(tap, view.nll(self._target)), pulls, wanting, step)
+            mixed = self._mixer(view.gradient_at(tap, view.nll(self._target)), pulls, gaps, wanting, step)
             return view.carried(tap, mixed, last=True)
         prediction = view.nll_gradient(self._target)
         last = max((i for i, a in enumerate(answers) if a.at is not None), default=None)
@@ -223,7 +236,7 @@ class _Loop:
             a.direction if a.at is None else view.carried(a.at, a.direction, last=i == last)
             for i, a in enumerate(answers)
         ]
-        return self._mixer(prediction, pulls, wanting, step)
+        return self._mixer(prediction, pulls, gaps, wanting, step)
 
     def _select(self, places: Tensor, *, own: int) -> None:
         """Go on with the images at ``places``, of which the first ``own`` count."""

@@ -146,7 +146,7 @@ class Detector(ABC):
             InputError: the detector is not fitted, or ``x`` is not what the classifier takes.
             NonFiniteError: a signal of an image, or the score, is NaN or infinite.
         """
-        self._check_fitted()
+        self.check_fitted()
         self.signals.classifier.check_images(x)
         scores = self.density_.score(self._measure(x, owners(x, keys)))
         require_finite(scores[:, None], "the score")
@@ -166,7 +166,7 @@ class Detector(ABC):
 
         Raises as :meth:`score_samples`.
         """
-        self._check_fitted()
+        self.check_fitted()
         self.signals.classifier.check_images(x)
         owned = owners(x, keys)
         values = self._measure(x, owned)
@@ -185,7 +185,7 @@ class Detector(ABC):
         Raises:
             InputError: the detector is not fitted, or ``path`` is a folder or in none.
         """
-        self._check_fitted()
+        self.check_fitted()
         path = Path(path)
         if path.is_dir() or not path.parent.is_dir():
             raise InputError(f"'{path}' cannot be written; give the name of a file in a folder that exists.")
@@ -291,7 +291,8 @@ class Detector(ABC):
             row, column = bad[0].tolist()
             raise NonFiniteError(f"the signal {self.signals.names[column]!r}", row)
 
-    def _check_fitted(self) -> None:
+    def check_fitted(self) -> None:
+        """Refuse to go on before :meth:`fit`; raises `InputError`."""
         if not hasattr(self, "calibration_"):
             raise InputError(f"the {self.kind} detector is not fitted; call fit with clean photos, or load a file.")
 

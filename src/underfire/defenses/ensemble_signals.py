@@ -146,7 +146,7 @@ class EnsembleSignals:
         if self.groups.shapes:
             columns += self._shapes(own)
         if self.groups.agreed:
-            columns.append(self._agreed(x, classes, own, owned))
+            columns.append(log_odds(self._logits(self.agreed(x, own.maps, owned)), classes))
         for view in self.views:
             columns += self._view(view, x, classes, own, owned)
         return torch.stack(columns, dim=1)
@@ -213,16 +213,20 @@ class EnsembleSignals:
                 columns.append(distance)
         return columns
 
-    def _agreed(self, x: Tensor, classes: Tensor, own: _Look, keys: Sequence[str]) -> Tensor:
-        """Log-odds (N,) of ``classes`` where only the top of the mean map is shown, the rest blurred."""
-        mean = torch.stack(list(own.maps.values())).mean(dim=0)
+    def agreed(self, x: Tensor, maps: Mapping[str, Tensor], keys: Sequence[str]) -> Tensor:
+        """Images ``x`` (N, C, H, W) of which only the top fifth of the mean of ``maps`` is shown, the rest blurred.
+
+        ``maps`` (N, h, w) are one interpreter's each, on any grid; ``keys`` name the owners of the order of ties.
+        Differentiable in ``x``.
+        """
+        mean = torch.stack([on_grid(found) for found in maps.values()]).mean(dim=0)
         size, probe = (int(x.shape[2]), int(x.shape[3])), self._shown
         parts = []
         for image, agreed, key in zip(x, mean, keys, strict=True):
             shown = ranks(agreed, size, seed=probe.seed, key=key) < round(probe.share * size[0] * size[1])
             away = blurred(image[None], probe.blur * min(size))[0]
             parts.append(torch.where(shown.to(x.device), image, away))
-        return log_odds(self._logits(torch.stack(parts)), classes)
+        return torch.stack(parts)
 
     def _view(self, view: View, x: Tensor, classes: Tensor, own: _Look, keys: Sequence[str]) -> list[Tensor]:
         seen, size = view.seen(x, keys), (int(x.shape[2]), int(x.shape[3]))

@@ -1,0 +1,203 @@
+"""The attacker who knows the detector: ADV² on all its interpreters, through its views, up to its own score.
+
+What a detector measures is in part ranks and labels, through which no gradient goes. The attack descends on what they
+follow from instead: how far every interpreter's map is from the target map, and the prediction, both on the image and
+on the defender's views of it; and the prediction where only the region is shown in which the target maps agree. In the
+end the detector decides itself: of several late iterates, in whole grey levels, the one with the target label that it
+finds least suspect is kept. Source: the adaptive attacker of Zhang et al., "Interpretable Deep Learning under Fire", USENIX
+Security 2020 (the discussion of countermeasures); what is done about views follows Athalye, Carlini and Wagner,
+"Obfuscated gradients give a false sense of security", ICML 2018 (expectation over transformations).
+"""
+
+import time
+from bisect import bisect_right
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from underfire.attacks.budget import MOST_FINALISTS, check_whole, warm_steps
+from underfire.attacks.control import EVEN, Balance, Schedule, Sharing
+from underfire.attacks.engine import Outcome, Setting, descend
+from underfire.attacks.joint import JointAttack
+from underfire.attacks.lens import Glimpse, bare
+from underfire.attacks.perturbations import Perturbation, chosen
+from underfire.attacks.result import AttackResult
+from underfire.attacks.scored import own_aim, score
+from underfire.defenses.ensemble import EnsembleDetector
+from underfire.defenses.ensemble_signals import EnsembleSignals
+from underfire.errors import InputError
+from underfire.interpreters.base import Interpreter, Task
+from underfire.prepared import prepared
+from underfire.seeding import derive_seed
+
+PASSES = 300
+"""Forward and backward passes for an image whose attacker names none."""
+
+_FINAL_SHARE = 4  # one part in so many of the passes may pay for the detector's word on the finalists
+
+
+class AdaptiveADV2(JointAttack):
+    """Finds x* near x with f(x*) = c_t and the target maps that the detector takes for a clean photo.
+
+    The steps look in turn at the image, at each of the detector's views of it, and at its agreed region. The noise of a
+    view is drawn anew at each step, so that no image is fitted to one noise. Of late iterates that have the label the
+    one with the highest score is kept; of those without it, where none has it.
+
+    Args:
+        detector: a fitted one; all its interpreters are attacked.
+        eps: L∞ budget, in pixel values of [0, 1]; 8/255 if neither it nor a perturbation is given.
+        passes: how many forward and backward passes an image may cost, those of the detector's score included.
+        perturbation: another perturbation model, in place of ``eps``.
+        sharing: how the maps share a step among themselves.
+        seed: of the random numbers of interpreters and views.
+
+    Raises:
+        InputError: the detector is not fitted, a number is out of range, or the passes don't pay for one step.
+    """
+
+    name: ClassVar[str] = "adaptive"
+
+    def __init__(
+        self,
+        detector: EnsembleDetector,
+        *,
+        eps: float | None = None,
+        passes: int = PASSES,
+        perturbation: Perturbation | None = None,
+        sharing: Sharing = EVEN,
+        seed: int = 0,
+    ) -> None:
+        detector.check_fitted()
+        signals = detector.signals
+        super().__init__(signals.classifier, signals.interpreters, seed=seed)
+        self.detector = detector
+        model = chosen(perturbation, eps)
+        finalists = max(1, min(MOST_FINALISTS, passes // (_FINAL_SHARE * signals.passes_per_image)))
+        steps = _steps(passes, signals, finalists)
+        size = model.eps / 8
+        schedule = Schedule(steps, warm=warm_steps(steps), first=size, peak=2 * size, last=size / 10)
+        self.setting = Setting(model, schedule, mix=Balance(sharing=sharing), keep="latest", finalists=finalists)
+
+    def run(
+        self, x: Tensor, target: Tensor, goals: Mapping[Interpreter, Tensor], keys: tuple[str, ...]
+    ) -> AttackResult:
+        """Attack a checked batch, and let the detector choose."""
+        started = time.perf_counter()
+        lens = _Lens(self.detector.signals, {g.name: maps for g, maps in goals.items()}, keys, self.seed)
+        aims = [own_aim(g, Task(target, maps, keys, self.seed)) for g, maps in goals.items()]
+        setting = replace(self.setting, lens=lens)
+        outcome = descend(prepared(self.classifier), x, target, aims, setting)
+        return score(
+            self.name,
+            self.classifier,
+            x,
+            target,
+            goals,
+            self._chosen(outcome, target, keys) if x.shape[0] else outcome,
+            perturbation=setting.perturbation,
+            steps=setting.schedule.steps,
+            keys=keys,
+            started=started,
+        )
+
+    def _chosen(self, outcome: Outcome, target: Tensor, keys: tuple[str, ...]) -> Outcome:
+        """Of the finalists of ``outcome`` the one, for each image, that has the label and the highest score."""
+        finalists, scores = outcome.finalists, []
+        for finalist in finalists:
+            images = finalist.x_adv.contiguous()
+            with torch.no_grad():
+                reached = self.classifier(images).argmax(dim=1) == target
+            found = self.detector.score_samples(images, keys)
+            scores.append(torch.stack([reached.cpu().double(), found]))
+        # By label first, then by score: where two finalists differ in the label, no score makes up for it.
+        reached, found = torch.stack(scores).unbind(dim=1)
+        found = found.where(reached == reached.amax(dim=0), -torch.inf)
+        best = found.argmax(dim=0).to(target.device)
+        rows = torch.arange(len(target), device=target.device)
+        return replace(
+            outcome,
+            x_adv=torch.stack([f.x_adv for f in finalists])[best, rows],
+            used=torch.stack([f.used for f in finalists])[best, rows],
+            passes=outcome.passes + len(finalists) * self.detector.signals.passes_per_image,
+            finalists=(),
+        )
+
+
+@dataclass(frozen=True)
+class _Lens:
+    """The iterates as they are, as each view shows them, and their agreed region, in turn.
+
+    Attributes:
+        signals: of the detector.
+        maps: that are aimed at, (N, h, w) by interpreter's name.
+        keys: one name per image.
+        seed: of the attack.
+    """
+
+    signals: EnsembleSignals
+    maps: Mapping[str, Tensor]
+    keys: tuple[str, ...]
+    seed: int
+
+    def __call__(self, images: Tensor, rows: Tensor, step: int) -> Glimpse:
+        """What is shown at ``step``; the noise of a view belongs to the image, the attack's seed and the step."""
+        views = self.signals.views
+        turn = step % _turns(self.signals)
+        if turn == 0:
+            return bare(images, rows, step)
+        leaf = images.detach().requires_grad_()
+        with torch.enable_grad():
+            if turn <= len(views):
+                names = [str(derive_seed(self.seed, self.keys[row], "view", step)) for row in rows.tolist()]
+                shown = views[turn - 1].seen(leaf, names)
+            else:
+                maps = {name: found[rows] for name, found in self.maps.items()}
+                shown = self.signals.agreed(leaf, maps, [self.keys[row] for row in rows.tolist()])
+        return Glimpse(shown.detach(), _PulledBack(leaf, shown), maps=turn <= len(views))
+
+
+@dataclass(frozen=True)
+class _PulledBack:
+    """The product of a direction with the Jacobian of ``shown`` in ``leaf``."""
+
+    leaf: Tensor
+    shown: Tensor
+
+    def __call__(self, direction: Tensor) -> Tensor:
+        (back,) = torch.autograd.grad(self.shown, self.leaf, direction)
+        return back
+
+
+def _turns(signals: EnsembleSignals) -> int:
+    """How many ways of looking take turns."""
+    return 1 + len(signals.views) + signals.groups.agreed
+
+
+def _descent(steps: int, signals: EnsembleSignals) -> int:
+    """Passes of ``steps`` steps and the look at the last iterate."""
+    looks = range(warm_steps(steps), steps + 1)
+    turns = _turns(signals)
+    mapped = sum(look % turns <= len(signals.views) for look in looks)
+    return steps + 1 + sum(g.further_passes(mapped) for g in signals.interpreters)
+
+
+def _steps(passes: int, signals: EnsembleSignals, finalists: int) -> int:
+    """The steps that ``passes`` pay for beside ``finalists``.
+
+    Raises:
+        InputError: they are no whole number, or too few for one step.
+    """
+    check_whole("passes", passes)
+    final = finalists * signals.passes_per_image
+    least = final + _descent(1, signals)
+    if passes < least:
+        named = ", ".join(g.name for g in signals.interpreters)
+        raise InputError(
+            f"passes is {passes}; one step of an attack on a detector with {named} and its score take {least}, so give"
+            " at least that many."
+        )
+    left = passes - final
+    return bisect_right(range(1, left + 1), left, key=lambda n: _descent(n, signals))

@@ -1,0 +1,100 @@
+"""The attacker who knows the detector: he gets further than one who does not, and pays what he says."""
+
+import pytest
+import torch
+
+from toys import images, relu_net
+from underfire import ADV2, CAM, GRAD, Classifier, EnsembleDetector, InputError
+from underfire.attacks.control import EVEN, FIXED, WORST, Sharing
+from underfire.defenses.adaptive import AdaptiveADV2
+from underfire.defenses.ensemble_signals import Groups
+from underfire.images.levels import from_8bit
+
+KEYS = ("a", "b", "c", "d")
+
+
+@pytest.fixture(scope="module")
+def classifier() -> Classifier:
+    return Classifier(relu_net(), mean=(0.5, 0.45, 0.4), std=(0.25, 0.25, 0.3), input_size=32, name="relu toy")
+
+
+@pytest.fixture(scope="module")
+def detector(classifier: Classifier) -> EnsembleDetector:
+    return EnsembleDetector([CAM(classifier), GRAD(classifier)], fpr=0.1).fit(images(80, 32))
+
+
+@pytest.fixture(scope="module")
+def clean() -> torch.Tensor:
+    return from_8bit((images(84, 32)[80:] * 255).round().to(torch.uint8))
+
+
+def _targets(classifier: Classifier, x: torch.Tensor) -> torch.Tensor:
+    return (classifier(x).argmax(dim=1) + 3) % 10
+
+
+def test_it_passes_for_cleaner_than_an_attack_that_knows_no_detector(
+    classifier: Classifier, detector: EnsembleDetector, clean: torch.Tensor
+) -> None:
+    target = _targets(classifier, clean)
+    blind = ADV2(detector.signals.interpreters, passes=300)(clean, target, keys=KEYS)
+    knowing = AdaptiveADV2(detector, passes=300)(clean, target, keys=KEYS)
+    assert knowing.success.all()
+    assert knowing.attack == "adaptive"
+    scores = [detector.score_samples(result.x_adv, KEYS) for result in (blind, knowing)]
+    assert float((scores[1] > scores[0]).double().mean()) >= 0.75
+    assert float(scores[1].median()) > float(scores[0].median())
+
+
+@pytest.mark.parametrize("sharing", [EVEN, FIXED, WORST], ids=lambda rule: rule.name)
+def test_it_keeps_the_budget_and_pays_no_more_than_its_passes(
+    classifier: Classifier, detector: EnsembleDetector, clean: torch.Tensor, sharing: Sharing
+) -> None:
+    attack = AdaptiveADV2(detector, eps=4 / 255, passes=120, sharing=sharing)
+    result = attack(clean[:2], _targets(classifier, clean[:2]), keys=KEYS[:2])
+    assert float((result.x_adv - clean[:2]).abs().max()) <= 4 / 255 + 1e-6
+    torch.testing.assert_close(result.x_adv * 255, (result.x_adv * 255).round(), rtol=0, atol=1e-4)
+    assert result.passes.tolist() == [result.passes[0].item()] * 2
+    assert 120 - 2 * max(g.passes_per_step for g in detector.signals.interpreters) <= int(result.passes[0]) <= 120
+
+
+def test_split_is_whole_to_the_bit(classifier: Classifier, detector: EnsembleDetector, clean: torch.Tensor) -> None:
+    attack, target = AdaptiveADV2(detector, passes=100), _targets(classifier, clean)
+    whole = attack(clean, target, keys=KEYS)
+    for i, key in enumerate(KEYS):
+        row = slice(i, i + 1)
+        assert torch.equal(attack(clean[row], target[row], keys=[key]).x_adv, whole.x_adv[row])
+
+
+def test_the_label_counts_before_the_score(
+    classifier: Classifier, detector: EnsembleDetector, clean: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A judge who likes the benign image best: the finalist with the label is kept all the same."""
+    target = _targets(classifier, clean)
+    attack = AdaptiveADV2(detector, passes=200)
+    monkeypatch.setattr(
+        type(detector), "score_samples", lambda _self, x, _keys: -(x - clean).abs().double().sum(dim=(1, 2, 3))
+    )
+    assert attack.setting.finalists > 1
+    assert attack(clean, target, keys=KEYS).success.all()
+
+
+def test_groups_without_views_and_region_are_looked_at_bare(classifier: Classifier, clean: torch.Tensor) -> None:
+    bare = EnsembleDetector([CAM(classifier), GRAD(classifier)], fpr=0.1, groups=Groups(views=False, agreed=False)).fit(
+        images(40, 32)
+    )
+    result = AdaptiveADV2(bare, passes=100)(clean[:1], _targets(classifier, clean[:1]))
+    assert int(result.passes[0]) <= 100
+
+
+def test_no_image_is_no_work(detector: EnsembleDetector, clean: torch.Tensor) -> None:
+    result = AdaptiveADV2(detector, passes=100)(clean[:0], torch.zeros(0, dtype=torch.int64))
+    assert result.x_adv.shape[0] == 0
+
+
+def test_bad_input_is_refused_in_a_sentence(classifier: Classifier, detector: EnsembleDetector) -> None:
+    with pytest.raises(InputError, match=r"passes is 10; one step .* cam, grad .* so give at least that many"):
+        AdaptiveADV2(detector, passes=10)
+    with pytest.raises(InputError, match="give a whole number"):
+        AdaptiveADV2(detector, passes=150.5)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="not fitted"):
+        AdaptiveADV2(EnsembleDetector(CAM(classifier)))
