@@ -4,8 +4,8 @@ What a detector measures is in part ranks and labels, through which no gradient 
 follow from instead: how far every interpreter's map is from the target map, and the prediction, both on the image and
 on the defender's views of it; and the prediction where only the region is shown in which the target maps agree. In the
 end the detector decides itself: of several late iterates, in whole grey levels, the one with the target label that it
-finds least suspect is kept. Source: the adaptive attacker of Zhang et al., "Interpretable Deep Learning under Fire", USENIX
-Security 2020 (the discussion of countermeasures); what is done about views follows Athalye, Carlini and Wagner,
+finds least suspect is kept. Source: the adaptive attacker of Zhang et al., "Interpretable Deep Learning under Fire",
+USENIX Security 2020 (the discussion of countermeasures); what is done about views follows Athalye, Carlini and Wagner,
 "Obfuscated gradients give a false sense of security", ICML 2018 (expectation over transformations).
 """
 
