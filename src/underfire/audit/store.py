@@ -11,6 +11,7 @@ from typing import Any
 
 from underfire.audit.plan import Unit
 from underfire.errors import InputError
+from underfire.files import write_whole
 
 _NEEDED = ("schema", "underfire_version", "versions", "model", "config", "photos", "skipped", "finished")
 
@@ -103,19 +104,3 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     # Escapes alone hold every file name: bytes of it that are no UTF-8 come as lone surrogates.
     text = json.dumps(content, indent=1, ensure_ascii=True, allow_nan=False) + "\n"
     write_whole(path, text.encode())
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Writes ``content`` to ``path``, whole or not at all, replacing what was there; its folder is made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # In the same folder, so that the replacement is one rename.
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with unfinished.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise

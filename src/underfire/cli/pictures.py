@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from underfire.audit.store import write_whole
+from underfire.files import write_whole
 from underfire.report.pictures import Bytes, overlay, upsampled
 
 _LONGEST = 100  # characters of a photo's name in the names of its files, which a file system limits

@@ -8,8 +8,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from underfire.audit.store import write_whole
 from underfire.defenses import Explanation, Reason
+from underfire.files import write_whole
 from underfire.images.files import printable
 from underfire.training.photos import Source
 

@@ -16,8 +16,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from underfire.audit.store import write_whole
 from underfire.errors import InputError
+from underfire.files import write_whole
 from underfire.images.files import printable
 from underfire.report.palette import with_colours
 from underfire.studies.study import Study

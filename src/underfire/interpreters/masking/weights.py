@@ -1,7 +1,6 @@
 """Files of a masking network's weights: safetensors, with what they belong to as JSON in the header."""
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -12,6 +11,7 @@ import safetensors.torch
 from torch import Tensor
 
 from underfire.errors import InputError
+from underfire.files import write_whole
 
 _KEY = "underfire"  # of the header's metadata
 
@@ -19,9 +19,7 @@ _KEY = "underfire"  # of the header's metadata
 def write_weights(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
     """Write ``tensors`` and the JSON values ``about`` them to ``path``; the file appears whole or not at all."""
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    part = path.with_name(f".{path.name}.part")
-    part.write_bytes(safetensors.torch.save(plain, metadata={_KEY: json.dumps(about)}))
-    os.replace(part, path)  # noqa: PTH105 - replaces a file that is there on every system
+    write_whole(path, safetensors.torch.save(plain, metadata={_KEY: json.dumps(about)}))
 
 
 def read_about(path: Path) -> dict[str, Any]:
