@@ -96,21 +96,21 @@ class AdaptiveADV2(JointAttack):
             x,
             target,
             goals,
-            self._chosen(outcome, target, keys) if x.shape[0] else outcome,
+            self._chosen(outcome, target) if x.shape[0] else outcome,
             perturbation=setting.perturbation,
             steps=setting.schedule.steps,
             keys=keys,
             started=started,
         )
 
-    def _chosen(self, outcome: Outcome, target: Tensor, keys: tuple[str, ...]) -> Outcome:
+    def _chosen(self, outcome: Outcome, target: Tensor) -> Outcome:
         """Of the finalists of ``outcome`` the one, for each image, that has the label and the highest score."""
         finalists, scores = outcome.finalists, []
         for finalist in finalists:
             images = finalist.x_adv.contiguous()
             with torch.no_grad():
                 reached = self.classifier(images).argmax(dim=1) == target
-            found = self.detector.score_samples(images, keys)
+            found = self.detector.score_samples(images)  # as a defender sees them, who has no other name for them
             scores.append(torch.stack([reached.cpu().double(), found]))
         # By label first, then by score: where two finalists differ in the label, no score makes up for it.
         reached, found = torch.stack(scores).unbind(dim=1)
