@@ -454,7 +454,7 @@ def test_defences_are_told_as_they_are() -> None:
     text = " ".join(prose(ROOT / "docs" / "defences.md").split())
     assert f"with 400 photos the interval for 0.05 is {low:.1f} % to {high:.1f} %" in text
     assert f"a fit of {uf.MASK.passes_per_map} passes" in text
-    assert [view.name for view in harmless()] == ["noise-4", "noise-8", "shift-2", "blur-1"]
+    assert [view.name for view in harmless()] == ["noise-8", "noise-16", "shift-8", "blur-2", "flip"]
     assert (BitDepth(5), Median(2), NonLocalMeans(11, 3, 4)) == XU
 
 

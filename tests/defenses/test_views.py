@@ -8,7 +8,7 @@ from torch import Tensor
 
 from toys import images
 from underfire import InputError
-from underfire.defenses.views import Blur, Noise, Shift, View, harmless
+from underfire.defenses.views import Blur, Flip, Noise, Shift, View, harmless
 
 KEYS = ("ant", "bee", "cat", "dog")
 every_view = pytest.mark.parametrize("view", harmless(), ids=lambda view: view.name)
@@ -28,7 +28,21 @@ def test_a_view_is_an_image_alike_in_any_batch(view: View) -> None:
 
 
 def test_the_default_views_have_names_of_their_own() -> None:
-    assert [view.name for view in harmless()] == ["noise-4", "noise-8", "shift-2", "blur-1"]
+    assert [view.name for view in harmless()] == ["noise-8", "noise-16", "shift-8", "blur-2", "flip"]
+    assert harmless((300, 224)) == harmless((224, 224))
+
+
+def test_the_default_views_of_small_images_move_and_blur_as_much_of_the_picture() -> None:
+    *_, shift, blur, _ = harmless((32, 32), seed=3)
+    assert (shift, blur) == (Shift(1), Blur(32 / 112))
+    assert harmless((32, 32), seed=3)[:2] == (Noise(8, 3), Noise(16, 3))
+
+
+def test_a_flip_is_its_own_way_back() -> None:
+    x, maps = images(2, 16), torch.rand(2, 4, 4)
+    assert torch.equal(Flip().seen(Flip().seen(x, KEYS[:2]), KEYS[:2]), x)
+    assert torch.equal(Flip().seen(x, KEYS[:2])[..., 0], x[..., -1])
+    assert torch.equal(Flip().carried_back(maps, (16, 16))[:, :, 0], maps[:, :, -1])
 
 
 def test_noise_has_its_size_and_belongs_to_seed_and_key() -> None:

@@ -33,7 +33,7 @@ class EnsembleDetector(Detector):
         fpr: the rate of clean photos that may be flagged, in (0, 1).
         seed: of the views' noise, of ties, and of which clean photos go to which half.
         groups: which signals are measured.
-        views: harmless views, of different names; by default noise of 4 and of 8 levels, a shift and a blur.
+        views: harmless views, of different names; by default those of :func:`underfire.defenses.views.harmless`.
 
     Raises:
         InputError: an argument is out of its range, or the interpreters or views don't belong together.

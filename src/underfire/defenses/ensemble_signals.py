@@ -80,7 +80,7 @@ class EnsembleSignals:
     Args:
         interpreters: one or several, of one classifier; a single one has no pairs, and no mean centroid but its own.
         groups: which signals are measured.
-        views: harmless views, of different names; by default noise of 4 and of 8 levels, a shift and a blur.
+        views: harmless views, of different names; by default those of :func:`underfire.defenses.views.harmless`.
         seed: of the noise of the default views, and of the order of ties in the mean map.
 
     Raises:
@@ -98,7 +98,7 @@ class EnsembleSignals:
         self.interpreters = _of_one_classifier(interpreters)
         self.groups = groups
         self.seed = seed
-        chosen = harmless(seed) if views is None else tuple(views)
+        chosen = harmless(self.classifier.input_size, seed) if views is None else tuple(views)
         self.views = chosen if groups.views else ()
         called = [view.name for view in self.views]
         if len(set(called)) < len(called):

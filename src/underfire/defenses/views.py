@@ -6,7 +6,7 @@ a batch gives the same bits split or whole.
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, is_dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -152,9 +152,30 @@ class Blur:
         return maps
 
 
-def harmless(seed: int = 0) -> tuple[View, ...]:
-    """The views that a detector takes by default; ``seed`` is that of their noise."""
-    return (Noise(4, seed), Noise(8, seed), Shift(2), Blur(1))
+@dataclass(frozen=True)
+class Flip:
+    """The picture seen in a mirror."""
+
+    name: ClassVar[str] = "flip"
+
+    def seen(self, x: Tensor, keys: Sequence[str]) -> Tensor:  # noqa: ARG002 - draws nothing
+        """``x``, left and right exchanged."""
+        return x.flip(3)
+
+    def carried_back(self, maps: Tensor, size: tuple[int, int]) -> Tensor:  # noqa: ARG002 - of no importance here
+        """The maps, left and right exchanged."""
+        return maps.flip(2)
+
+
+def harmless(size: tuple[int, int] = (224, 224), seed: int = 0) -> tuple[View, ...]:
+    """The views that a detector takes by default of images of ``size`` (H, W); ``seed`` is that of their noise.
+
+    Noise of 8 and of 16 levels, a shift by one part in 28 of the shorter side and a blur of one in 112 (8 and 2 pixels
+    of 224), and a flip: the strongest that left clean photos their labels, for an attacker who knows the views pays for
+    each of them.
+    """
+    side = min(size)
+    return (Noise(8, seed), Noise(16, seed), Shift(max(1, round(side / 28))), Blur(side / 112), Flip())
 
 
 def described(part: Any) -> list[Any]:
