@@ -8,7 +8,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from audit.toy_photos import BROKEN, MODEL_OPTIONS, SPEC, write_photos
+from toys import images
 from underfire.cli import cli
+from underfire.images import save_png
 from underfire.studies.saved import read
 
 FAST = ("--interpreters", "grad,cam", "--steps", "4", "--batch-size", "2")
@@ -27,6 +29,14 @@ def run(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     result = CliRunner().invoke(cli, ["audit", str(photos), *MODEL_OPTIONS, *FAST, "--out", str(out)])
     assert result.exit_code == 0, result.output
     return out
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("clean")
+    for index, picture in enumerate(images(10, 32, seed=9)):
+        save_png(picture, folder / f"{index}.png")
+    return folder
 
 
 @pytest.fixture
@@ -164,7 +174,61 @@ def test_an_unfinished_run_is_refused(invoke: Invoke, run: Path, tmp_path: Path)
     text = (run / "run.json").read_text(encoding="utf-8")
     unfinished = re.sub(r'"finished": true', '"finished": false', text)
     (tmp_path / "half" / "run.json").write_text(unfinished, encoding="utf-8")
-    for study in ("transfer", "bound", "frontier", "gap"):
-        result = invoke(study, tmp_path / "half")
+    for study in ("transfer", "bound", "frontier", "gap", "defence"):
+        result = invoke(study, tmp_path / "half", *(("--clean", run) if study == "defence" else ()))
         assert result.exit_code == 2
         assert "is unfinished" in result.stderr
+
+
+def test_defence_joins_the_report_of_its_run(invoke: Invoke, run: Path, clean: Path) -> None:
+    options = ("--clean", clean, "--fpr", "0.2", "--set", "grad,cam", "--set", "cam", "--passes", "40", "--limit", "2")
+    result = invoke("defence", run, *options)
+    assert result.exit_code == 0, result.output
+    assert "Against the attacker who knows the detector" in result.stdout
+    assert "adaptive attack 2 of 2 (cam): photo 2 of 2" in result.stderr
+    assert 'id="study-defence"' in (run / "report.html").read_text(encoding="utf-8")
+    (found,) = [saved for saved in read(run / "studies") if saved.study.name == "defence"]
+    assert found.study.table["detector"].to_pylist()[:2] == ["cam", "grad+cam"]
+    again = invoke("defence", run, *options)
+    assert again.exit_code == 0, again.output
+    assert "photo 2 of 2" not in again.stderr
+
+
+def test_defence_of_photos_audits_them_first(invoke: Invoke, photos: Path, clean: Path) -> None:
+    quick = (*MODEL_OPTIONS, "--interpreters", "cam", "--passes", "40", "--limit", "2", "--out", "here")
+    result = invoke("defence", photos, *quick, "--clean", clean, "--fpr", "0.2")
+    assert result.exit_code == 0, result.output
+    assert Path("here/run/run.json").is_file()
+    (found,) = read(Path("here"))
+    assert found.study.table["n"].to_pylist()[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ((), "Missing option '--clean'"),
+        (("--clean", "{clean}"), "10 clean photos can be used, too few for a false-positive rate of 0.05"),
+        (("--clean", "{clean}", "--fpr", "2"), "2.0 is not in (0, 1)"),
+        (("--clean", "nowhere", "--fpr", "0.2"), "nowhere"),
+        (("--clean", "{clean}", "--fpr", "0.2", "--set", "kam"), "'kam' is unknown; did you mean 'cam'?"),
+        (("--clean", "{clean}", "--fpr", "0.2", "--set", "cam,cam"), "names 'cam' twice"),
+        (("--clean", "{clean}", "--fpr", "0.2", "--set", "rts"), "rts"),
+        (("--clean", "{clean}", "--fpr", "0.2", "--budget", "2"), "a budget of 2 passes is below"),
+        (("--clean", "{clean}", "--fpr", "0.2", "--also", "l2"), "'l2' is not NAME=DIR"),
+        (("--clean", "{clean}", "--fpr", "0.2", "--also", "l2=nowhere"), "--also 'nowhere' is no folder"),
+        (("--clean", "{clean}", "--fpr", "0.2", "--also", "a={run}", "--also", "a={run}"), "--also 'a' is given twice"),
+    ],
+)
+@pytest.mark.parametrize("source", ["run", "photos"])
+def test_a_defence_that_cannot_be_is_refused_before_anything_is_done(
+    invoke: Invoke, run: Path, photos: Path, clean: Path, source: str, options: tuple[str, ...], message: str
+) -> None:
+    before = sorted(run.rglob("*"))
+    named = (run,) if source == "run" else (photos, *MODEL_OPTIONS, *FAST)
+    result = invoke("defence", *named, *(text.format(run=run, clean=clean) for text in options))
+    assert result.exit_code == 2, result.output
+    assert "Traceback" not in result.output
+    (said,) = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    assert message in said
+    assert sorted(run.rglob("*")) == before
+    assert not Path("underfire-study").exists()

@@ -46,6 +46,8 @@ from underfire.audit.store import RunDirectory
 from underfire.audit.summary import GateMetric
 from underfire.cli import INTERNAL_ERROR, cli
 from underfire.defenses import Calibration, photos_needed
+from underfire.defenses.adaptive import PASSES as ADAPTIVE_PASSES
+from underfire.defenses.detector import photos_to_fit
 from underfire.defenses.ensemble_signals import Groups
 from underfire.defenses.squeezing import XU, BitDepth, Median, NonLocalMeans
 from underfire.defenses.views import harmless
@@ -55,6 +57,10 @@ from underfire.interpreters import ALL, gates, masks
 from underfire.interpreters.masks.settings import AUTHORS
 from underfire.report.wording import condition_title
 from underfire.studies.cells import DOES_NOT_TRANSFER, KEPT, NOT_DECIDED, NOT_KEPT, TRANSFERS, Line
+from underfire.studies.defence import FPR, STRICT
+from underfire.studies.defence_adaptive import SHARINGS
+from underfire.studies.defence_lines import Line as DefenceLine
+from underfire.studies.harmless import changes
 from underfire.studies.saved import NAMES
 from underfire.testing import smooth_classifier
 from underfire.zoo.class_names import imagenet_names
@@ -439,6 +445,22 @@ def test_studies_are_told_as_they_are() -> None:
     assert (
         f"With two interpreters it takes at least {least(4)} photos to decide anything, with five {least(25)}" in text
     )
+
+
+def test_the_study_of_defences_is_told_as_it_is() -> None:
+    _, _, section = (ROOT / "docs" / "studies.md").read_text(encoding="utf-8").partition("## Defence\n")
+    section, _, _ = section.partition("\n## ")
+    _, _, columns = section.partition("| column | meaning |\n|---|---|\n")
+    told = [name for row in columns.split("\n\n")[0].splitlines() for name in re.findall(r"`(\w+)`", row.split("|")[1])]
+    known = {f.name for f in fields(DefenceLine) if not f.name.endswith(("_low", "_high"))}
+    assert sorted(told) == sorted(known)
+    text = " ".join(section.split())
+    assert f"{FPR} if not given. It takes {photos_to_fit(FPR)} clean photos" in text
+    assert f"from {photos_to_fit(STRICT)} on, detection is told at {STRICT} too" in text
+    assert f"{ADAPTIVE_PASSES} if not given" in text
+    assert re.findall(r"`(even|fixed|worst)`", text)[:3] == list(SHARINGS)
+    changed = [change.name for change in changes()]
+    assert changed == ["jpeg-75", "jpeg-50", "gaussian-6", "crop-90", "brightness-0.8", "brightness-1.2"]
 
 
 def test_defences_are_told_as_they_are() -> None:

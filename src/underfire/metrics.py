@@ -6,7 +6,7 @@ per map, (N,). Source: the measures of Zhang et al., "Interpretable Deep Learnin
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from statistics import NormalDist
@@ -169,8 +169,6 @@ def bootstrap_mean(values: Sequence[float], level: float = LEVEL, resamples: int
         ValueError: A value is not finite, ``level`` lies outside (0, 1) or ``resamples`` is below 1.
     """
     _check_level(level)
-    if resamples < 1:
-        raise ValueError(f"resamples is {resamples}; it must be at least 1")
     if not all(math.isfinite(value) for value in values):
         raise ValueError(f"a mean needs finite values, and got {list(values)}")
     n = len(values)
@@ -179,13 +177,36 @@ def bootstrap_mean(values: Sequence[float], level: float = LEVEL, resamples: int
     value = math.fsum(values) / n
     if n == 1:
         return Mean(1, value, None, None)
-    tail = NormalDist().cdf(-_two_sided_t(level, n - 1) * math.sqrt(n / (n - 1)))
-    means = _resampled_means(torch.tensor(values, dtype=torch.float64), resamples, seed)
-    ends = torch.quantile(means, torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
+    data = torch.tensor(values, dtype=torch.float64)
+    ends = bootstrap_ends(lambda rows: data[rows].mean(dim=1), n, level, resamples, seed)
     # Rounding of a resample's mean must neither leave the data's range nor pass the mean itself.
     low = min(max(ends[0], min(values)), value)
     high = max(min(ends[1], max(values)), value)
     return Mean(n, value, low, high)
+
+
+def bootstrap_ends(
+    statistic: Callable[[Tensor], Tensor], n: int, level: float = LEVEL, resamples: int = 2000, seed: int = 0
+) -> tuple[float, float]:
+    """Both ends of the expanded percentile interval, see `bootstrap_mean`, of a statistic of ``n`` ≥ 2 data.
+
+    ``statistic`` is given the places (R, n) of R resamples, and gives their values (R,) in float64.
+
+    Raises:
+        ValueError: ``level`` lies outside (0, 1) or ``resamples`` is below 1.
+    """
+    _check_level(level)
+    if resamples < 1:
+        raise ValueError(f"resamples is {resamples}; it must be at least 1")
+    tail = NormalDist().cdf(-_two_sided_t(level, n - 1) * math.sqrt(n / (n - 1)))
+    generator = torch.Generator().manual_seed(seed)
+    chunk = max(1, _CHUNK // n)
+    values = []
+    for start in range(0, resamples, chunk):
+        size = (min(chunk, resamples - start), n)
+        values.append(statistic(torch.randint(n, size, generator=generator)))
+    low, high = torch.quantile(torch.cat(values), torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
+    return low, high
 
 
 def bootstrap_paired(
@@ -237,17 +258,6 @@ def _top_cells(maps: Tensor, share: float) -> Tensor:
     smallest_of_top = cells.topk(k, dim=1).values[:, -1:]
     top = (cells >= smallest_of_top) & (cells > cells.amin(dim=1, keepdim=True))
     return top.view(maps.shape)
-
-
-def _resampled_means(values: Tensor, resamples: int, seed: int) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    n = len(values)
-    chunk = max(1, _CHUNK // n)
-    means = []
-    for start in range(0, resamples, chunk):
-        size = (min(chunk, resamples - start), n)
-        means.append(values[torch.randint(n, size, generator=generator)].mean(dim=1))
-    return torch.cat(means)
 
 
 def _two_sided_z(level: float) -> float:

@@ -23,11 +23,11 @@ from underfire.cli.options import (
     limit_option,
     load_model,
     model_options,
-    photos_of,
     rts_option,
 )
 from underfire.cli.pictures import file_stems, photo_bytes, save_side_by_side
 from underfire.cli.progress import PhotosDisplay
+from underfire.cli.usable import usable
 from underfire.cli.verdicts import COLUMNS, Verdict, save_verdicts
 from underfire.defenses.ensemble import EnsembleDetector
 from underfire.defenses.ensemble_signals import Groups
@@ -35,7 +35,7 @@ from underfire.errors import InputError
 from underfire.images.files import printable, quoted
 from underfire.interpreters import MASK, Interpreter
 from underfire.seeding import content_key
-from underfire.training.photos import Photos, Source, read_sources, stacked
+from underfire.training.photos import Photos, Source, stacked
 
 _SCORES = "scores.parquet"
 
@@ -103,12 +103,12 @@ def fit(
     with interruptible("Nothing was written."):
         classifier = load_model(settings, device)
         detector = EnsembleDetector(_interpreters(interpreters, classifier, rts), fpr=fpr, seed=seed)
-        usable = _usable(photos, classifier, limit)
-        rows = _distinct(usable)
+        found = usable(photos, classifier, limit)
+        rows = _distinct(found)
         keys = tuple(rows)
         detector.check_photos(keys)  # before the long work
-        names = [usable.sources[row].image_id for row in rows.values()]
-        values = _measured(usable, tuple(rows.values()), detector)
+        names = [found.sources[row].image_id for row in rows.values()]
+        values = _measured(found, tuple(rows.values()), detector)
         with calling(names):
             detector.fit_measured(values, keys)
         detector.save(out)
@@ -157,10 +157,10 @@ def score(
     with interruptible("The pictures that are there are whole." if out else "Nothing is kept."):
         classifier = load_model(settings, device)
         detector = _load(file, classifier, rts)
-        usable = _usable(photos, classifier, limit)
-        if not usable.sources:
+        found = usable(photos, classifier, limit)
+        if not found.sources:
             raise InputError("none of the files given is a photo that can be used; give at least one")
-        verdicts = _verdicts(usable, detector, out)
+        verdicts = _verdicts(found, detector, out)
         if out is not None:
             save_verdicts(verdicts, out / _SCORES, command=shlex.join(["underfire", *sys.argv[1:]]))
     print_table(COLUMNS, [row for verdict in verdicts for row in verdict.rows()])
@@ -193,22 +193,6 @@ def _load(file: Path, classifier: Classifier, rts: str | None) -> EnsembleDetect
             return cls(named, fpr=fpr, seed=seed, groups=Groups(**settings["groups"]))
 
     return Ensemble.load(file, classifier)
-
-
-def _usable(named: tuple[str, ...], classifier: Classifier, limit: int | None) -> Photos:
-    """The first photos that can be decoded, ``limit`` at most; the others before them are named on stderr."""
-    found = photos_of(named, classifier)
-    sources: list[Source] = []
-    skipped = [(skip.name, skip.reason) for skip in found.skipped]
-    for photo in found.photos:
-        if len(sources) == limit:
-            break
-        good, bad = read_sources([photo], classifier)
-        sources += good
-        skipped += bad
-    for name, reason in skipped:
-        notes().print(f"Skipped {quoted(name)}: {reason}")
-    return Photos(sources, classifier)
 
 
 def _distinct(photos: Photos) -> dict[str, int]:

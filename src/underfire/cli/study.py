@@ -11,19 +11,36 @@ from typing import Any, get_args
 
 import click
 
+from underfire.attacks.control import EVEN
 from underfire.audit.inspection import Inspection
 from underfire.audit.plan import JOINT_ATTACKS, AuditPlan, ModelSettings, PlannedPhoto
 from underfire.audit.runner import run_audit
 from underfire.classifier import Classifier
 from underfire.cli.console import counted, notes, results
 from underfire.cli.interrupts import interruptible
-from underfire.cli.options import Command, Eps, Names, Numbers, Size, completed, load_model, photos_of, plan_options
+from underfire.cli.options import (
+    INTERPRETERS,
+    Command,
+    Eps,
+    Names,
+    Numbers,
+    Size,
+    completed,
+    load_model,
+    photos_of,
+    plan_options,
+)
 from underfire.cli.progress import ProgressDisplay
 from underfire.cli.report import rebuild
+from underfire.cli.usable import usable
+from underfire.defenses.adaptive import PASSES
+from underfire.defenses.calibration import check_rate
 from underfire.errors import InputError
 from underfire.images.files import printable, quoted
 from underfire.report.build import STUDIES
 from underfire.studies.bound import LOGIT_TOLERANCE, TOLERANCE, bound_study
+from underfire.studies.defence import FPR, check_enough, check_sets, defence_study
+from underfire.studies.defence_adaptive import SHARINGS
 from underfire.studies.frontier import Along, frontier_study
 from underfire.studies.gap import Aim, gap_study
 from underfire.studies.others import check_other
@@ -31,9 +48,13 @@ from underfire.studies.saved import save
 from underfire.studies.source import Run, decide, is_run, read_run
 from underfire.studies.study import Study
 from underfire.studies.transfer import transfer_study
+from underfire.training.photos import Photos
 
 _FREE = frozenset({"photos", "out", "device", "limit", "onto", "tolerance", "logit_tolerance", "along", "grid", "aims"})
 """What may be given beside the directory of an audit, which has settings of its own."""
+
+_FREE_OF_DEFENCE = _FREE | {"clean", "sets", "fpr", "budget", "sharing", "also", "passes"}
+"""The same for the study of defences, whose attack has passes of its own."""
 
 _GROWN: Mapping[Along, tuple[str, ...]] = MappingProxyType(
     {"eps": ("eps",), "passes": ("passes", "steps"), "weight": ()}
@@ -64,6 +85,20 @@ class _Other(click.ParamType[ModelSettings]):
                 self.fail(f"'{word}' in '{value}' is not known; after the model's name go {options}", param, ctx)
             found[name] = readers[name].convert(text, param, ctx) if name in readers else text
         return ModelSettings(spec, **found)
+
+
+class _Also(click.ParamType[tuple[str, Path]]):
+    """A folder with a name: ``l2=other-run``."""
+
+    name = "also"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Path]:
+        if isinstance(value, tuple):
+            return value
+        name, _, folder = str(value).partition("=")
+        if not name.strip() or not folder or ": " in name:
+            self.fail(f"'{value}' is not NAME=DIR; write it as l2=other-run", param, ctx)
+        return name.strip(), Path(folder)
 
 
 class _Grid(click.ParamType[tuple[float, ...]]):
@@ -269,6 +304,112 @@ def gap(source: _Source, aims: tuple[Aim, ...]) -> None:
     _attack_anew(source, "gap", partial(gap_study, aims=aims))
 
 
+@study.command()
+@_on_run_or_photos
+@click.option(
+    "--clean",
+    type=click.Path(),
+    multiple=True,
+    required=True,
+    metavar="PHOTO_OR_FOLDER",
+    help="Clean photos to fit the detectors on; repeatable. Those that are in RUN too are left out.",
+)
+@click.option(
+    "--set",
+    "sets",
+    type=INTERPRETERS,
+    multiple=True,
+    show_default="all of the run's interpreters but MASK, in all combinations",
+    metavar="NAMES",
+    help="A set of interpreters to watch, comma-separated; repeatable.",
+)
+@click.option(
+    "--fpr",
+    type=float,
+    default=FPR,
+    show_default=True,
+    metavar="RATE",
+    help="The share of clean photos that may be flagged.",
+)
+@click.option(
+    "--budget",
+    type=click.IntRange(min=1),
+    metavar="PASSES",
+    help="What detection may cost for a photo; sets that cost more are shown, and not recommended.",
+)
+@click.option(
+    "--sharing",
+    type=click.Choice(list(SHARINGS)),
+    multiple=True,
+    default=(EVEN.name,),
+    show_default=True,
+    help="How the maps share a step of the adaptive attack; repeatable: the one counts that evades best on a photo.",
+)
+@click.option(
+    "--grid",
+    type=_Grid(),
+    default=(),
+    show_default="the run's alone",
+    metavar="VALUES",
+    help="Further budgets of the adaptive attack, comma-separated, as 2/255,4/255.",
+)
+@click.option(
+    "--also",
+    type=_Also(),
+    multiple=True,
+    metavar="NAME=DIR",
+    help="Further attacks on the same photos, in the directory of another audit or of a study's attacks; repeatable.",
+)
+def defence(
+    source: _Source,
+    clean: tuple[str, ...],
+    sets: tuple[tuple[str, ...], ...],
+    fpr: float,
+    budget: int | None,
+    sharing: tuple[str, ...],
+    grid: tuple[float, ...],
+    also: tuple[tuple[str, Path], ...],
+) -> None:
+    """Which interpreters detect best within a budget of passes, against an attacker who knows the detector?
+
+    RUN is the directory of an audit. Photos are audited first, into DIR/run, with the options of an audit. --passes is
+    for the adaptive attack, 300 if it is not given; where photos are audited first, for the audit's attacks too.
+    """
+    check_rate(fpr)
+    twice = next((name for name, _ in also if [other for other, _ in also].count(name) > 1), None)
+    if twice is not None:
+        raise InputError(f"--also '{twice}' is given twice; give every folder a name of its own")
+    lost = next((folder for _, folder in also if not folder.is_dir()), None)
+    if lost is not None:
+        raise InputError(f"--also {quoted(lost)} is no folder; give the directory of an audit, or of a study's attacks")
+    known: list[Photos] = []
+
+    def check(classifier: Classifier) -> None:
+        plan = completed(source.plan, source.interpreters, classifier)
+        check_sets(plan, classifier, sets, budget)
+        known.append(usable(clean, classifier))
+        check_enough(len(known[0]), fpr)
+
+    run = source.audited(check)
+    classifier = run.classifier(source.plan.device)
+    found = defence_study(
+        run,
+        known[0] if known else usable(clean, classifier),
+        classifier,
+        work=source.out / "work" / "defence",
+        sets=sets,
+        fpr=fpr,
+        budget=budget,
+        passes=source.plan.passes or PASSES,
+        sharings=[SHARINGS[name] for name in dict.fromkeys(sharing)],
+        grid=grid,
+        also=dict(also),
+        limit=None if source.run is None else source.plan.limit,  # of photos, the audit's own
+        note=_note,
+    )
+    _finish(source, found, run.plan.seed)
+
+
 def _attack_anew(source: _Source, name: str, make: Callable[..., Study]) -> None:
     plan, photos, skipped, classifier = source.planned()
     found = make(plan, photos, classifier, work=source.out / "work" / name, note=_note, skipped=skipped)
@@ -334,7 +475,8 @@ def _check_unset(run: Path) -> None:
     for parameter in context.command.params:
         name = parameter.name or ""
         # A verdict on the first photos of a finished audit would hide the others, and saves nothing.
-        if _given(context, name) and (name not in _FREE or (name, context.command.name) == ("limit", "transfer")):
+        free = _FREE_OF_DEFENCE if context.command.name == "defence" else _FREE
+        if _given(context, name) and (name not in free or (name, context.command.name) == ("limit", "transfer")):
             raise InputError(
                 f"{quoted(run)} is an audit with settings of its own; leave {parameter.opts[0]} out, or give photos"
             )

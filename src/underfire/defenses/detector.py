@@ -115,8 +115,7 @@ class Detector(ABC):
         twice = next((key for key, times in Counter(keys).items() if times > 1), None)
         if twice is not None:
             raise InputError(f"two clean photos have the key {twice!r}; give every photo once, with a key of its own.")
-        # The first half, rounded down, is for the density.
-        needed = max(2 * FEWEST, 2 * photos_needed(self.fpr) - 1)
+        needed = photos_to_fit(self.fpr)
         if len(keys) < needed:
             raise InputError(
                 f"{len(keys)} clean photos are too few for a false-positive rate of {self.fpr}: half of them set the"
@@ -295,6 +294,12 @@ class Detector(ABC):
         """Refuse to go on before :meth:`fit`; raises `InputError`."""
         if not hasattr(self, "calibration_"):
             raise InputError(f"the {self.kind} detector is not fitted; call fit with clean photos, or load a file.")
+
+
+def photos_to_fit(fpr: float) -> int:
+    """The fewest clean photos for a detector at the rate ``fpr``; raises `InputError` if that is out of its range."""
+    # The first half, rounded down, is for the density.
+    return max(2 * FEWEST, 2 * photos_needed(fpr) - 1)
 
 
 def _shortened(value: object) -> str:

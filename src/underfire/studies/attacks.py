@@ -28,11 +28,11 @@ from underfire.audit.targets import NO_TARGET
 from underfire.audit.unit import Event, save_and_read
 from underfire.classifier import Classifier
 from underfire.errors import InputError
-from underfire.images import Photo, PhotoSet, read_png
+from underfire.images import Photo, PhotoSet
 from underfire.images.files import quoted
-from underfire.images.levels import from_8bit
 from underfire.interpreters import Interpreter
 from underfire.report.wording import plural
+from underfire.studies.pictures import opened
 from underfire.studies.source import Note, Run, read_run
 
 _MAPS = "maps.safetensors"
@@ -233,8 +233,7 @@ def _against(row: Row, computed: Tensor, saved: Tensor, aim: Tensor) -> Row:
 
 def _pictures(run: Run, photos: Sequence[PlannedPhoto], condition: str, dtype: torch.dtype) -> Tensor:
     """The saved images (N, 3, H, W) of ``photos``."""
-    pixels = [torch.round(read_png(run.picture(photo, condition)) * 255) for photo in photos]
-    return from_8bit(torch.stack(pixels), dtype)
+    return opened([run.picture(photo, condition) for photo in photos], dtype)
 
 
 def _map(made: Path, photo: PlannedPhoto, key: str) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a study has measured of an audit's photos, kept on disk photo by photo, so that it can go on from there."""
+"""What a study has measured of photos, kept on disk photo by photo, so that it can go on from there."""
 
 import hashlib
 import json
@@ -11,6 +11,7 @@ from underfire.audit.store import write_json
 from underfire.errors import InputError
 from underfire.studies.source import Note, Run
 
+P = TypeVar("P")
 T = TypeVar("T")
 
 
@@ -42,13 +43,48 @@ def kept(
     Raises:
         InputError: a file is damaged; and whatever ``measure`` raises.
     """
-    for position, photo in enumerate(photos, start=1):
-        path = folder / f"{photo.key}.json"
-        if not path.is_file():
-            write_json(path, measure(photo))
-            note(f"{what}: photo {position} of {len(photos)}")
-        try:
-            found = read(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{str(path)!r} cannot be read ({error}); delete it to have it made again") from error
-        yield photo, found
+    yield from kept_together(
+        photos,
+        folder,
+        key=lambda photo: photo.key,
+        size=1,
+        measure=lambda some: [measure(photo) for photo in some],
+        read=read,
+        what=what,
+        note=note,
+    )
+
+
+def kept_together(
+    photos: Sequence[P],
+    folder: Path,
+    *,
+    key: Callable[[P], str],
+    size: int,
+    measure: Callable[[Sequence[P]], Sequence[Mapping[str, Any]]],
+    read: Callable[[Any], T],
+    what: str,
+    note: Note,
+) -> Iterator[tuple[P, T]]:
+    """As `kept`, of photos of any kind that ``key`` names, measured ``size`` at a time.
+
+    ``measure`` is given those of such a group that have no file yet.
+    """
+    for start in range(0, len(photos), size):
+        group = photos[start : start + size]
+        paths = [folder / f"{key(photo)}.json" for photo in group]
+        new = [place for place, path in enumerate(paths) if not path.is_file()]
+        if new:
+            found = measure([group[place] for place in new])
+            for place, content in zip(new, found, strict=True):
+                write_json(paths[place], content)
+            note(f"{what}: photo {start + len(group)} of {len(photos)}")
+        for photo, path in zip(group, paths, strict=True):
+            yield photo, _read(path, read)
+
+
+def _read(path: Path, read: Callable[[Any], T]) -> T:
+    try:
+        return read(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{str(path)!r} cannot be read ({error}); delete it to have it made again") from error

@@ -23,7 +23,7 @@ from underfire.report.palette import with_colours
 from underfire.studies.study import Study
 from underfire.studies.wording import shown
 
-NAMES = ("transfer", "bound", "frontier", "gap")
+NAMES = ("transfer", "bound", "frontier", "gap", "defence")
 """The studies, in the order in which they are shown."""
 
 STUDY_VERSION = 1

@@ -1,0 +1,23 @@
+"""Photos that a command can use: those that can be decoded, each content once."""
+
+from underfire.classifier import Classifier
+from underfire.cli.console import notes
+from underfire.cli.options import photos_of
+from underfire.images.files import quoted
+from underfire.training.photos import Photos, Source, read_sources
+
+
+def usable(named: tuple[str, ...], classifier: Classifier, limit: int | None = None) -> Photos:
+    """The first photos that can be decoded, ``limit`` at most; the others before them are named on stderr."""
+    found = photos_of(named, classifier)
+    sources: list[Source] = []
+    skipped = [(skip.name, skip.reason) for skip in found.skipped]
+    for photo in found.photos:
+        if len(sources) == limit:
+            break
+        good, bad = read_sources([photo], classifier)
+        sources += good
+        skipped += bad
+    for name, reason in skipped:
+        notes().print(f"Skipped {quoted(name)}: {reason}")
+    return Photos(sources, classifier)

@@ -1,0 +1,250 @@
+"""The table of the study of defences: what is counted of a detector, and which set is the one to deploy."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from underfire.analysis.detection import auroc_by_photo
+from underfire.metrics import Mean, Rate, bootstrap_mean, wilson
+from underfire.report.wording import budget as allowed
+from underfire.studies.columns import fields_of_line, three
+from underfire.studies.defence_findings import AdaptiveShot, Findings, Seen, Shot
+
+Kind = Literal["set", "baseline", "budget", "attack", "harmless", "ablation"]
+
+ADAPTIVE = "adaptive"
+PGD = "pgd"
+BEST, AT_ITS_COST, OVER = "best", "best at its cost", "over the budget"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One row of the table; all on images as saved in 8 bit.
+
+    Attributes:
+        kind: ``set`` and ``baseline``: a detector against the adaptive attack, with a summary of the rest; ``budget``:
+            a set against the adaptive attack with another budget; ``attack``:
+            against one other attack; ``harmless``: on photos that were changed harmlessly; ``ablation``: with a part of
+            its signals.
+        detector: the set as ``grad+cam``, or the baseline.
+        verdict: of a set; ``best``: lowest ``evaded`` within the budget, the cheaper of two alike; ``best at its
+            cost``: none that costs as much or less is evaded less; ``over the budget``.
+        signals: of an ablation, which ones.
+        under: what was done to the photos; ``adaptive``, or ``adaptive to grad+cam`` where the attacker knew that set
+            and not this detector; ``adaptive, 2/255`` with that budget in place of the run's.
+        interpreters: how many are watched.
+        passes: forward and backward passes of the detector for an image.
+        n: photos; ``failed``: those whose label the attack did not reach. They are in ``reached`` and ``evaded`` alone.
+        evaded: share of the photos whose label was reached and that are not flagged.
+        reached: share of the photos whose label was reached.
+        confidence: mean probability of the target, where the label was reached.
+        auroc: of benign against attacked images; ``auroc_pgd``: that under PGD; ``auroc_adv2``: the lowest one under
+            ADV² on a single interpreter.
+        flagged: share flagged: of attacked images whose label was reached, or of harmless ones.
+        flagged_strictly: the same by the threshold of the stricter rate.
+        false_positives: share of benign photos flagged.
+        attack_passes: mean number of passes that the attacker took for a photo.
+        clean: photos that the detector was fitted on.
+    """
+
+    kind: Kind
+    detector: str
+    verdict: str | None = None
+    signals: str | None = None
+    under: str
+    interpreters: int
+    passes: int
+    n: int
+    failed: int
+    evaded: float | None = None
+    evaded_low: float | None = None
+    evaded_high: float | None = None
+    reached: float | None = None
+    reached_low: float | None = None
+    reached_high: float | None = None
+    confidence: float | None = None
+    confidence_low: float | None = None
+    confidence_high: float | None = None
+    auroc: float | None = None
+    auroc_low: float | None = None
+    auroc_high: float | None = None
+    auroc_pgd: float | None = None
+    auroc_pgd_low: float | None = None
+    auroc_pgd_high: float | None = None
+    auroc_adv2: float | None = None
+    auroc_adv2_low: float | None = None
+    auroc_adv2_high: float | None = None
+    flagged: float | None = None
+    flagged_low: float | None = None
+    flagged_high: float | None = None
+    flagged_strictly: float | None = None
+    flagged_strictly_low: float | None = None
+    flagged_strictly_high: float | None = None
+    false_positives: float | None = None
+    false_positives_low: float | None = None
+    false_positives_high: float | None = None
+    attack_passes: float | None = None
+    clean: int
+
+
+def lines_of(
+    findings: Sequence[Findings], ablations: Sequence[Findings], *, budget: int | None, perturbation: str
+) -> list[Line]:
+    """All rows: first one for each set, the cheapest first, then one for each baseline, and then the rest."""
+    ordered = sorted(findings, key=lambda found: (not found.is_set, found.passes))
+    summaries = _judged([_summary(found) for found in ordered], budget)
+    budgets = [line for found in ordered for line in _budgets(found, perturbation)]
+    attacks = [_attack("attack", found, under) for found in ordered for under in found.attacks]
+    harmless = [_harmless(found, change) for found in ordered for change in found.harmless]
+    parts = [line for found in ablations for line in _ablation(found)]
+    return [*summaries, *budgets, *attacks, *harmless, *parts]
+
+
+def table(lines: Sequence[Line]) -> Any:
+    """``lines`` as a pyarrow.Table."""
+    return pa.Table.from_pylist([asdict(line) for line in lines], schema=pa.schema(fields_of_line(Line)))
+
+
+def sets(lines: Iterable[Line]) -> list[Line]:
+    """The summaries of sets."""
+    return [line for line in lines if line.kind == "set"]
+
+
+def best(lines: Iterable[Line]) -> Line:
+    """The set to deploy."""
+    return next(line for line in lines if line.verdict == BEST)
+
+
+def is_adv2(condition: str) -> bool:
+    """Whether it is ADV² on a single interpreter, by the run itself."""
+    return condition.startswith("adv2-") and "+" not in condition
+
+
+def _judged(lines: Sequence[Line], budget: int | None) -> list[Line]:
+    """``lines``, the cheapest first, with the verdicts of the sets."""
+    within = [line for line in sets(lines) if budget is None or line.passes <= budget]
+    chosen = min(within, key=_rank)
+    found = []
+    for line in lines:
+        verdict = None
+        if line is chosen:
+            verdict = BEST
+        elif line.kind == "set" and line not in within:
+            verdict = OVER
+        elif line.kind == "set" and line is min((o for o in within if o.passes <= line.passes), key=_rank):
+            verdict = AT_ITS_COST
+        found.append(replace(line, verdict=verdict))
+    return found
+
+
+def _rank(line: Line) -> tuple[float, int]:
+    return (1.0 if line.evaded is None else line.evaded, line.passes)
+
+
+def _common(found: Findings) -> dict[str, Any]:
+    return {
+        "detector": found.key,
+        "interpreters": len(found.interpreters),
+        "passes": found.passes,
+        "clean": found.clean,
+    }
+
+
+def _summary(found: Findings) -> Line:
+    benign = list(found.benign.values())
+    lowest = min(
+        (_area(found, shots) for name, shots in found.attacks.items() if is_adv2(name)), key=_low, default=_NONE
+    )
+    under = ADAPTIVE if found.is_set else f"{ADAPTIVE} to {found.adapted_to}"
+    columns: dict[str, Any] = {
+        **_common(found),
+        **_adaptive(found),
+        **three("auroc_pgd", _area(found, found.attacks.get(PGD, {}))),
+        **three("auroc_adv2", lowest),
+        **three("false_positives", _share([seen.flagged for seen in benign])),
+    }
+    return Line(kind="set" if found.is_set else "baseline", under=under, **columns)
+
+
+def _adaptive(found: Findings) -> dict[str, Any]:
+    return _of_adaptive(found, found.adaptive)
+
+
+def _budgets(found: Findings, perturbation: str) -> list[Line]:
+    """Under the adaptive attack with other budgets, the smallest first."""
+    return [
+        Line(
+            kind="budget",
+            under=f"{ADAPTIVE}, {allowed(eps, perturbation)}",
+            **(_common(found) | _of_adaptive(found, shots)),
+        )
+        for eps, shots in sorted(found.budgets.items())
+    ]
+
+
+def _of_adaptive(found: Findings, shots: Mapping[str, AdaptiveShot]) -> dict[str, Any]:
+    reached = [shot for shot in shots.values() if shot.reached]
+    return {
+        **_shots(found, shots),
+        **three("reached", _share([shot.reached for shot in shots.values()])),
+        **three("confidence", bootstrap_mean([shot.confidence for shot in reached])),
+        "attack_passes": sum(shot.passes for shot in shots.values()) / len(shots) if shots else None,
+    }
+
+
+def _shots(found: Findings, shots: Mapping[str, Shot]) -> dict[str, Any]:
+    """The columns of attacked images that every kind of row has."""
+    reached = [shot.seen for shot in shots.values() if shot.reached]
+    return {
+        "n": len(shots),
+        "failed": len(shots) - len(reached),
+        **three("evaded", _share([shot.evaded for shot in shots.values()])),
+        **three("auroc", _area(found, shots)),
+        **_flags(reached),
+    }
+
+
+def _flags(seen: Sequence[Seen]) -> dict[str, Any]:
+    strictly = [one.strictly for one in seen if one.strictly is not None]
+    return {**three("flagged", _share([one.flagged for one in seen])), **three("flagged_strictly", _share(strictly))}
+
+
+def _attack(kind: Kind, found: Findings, under: str, signals: str | None = None) -> Line:
+    shots = found.attacks[under]
+    columns = _common(found) | _shots(found, shots)
+    reached = three("reached", _share([shot.reached for shot in shots.values()]))
+    return Line(kind=kind, under=under, signals=signals, **columns, **reached)
+
+
+def _harmless(found: Findings, change: str) -> Line:
+    seen = list(found.harmless[change].values())
+    columns = _common(found) | _flags(seen)
+    return Line(kind="harmless", under=change, n=len(seen), failed=0, **columns)
+
+
+def _ablation(found: Findings) -> list[Line]:
+    """Under PGD and ADV², and under the attack that was adapted to all signals."""
+    adapted = _common(found) | _adaptive(found)
+    return [
+        *(_attack("ablation", found, name, found.signals) for name in found.attacks if name == PGD or is_adv2(name)),
+        Line(kind="ablation", under=f"{ADAPTIVE} to {found.adapted_to}", signals=found.signals, **adapted),
+    ]
+
+
+_NONE = Mean(0, None, None, None)
+
+
+def _area(found: Findings, shots: Mapping[str, Shot]) -> Mean:
+    """The AUROC over photos whose label was reached, of their benign against their attacked images."""
+    reached = {photo: shot.seen.score for photo, shot in sorted(shots.items()) if shot.reached}
+    return auroc_by_photo([found.benign[photo].score for photo in reached], list(reached.values()))
+
+
+def _low(figure: Mean) -> float:
+    return 1.0 if figure.value is None else figure.value
+
+
+def _share(flags: Sequence[bool]) -> Rate:
+    return wilson(sum(flags), len(flags))

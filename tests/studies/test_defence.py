@@ -1,0 +1,268 @@
+"""The study of defences on the toy: what is measured, that it resumes, and what is refused."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from audit.toy_photos import MISCLASSIFIED, found, toy_classifier, toy_plan
+from toys import images
+from underfire import metrics
+from underfire.attacks.control import EVEN, WORST
+from underfire.audit.names import make_interpreters
+from underfire.audit.plan import AuditPlan
+from underfire.audit.runner import run_audit
+from underfire.defenses import EnsembleDetector
+from underfire.defenses.adaptive import AdaptiveADV2
+from underfire.errors import InputError
+from underfire.images import PhotoSet, find_photos, read_png, save_png
+from underfire.seeding import content_key
+from underfire.studies.defence import defence_study, named_sets
+from underfire.studies.defence_measure import Meter
+from underfire.studies.source import Run, read_run
+from underfire.studies.study import Study
+from underfire.training.photos import Photos, read_sources
+
+CLEAN = 12
+RATE = 0.2  # few photos are enough for it
+
+
+@pytest.fixture(scope="module")
+def run(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    out = tmp_path_factory.mktemp("audited") / "run"
+    run_audit(toy_plan(), found(photos), toy_classifier(), out)
+    return read_run(out)
+
+
+@pytest.fixture(scope="module")
+def clean(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Photos:
+    """Clean photos, with one of the run's and one of their own twice."""
+    folder = tmp_path_factory.mktemp("clean")
+    for index, picture in enumerate(images(CLEAN, 32, seed=9)):
+        save_png(picture, folder / f"{index:02}.png")
+    save_png(read_png(folder / "00.png"), folder / "twice.png")
+    save_png(read_png(run.picture(run.photos[0], "benign")), folder / "of-the-run.png")
+    return read(find_photos([folder], class_names=toy_classifier().class_names))
+
+
+def read(photos: PhotoSet) -> Photos:
+    sources, _ = read_sources(photos.photos, toy_classifier())
+    return Photos(sources, toy_classifier())
+
+
+def study(run: Run, clean: Photos, work: Path, **more: Any) -> Study:
+    settings: dict[str, Any] = {"fpr": RATE, "passes": 60, "sets": [("cam",), ("cam", "grad")]}
+    return defence_study(run, clean, toy_classifier(), work=work, **(settings | more))
+
+
+@pytest.fixture(scope="module")
+def whole(run: Run, clean: Photos, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Study]:
+    work = tmp_path_factory.mktemp("whole")
+    return work, study(run, clean, work)
+
+
+def rows(made: Study, **wanted: Any) -> list[dict[str, Any]]:
+    lines: list[dict[str, Any]] = made.table.to_pylist()
+    return [line for line in lines if all(line[name] == value for name, value in wanted.items())]
+
+
+@pytest.mark.parametrize("names", [("cam",), ("grad", "cam")])
+def test_what_is_told_is_what_a_detector_says_of_the_saved_images(
+    run: Run, clean: Photos, whole: tuple[Path, Study], names: tuple[str, ...]
+) -> None:
+    """The detector, fitted by itself and asked about the files, finds the same."""
+    key = "+".join(names)
+    x = torch.stack([clean[row] for row, source in enumerate(clean.sources) if source.image_id[0].isdigit()])
+    assert len(x) == CLEAN
+    detector = EnsembleDetector(make_interpreters(names, toy_classifier()), fpr=RATE).fit(x)
+    photos = [photo for photo in run.photos if photo.excluded is None]
+    benign = {p.image_id: read_png(run.picture(p, "benign")) for p in photos}
+    scores = {name: float(detector.score_samples(image[None])) for name, image in benign.items()}
+    (summary,) = rows(whole[1], kind="set", detector=key)
+    assert summary["false_positives"] == sum(score < detector.threshold_ for score in scores.values()) / 4
+    assert (summary["clean"], summary["passes"]) == (CLEAN, detector.signals.passes_per_image)
+    for under in ("pgd", "adv2-grad", "adv2-cam"):
+        reached = {r.image_id for r in run.rows if r.condition == under and r.success_8bit}
+        theirs = [
+            float(detector.score_samples(read_png(run.picture(p, under))[None]))
+            for p in photos
+            if p.image_id in reached
+        ]
+        (line,) = rows(whole[1], kind="attack", detector=key, under=under)
+        assert (line["n"], line["failed"]) == (4, 4 - len(reached))
+        wins = [float(scores[b] > a) + 0.5 * (scores[b] == a) for b in reached for a in theirs]
+        assert line["auroc"] == pytest.approx(sum(wins) / len(wins))
+        assert line["flagged"] == sum(a < detector.threshold_ for a in theirs) / len(theirs)
+    (folder,) = (whole[0] / "adaptive").glob(f"{key}-*")
+    evaded = 0
+    for photo in photos:
+        image = read_png(folder / f"{photo.key}.png")
+        assert metrics.linf(image[None], benign[photo.image_id][None]).item() <= 8 / 255 + 1e-6
+        kept = json.loads((folder / f"{photo.key}.json").read_text(encoding="utf-8"))
+        probabilities = toy_classifier().probabilities(image[None])[0]
+        assert kept["reached"] == (int(probabilities.argmax()) == photo.target)
+        assert kept["confidence"] == pytest.approx(float(probabilities[photo.target]), abs=1e-6)
+        assert 0 < kept["passes"] <= 60
+        evaded += kept["reached"] and float(detector.score_samples(image[None])) >= detector.threshold_
+    assert summary["evaded"] == evaded / 4
+
+
+def test_nothing_is_shown_without_its_adaptive_attack(whole: tuple[Path, Study]) -> None:
+    shown = {line["detector"] for line in rows(whole[1])}
+    assert shown == {"cam", "grad+cam", "mean-map", "squeezing"}
+    for detector in shown:
+        (summary,) = [line for line in rows(whole[1], detector=detector) if line["kind"] in ("set", "baseline")]
+        assert summary["under"] == ("adaptive" if summary["kind"] == "set" else "adaptive to grad+cam")
+        assert summary["evaded"] is not None
+    assert "Against the attacker who knows the detector" in whole[1].words
+    assert "evaded on" in whole[1].figure
+    assert {line["under"] for line in rows(whole[1], kind="harmless", detector="cam")} == {
+        "noise", "jpeg-75", "jpeg-50", "gaussian-6", "crop-90", "brightness-0.8", "brightness-1.2"
+    }  # fmt: skip
+    parts = rows(whole[1], kind="ablation")
+    assert {line["detector"] for line in parts} == {"grad+cam"}
+    assert len({line["signals"] for line in parts}) == 8
+
+
+def test_photos_of_the_run_are_not_fitted_on(
+    run: Run, clean: Photos, whole: tuple[Path, Study], tmp_path: Path
+) -> None:
+    said: list[str] = []
+    assert study(run, clean, whole[0], note=said.append) == whole[1]
+    assert said == [
+        "Left out clean photo 'of-the-run.png': it shows the same as the run's photo 'photo-0.png'",
+        "Left out clean photo 'twice.png': it shows the same as the clean photo '00.png'",
+        f"2 clean photos left out, {CLEAN} are fitted on",
+    ]
+    assert "they show the same as others: 2 clean photos." in whole[1].words
+    kept = {path.stem for path in (whole[0] / "clean").rglob("*.json")}
+    assert kept == {content_key(clean[row]) for row in range(CLEAN)}
+    assert MISCLASSIFIED not in {photo.image_id for photo in run.photos if photo.excluded is None}
+
+
+class _Stop(BaseException):
+    pass
+
+
+def stopping_after(lines: int) -> Callable[[str], None]:
+    seen: list[str] = []
+
+    def note(line: str) -> None:
+        seen.append(line)
+        if len(seen) == lines:
+            raise _Stop
+
+    return note
+
+
+def test_an_interrupted_study_goes_on_to_the_same_numbers(
+    run: Run, clean: Photos, whole: tuple[Path, Study], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for lines in (4, 7, 6):  # the first three are about clean photos left out
+        with pytest.raises(_Stop):
+            study(run, clean, tmp_path, note=stopping_after(lines))
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.json")}
+    assert len(before) > CLEAN
+    assert study(run, clean, tmp_path) == whole[1]
+    assert all(path.stat().st_mtime_ns == then for path, then in before.items())
+
+    def nothing(*_: Any, **__: Any) -> Any:
+        raise AssertionError("it was measured before")
+
+    monkeypatch.setattr(Meter, "measure", nothing)
+    monkeypatch.setattr(AdaptiveADV2, "run", nothing)
+    assert study(run, clean, tmp_path) == whole[1]
+
+
+def test_what_was_attacked_serves_studies_of_other_sets(
+    run: Run, clean: Photos, whole: tuple[Path, Study], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nothing(*_: Any, **__: Any) -> Any:
+        raise AssertionError("it was attacked before")
+
+    (before,) = rows(whole[1], kind="set", detector="grad+cam")
+    monkeypatch.setattr(AdaptiveADV2, "run", nothing)
+    (after,) = rows(study(run, clean, whole[0], sets=[("grad", "cam")]), kind="set", detector="grad+cam")
+    assert after["evaded"] == before["evaded"]
+    assert after["auroc"] == before["auroc"]
+
+
+def test_the_first_photos_are_found_again_among_all(run: Run, clean: Photos, whole: tuple[Path, Study]) -> None:
+    before = {path.name for path in (whole[0] / "images").iterdir()}
+    made = study(run, clean, whole[0], limit=2)
+    assert {path.name for path in (whole[0] / "images").iterdir()} == before
+    assert {line["n"] for line in rows(made, kind="set")} == {2}
+    assert "2 photos beyond the limit" in made.words
+
+
+def test_of_several_sharings_the_one_that_evades_best_counts(
+    run: Run, clean: Photos, whole: tuple[Path, Study]
+) -> None:
+    single = {
+        sharing.name: rows(study(run, clean, whole[0], sharings=[sharing], sets=[("grad", "cam")]), kind="set")[0]
+        for sharing in (EVEN, WORST)
+    }
+    made = study(run, clean, whole[0], sharings=[EVEN, WORST])
+    (both,) = rows(made, kind="set", detector="grad+cam")
+    assert both["evaded"] >= max(line["evaded"] for line in single.values())
+    assert both["reached"] >= max(line["reached"] for line in single.values())
+    assert "the strongest of even and worst sharing" in made.words
+    # A single map shares a step with none.
+    assert len(list((whole[0] / "adaptive").glob("cam-*"))) == 1
+
+
+def test_other_attacks_stand_beside_the_runs(
+    run: Run, clean: Photos, whole: tuple[Path, Study], photos: Path, tmp_path: Path
+) -> None:
+    run_audit(replace(toy_plan(), eps=2 / 255), found(photos), toy_classifier(), tmp_path / "weak")
+    made = study(run, clean, whole[0], also={"weak": tmp_path / "weak"})
+    assert len(rows(made, kind="attack", detector="cam", under="weak: pgd")) == 1
+    assert rows(made, kind="set") == rows(whole[1], kind="set")  # the summary is of the run's own attacks
+
+
+def test_further_budgets_of_the_attacker(run: Run, clean: Photos, whole: tuple[Path, Study]) -> None:
+    made = study(run, clean, whole[0], grid=(2 / 255, 8 / 255))
+    assert rows(made, kind="set") == rows(whole[1], kind="set")
+    small = rows(made, kind="budget")
+    assert [(line["detector"], line["under"]) for line in small] == [
+        ("cam", "adaptive, 2/255"), ("grad+cam", "adaptive, 2/255")
+    ]  # fmt: skip
+    assert "2/255 evaded on" in made.words
+
+
+def test_a_budget_leaves_dear_sets_out_of_the_choice(run: Run, clean: Photos, whole: tuple[Path, Study]) -> None:
+    made = study(run, clean, whole[0], budget=15)
+    verdicts = {line["detector"]: line["verdict"] for line in rows(made, kind="set")}
+    assert verdicts == {"cam": "best", "grad+cam": "over the budget"}
+    assert "1 set cost more than the budget" in made.words
+    assert {line["detector"] for line in rows(made, kind="ablation")} == {"cam"}
+
+
+def test_what_cannot_be_is_refused_before_anything_is_measured(run: Run, clean: Photos, tmp_path: Path) -> None:
+    bare = replace(run, rows=tuple(row for row in run.rows if row.attack in ("none", "noise")))
+    for changed, message in (
+        ({"fpr": 0.05}, "12 clean photos can be used, too few for a false-positive rate of 0.05; give at least 37"),
+        ({"fpr": 1.5}, "is not in"),
+        ({"budget": 3}, "a budget of 3 passes is below what any set costs; the cheapest, cam, takes 13"),
+        ({"sets": [("cam", "cam")]}, "names 'cam' twice"),
+        ({"sets": [("kam",)]}, "interpreter 'kam' is unknown"),
+        ({"sets": [("rts",)]}, "rts"),
+        ({"also": {"x": tmp_path}}, "has no attacked image"),
+    ):
+        with pytest.raises(InputError, match=message):
+            study(run, clean, tmp_path / "work", **changed)
+    with pytest.raises(InputError, match="has no attack"):
+        study(bare, clean, tmp_path / "work")
+    assert not (tmp_path / "work").exists()
+
+
+def test_sets_have_one_order_and_are_all_subsets_by_default() -> None:
+    plan = AuditPlan(interpreters=("grad", "mask", "cam"))
+    assert named_sets(plan, []) == (("grad",), ("cam",), ("grad", "cam"))
+    assert named_sets(plan, [("cam", "grad"), ("grad", "cam"), ("ig", "cam")]) == (("grad", "cam"), ("cam", "ig"))
+    with pytest.raises(InputError, match="no interpreter but mask"):
+        named_sets(AuditPlan(interpreters=("mask",)), [])

@@ -1,0 +1,207 @@
+"""What is counted of planted detectors, which set is recommended, and what words and figure say of it."""
+
+from collections.abc import Mapping
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from underfire.metrics import wilson
+from underfire.studies.defence_figure import defence_figure
+from underfire.studies.defence_findings import AdaptiveShot, Findings, Seen, Shot
+from underfire.studies.defence_lines import Line, best, lines_of, sets, table
+from underfire.studies.defence_words import defence_words
+
+N = 10
+PHOTOS = tuple(f"photo-{index}" for index in range(N))
+UNDER = ("pgd", "adv2-grad", "adv2-cam", "patch: adv2-cam")
+
+
+def seen(score: float, threshold: float = -5.0) -> Seen:
+    return Seen(score, score < threshold, score < 2 * threshold)
+
+
+def planted(
+    key: str,
+    *,
+    evaded: int,
+    passes: int,
+    failed: int = 0,
+    is_set: bool = True,
+    worst: str = "adv2-cam",
+    signals: str = "",
+    budgets: Mapping[float, Mapping[str, AdaptiveShot]] | None = None,
+) -> Findings:
+    """A detector that is evaded on so many photos, and misses nothing but every second image under ``worst``.
+
+    The adaptive attack misses its label on ``failed`` further photos.
+    """
+    clean = {photo: seen(-1 - 0.1 * index) for index, photo in enumerate(PHOTOS)}
+    clean[PHOTOS[-1]] = seen(-6)  # a false positive
+
+    def shots(under: str) -> Mapping[str, Shot]:
+        hidden = [under == worst and index % 2 == 0 for index in range(N)]
+        # Of the first photo the label is missed; it is in no share of what is flagged.
+        return {photo: Shot(index > 0, seen(-0.5 if hidden[index] else -20)) for index, photo in enumerate(PHOTOS)}
+
+    adaptive = {
+        photo: AdaptiveShot(index < N - failed, seen(-2 if index < evaded else -7), 0.9 + 0.01 * index, 290)
+        for index, photo in enumerate(PHOTOS)
+    }
+    names = tuple(key.split("+"))
+    return Findings(
+        key=key,
+        interpreters=names,
+        is_set=is_set,
+        passes=passes,
+        clean=200,
+        benign=clean,
+        harmless={"jpeg-75": clean, "crop-90": {photo: seen(-9) for photo in PHOTOS}},
+        attacks={under: shots(under) for under in UNDER},
+        adapted_to=key if is_set else "grad+cam",
+        adaptive=adaptive,
+        budgets={} if budgets is None else budgets,
+        signals=signals,
+    )
+
+
+CAM_ = planted("cam", evaded=6, passes=13)
+GRAD_ = planted("grad", evaded=4, passes=11)
+BOTH = planted("grad+cam", evaded=1, passes=17, failed=2)
+DEAR = planted("grad+cam+rts", evaded=1, passes=30)
+SQUEEZE = planted("squeezing", evaded=9, passes=4, is_set=False)
+FOUND = (DEAR, SQUEEZE, CAM_, BOTH, GRAD_)
+PARTS = (planted("grad+cam", evaded=5, passes=17, signals="views alone"),)
+
+
+def lines(budget: int | None = None) -> list[Line]:
+    return lines_of(FOUND, PARTS, budget=budget, perturbation="linf")
+
+
+def words(made: list[Line], **more: Any) -> str:
+    settings: dict[str, Any] = {
+        "photos": (), "skipped": 0, "beyond_limit": 0, "left_out": 0, "rates": (0.05, 0.01), "passes": 300,
+        "budget": None, "sharings": ["even"],
+    }  # fmt: skip
+    return defence_words(made, **(settings | more))
+
+
+def test_one_summary_for_each_detector_comes_first_the_sets_by_cost() -> None:
+    made = lines()
+    assert [line.detector for line in made[:5]] == ["grad", "cam", "grad+cam", "grad+cam+rts", "squeezing"]
+    assert [line.kind for line in made[:5]] == ["set"] * 4 + ["baseline"]
+    assert {line.kind for line in made[5:]} == {"attack", "harmless", "ablation"}
+    assert made[4].under == "adaptive to grad+cam"
+
+
+@pytest.mark.parametrize(
+    ("budget", "verdicts"),
+    [
+        (None, {"grad": "best at its cost", "cam": None, "grad+cam": "best", "grad+cam+rts": None}),
+        (17, {"grad": "best at its cost", "cam": None, "grad+cam": "best", "grad+cam+rts": "over the budget"}),
+        (13, {"grad": "best", "cam": None, "grad+cam": "over the budget", "grad+cam+rts": "over the budget"}),
+    ],
+)
+def test_the_set_that_is_evaded_least_is_best_and_of_two_alike_the_cheaper(
+    budget: int | None, verdicts: dict[str, str | None]
+) -> None:
+    assert {line.detector: line.verdict for line in sets(lines(budget))} == verdicts
+
+
+def test_the_adaptive_attack_is_counted_as_planted() -> None:
+    line = best(lines())
+    rate = wilson(1, N)
+    assert (line.evaded, line.evaded_low, line.evaded_high) == (rate.value, rate.low, rate.high)
+    assert (line.n, line.failed, line.reached) == (N, 2, 0.8)
+    assert line.confidence == pytest.approx(sum(0.9 + 0.01 * index for index in range(8)) / 8)
+    assert line.attack_passes == 290
+    assert line.flagged == 7 / 8  # of those that reached their label
+    assert line.flagged_strictly == 0
+    # Benign −1 … −1.7 against one −2 and seven −7, photo by photo of the 8 whose label was reached.
+    assert line.auroc == 1
+    assert line.auroc_low is not None
+    assert line.auroc_low < 1
+    assert line.false_positives == 1 / N
+
+
+def test_other_attacks_are_counted_on_photos_whose_label_they_reached() -> None:
+    by = {(line.detector, line.under): line for line in lines() if line.kind == "attack"}
+    pgd, cam = by["grad+cam", "pgd"], by["grad+cam", "adv2-cam"]
+    assert (pgd.n, pgd.failed, pgd.auroc, pgd.flagged, pgd.flagged_strictly) == (N, 1, 1, 1, 1)
+    assert (cam.n, cam.failed, cam.flagged) == (N, 1, 5 / 9)  # 4 of the 9 hide
+    assert cam.auroc == pytest.approx(5 / 9)
+    assert cam.evaded == 4 / N
+    summary = best(lines())
+    assert (summary.auroc_pgd, summary.auroc_adv2) == (pgd.auroc, cam.auroc)  # the lowest, and not that of others
+
+
+def test_harmless_changes_are_flagged_or_not() -> None:
+    by = {(line.detector, line.under): line for line in lines() if line.kind == "harmless"}
+    assert by["cam", "jpeg-75"].flagged == 1 / N
+    assert by["cam", "crop-90"].flagged == 1
+    assert by["cam", "crop-90"].auroc is None
+
+
+def test_parts_of_the_signals_are_shown_with_the_attack_that_adapted_to_all() -> None:
+    parts = [line for line in lines() if line.kind == "ablation"]
+    assert [line.under for line in parts] == ["pgd", "adv2-grad", "adv2-cam", "adaptive to grad+cam"]
+    assert {line.signals for line in parts} == {"views alone"}
+    assert parts[-1].evaded == 5 / N
+
+
+def test_other_budgets_of_the_attacker_follow_the_summaries() -> None:
+    shots = planted("cam", evaded=2, passes=13).adaptive
+    found = [
+        planted(
+            "cam", evaded=6, passes=13, budgets={16 / 255: shots, 2 / 255: planted("x", evaded=0, passes=1).adaptive}
+        )
+    ]
+    made = lines_of(found, [], budget=None, perturbation="linf")
+    assert [(line.kind, line.under, line.evaded) for line in made[:3]] == [
+        ("set", "adaptive", 0.6), ("budget", "adaptive, 2/255", 0), ("budget", "adaptive, 16/255", 0.2)
+    ]  # fmt: skip
+    assert "CAM 2/255 evaded on 0 % (label reached on 100 %); CAM 16/255 evaded on 20 %" in words(made)
+    assert "other budgets" not in words(lines())
+
+
+def test_the_table_has_every_line() -> None:
+    made = lines()
+    found = table(made)
+    assert found.num_rows == len(made)
+    assert found["detector"].to_pylist() == [line.detector for line in made]
+    assert found["evaded"][2].as_py() == 0.1
+
+
+def test_words_carry_the_adaptive_attack_and_what_is_not_stopped() -> None:
+    said = words(lines())
+    assert said.startswith("Against the attacker who knows the detector, GRAD + CAM detects best, at 17 passes")
+    assert "reaches the label unflagged on 10 % (2 % to 40 %) of 10 photos" in said
+    assert "It will not stop this attacker on 1 of 10 photos" in said
+    assert "PGD 1.00" in said
+    assert "ADV² on CAM 0.56" in said
+    assert "ADV² on CAM (patch) 1.00" in said
+    assert "jpeg-75 10 %, crop-90 100 %" in said
+    assert "GRAD at 11 (evaded on 40 %), GRAD + CAM at 17 (evaded on 10 %)" in said
+    assert "with 1 50 % evaded, 100 % reached" in said
+    assert "feature squeezing (PGD 1.00" in said
+    assert "views alone PGD 1.00, ADV² 0.56" in said
+
+
+def test_words_say_what_nobody_evaded_and_what_was_left_out() -> None:
+    made = lines_of([planted("cam", evaded=0, passes=13)], [], budget=20, perturbation="linf")
+    said = words(made, budget=20, left_out=2, beyond_limit=1, sharings=["even", "worst"], rates=(0.05,))
+    assert "detects best within 20 passes for a photo" in said
+    assert "On none of these photos was it evaded; up to 28 % remain possible" in said
+    assert "the same as others: 2 clean photos." in said
+    assert "1 photo beyond the limit" in said
+    assert "the strongest of even and worst sharing" in said
+    assert "Hardest" not in said
+
+
+def test_the_figure_has_every_detector_with_its_adaptive_attack() -> None:
+    svg = defence_figure(lines())
+    assert ET.fromstring(svg).tag.endswith("svg")  # noqa: S314 - our own output
+    assert "#0a0b" not in svg
+    for text in ("GRAD + CAM · 17 passes", "feature squeezing · 4 passes", "evaded on 10 % of 10"):
+        assert text in svg
+    assert svg == defence_figure(lines())

@@ -1,0 +1,71 @@
+"""What is measured at once is what each detector measures by itself, to the bit, with every map computed once."""
+
+from itertools import combinations
+from typing import Any
+
+import pytest
+import torch
+
+from audit.toy_photos import toy_classifier
+from toys import images
+from underfire.audit.names import make_interpreters
+from underfire.defenses.ensemble_signals import Groups
+from underfire.interpreters import CAM
+from underfire.studies.defence_measure import MEAN_MAP, SQUEEZING, Contender, Meter
+
+CLASSIFIER = toy_classifier()
+INTERPRETERS = make_interpreters(("grad", "cam", "inputxgradient"), CLASSIFIER)
+CONTENDERS = (
+    *(
+        Contender("+".join(g.name for g in some), some)
+        for size in (1, 2, 3)
+        for some in combinations(INTERPRETERS, size)
+    ),
+    Contender(MEAN_MAP, INTERPRETERS),
+    Contender(SQUEEZING, ()),
+)
+METER = Meter(INTERPRETERS, CONTENDERS, seed=5)
+IMAGES = images(11, 32, seed=1)  # more than are measured together
+
+
+@pytest.fixture(scope="module")
+def values() -> torch.Tensor:
+    return METER.measure(IMAGES)
+
+
+@pytest.mark.parametrize("contender", CONTENDERS, ids=lambda contender: contender.key)
+def test_each_detector_finds_its_own_signals(contender: Contender, values: torch.Tensor) -> None:
+    detector = contender.detector(CLASSIFIER, fpr=0.05, seed=5)
+    assert torch.equal(detector.signals.measure(IMAGES), values[:, METER.columns(contender, detector)])
+
+
+@pytest.mark.parametrize("group", ["pairs", "shapes", "agreed", "views"])
+def test_each_group_finds_its_own_signals(group: str, values: torch.Tensor) -> None:
+    groups = Groups(**{name: name == group for name in ("pairs", "shapes", "agreed", "views")})
+    detector = CONTENDERS[-3].detector(CLASSIFIER, fpr=0.05, seed=5, groups=groups)
+    columns = METER.columns(CONTENDERS[-3], detector)
+    assert torch.equal(detector.signals.measure(IMAGES), values[:, columns])
+
+
+def test_every_map_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[bytes, int]] = []
+    compute = CAM.compute
+
+    def counting(self: CAM, x: torch.Tensor, y: torch.Tensor, keys: tuple[str, ...]) -> torch.Tensor:
+        seen.extend((image.numpy().tobytes(), int(c)) for image, c in zip(x, y, strict=True))
+        return compute(self, x, y, keys)
+
+    monkeypatch.setattr(CAM, "compute", counting)
+    METER.measure(IMAGES[:2])
+    assert len(seen) == len(set(seen)) >= 2 * 5  # the image and four views
+
+
+def test_no_image_has_no_row() -> None:
+    assert METER.measure(IMAGES[:0]).shape == (0, len(METER.names))
+
+
+def test_a_detector_that_was_not_measured_has_no_columns() -> None:
+    stranger = Contender("cam+grad", (INTERPRETERS[1], INTERPRETERS[0]))
+    detector: Any = stranger.detector(CLASSIFIER, fpr=0.05, seed=5)
+    with pytest.raises(KeyError):
+        METER.columns(stranger, detector)
