@@ -6,10 +6,11 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from underfire.attacks.perturbations import Linf
 from underfire.metrics import wilson
 from underfire.studies.defence_figure import defence_figure
 from underfire.studies.defence_findings import AdaptiveShot, Findings, Seen, Shot
-from underfire.studies.defence_lines import Line, best, lines_of, sets, table
+from underfire.studies.defence_lines import Line, best, budget_line, details, sets, summaries, table
 from underfire.studies.defence_words import defence_words
 
 N = 10
@@ -30,7 +31,6 @@ def planted(
     is_set: bool = True,
     worst: str = "adv2-cam",
     signals: str = "",
-    budgets: Mapping[float, Mapping[str, AdaptiveShot]] | None = None,
 ) -> Findings:
     """A detector that is evaded on so many photos, and misses nothing but every second image under ``worst``.
 
@@ -60,7 +60,6 @@ def planted(
         attacks={under: shots(under) for under in UNDER},
         adapted_to=key if is_set else "grad+cam",
         adaptive=adaptive,
-        budgets={} if budgets is None else budgets,
         signals=signals,
     )
 
@@ -75,7 +74,7 @@ PARTS = (planted("grad+cam", evaded=5, passes=17, signals="views alone"),)
 
 
 def lines(budget: int | None = None) -> list[Line]:
-    return lines_of(FOUND, PARTS, budget=budget, perturbation="linf")
+    return [*summaries(FOUND, budget=budget), *details(FOUND, PARTS)]
 
 
 def words(made: list[Line], **more: Any) -> str:
@@ -149,18 +148,15 @@ def test_parts_of_the_signals_are_shown_with_the_attack_that_adapted_to_all() ->
     assert parts[-1].evaded == 5 / N
 
 
-def test_other_budgets_of_the_attacker_follow_the_summaries() -> None:
-    shots = planted("cam", evaded=2, passes=13).adaptive
-    found = [
-        planted(
-            "cam", evaded=6, passes=13, budgets={16 / 255: shots, 2 / 255: planted("x", evaded=0, passes=1).adaptive}
-        )
+def test_other_budgets_of_the_attacker_are_told() -> None:
+    made = summaries([planted("cam", evaded=6, passes=13)], budget=None)
+    made += [
+        budget_line(planted("cam", evaded=share, passes=13), Linf(eps)) for share, eps in ((0, 2 / 255), (2, 16 / 255))
     ]
-    made = lines_of(found, [], budget=None, perturbation="linf")
-    assert [(line.kind, line.under, line.evaded) for line in made[:3]] == [
+    assert [(line.kind, line.under, line.evaded) for line in made] == [
         ("set", "adaptive", 0.6), ("budget", "adaptive, 2/255", 0), ("budget", "adaptive, 16/255", 0.2)
     ]  # fmt: skip
-    assert "CAM 2/255 evaded on 0 % (label reached on 100 %); CAM 16/255 evaded on 20 %" in words(made)
+    assert "evaded on: 2/255 0 % (label reached on 100 %); 16/255 20 %" in words(made)
     assert "other budgets" not in words(lines())
 
 
@@ -188,7 +184,7 @@ def test_words_carry_the_adaptive_attack_and_what_is_not_stopped() -> None:
 
 
 def test_words_say_what_nobody_evaded_and_what_was_left_out() -> None:
-    made = lines_of([planted("cam", evaded=0, passes=13)], [], budget=20, perturbation="linf")
+    made = summaries([planted("cam", evaded=0, passes=13)], budget=20)
     said = words(made, budget=20, left_out=2, beyond_limit=1, sharings=["even", "worst"], rates=(0.05,))
     assert "detects best within 20 passes for a photo" in said
     assert "On none of these photos was it evaded; up to 28 % remain possible" in said

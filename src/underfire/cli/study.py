@@ -351,7 +351,7 @@ def gap(source: _Source, aims: tuple[Aim, ...]) -> None:
     default=(),
     show_default="the run's alone",
     metavar="VALUES",
-    help="Further budgets of the adaptive attack, comma-separated, as 2/255,4/255.",
+    help="Further budgets of the adaptive attack on the best set, comma-separated, as 2/255,4/255.",
 )
 @click.option(
     "--also",

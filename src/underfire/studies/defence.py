@@ -16,14 +16,13 @@ from underfire.defenses.ensemble_signals import Groups
 from underfire.errors import InputError
 from underfire.images.files import quoted
 from underfire.interpreters import Interpreter
-from underfire.report.wording import budget as allowed
 from underfire.report.wording import plural
-from underfire.studies.defence_adaptive import Attempt, attempts
 from underfire.studies.defence_also import Attacked, attacks_in
 from underfire.studies.defence_figure import defence_figure
-from underfire.studies.defence_findings import Findings, Judge, Measured
-from underfire.studies.defence_lines import lines_of, table
+from underfire.studies.defence_findings import Judge, Measured
+from underfire.studies.defence_lines import Line, best, budget_line, details, summaries, table
 from underfire.studies.defence_measure import MEAN_MAP, SQUEEZING, Contender, Meter
+from underfire.studies.defence_trials import Attacker, Trial
 from underfire.studies.defence_values import clean_photos, clean_values, harmless_names, run_values
 from underfire.studies.defence_words import CLAIM, defence_words
 from underfire.studies.kept import identity
@@ -71,7 +70,7 @@ def defence_study(
         budget: passes that detection may cost for a photo; dearer sets are shown and not recommended.
         passes: of the attacker, for a photo.
         sharings: of the attacker; of several the one counts that evades best, photo by photo.
-        grid: further budgets of the attacker, in the unit of the run's perturbation.
+        grid: further budgets of the attacker on the best set, in the unit of the run's perturbation.
         also: further attacks on the same photos, see :func:`underfire.studies.defence_also.attacks_in`, by name.
         limit: at most so many of the attacked photos, the first ones.
         note: is told how the study comes along.
@@ -83,7 +82,7 @@ def defence_study(
     everyone = attacked(run.photos)
     photos = everyone[:limit]
     perturbation = run.plan.perturbation_of(Condition("pgd"))
-    further = [make_perturbation(perturbation.name, eps) for eps in dict.fromkeys(grid) if eps != perturbation.eps]
+    further = [make_perturbation(perturbation.name, eps) for eps in sorted(set(grid)) if eps != perturbation.eps]
     costs = check_sets(run.plan, classifier, sets, budget)
     interpreters, contenders = contenders_of(run.plan, classifier, sets)
     candidates = [contender for contender in contenders if contender.is_set]
@@ -106,50 +105,38 @@ def defence_study(
         },
         harmless=harmless_names(seed),
     )
+    attacker = Attacker(run, photos, sharings, passes, work / "adaptive", note)
     largest = _largest(candidates)
-    findings: list[Findings] = []
-    tried: dict[str, tuple[Meter, dict[str, list[Attempt]]]] = {}
+    judges = {c.key: Judge(c, measured, classifier, rates=rates, seed=seed) for c in contenders}
+    trials: dict[str, Trial] = {}
     for place, contender in enumerate(candidates, start=1):
-        judge = Judge(contender, measured, classifier, rates=rates, seed=seed)
-        watched = [contender, *(c for c in contenders if not c.is_set and contender is largest)]
-        own = Meter(contender.interpreters, watched, seed=seed)
-        (detector,) = (d for d in judge.fitted[:1] if isinstance(d, EnsembleDetector))
-        by_budget: dict[float, dict[str, list[Attempt]]] = {}
-        for model in (perturbation, *further):
-            tries: dict[str, list[Attempt]] = {photo.image_id: [] for photo in photos}
-            for sharing in sharings if len(contender.interpreters) > 1 else sharings[:1]:  # one map shares with none
-                several = f", {sharing.name}" if len(sharings) > 1 else ""
-                at = f", {allowed(model.eps, model.name)}" if further else ""
-                made = attempts(
-                    run,
-                    photos,
-                    detector,
-                    own,
-                    perturbation=model,
-                    sharing=sharing,
-                    passes=passes,
-                    work=work / "adaptive",
-                    note=note,
-                    what=f"adaptive attack {place} of {len(candidates)} ({contender.key}{several}{at})",
-                )
-                for photo, attempt in made.items():
-                    tries[photo].append(attempt)
-            by_budget[model.eps] = tries
-        tried[contender.key] = (own, by_budget[perturbation.eps])
-        shots = {eps: judge.strongest(several, own) for eps, several in by_budget.items()}
-        findings.append(judge.findings(shots.pop(perturbation.eps), adapted_to=contender.key, budgets=shots))
-    own, found = tried[largest.key]
-    for contender in contenders:
-        if not contender.is_set:
-            judge = Judge(contender, measured, classifier, rates=rates, seed=seed)
-            findings.append(judge.findings(judge.strongest(found, own), adapted_to=largest.key))
+        baselines = [c for c in contenders if not c.is_set] if contender is largest else []
+        trials[contender.key] = attacker.on(
+            judges[contender.key].ensemble,
+            perturbation,
+            watched=[contender, *baselines],
+            what=f"adaptive attack {place} of {len(candidates)} ({contender.key})",
+        )
+    findings = [
+        judges[c.key].findings(trials[known.key], adapted_to=known.key)
+        for c in contenders
+        for known in (c if c.is_set else largest,)
+    ]
     reference = _largest([c for c in candidates if budget is None or costs[c.key] <= budget])
-    own, found = tried[reference.key]
-    parts = []
-    for name, groups in _ablations(reference).items():
-        judge = Judge(reference, measured, classifier, rates=rates, seed=seed, groups=groups)
-        parts.append(judge.findings(judge.strongest(found, own), adapted_to=reference.key, signals=name))
-    lines = lines_of(findings, parts, budget=budget, perturbation=perturbation.name)
+    parts = [
+        Judge(reference, measured, classifier, rates=rates, seed=seed, groups=groups).findings(
+            trials[reference.key], adapted_to=reference.key, signals=name
+        )
+        for name, groups in _ablations(reference).items()
+    ]
+    judged = summaries(findings, budget=budget)
+    chosen = next(c for c in candidates if c.key == best(judged).detector)
+    budgets: list[Line] = []
+    for model in further:
+        judge = judges[chosen.key]
+        trial = attacker.on(judge.ensemble, model, watched=[chosen], what=f"adaptive attack on the best ({chosen.key})")
+        budgets.append(budget_line(judge.findings(trial, adapted_to=chosen.key), model))
+    lines = [*judged, *budgets, *details(findings, parts)]
     return Study(
         name="defence",
         title="Which interpreters detect best, against the attacker who adapts?",

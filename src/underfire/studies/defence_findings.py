@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from underfire.classifier import Classifier
+from underfire.defenses.ensemble import EnsembleDetector
 from underfire.defenses.ensemble_signals import EVERY_GROUP, Groups
-from underfire.studies.defence_adaptive import Attempt
 from underfire.studies.defence_also import Attacked
 from underfire.studies.defence_measure import Contender, Meter
+from underfire.studies.defence_trials import Trial
 from underfire.studies.defence_values import BENIGN
 
 
@@ -58,7 +59,6 @@ class Findings:
         attacks: by condition and photo.
         adapted_to: the set that the adaptive attacker knew; of a set itself.
         adaptive: by photo.
-        budgets: the same with further budgets of the attacker, by budget and photo; of a set.
         signals: which of its signals it has, in words; empty for all.
     """
 
@@ -72,7 +72,6 @@ class Findings:
     attacks: Mapping[str, Mapping[str, Shot]]
     adapted_to: str
     adaptive: Mapping[str, AdaptiveShot]
-    budgets: Mapping[float, Mapping[str, AdaptiveShot]]
     signals: str = ""
 
 
@@ -122,28 +121,29 @@ class Judge:
         flags = [score < detector.threshold_ for detector in self.fitted]
         return Seen(score, flags[0], flags[1] if len(flags) > 1 else None)
 
-    def strongest(self, tries: Mapping[str, Sequence[Attempt]], meter: Meter) -> dict[str, AdaptiveShot]:
-        """By photo the strongest of several adaptive attempts, whose values are those of ``meter``.
+    @property
+    def ensemble(self) -> EnsembleDetector:
+        """The detector of a set at the named rate."""
+        detector = self.fitted[0]
+        if not isinstance(detector, EnsembleDetector):
+            raise TypeError(f"{self.contender.key} watches no interpreter")
+        return detector
+
+    def _strongest(self, trial: Trial) -> dict[str, AdaptiveShot]:
+        """By photo the strongest of several adaptive attempts.
 
         One that reached the label comes before one that did not, and then that with the higher score.
         """
         return {
             photo: max(
-                (AdaptiveShot(a.reached, self.seen(a.values, meter), a.confidence, a.passes) for a in several),
+                (AdaptiveShot(a.reached, self.seen(a.values, trial.meter), a.confidence, a.passes) for a in several),
                 key=lambda shot: (shot.reached, shot.seen.score),
             )
-            for photo, several in tries.items()
+            for photo, several in trial.attempts.items()
         }
 
-    def findings(
-        self,
-        adaptive: Mapping[str, AdaptiveShot],
-        *,
-        adapted_to: str,
-        budgets: Mapping[float, Mapping[str, AdaptiveShot]] | None = None,
-        signals: str = "",
-    ) -> Findings:
-        """What it makes of all images; ``adaptive`` and ``budgets`` are the strongest attempts."""
+    def findings(self, trial: Trial, *, adapted_to: str, signals: str = "") -> Findings:
+        """What it makes of all images, and of the ``trial`` of one who knew the set ``adapted_to``."""
         measured = self._measured
         images = measured.images
         return Findings(
@@ -162,7 +162,6 @@ class Judge:
                 for condition, attacked in measured.attacks.items()
             },
             adapted_to=adapted_to,
-            adaptive=adaptive,
-            budgets=budgets or {},
+            adaptive=self._strongest(trial),
             signals=signals,
         )

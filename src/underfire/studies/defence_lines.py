@@ -7,10 +7,11 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from underfire.analysis.detection import auroc_by_photo
+from underfire.attacks.perturbations import Perturbation
 from underfire.metrics import Mean, Rate, bootstrap_mean, wilson
 from underfire.report.wording import budget as allowed
 from underfire.studies.columns import fields_of_line, three
-from underfire.studies.defence_findings import AdaptiveShot, Findings, Seen, Shot
+from underfire.studies.defence_findings import Findings, Seen, Shot
 
 Kind = Literal["set", "baseline", "budget", "attack", "harmless", "ablation"]
 
@@ -89,17 +90,23 @@ class Line:
     clean: int
 
 
-def lines_of(
-    findings: Sequence[Findings], ablations: Sequence[Findings], *, budget: int | None, perturbation: str
-) -> list[Line]:
-    """All rows: first one for each set, the cheapest first, then one for each baseline, and then the rest."""
-    ordered = sorted(findings, key=lambda found: (not found.is_set, found.passes))
-    summaries = _judged([_summary(found) for found in ordered], budget)
-    budgets = [line for found in ordered for line in _budgets(found, perturbation)]
+def summaries(findings: Iterable[Findings], *, budget: int | None) -> list[Line]:
+    """One row for each set, the cheapest first, then one for each baseline, with the verdicts."""
+    return _judged([_summary(found) for found in _ordered(findings)], budget)
+
+
+def details(findings: Iterable[Findings], ablations: Iterable[Findings]) -> list[Line]:
+    """The rows of all other attacks, of harmless changes, and of ``ablations``."""
+    ordered = _ordered(findings)
     attacks = [_attack("attack", found, under) for found in ordered for under in found.attacks]
     harmless = [_harmless(found, change) for found in ordered for change in found.harmless]
-    parts = [line for found in ablations for line in _ablation(found)]
-    return [*summaries, *budgets, *attacks, *harmless, *parts]
+    return [*attacks, *harmless, *(line for found in ablations for line in _ablation(found))]
+
+
+def budget_line(found: Findings, perturbation: Perturbation) -> Line:
+    """The row of a set against the adaptive attack within ``perturbation``."""
+    under = f"{ADAPTIVE}, {allowed(perturbation.eps, perturbation.name)}"
+    return Line(kind="budget", under=under, **(_common(found) | _adaptive(found)))
 
 
 def table(lines: Sequence[Line]) -> Any:
@@ -120,6 +127,11 @@ def best(lines: Iterable[Line]) -> Line:
 def is_adv2(condition: str) -> bool:
     """Whether it is ADV² on a single interpreter, by the run itself."""
     return condition.startswith("adv2-") and "+" not in condition
+
+
+def _ordered(findings: Iterable[Findings]) -> list[Findings]:
+    """Sets before baselines, the cheapest first."""
+    return sorted(findings, key=lambda found: (not found.is_set, found.passes))
 
 
 def _judged(lines: Sequence[Line], budget: int | None) -> list[Line]:
@@ -169,22 +181,7 @@ def _summary(found: Findings) -> Line:
 
 
 def _adaptive(found: Findings) -> dict[str, Any]:
-    return _of_adaptive(found, found.adaptive)
-
-
-def _budgets(found: Findings, perturbation: str) -> list[Line]:
-    """Under the adaptive attack with other budgets, the smallest first."""
-    return [
-        Line(
-            kind="budget",
-            under=f"{ADAPTIVE}, {allowed(eps, perturbation)}",
-            **(_common(found) | _of_adaptive(found, shots)),
-        )
-        for eps, shots in sorted(found.budgets.items())
-    ]
-
-
-def _of_adaptive(found: Findings, shots: Mapping[str, AdaptiveShot]) -> dict[str, Any]:
+    shots = found.adaptive
     reached = [shot for shot in shots.values() if shot.reached]
     return {
         **_shots(found, shots),

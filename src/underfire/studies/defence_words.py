@@ -56,7 +56,7 @@ def defence_words(
     sentences = [
         _chosen(chosen, budget),
         _not_stopped(chosen, rates[0]),
-        _smaller(lines),
+        _other_budgets(lines),
         _others(chosen, lines),
         _harmless(chosen, lines, rates[0]),
         _costs(lines),
@@ -102,15 +102,15 @@ def _not_stopped(line: Line, rate: float) -> str:
     )
 
 
-def _smaller(lines: Sequence[Line]) -> str:
-    """What the attacker gets with other budgets."""
-    here = [line for line in lines if line.kind == "budget"]
+def _other_budgets(lines: Sequence[Line]) -> str:
+    """What the attacker of the best set gets with other budgets."""
     said = [
-        f"{detector_title(line.detector)} {line.under.removeprefix(f'{ADAPTIVE}, ')} evaded on "
-        f"{percent(line.evaded or 0.0)} (label reached on {percent(line.reached or 0.0)})"
-        for line in here
+        f"{line.under.removeprefix(f'{ADAPTIVE}, ')} {percent(line.evaded or 0.0)} (label reached on "
+        f"{percent(line.reached or 0.0)})"
+        for line in lines
+        if line.kind == "budget"
     ]
-    return f"With other budgets of the same attacker: {'; '.join(said)}." if said else ""
+    return f"By other budgets of the same attacker it is evaded on: {'; '.join(said)}." if said else ""
 
 
 def _others(chosen: Line, lines: Sequence[Line]) -> str:
