@@ -1,4 +1,4 @@
-"""``underfire train rts`` from the command line."""
+"""``underfire train`` from the command line."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +28,13 @@ def invoke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Invoke:
     """Runs ``underfire train rts …`` in a directory of its own."""
     monkeypatch.chdir(tmp_path)
     return lambda *arguments: CliRunner().invoke(cli, ["train", "rts", *map(str, arguments)])
+
+
+@pytest.fixture
+def aid(invoke: Invoke, photos: Path) -> Invoke:
+    """Runs ``underfire train aid …`` beside ``start.safetensors``, weights of the same model."""
+    assert invoke(photos, *MODEL, *QUICK, "--out", "start.safetensors").exit_code == 0
+    return lambda *arguments: CliRunner().invoke(cli, ["train", "aid", *map(str, arguments)])
 
 
 def test_a_training_ends_in_weights_and_a_score(invoke: Invoke, photos: Path) -> None:
@@ -117,3 +124,54 @@ def test_an_interrupted_training_goes_on(invoke: Invoke, photos: Path, monkeypat
     assert result.exit_code == 0, result.output
     assert "Going on after epoch 1 of 2" in result.stderr
     assert not Path("w.checkpoint.safetensors").exists()
+
+
+class TestAid:
+    START = ("--rts", "start.safetensors", "--attack-passes", "7")
+
+    def test_it_ends_in_weights_that_anything_takes(self, aid: Invoke, photos: Path) -> None:
+        result = aid(photos, *MODEL, *QUICK, *self.START, "--margin", "0.2", "--out", "w.safetensors")
+        assert result.exit_code == 0, result.output
+        assert "Weights: w.safetensors" in result.stdout
+        heading = result.stdout.splitlines()[0]
+        assert all(name in heading for name in ("kept", "stayed", "reached", "showed"))
+        assert "showed" in result.stderr
+        about = MaskingNetwork.load("w.safetensors", planted_classifier()).about
+        assert about["settings"]["method"] == "adversarial interpretation training"
+        plan = about["settings"]["plan"]
+        assert (plan["epochs"], plan["batch_size"], plan["attack_passes"], plan["margin"]) == (1, 4, 7, 0.2)
+        map_of = ("explain", str(photos / "00.png"), *MODEL, "--interpreters", "rts", "--rts", "w.safetensors")
+        shown = CliRunner().invoke(cli, [*map_of, "--out", "maps"])
+        assert shown.exit_code == 0, shown.output
+
+    def test_run_again_it_has_nothing_to_do(self, aid: Invoke, photos: Path) -> None:
+        first, again = (aid(photos, *MODEL, *QUICK, *self.START, "--out", "w.safetensors") for _ in range(2))
+        assert again.exit_code == 0, again.output
+        assert again.stdout == first.stdout
+        assert "epoch" not in again.stderr
+
+    @pytest.mark.parametrize(
+        ("arguments", "sentence"),
+        [
+            (("--rts", "gone.safetensors"), "'gone.safetensors' is no file; give weights that"),
+            (("--rts", "junk.safetensors"), "'junk.safetensors' is damaged or no safetensors file"),
+            (("--rts", "other.safetensors"), "'other.safetensors' holds weights for classifier 'planted'"),
+            ((), "RTS needs a masking network trained for 'training.planted:planted_net', and none comes with"),
+            (("--rts", "start.safetensors", "--attack-passes", "1"), "one step of an attack on rts takes 4"),
+            (("--rts", "start.safetensors", "--margin", "1.5"), "--margin"),
+            (("--rts", "start.safetensors", "--out", "start.safetensors"), "was trained with other settings"),
+        ],
+        ids=["gone", "junk", "other", "none", "passes", "margin", "over"],
+    )
+    def test_bad_input_ends_with_code_2(
+        self, aid: Invoke, photos: Path, arguments: tuple[str, ...], sentence: str
+    ) -> None:
+        other = planted_classifier()
+        next(other.module.parameters()).data.mul_(1.1)
+        MaskingNetwork.untrained(other).save("other.safetensors", other)
+        Path("junk.safetensors").write_bytes(b"junk")
+        out = () if "--out" in arguments else ("--out", "w.safetensors")
+        result = aid(photos, *MODEL, *QUICK, *arguments, *out)
+        assert result.exit_code == 2, result.output
+        assert sentence in result.stderr
+        assert not Path("w.safetensors").exists()

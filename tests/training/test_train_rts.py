@@ -16,7 +16,8 @@ from underfire.interpreters.masking.network import MaskingNetwork
 from underfire.interpreters.rts import RTS
 from underfire.training.photos import Split, drawn, read_sources, split_photos
 from underfire.training.plan import TrainingPlan
-from underfire.training.rts import Score, train_rts
+from underfire.training.rts import train_rts
+from underfire.training.scores import Score
 
 SHORT = TrainingPlan(epochs=3, batch_size=4)
 LONG = TrainingPlan(epochs=30, batch_size=4, learning_rate=5e-3)

@@ -1,20 +1,27 @@
 """``underfire train``: interpreters that learn."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
 from underfire.audit.plan import ModelSettings
+from underfire.classifier import Classifier
 from underfire.cli.console import counted, notes, print_table
-from underfire.cli.options import check_writable, load_model, model_options, photos_of
+from underfire.cli.options import check_writable, load_model, model_options, rts_option
 from underfire.cli.training import TrainingDisplay
+from underfire.cli.usable import usable
 from underfire.errors import InputError
 from underfire.images.files import printable, quoted
-from underfire.training.photos import Source, drawn, read_sources, split_photos
-from underfire.training.plan import TrainingPlan
+from underfire.interpreters.masking.network import MaskingNetwork
+from underfire.interpreters.rts import default_weights
+from underfire.training.aid import train_aid
+from underfire.training.photos import Source, Split, drawn, split_photos
+from underfire.training.plan import AidPlan, TrainingPlan
 from underfire.training.rts import train_rts
 
-_DEFAULTS = TrainingPlan()
+_RTS, _AID = TrainingPlan(), AidPlan()
 _HELD_OUT = 100
 
 
@@ -40,36 +47,49 @@ def train() -> None:
     """Trains the interpreters that learn."""
 
 
+def training_options(plan: TrainingPlan) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Adds the photos and the options of every training, with the defaults of ``plan``."""
+    options = (
+        click.argument("photos", nargs=-1, metavar="[PHOTO_OR_FOLDER]..."),
+        model_options,
+        click.option(
+            "--out",
+            type=click.Path(path_type=Path, dir_okay=False),
+            required=True,
+            metavar="FILE.safetensors",
+            help="Where the weights go; the checkpoint of each epoch stands beside it.",
+        ),
+        click.option("--epochs", type=click.IntRange(min=1), default=plan.epochs, show_default=True),
+        click.option("--batch-size", type=click.IntRange(min=1), default=plan.batch_size, show_default=True),
+        click.option("--seed", type=int, default=plan.seed, show_default=True, help="Of all random numbers."),
+        click.option(
+            "--held-out",
+            type=HeldOut(),
+            default=_HELD_OUT,
+            show_default=True,
+            metavar="NUMBER|FILE",
+            help="Photos to score, not to train on: how many, drawn by the seed, or a file of their names, one a line.",
+        ),
+    )
+
+    def add(command: Callable[..., None]) -> Callable[..., None]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
 @train.command()
-@click.argument("photos", nargs=-1, metavar="[PHOTO_OR_FOLDER]...")
-@model_options
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path, dir_okay=False),
-    required=True,
-    metavar="FILE.safetensors",
-    help="Where the weights go; the checkpoint of each epoch stands beside it.",
-)
-@click.option("--epochs", type=click.IntRange(min=1), default=_DEFAULTS.epochs, show_default=True)
-@click.option("--batch-size", type=click.IntRange(min=1), default=_DEFAULTS.batch_size, show_default=True)
-@click.option("--seed", type=int, default=_DEFAULTS.seed, show_default=True, help="Of all random numbers.")
-@click.option(
-    "--held-out",
-    type=HeldOut(),
-    default=_HELD_OUT,
-    show_default=True,
-    metavar="NUMBER|FILE",
-    help="Photos to score, not to train on: how many, drawn by the seed, or a file of their names, one a line.",
-)
+@training_options(_RTS)
 def rts(
     photos: tuple[str, ...],
     settings: ModelSettings,
     device: str,
     out: Path,
-    epochs: int,
-    batch_size: int,
     seed: int,
     held_out: int | Path,
+    **numbers: int,
 ) -> None:
     """Trains the masking network of RTS for a model, on photos without labels.
 
@@ -80,16 +100,74 @@ def rts(
     not there.
     """
     check_writable(out)
-    plan = TrainingPlan(epochs=epochs, batch_size=batch_size, seed=seed)
+    plan = TrainingPlan(seed=seed, **numbers)
     classifier = load_model(settings, device)
-    found = photos_of(photos, classifier)
-    sources, unusable = read_sources(found.photos, classifier)
-    for name, reason in [*((skip.name, skip.reason) for skip in found.skipped), *unusable]:
-        notes().print(f"Skipped {quoted(name)}: {reason}")
-    split = split_photos(sources, _held_out_names(held_out, sources, seed), classifier)
-    notes().print(f"{counted(len(split.train), 'photo')} to train on, {len(split.held_out)} held out")
+    split = _split(photos, classifier, held_out, seed)
     with TrainingDisplay(notes()) as display:
         network = train_rts(classifier, split, out, plan=plan, listener=display)
+    _tell(network, out)
+
+
+@train.command()
+@training_options(_AID)
+@rts_option
+@click.option(
+    "--attack-passes",
+    type=click.IntRange(min=1),
+    default=_AID.attack_passes,
+    show_default=True,
+    help="Forward and backward passes of the attack on each photo.",
+)
+@click.option(
+    "--margin",
+    type=click.FloatRange(0, 1),
+    default=_AID.margin,
+    show_default=True,
+    help="Mean difference of an adversarial from a benign map that is enough.",
+)
+def aid(
+    photos: tuple[str, ...],
+    settings: ModelSettings,
+    device: str,
+    out: Path,
+    seed: int,
+    held_out: int | Path,
+    rts: str | None,
+    **numbers: Any,
+) -> None:
+    """Trains the masking network of RTS on, with attacks in the loop: adversarial interpretation training.
+
+    A design of our own. It begins with the weights in --rts, by default those that come with the package, and attacks
+    each photo with a short ADV² on the network as it is at that step. Benign maps shall stay what they were, maps of
+    adversarial images shall differ from them. The weights are used like any others of RTS; whether they withstand a
+    longer attack that knows them is another question, and has to be measured.
+
+    Run again with the same settings, it goes on where it was interrupted.
+
+    The score of each epoch has, beside that of `underfire train rts`: how far benign maps of held-out photos moved
+    (stayed), how many of a few attacked ones got the target class (reached), and how far their maps are from the
+    benign ones (showed).
+    """
+    check_writable(out)
+    plan = AidPlan(seed=seed, **numbers)
+    classifier = load_model(settings, device)
+    start = default_weights(classifier) if rts is None else Path(rts)
+    split = _split(photos, classifier, held_out, seed)
+    with TrainingDisplay(notes()) as display:
+        network = train_aid(classifier, split, start, out, plan=plan, listener=display)
+    _tell(network, out)
+
+
+def _split(photos: tuple[str, ...], classifier: Classifier, held_out: int | Path, seed: int) -> Split:
+    """The photos to train on and those to keep out; says on stderr what was skipped and how many there are."""
+    sources = list(usable(photos, classifier).sources)
+    split = split_photos(sources, _held_out_names(held_out, sources, seed), classifier)
+    notes().print(f"{counted(len(split.train), 'photo')} to train on, {len(split.held_out)} held out")
+    return split
+
+
+def _tell(network: MaskingNetwork, out: Path) -> None:
+    """The score of the last epoch, and where the weights are."""
     last = network.about["history"][-1]
     print_table(tuple(name.replace("_", " ") for name in last), [tuple(f"{value:.3f}" for value in last.values())])
     click.echo(f"Weights: {printable(out)}")

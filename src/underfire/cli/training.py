@@ -1,12 +1,13 @@
 """How a training comes along, on stderr: a live bar on a terminal, and a line for each epoch."""
 
 import time
+from dataclasses import asdict
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from underfire.cli.progress import Display, clock
-from underfire.training.rts import Score
+from underfire.training.scores import Score
 
 
 class TrainingDisplay(Display):
@@ -34,8 +35,5 @@ class TrainingDisplay(Display):
 
     def scored(self, epoch: int, score: Score) -> None:
         """Prints the epoch's line."""
-        self._console.print(
-            f"epoch {epoch}/{self._epochs}, {clock(time.monotonic() - self._began)}: loss {score.loss:.3f}, "
-            f"p {score.clean:.3f}, kept {score.kept:.3f}, destroyed {score.destroyed:.3f}, "
-            f"area {score.area:.3f}, absent {score.absent_area:.3f}"
-        )
+        numbers = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in asdict(score).items())
+        self._console.print(f"epoch {epoch}/{self._epochs}, {clock(time.monotonic() - self._began)}: {numbers}")

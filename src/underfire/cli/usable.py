@@ -1,4 +1,4 @@
-"""Photos that a command can use: those that can be decoded, each content once."""
+"""Photos that a command can use: those that can be decoded."""
 
 from underfire.classifier import Classifier
 from underfire.cli.console import notes

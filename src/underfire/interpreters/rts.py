@@ -37,7 +37,8 @@ class RTS(Interpreter):
 
     def __init__(self, classifier: Classifier, *, network: MaskingNetwork | None = None) -> None:
         super().__init__(classifier)
-        self.network = _shipped_network(classifier) if network is None else _of(classifier, network)
+        own = MaskingNetwork.load(default_weights(classifier), classifier) if network is None else network
+        self.network = _of(classifier, own)
         self.grid = self.network.grid
 
     def compute(self, x: Tensor, y: Tensor, keys: tuple[str, ...]) -> Tensor:  # noqa: ARG002 - draws nothing
@@ -117,16 +118,16 @@ def shipped_weights(classifier: Classifier) -> Path | None:
     return next((path for path in shipped() if read_about(path)["classifier"]["fingerprint"] == fingerprint), None)
 
 
-def _shipped_network(classifier: Classifier) -> MaskingNetwork:
-    """The network that comes with the package for ``classifier``.
+def default_weights(classifier: Classifier) -> Path:
+    """The file that comes with the package for ``classifier``.
 
     Raises:
-        InputError: there is none.
+        InputError: there is none, or the classifier has no linear head.
     """
     gated_features(classifier)
     path = shipped_weights(classifier)
     if path is not None:
-        return MaskingNetwork.load(path, classifier)
+        return path
     raise InputError(
         f"RTS needs a masking network trained for {classifier.name!r}, and none comes with the package; train one with"
         " `underfire train rts` and give its file as --rts FILE, or as network=MaskingNetwork.load(FILE, classifier)."

@@ -1,4 +1,4 @@
-"""What a masking network is trained to lower (Dabkowski & Gal 2017, section 4.3, equation 3).
+"""What a masking network is trained to lower (Dabkowski & Gal 2017, section 4.3, equation 3), and terms of our own.
 
 The paper keeps the class by −log p and destroys it by p^0.2. Here both are in nats: −log p and −log(1 − p), whose slope
 does not vanish where the classifier is sure, whatever the scale of its logits.
@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from underfire.training.plan import TrainingPlan
+from underfire.interpreters.maps import distance
+from underfire.training.plan import AidPlan, TrainingPlan
 
 _FLOOR = 5e-4  # added to a map's values, so that the slope of their power is finite at 0
 
@@ -48,3 +49,28 @@ def map_loss(maps: Tensor, plan: TrainingPlan, *, share: float = 1.0) -> Tensor:
     down, right = maps[:, 1:] - maps[:, :-1], maps[:, :, 1:] - maps[:, :, :-1]
     variation = (down.square().sum(dim=(1, 2)) + right.square().sum(dim=(1, 2))) / maps.shape[1]
     return share * plan.area * area + plan.smooth * variation
+
+
+def show_loss(maps: Tensor, benign: Tensor, margin: float) -> Tensor:
+    """What ``maps`` (N, h, w) lack (N,) to being emptier than the ``benign`` ones, by ``margin`` in the mean.
+
+    The target class of an attack is not there, and the map of a class that is not there is empty. Where the loss is 0,
+    the L1 distance of the two maps is at least the margin. A loss of that distance itself would push each cell to the
+    side of the benign map on which the attack happens to have left it, another one each time; this one has one way for
+    all. Both maps are moved: what makes all maps emptier alike gains nothing.
+    """
+    return F.relu(margin - (benign - maps).mean(dim=(1, 2)))
+
+
+def aid_loss(benign: Tensor, before: Tensor, adversarial: Tensor, reached: Tensor, plan: AidPlan) -> Tensor:
+    """The weighted losses (N,) that adversarial interpretation training adds to RTS's own.
+
+    Args:
+        benign: maps (N, h, w) of benign photos.
+        before: the same by the weights it began with.
+        adversarial: maps of the photos under attack, for the target class.
+        reached: (N,) bool, whether that class is predicted; elsewhere nothing has to show.
+        plan: the weights.
+    """
+    shown = plan.show * show_loss(adversarial, benign, plan.margin)
+    return plan.stay * distance(benign, before) + shown.where(reached, 0.0)

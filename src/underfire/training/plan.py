@@ -50,3 +50,37 @@ class TrainingPlan:
             raise InputError(f"smallest_crop is {self.smallest_crop:g}; give a share above 0, up to 1.")
         if self.brightness >= 1:
             raise InputError(f"brightness is {self.brightness:g}; give less than 1.")
+
+
+@dataclass(frozen=True)
+class AidPlan(TrainingPlan):
+    """The settings of one adversarial interpretation training; see :func:`underfire.training.aid.train_aid`.
+
+    It goes on from weights that are trained already: fewer epochs, smaller steps and no ramp by default. The seed is
+    also that of the target classes.
+
+    Attributes:
+        stay: weight of the L1 distance of the benign map from that of the weights it began with.
+        show: weight of what the adversarial map lacks to ``margin``.
+        margin: how much emptier than the benign map it shall be, in the mean; in [0, 1].
+        attack_passes: forward and backward passes of the ADV² on each photo; 13 pay for six steps.
+        attack_eps: its L∞ budget, in pixel values of [0, 1].
+        watched: how many of the held-out photos are attacked for the score of an epoch.
+    """
+
+    epochs: int = 2
+    learning_rate: float = 5e-4
+    ramp: float = 0.0
+    stay: float = 10.0
+    show: float = 20.0
+    margin: float = 0.3
+    attack_passes: int = 13
+    attack_eps: float = 8 / 255
+    watched: int = 16
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.margin > 1:
+            raise InputError(f"margin is {self.margin:g}; maps lie in [0, 1], so give at most 1.")
+        if self.watched < 1:
+            raise InputError(f"watched is {self.watched}; give 1 or more.")

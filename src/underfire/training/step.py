@@ -1,25 +1,35 @@
 """One look of a masking network at a batch: its loss, and the numbers that are reported."""
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from underfire.classifier import Classifier
+from underfire.errors import InputError
+from underfire.images.files import quoted
 from underfire.interpreters.base import ForwardPass
 from underfire.interpreters.masking.network import MaskingNetwork
+from underfire.prepared import prepared
+from underfire.training.batches import Batch
 from underfire.training.losses import class_loss, compose, map_loss, presence
 from underfire.training.plan import TrainingPlan
 
 
 @dataclass(frozen=True)
 class Look:
-    """What came out for each image of a batch, (N,) each.
+    """What came out for each image of a batch, (N,) each but for the maps.
 
     Attributes:
         loss: of the classifier's top class and of an absent one together; attached to the network.
         clean, kept, destroyed: probability of the top class in the image, in the salient part alone, and without it.
         area, absent_area: mean of the maps of the top and of the absent class.
+        top: the top class, int64.
+        maps: (N, h, w), those of the top class, attached to the network.
+        view: the pass of the encoder that they were read from.
     """
 
     loss: Tensor
@@ -28,44 +38,77 @@ class Look:
     destroyed: Tensor
     area: Tensor
     absent_area: Tensor
+    top: Tensor
+    maps: Tensor
+    view: ForwardPass
 
 
 @dataclass(frozen=True)
-class Subject:
-    """The classifier to explain, and the one whose features are read; often the same."""
+class Looker:
+    """Looks at batches with a network.
 
+    Attributes:
+        network: whose maps they are.
+        classifier: the classifier to explain, prepared.
+        encoder: the classifier whose features are read, prepared; often the same.
+        plan: the weights of the loss.
+    """
+
+    network: MaskingNetwork
     classifier: Classifier
     encoder: Classifier
+    plan: TrainingPlan
 
+    @classmethod
+    def of(cls, network: MaskingNetwork, classifier: Classifier, plan: TrainingPlan) -> Self:
+        """One for ``classifier``, which is left as it is: what is worked on are copies."""
+        twin = prepared(classifier)
+        return cls(network, twin, twin if network.encoder is None else prepared(network.encoder), plan)
 
-def look(
-    network: MaskingNetwork,
-    subject: Subject,
-    x: Tensor,
-    fill: Tensor,
-    pick: Tensor,
-    plan: TrainingPlan,
-    *,
-    share: float = 1.0,
-) -> Look:
-    """The losses and numbers of images ``x`` (N, C, H, W), inside ``frozen()`` of both classifiers.
+    def __call__(self, batch: Batch, *, share: float = 1.0) -> Look:
+        """The losses and numbers of ``batch``; ``share`` of the area's weight counts.
 
-    ``fill`` (N, C, H, W) replaces what is taken away. ``pick`` (N,) in [0, 1) chooses the absent class among the half
-    of the classes that the classifier finds least likely. ``share`` of the area's weight counts. The features are read
-    without a gradient.
-    """
-    classifier = subject.classifier
-    with torch.no_grad():
-        view = ForwardPass(subject.encoder, x, taps=network.taps, attached=False)
-        logits = view.logits if subject.encoder is classifier else classifier.scores(x)
-        order = logits.argsort(dim=1, stable=True)
-        top = order[:, -1]
-        absent = order.gather(1, (pick * (logits.shape[1] // 2)).long()[:, None]).squeeze(1)
-    maps, empty = network.maps(view, top), network.maps(view, absent)
-    made = compose(x, maps, fill)
-    odds = presence(classifier.scores(torch.cat([made.shown, made.destroyed])), torch.cat([top, top]))
-    shown, destroyed = odds.chunk(2)
-    loss = class_loss(shown, destroyed, plan) + map_loss(maps, plan, share=share) + map_loss(empty, plan)
-    probability = logits.softmax(dim=1).gather(1, top[:, None]).squeeze(1)
-    areas = maps.detach().mean(dim=(1, 2)), empty.detach().mean(dim=(1, 2))
-    return Look(loss, probability, shown.detach().sigmoid(), destroyed.detach().sigmoid(), *areas)
+        ``batch.pick`` chooses the absent class among the half of the classes that the classifier finds least likely.
+        The features are read without a gradient.
+
+        Raises:
+            InputError: a loss is not a number.
+        """
+        with self._frozen():
+            seen = self._look(batch, share)
+        bad = (~torch.isfinite(seen.loss)).nonzero()
+        if len(bad):
+            raise InputError(
+                f"the training loss is not a finite number for photo {quoted(batch.names[int(bad[0])])}; "
+                "take that photo out, or look for the overflow in the model"
+            )
+        return seen
+
+    def maps(self, x: Tensor, classes: Tensor) -> Tensor:
+        """The maps (N, h, w) of images ``x`` (N, C, H, W) for ``classes`` (N,), attached to the network alone."""
+        with self._frozen():
+            return self.network.maps(ForwardPass(self.encoder, x, taps=self.network.taps, attached=False), classes)
+
+    @contextmanager
+    def _frozen(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            for classifier in (self.classifier, self.encoder):
+                stack.enter_context(classifier.frozen())
+            yield
+
+    def _look(self, batch: Batch, share: float) -> Look:
+        network, classifier, plan, x = self.network, self.classifier, self.plan, batch.x
+        with torch.no_grad():
+            view = ForwardPass(self.encoder, x, taps=network.taps, attached=False)
+            logits = view.logits if self.encoder is classifier else classifier.scores(x)
+            order = logits.argsort(dim=1, stable=True)
+            top = order[:, -1]
+            absent = order.gather(1, (batch.pick * (logits.shape[1] // 2)).long()[:, None]).squeeze(1)
+        maps, empty = network.maps(view, top), network.maps(view, absent)
+        made = compose(x, maps, batch.fill)
+        odds = presence(classifier.scores(torch.cat([made.shown, made.destroyed])), torch.cat([top, top]))
+        shown, destroyed = odds.chunk(2)
+        loss = class_loss(shown, destroyed, plan) + map_loss(maps, plan, share=share) + map_loss(empty, plan)
+        probability = logits.softmax(dim=1).gather(1, top[:, None]).squeeze(1)
+        areas = maps.detach().mean(dim=(1, 2)), empty.detach().mean(dim=(1, 2))
+        return Look(loss, probability, shown.detach().sigmoid(), destroyed.detach().sigmoid(), *areas, top, maps, view)
