@@ -132,7 +132,7 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path, monkeypatch: p
     def fail(descriptor: int) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr("underfire.audit.rows.os.fsync", fail)
+    monkeypatch.setattr("underfire.files.os.fsync", fail)
     with pytest.raises(OSError, match="disk full"):
         write_part(part, [ROW, replace(ROW, image_id="b.jpg")])
     assert read_rows(tmp_path) == [ROW]

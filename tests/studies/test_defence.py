@@ -1,7 +1,6 @@
 """The study of defences on the toy: what is measured, that it resumes, and what is refused."""
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import pytest
 import torch
 
 from audit.toy_photos import MISCLASSIFIED, found, toy_classifier, toy_plan
+from studies.stopping import Stop, stopping_after
 from toys import images
 from underfire import metrics
 from underfire.attacks.control import EVEN, WORST
@@ -144,26 +144,11 @@ def test_photos_of_the_run_are_not_fitted_on(
     assert MISCLASSIFIED not in {photo.image_id for photo in run.photos if photo.excluded is None}
 
 
-class _Stop(BaseException):
-    pass
-
-
-def stopping_after(lines: int) -> Callable[[str], None]:
-    seen: list[str] = []
-
-    def note(line: str) -> None:
-        seen.append(line)
-        if len(seen) == lines:
-            raise _Stop
-
-    return note
-
-
 def test_an_interrupted_study_goes_on_to_the_same_numbers(
     run: Run, clean: Photos, whole: tuple[Path, Study], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for lines in (4, 7, 6):  # the first three are about clean photos left out
-        with pytest.raises(_Stop):
+        with pytest.raises(Stop):
             study(run, clean, tmp_path, note=stopping_after(lines))
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.json")}
     assert len(before) > CLEAN

@@ -9,6 +9,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from audit.toy_photos import found, rows_of, toy_classifier, toy_plan
+from studies.stopping import Stop, stopping_after
 from underfire.audit.names import make_perturbation
 from underfire.audit.plan import AuditPlan, PlannedPhoto
 from underfire.audit.rows import Row, read_rows
@@ -82,28 +83,13 @@ def test_along_eps_and_passes_every_point_is_an_audit_of_its_own(photos: Path, t
     assert {line["along"] for line in made.table.to_pylist()} == {"passes"}
 
 
-class _Stop(BaseException):
-    pass
-
-
-def stopping_after(lines: int) -> Callable[[str], None]:
-    seen: list[str] = []
-
-    def note(line: str) -> None:
-        seen.append(line)
-        if len(seen) == lines:
-            raise _Stop
-
-    return note
-
-
 @pytest.mark.parametrize(("along", "grid"), [("weight", (0.5, 0.9)), ("eps", (4 / 255, 8 / 255))])
 def test_an_interrupted_study_goes_on_to_the_same_numbers(
     photos: Path, tmp_path: Path, along: Along, grid: tuple[float, ...]
 ) -> None:
     whole = study(photos, tmp_path / "whole", along, grid)
     for lines in (2, 3):
-        with pytest.raises(_Stop):
+        with pytest.raises(Stop):
             study(photos, tmp_path / "parts", along, grid, note=stopping_after(lines))
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "parts").rglob("part-*.parquet")}
     assert len(kept) == 5

@@ -4,7 +4,6 @@ import base64
 import io
 import re
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from audit.toy_photos import MISCLASSIFIED, found, rows_of, toy_classifier, toy_plan, write_photos
+from studies.stopping import Stop, stopping_after
 from underfire import metrics
 from underfire.analysis.patch import random_patch
 from underfire.audit.names import make_interpreters
@@ -168,26 +168,11 @@ def test_without_another_class_a_photo_is_left_out_and_that_is_said(photos: Path
     assert (tried["n"] + tried["failed"], tried["left_out"]) == (1, 0)
 
 
-class _Stop(BaseException):
-    pass
-
-
-def stopping_after(lines: int) -> Callable[[str], None]:
-    seen: list[str] = []
-
-    def note(line: str) -> None:
-        seen.append(line)
-        if len(seen) == lines:
-            raise _Stop
-
-    return note
-
-
 def test_an_interrupted_study_goes_on_to_the_same_numbers(
     photos: Path, tmp_path: Path, whole: tuple[Path, Study]
 ) -> None:
     for lines in (1, 3, 5):
-        with pytest.raises(_Stop):
+        with pytest.raises(Stop):
             study(photos, tmp_path, note=stopping_after(lines))
     kept = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("part-*.parquet")}
     assert len(kept) == 9

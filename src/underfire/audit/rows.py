@@ -5,7 +5,6 @@ written whole or not at all, so a run that is killed leaves finished parts and n
 """
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -17,6 +16,7 @@ import pyarrow.parquet as pq
 
 from underfire.analysis.soundness import ImageCourse, ImageTrace
 from underfire.errors import InputError
+from underfire.files import write_whole
 
 SCHEMA_VERSION = 2
 """Raised when a column is added, removed or changes its meaning."""
@@ -131,19 +131,9 @@ def write_part(path: Path, rows: Sequence[Row]) -> None:
         raise ValueError(f"a part is named {_PART_PATTERN}, not {path.name!r}")
     columns = {name: [getattr(row, name) for row in rows] for name in SCHEMA.names}
     table = pa.table(columns, schema=SCHEMA)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # In the same folder, so that the replacement is one rename; its name does not match the pattern of parts.
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with unfinished.open("wb") as file:
-            pq.write_table(table, file, write_page_checksum=True)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, write_page_checksum=True)
+    write_whole(path, sink.getvalue().to_pybytes())
 
 
 def read_rows(folder: Path) -> list[Row]:
@@ -184,17 +174,6 @@ def _read_part(path: Path) -> list[Row]:
             f"{str(path)!r} holds a row that no audit writes ({error}); "
             "delete it and run the same audit again to redo its photos"
         ) from error
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes a rename in ``folder`` outlive a power cut, where the system lets a folder be opened."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _schema() -> Any:
