@@ -8,6 +8,7 @@ from underfire import ADV2, CAM, GRAD, Classifier, EnsembleDetector, InputError
 from underfire.attacks.control import EVEN, FIXED, WORST, Sharing
 from underfire.defenses.adaptive import AdaptiveADV2
 from underfire.defenses.ensemble_signals import Groups
+from underfire.defenses.views import Flip
 from underfire.images.levels import from_8bit
 
 KEYS = ("a", "b", "c", "d")
@@ -98,3 +99,21 @@ def test_bad_input_is_refused_in_a_sentence(classifier: Classifier, detector: En
         AdaptiveADV2(detector, passes=150.5)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="not fitted"):
         AdaptiveADV2(EnsembleDetector(CAM(classifier)))
+
+
+def test_a_view_moves_the_target_map_as_it_moves_the_image(classifier: Classifier) -> None:
+    """An attacker who looks into a mirror half of the time keeps the map in the mirror as well as the map itself."""
+    mirrored = EnsembleDetector(
+        CAM(classifier), fpr=0.1, views=[Flip()], groups=Groups(pairs=False, shapes=False, agreed=False)
+    ).fit(images(40, 32))
+    clean = images(84, 32)[80:]
+    result = AdaptiveADV2(mirrored, passes=300)(clean, _targets(classifier, clean), keys=KEYS)
+    (cam,) = mirrored.signals.interpreters
+    assert result.success.all()
+    aims = result.target_maps["cam"]
+    gaps = [
+        float((maps - aims).abs().mean())
+        for maps in (result.maps["cam"], cam(result.x_adv.flip(3), result.target).flip(2))
+    ]
+    astray = float((aims.flip(2) - aims).abs().mean())
+    assert max(gaps) < astray / 2

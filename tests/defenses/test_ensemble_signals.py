@@ -170,6 +170,9 @@ class _Darker:
     def seen(self, x: Tensor, keys: Sequence[str]) -> Tensor:
         return (x - 0.1).clamp(0, 1)
 
+    def carried(self, maps: Tensor, size: tuple[int, int]) -> Tensor:
+        return maps
+
     def carried_back(self, maps: Tensor, size: tuple[int, int]) -> Tensor:
         return maps
 

@@ -105,3 +105,18 @@ def test_views_that_cannot_be() -> None:
         Blur(-1)
     with pytest.raises(InputError, match="images of 16×16 pixels cannot be moved by 16"):
         Shift(16).seen(images(1, 16), ("ant",))
+
+
+@every_view
+def test_what_is_carried_there_comes_back(view: View) -> None:
+    maps = torch.rand(2, 28, 28, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    there = view.carried(maps, (224, 224))
+    torch.testing.assert_close(view.carried_back(there, (224, 224))[:, :-1, :-1], maps[:, :-1, :-1], rtol=0, atol=0)
+
+
+def test_a_map_is_carried_as_the_image_is() -> None:
+    x = images(2, 32)
+    for view in (Shift(4), Flip()):
+        seen = view.seen(x, KEYS[:2])
+        carried = view.carried(_cell_means(x, 4), (32, 32))
+        torch.testing.assert_close(carried[:, 1:, 1:], _cell_means(seen, 4)[:, 1:, 1:], rtol=0, atol=1e-6)

@@ -11,12 +11,13 @@ USENIX Security 2020 (the discussion of countermeasures); what is done about vie
 
 import time
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from underfire.attacks.budget import MOST_FINALISTS, check_whole, warm_steps
 from underfire.attacks.control import EVEN, Balance, Schedule, Sharing
@@ -29,9 +30,10 @@ from underfire.attacks.scored import own_aim, score
 from underfire.defenses.ensemble import EnsembleDetector
 from underfire.defenses.ensemble_signals import EnsembleSignals
 from underfire.errors import InputError
-from underfire.interpreters.base import Interpreter, Task
+from underfire.interpreters.base import Aim, ForwardPass, Interpreter, Pull, Task
 from underfire.prepared import prepared
 from underfire.seeding import derive_seed
+from underfire.structure import FeatureMap
 
 PASSES = 300
 """Forward and backward passes for an image whose attacker names none."""
@@ -86,8 +88,12 @@ class AdaptiveADV2(JointAttack):
     ) -> AttackResult:
         """Attack a checked batch, and let the detector choose."""
         started = time.perf_counter()
-        lens = _Lens(self.detector.signals, {g.name: maps for g, maps in goals.items()}, keys, self.seed)
-        aims = [own_aim(g, Task(target, maps, keys, self.seed)) for g, maps in goals.items()]
+        signals, size = self.detector.signals, (int(x.shape[2]), int(x.shape[3]))
+        lens = _Lens(signals, {g.name: maps for g, maps in goals.items()}, keys, self.seed)
+        aims = []
+        for g, maps in goals.items():
+            carried = [maps, *(view.carried(maps, size) for view in signals.views)]
+            aims.append(_Turning(lens, [own_aim(g, Task(target, m, keys, self.seed)) for m in carried]))
         setting = replace(self.setting, lens=lens)
         outcome = descend(prepared(self.classifier), x, target, aims, setting)
         return score(
@@ -105,11 +111,13 @@ class AdaptiveADV2(JointAttack):
 
     def _chosen(self, outcome: Outcome, target: Tensor) -> Outcome:
         """Of the finalists of ``outcome`` the one, for each image, that has the label and the highest score."""
-        finalists, scores = outcome.finalists, []
+        finalists, scores, losses = outcome.finalists, [], []
         for finalist in finalists:
             images = finalist.x_adv.contiguous()
             with torch.no_grad():
-                reached = self.classifier(images).argmax(dim=1) == target
+                logits = self.classifier(images)
+            reached = logits.argmax(dim=1) == target
+            losses.append(F.cross_entropy(logits, target, reduction="none"))
             found = self.detector.score_samples(images)  # as a defender sees them, who has no other name for them
             scores.append(torch.stack([reached.cpu().double(), found]))
         # By label first, then by score: where two finalists differ in the label, no score makes up for it.
@@ -117,46 +125,81 @@ class AdaptiveADV2(JointAttack):
         found = found.where(reached == reached.amax(dim=0), -torch.inf)
         best = found.argmax(dim=0).to(target.device)
         rows = torch.arange(len(target), device=target.device)
+        prediction = replace(outcome.trace.prediction, kept=torch.stack(losses)[best, rows])
         return replace(
             outcome,
             x_adv=torch.stack([f.x_adv for f in finalists])[best, rows],
             used=torch.stack([f.used for f in finalists])[best, rows],
+            # What the loop noted of maps is of one view or another.
+            trace=replace(outcome.trace, prediction=prediction, maps=None),
             passes=outcome.passes + len(finalists) * self.detector.signals.passes_per_image,
             finalists=(),
         )
 
 
-@dataclass(frozen=True)
 class _Lens:
     """The iterates as they are, as each view shows them, and their agreed region, in turn.
 
-    Attributes:
+    Args:
         signals: of the detector.
         maps: that are aimed at, (N, h, w) by interpreter's name.
         keys: one name per image.
         seed: of the attack.
+
+    Attributes:
+        turn: of the last look: 0 for the iterates as they are, then the views, then the agreed region.
     """
 
-    signals: EnsembleSignals
-    maps: Mapping[str, Tensor]
-    keys: tuple[str, ...]
-    seed: int
+    def __init__(self, signals: EnsembleSignals, maps: Mapping[str, Tensor], keys: tuple[str, ...], seed: int) -> None:
+        self._signals, self._maps, self._keys, self._seed = signals, maps, keys, seed
+        self.turn = 0
 
     def __call__(self, images: Tensor, rows: Tensor, step: int) -> Glimpse:
         """What is shown at ``step``; the noise of a view belongs to the image, the attack's seed and the step."""
-        views = self.signals.views
-        turn = step % _turns(self.signals)
-        if turn == 0:
+        views = self._signals.views
+        self.turn = step % _turns(self._signals)
+        if self.turn == 0:
             return bare(images, rows, step)
         leaf = images.detach().requires_grad_()
+        keys = [self._keys[row] for row in rows.tolist()]
         with torch.enable_grad():
-            if turn <= len(views):
-                names = [str(derive_seed(self.seed, self.keys[row], "view", step)) for row in rows.tolist()]
-                shown = views[turn - 1].seen(leaf, names)
+            if self.turn <= len(views):
+                names = [str(derive_seed(self._seed, key, "view", step)) for key in keys]
+                shown = views[self.turn - 1].seen(leaf, names)
             else:
-                maps = {name: found[rows] for name, found in self.maps.items()}
-                shown = self.signals.agreed(leaf, maps, [self.keys[row] for row in rows.tolist()])
-        return Glimpse(shown.detach(), _PulledBack(leaf, shown), maps=turn <= len(views))
+                shown = self._signals.agreed(leaf, {name: found[rows] for name, found in self._maps.items()}, keys)
+        return Glimpse(shown.detach(), _PulledBack(leaf, shown), maps=self.turn <= len(views))
+
+
+class _Turning:
+    """An aim for each way of looking at the maps of one interpreter: a view moves the target map as it moves the image.
+
+    Args:
+        lens: that shows the iterates.
+        aims: at the target map as it is, and as each view has it.
+    """
+
+    def __init__(self, lens: _Lens, aims: Sequence[Aim]) -> None:
+        self._lens, self._aims = lens, tuple(aims)
+
+    @property
+    def taps(self) -> tuple[FeatureMap, ...]:
+        """Those of any of its aims."""
+        return self._aims[0].taps
+
+    @property
+    def goes_back(self) -> bool:
+        """As any of its aims."""
+        return self._aims[0].goes_back
+
+    def __call__(self, view: ForwardPass) -> Pull:
+        """What the aim for the lens's turn answers."""
+        return self._aims[self._lens.turn](view)
+
+    def select(self, places: Tensor) -> None:
+        """Go on with the images at ``places`` only, in every aim."""
+        for aim in self._aims:
+            aim.select(places)
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,10 @@ class View(Protocol):
         """The view (N, C, H, W) in [0, 1] of images ``x`` in [0, 1], which ``keys`` name."""
         ...
 
+    def carried(self, maps: Tensor, size: tuple[int, int]) -> Tensor:
+        """Maps (N, h, w) of images of ``size`` (H, W), each cell moved to where the view has it."""
+        ...
+
     def carried_back(self, maps: Tensor, size: tuple[int, int]) -> Tensor:
         """Maps (N, h, w) of the view of images of ``size`` (H, W), each cell moved to where the image had it."""
         ...
@@ -64,6 +68,10 @@ class Noise:
         parts = [torch.randn(x.shape[1:], generator=draw, dtype=x.dtype) for draw in draws]
         noise = torch.stack(parts).to(x.device) if parts else torch.zeros_like(x)
         return (x + self.sigma / 255 * noise).clamp(0, 1)
+
+    def carried(self, maps: Tensor, size: tuple[int, int]) -> Tensor:  # noqa: ARG002 - of no importance here
+        """The maps: noise moves nothing."""
+        return maps
 
     def carried_back(self, maps: Tensor, size: tuple[int, int]) -> Tensor:  # noqa: ARG002 - of no importance here
         """The maps: noise moves nothing."""
@@ -105,18 +113,31 @@ class Shift:
             return x
         return F.pad(x, (self.pixels, 0, self.pixels, 0), mode="reflect")[:, :, :h, :w]
 
+    def carried(self, maps: Tensor, size: tuple[int, int]) -> Tensor:
+        """The maps moved down and to the right by the same way on their grid, between cells by linear interpolation.
+
+        The first rows and columns, which came in at the edges, repeat the first of the image.
+        """
+        return self._moved(maps, size, -1)
+
     def carried_back(self, maps: Tensor, size: tuple[int, int]) -> Tensor:
         """The maps moved up and to the left by the same way on their grid, between cells by linear interpolation.
 
         Where the way is a whole number of cells, the values are copied. The last rows and columns, of which the view
         saw nothing, repeat the last that it saw.
         """
+        return self._moved(maps, size, 1)
+
+    def _moved(self, maps: Tensor, size: tuple[int, int], towards: int) -> Tensor:
+        """``maps`` read ``towards`` so many pixels along both axes: 1 down and to the right, −1 up and to the left."""
         for axis, side in ((1, size[0]), (2, size[1])):
             cells = maps.shape[axis]
             # A ratio of integers: 4 pixels of 224 on 56 cells are exactly one.
             whole, rest = divmod(self.pixels * cells, side)
-            places = torch.arange(cells, device=maps.device) + whole
-            near, far = (maps.index_select(axis, (places + step).clamp(max=cells - 1)) for step in (0, 1))
+            cell = torch.arange(cells, device=maps.device)
+            near, far = (
+                maps.index_select(axis, (cell + towards * (whole + step)).clamp(0, cells - 1)) for step in (0, 1)
+            )
             maps = torch.lerp(near, far, rest / side) if rest else near
         return maps
 
@@ -147,6 +168,10 @@ class Blur:
         """``x`` blurred, mirrored at the edges."""
         return torch.cat([blurred(x[i : i + 1], self.sigma) for i in range(x.shape[0])]) if x.shape[0] else x
 
+    def carried(self, maps: Tensor, size: tuple[int, int]) -> Tensor:  # noqa: ARG002 - of no importance here
+        """The maps: a blur moves nothing."""
+        return maps
+
     def carried_back(self, maps: Tensor, size: tuple[int, int]) -> Tensor:  # noqa: ARG002 - of no importance here
         """The maps: a blur moves nothing."""
         return maps
@@ -162,8 +187,12 @@ class Flip:
         """``x``, left and right exchanged."""
         return x.flip(3)
 
-    def carried_back(self, maps: Tensor, size: tuple[int, int]) -> Tensor:  # noqa: ARG002 - of no importance here
+    def carried(self, maps: Tensor, size: tuple[int, int]) -> Tensor:  # noqa: ARG002 - of no importance here
         """The maps, left and right exchanged."""
+        return maps.flip(2)
+
+    def carried_back(self, maps: Tensor, size: tuple[int, int]) -> Tensor:  # noqa: ARG002 - of no importance here
+        """As :meth:`carried`: a mirror is its own way back."""
         return maps.flip(2)
 
 

@@ -25,6 +25,10 @@ SHARINGS: Mapping[str, Sharing] = MappingProxyType({sharing.name: sharing for sh
 """How the maps of several interpreters may share a step of the attack."""
 
 
+_ATTACK = 2
+"""Raised when :class:`AdaptiveADV2` makes other images, so that old ones are not taken for its."""
+
+
 @dataclass(frozen=True)
 class Attempt:
     """What the attack made of one photo; all of the image as saved in 8 bit.
@@ -66,7 +70,7 @@ def attempts(
     classifier = detector.signals.classifier
     attack = AdaptiveADV2(detector, perturbation=perturbation, passes=passes, sharing=sharing, seed=run.plan.seed)
     fit = (detector.settings(), detector.fpr, detector.seed, detector.threshold_, detector.density_.centre.tolist())
-    decides = (classifier.fingerprint(), fit, meter.names, passes, sharing.name, perturbation, run.plan.seed)
+    decides = (_ATTACK, classifier.fingerprint(), fit, meter.names, passes, sharing.name, perturbation, run.plan.seed)
     folder = work / f"{'+'.join(g.name for g in detector.signals.interpreters)}-{identity(run, *decides)}"
 
     def measure(some: Sequence[PlannedPhoto]) -> list[dict[str, Any]]:

@@ -166,9 +166,8 @@ def _common(found: Findings) -> dict[str, Any]:
 
 def _summary(found: Findings) -> Line:
     benign = list(found.benign.values())
-    lowest = min(
-        (_area(found, shots) for name, shots in found.attacks.items() if is_adv2(name)), key=_low, default=_NONE
-    )
+    areas = [_area(found, shots) for name, shots in found.attacks.items() if is_adv2(name)]
+    lowest = min((area for area in areas if area.value is not None), key=lambda area: area.value or 0.0, default=_NONE)
     under = ADAPTIVE if found.is_set else f"{ADAPTIVE} to {found.adapted_to}"
     columns: dict[str, Any] = {
         **_common(found),
@@ -237,10 +236,6 @@ def _area(found: Findings, shots: Mapping[str, Shot]) -> Mean:
     """The AUROC over photos whose label was reached, of their benign against their attacked images."""
     reached = {photo: shot.seen.score for photo, shot in sorted(shots.items()) if shot.reached}
     return auroc_by_photo([found.benign[photo].score for photo in reached], list(reached.values()))
-
-
-def _low(figure: Mean) -> float:
-    return 1.0 if figure.value is None else figure.value
 
 
 def _share(flags: Sequence[bool]) -> Rate:
