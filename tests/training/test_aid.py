@@ -321,3 +321,8 @@ def test_a_plan_is_checked(change: dict[str, float], sentence: str) -> None:
 def test_passes_that_pay_for_no_step_are_refused(split: Split, start: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="one step of an attack on rts takes"):
         train(split, start, tmp_path / "w.safetensors", replace(SHORT, attack_passes=1))
+
+
+def test_a_ramp_that_would_do_nothing_is_refused() -> None:
+    with pytest.raises(InputError, match=r"ramp is 0\.5; .* leave it 0"):
+        AidPlan(ramp=0.5)

@@ -45,14 +45,14 @@ def auroc_by_photo(
         raise ValueError(f"photos have one benign and one attacked score, and here are {n} and {len(attacked)}")
     if n == 0:
         return Mean(0, None, None, None)
-    wins = _wins(benign, attacked)
-    value = float(wins.mean())
+    value = auroc(benign, attacked)
     if n == 1:
         return Mean(1, value, None, None)
     if value in (0.0, 1.0):
         end = _score_end(n, level)
         return Mean(n, value, *((1 - end, 1.0) if value else (0.0, end)))
 
+    wins = _wins(benign, attacked)
     low, high = bootstrap_ends(lambda rows: _area(wins, rows), n, level, resamples, seed)
     return Mean(n, value, min(max(low, 0.0), value), max(min(high, 1.0), value))
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from underfire.classifier import Classifier
 from underfire.defenses.ensemble import EnsembleDetector
 from underfire.defenses.ensemble_signals import EVERY_GROUP, Groups
+from underfire.studies.defence_adaptive import Attempt
 from underfire.studies.defence_also import Attacked
 from underfire.studies.defence_measure import Contender, Meter
 from underfire.studies.defence_trials import Trial
@@ -132,12 +133,17 @@ class Judge:
     def _strongest(self, trial: Trial) -> dict[str, AdaptiveShot]:
         """By photo the strongest of several adaptive attempts.
 
-        One that reached the label comes before one that did not, and then that with the higher score.
+        One that reached the label comes before one that did not, and then that with the higher score. Its passes are
+        those of all attempts together.
         """
+
+        def shot(a: Attempt, passes: int) -> AdaptiveShot:
+            return AdaptiveShot(a.reached, self.seen(a.values, trial.meter), a.confidence, passes)
+
         return {
             photo: max(
-                (AdaptiveShot(a.reached, self.seen(a.values, trial.meter), a.confidence, a.passes) for a in several),
-                key=lambda shot: (shot.reached, shot.seen.score),
+                (shot(attempt, sum(a.passes for a in several)) for attempt in several),
+                key=lambda found: (found.reached, found.seen.score),
             )
             for photo, several in trial.attempts.items()
         }

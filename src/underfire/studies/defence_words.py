@@ -54,7 +54,7 @@ def defence_words(
     """
     chosen = best(lines)
     sentences = [
-        _chosen(chosen, budget),
+        _chosen(chosen, budget, among=len(sets(lines))),
         _not_stopped(chosen, rates[0]),
         _other_budgets(lines),
         _others(chosen, lines),
@@ -72,11 +72,12 @@ def defence_words(
     return " ".join(sentence for sentence in sentences if sentence)
 
 
-def _chosen(line: Line, budget: int | None) -> str:
+def _chosen(line: Line, budget: int | None, *, among: int) -> str:
     limit = "" if budget is None else f" within {budget} passes for a photo"
     return (
         f"Against the attacker who knows the detector, {detector_title(line.detector)} detects best{limit}, at "
         f"{line.passes} passes for a photo: {_evaded(line)}."
+        + (f" It is the best of {among} on these very photos, which flatters it." if among > 1 else "")
     )
 
 
@@ -135,8 +136,8 @@ def _harmless(chosen: Line, lines: Sequence[Line], rate: float) -> str:
     said = ", ".join(f"{line.under} {percent(line.flagged)}" for line in here if line.flagged is not None)
     low, high, value = chosen.false_positives_low, chosen.false_positives_high, chosen.false_positives
     return (
-        f"At a named rate of {percent(rate)} it flags {_share(value, low, high)} of the benign photos, and of harmless "
-        f"changes: {said}."
+        f"At a named rate of {percent(rate)} it flags {_share(value, low, high)} of the benign photos, all of which "
+        f"the classifier sees rightly, and of harmless changes: {said}."
     )
 
 
@@ -164,7 +165,10 @@ def _growth(lines: Sequence[Line]) -> str:
             f"with {size} {_mean([line.evaded for line in here])} evaded, {_mean([line.reached for line in here])} "
             f"reached, confidence {_plain([line.confidence for line in here])}"
         )
-    return f"What the attacker gets as interpreters are added, on average over sets: {'; '.join(parts)}."
+    return (
+        "What the attacker gets as interpreters are added, on average over sets, with as many passes for any number of "
+        f"them, and so with fewer steps for more: {'; '.join(parts)}."
+    )
 
 
 def _hardest(lines: Sequence[Line]) -> str:
@@ -213,7 +217,7 @@ def _parts(lines: Sequence[Line]) -> str:
         mine = {line.under: line.auroc for line in here if line.signals == name}
         adv2 = [value for under, value in mine.items() if is_adv2(under) and value is not None]
         figures = [("PGD", mine.get(PGD)), ("ADV²", min(adv2, default=None))]
-        adapted = [("adaptive", value) for under, value in mine.items() if under.startswith(ADAPTIVE)]
+        adapted = [("the attack adapted to all", value) for under, value in mine.items() if under.startswith(ADAPTIVE)]
         said = ", ".join(f"{what} {value:.2f}" for what, value in figures + adapted if value is not None)
         parts.append(f"{name} {said}")
     return f"Groups of signals of {detector_title(here[0].detector)}, by AUROC, of ADV² the lowest: {'; '.join(parts)}."

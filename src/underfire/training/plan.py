@@ -56,8 +56,8 @@ class TrainingPlan:
 class AidPlan(TrainingPlan):
     """The settings of one adversarial interpretation training; see :func:`underfire.training.aid.train_aid`.
 
-    It goes on from weights that are trained already: fewer epochs, smaller steps and no ramp by default. The seed is
-    also that of the target classes.
+    It goes on from weights that are trained already: fewer epochs and smaller steps by default, and no ramp. The seed
+    is also that of the target classes.
 
     Attributes:
         stay: weight of the L1 distance of the benign map from that of the weights it began with.
@@ -80,6 +80,8 @@ class AidPlan(TrainingPlan):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.ramp:
+            raise InputError(f"ramp is {self.ramp:g}; a network that is trained already needs none: leave it 0.")
         if self.margin > 1:
             raise InputError(f"margin is {self.margin:g}; maps lie in [0, 1], so give at most 1.")
         if self.watched < 1:
