@@ -200,8 +200,8 @@ def harmless(size: tuple[int, int] = (224, 224), seed: int = 0) -> tuple[View, .
     """The views that a detector takes by default of images of ``size`` (H, W); ``seed`` is that of their noise.
 
     Noise of 8 and of 16 levels, a shift by one part in 28 of the shorter side and a blur of one in 112 (8 and 2 pixels
-    of 224), and a flip: the strongest that left clean photos their labels, for an attacker who knows the views pays for
-    each of them.
+    of 224), and a flip. A person sees the same in all of them. They may take the label from a clean photo, which the
+    detector learns to expect.
     """
     side = min(size)
     return (Noise(8, seed), Noise(16, seed), Shift(max(1, round(side / 28))), Blur(side / 112), Flip())

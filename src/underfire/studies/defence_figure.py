@@ -1,6 +1,7 @@
 """The figure of the study of defences: each detector, against attackers who don't know it and against one who does."""
 
 from collections.abc import Sequence
+from textwrap import wrap
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -13,6 +14,7 @@ from underfire.studies.defence_words import detector_title
 _WIDTH, _ROW, _HEAD, _FOOT = 8.4, 0.34, 0.5, 0.6  # inches
 _LEFT, _RIGHT = 0.33, 0.74  # of the width
 _APART = 0.18  # of a row, between the marks of one detector
+_LINE = 44  # characters of a name; longer ones go on below, in smaller type
 _COIN = 0.5  # the AUROC of a coin
 
 
@@ -55,7 +57,10 @@ def _draw(axes: Axes, level: float, line: Line) -> None:
     axes.axhline(level, color=LINE, linewidth=0.5, zorder=0)
     chosen = line.verdict == BEST
     name = f"{detector_title(line.detector)} · {line.passes} passes"
-    _text(axes, -0.02, level, name, INK if chosen else MUTED, ha="right", weight="bold" if chosen else "normal")
+    lines = wrap(name, _LINE)
+    shown, size = "\n".join(lines), 9.0 if len(lines) == 1 else 7.5
+    weight = "bold" if chosen else "normal"
+    _text(axes, -0.02, level, shown, INK if chosen else MUTED, ha="right", weight=weight, size=size)
     marks = (
         (_APART, line.auroc_pgd, line.auroc_pgd_low, line.auroc_pgd_high, PGD, "o", PGD),
         (0.0, line.auroc_adv2, line.auroc_adv2_low, line.auroc_adv2_high, ADV2, "o", PAPER),
@@ -74,9 +79,19 @@ def _draw(axes: Axes, level: float, line: Line) -> None:
         _text(axes, 1.03, level, f"evaded on {percent(line.evaded)} of {line.n}", INK if chosen else MUTED)
 
 
-def _text(axes: Axes, x: float, y: float, text: str, colour: str, *, ha: str = "left", weight: str = "normal") -> None:
+def _text(
+    axes: Axes,
+    x: float,
+    y: float,
+    text: str,
+    colour: str,
+    *,
+    ha: str = "left",
+    weight: str = "normal",
+    size: float = 9.0,
+) -> None:
     axes.text(
-        x, y, text, transform=axes.get_yaxis_transform(), ha=ha, va="center", fontsize=9, color=colour,
+        x, y, text, transform=axes.get_yaxis_transform(), ha=ha, va="center", fontsize=size, color=colour,
         fontweight=weight, parse_math=False,
     )  # fmt: skip
 
