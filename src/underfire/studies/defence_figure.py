@@ -58,7 +58,7 @@ def _draw(axes: Axes, level: float, line: Line) -> None:
     chosen = line.verdict == BEST
     name = f"{detector_title(line.detector)} · {line.passes} passes"
     lines = wrap(name, _LINE)
-    shown, size = "\n".join(lines), 9.0 if len(lines) == 1 else 7.5
+    shown, size = "\n".join(lines), 9.0 if len(lines) == 1 else 6.8
     weight = "bold" if chosen else "normal"
     _text(axes, -0.02, level, shown, INK if chosen else MUTED, ha="right", weight=weight, size=size)
     marks = (
