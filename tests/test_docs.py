@@ -57,9 +57,9 @@ from underfire.interpreters import ALL, gates, masks
 from underfire.interpreters.masks.settings import AUTHORS
 from underfire.report.wording import condition_title
 from underfire.studies.cells import DOES_NOT_TRANSFER, KEPT, NOT_DECIDED, NOT_KEPT, TRANSFERS, Line
-from underfire.studies.defence import FPR, STRICT
 from underfire.studies.defence_adaptive import SHARINGS
 from underfire.studies.defence_lines import Line as DefenceLine
+from underfire.studies.defence_sets import FPR, STRICT
 from underfire.studies.harmless import changes
 from underfire.studies.saved import NAMES
 from underfire.testing import smooth_classifier

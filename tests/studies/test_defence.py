@@ -12,7 +12,9 @@ from audit.toy_photos import MISCLASSIFIED, found, toy_classifier, toy_plan
 from studies.stopping import Stop, stopping_after
 from toys import images
 from underfire import metrics
+from underfire.attacks import ADV2
 from underfire.attacks.control import EVEN, WORST
+from underfire.attacks.perturbations import Linf
 from underfire.audit.names import make_interpreters
 from underfire.audit.plan import AuditPlan
 from underfire.audit.runner import run_audit
@@ -21,8 +23,9 @@ from underfire.defenses.adaptive import AdaptiveADV2
 from underfire.errors import InputError
 from underfire.images import PhotoSet, find_photos, read_png, save_png
 from underfire.seeding import content_key
-from underfire.studies.defence import defence_study, named_sets
+from underfire.studies.defence import defence_study
 from underfire.studies.defence_measure import Meter
+from underfire.studies.defence_sets import named_sets
 from underfire.studies.source import Run, read_run
 from underfire.studies.study import Study
 from underfire.training.photos import Photos, read_sources
@@ -139,15 +142,15 @@ def test_photos_of_the_run_are_not_fitted_on(
         f"2 clean photos left out, {CLEAN} are fitted on",
     ]
     assert "they show the same as others: 2 clean photos." in whole[1].words
-    kept = {path.stem for path in (whole[0] / "clean").rglob("*.json")}
-    assert kept == {content_key(clean[row]) for row in range(CLEAN)}
+    kept = {path.stem for path in (whole[0] / "values").rglob("*.json")}
+    assert kept >= {content_key(clean[row]) for row in range(CLEAN)}
     assert MISCLASSIFIED not in {photo.image_id for photo in run.photos if photo.excluded is None}
 
 
 def test_an_interrupted_study_goes_on_to_the_same_numbers(
     run: Run, clean: Photos, whole: tuple[Path, Study], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for lines in (4, 7, 6):  # the first three are about clean photos left out
+    for lines in (4, 7, 7):  # the first three are about clean photos left out
         with pytest.raises(Stop):
             study(run, clean, tmp_path, note=stopping_after(lines))
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.json")}
@@ -177,9 +180,9 @@ def test_what_was_attacked_serves_studies_of_other_sets(
 
 
 def test_the_first_photos_are_found_again_among_all(run: Run, clean: Photos, whole: tuple[Path, Study]) -> None:
-    before = {path.name for path in (whole[0] / "images").iterdir()}
+    before = set(whole[0].rglob("*"))
     made = study(run, clean, whole[0], limit=2)
-    assert {path.name for path in (whole[0] / "images").iterdir()} == before
+    assert set(whole[0].rglob("*")) == before
     assert {line["n"] for line in rows(made, kind="set")} == {2}
     assert "2 photos beyond the limit" in made.words
 
@@ -196,6 +199,12 @@ def test_of_several_sharings_the_one_that_evades_best_counts(
     assert both["evaded"] >= max(line["evaded"] for line in single.values())
     assert both["reached"] >= max(line["reached"] for line in single.values())
     assert "the strongest of even and worst sharing" in made.words
+    alone = {line["sharing"]: line for line in rows(made, kind="sharing")}
+    assert {name: line["evaded"] for name, line in alone.items()} == {n: line["evaded"] for n, line in single.items()}
+    assert {line["detector"] for line in alone.values()} == {"grad+cam"}
+    assert both["sharing"] == "even+worst"
+    assert both["attack_passes"] == sum(line["attack_passes"] for line in alone.values())
+    assert "Evaded by each sharing alone: GRAD + CAM even " in made.words
     # A single map shares a step with none.
     assert len(list((whole[0] / "adaptive").glob("cam-*"))) == 1
 
@@ -209,13 +218,69 @@ def test_other_attacks_stand_beside_the_runs(
     assert rows(made, kind="set") == rows(whole[1], kind="set")  # the summary is of the run's own attacks
 
 
-def test_further_budgets_of_the_attacker(run: Run, clean: Photos, whole: tuple[Path, Study]) -> None:
-    made = study(run, clean, whole[0], grid=(2 / 255, 8 / 255))
+def test_what_the_attacker_needs_is_told_of_every_set(
+    run: Run, clean: Photos, whole: tuple[Path, Study], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = study(run, clean, whole[0], eps_grid=(2 / 255, 8 / 255), passes_grid=(60, 40))
     assert rows(made, kind="set") == rows(whole[1], kind="set")
-    small = rows(made, kind="budget")
-    best = next(line["detector"] for line in rows(made, kind="set") if line["verdict"] == "best")
-    assert [(line["detector"], line["under"]) for line in small] == [(best, "adaptive, 2/255")]
-    assert "it is evaded on: 2/255" in made.words
+    unders = ["adaptive, 2/255, 60 passes", "adaptive, 8/255, 60 passes", "adaptive, 8/255, 40 passes"]
+    told = rows(made, kind="resources")
+    assert [(line["under"], line["detector"]) for line in told] == [
+        (under, detector) for under in unders for detector in ("cam", "grad+cam")
+    ]
+    for line in told:
+        (given,) = rows(made, kind="set", detector=line["detector"])
+        assert 0 < line["attack_passes"] <= line["most_passes"]
+        if line["under"] == unders[1]:
+            assert (line["evaded"], line["auroc"]) == (given["evaded"], given["auroc"])
+    (benign,) = [run.picture(p, "benign") for p in run.photos if p.image_id == "photo-0.png"]
+    nearest = min(
+        metrics.linf(read_png(found)[None], read_png(benign)[None]).item()
+        for found in (whole[0] / "adaptive").rglob(f"{benign.parent.name}.png")
+    )
+    assert 0 < nearest <= 2 / 255 + 1e-6
+    assert "What this attacker must spend, with even sharing" in made.words
+    assert "2/255, 60 passes: with 1 " in made.words
+    assert "evaded, by what the attacker may spend" in made.figure
+    assert "evaded, by what the attacker may spend" not in whole[1].figure
+
+
+def test_an_attack_on_all_maps_by_one_who_knows_no_detector(run: Run, clean: Photos, whole: tuple[Path, Study]) -> None:
+    """It is ADV² on the maps of the largest set, and every detector is shown its images as saved."""
+    (folder,) = (whole[0] / "blind").iterdir()
+    interpreters = make_interpreters(("grad", "cam"), toy_classifier())
+    photos = [photo for photo in run.photos if photo.excluded is None]
+    x = torch.stack([read_png(run.picture(p, "benign")) for p in photos])
+    targets = torch.tensor([p.target for p in photos])
+    labels = torch.tensor([p.label for p in photos])
+    made = ADV2(interpreters, passes=60)(x, targets, label=labels, keys=[p.image_id for p in photos]).x_adv
+    saved = torch.stack([read_png(folder / f"{p.key}.png") for p in photos])
+    assert torch.equal(saved, Linf(8 / 255).rounded(x, made).float() / 255)
+    assert {line["detector"] for line in rows(whole[1], under="adv2-grad+cam", kind="attack")} == {
+        "cam", "grad+cam", "mean-map", "squeezing"
+    }  # fmt: skip
+    (line,) = rows(whole[1], under="adv2-grad+cam", kind="attack", detector="cam")
+    reached = toy_classifier()(saved).argmax(dim=1) == targets
+    assert line["failed"] == 4 - int(reached.sum())
+    assert "ADV² on GRAD + CAM " in whole[1].words
+
+
+def test_another_set_of_the_same_interpreters_measures_only_what_is_its_own(
+    run: Run, clean: Photos, whole: tuple[Path, Study], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: set[str] = set()
+    measure = Meter.measure
+
+    def watching(self: Meter, x: torch.Tensor) -> torch.Tensor:
+        asked.update(self.names)
+        return measure(self, x)
+
+    monkeypatch.setattr(Meter, "measure", watching)
+    monkeypatch.setattr(AdaptiveADV2, "run", lambda *_, **__: pytest.fail("it was attacked before"))
+    with pytest.raises(pytest.fail.Exception):
+        study(run, clean, whole[0], sets=[("cam",), ("cam", "grad"), ("grad",)])
+    assert asked
+    assert all(name.startswith("grad: ") for name in asked)
 
 
 def test_a_budget_leaves_dear_sets_out_of_the_choice(run: Run, clean: Photos, whole: tuple[Path, Study]) -> None:
@@ -236,6 +301,8 @@ def test_what_cannot_be_is_refused_before_anything_is_measured(run: Run, clean: 
         ({"sets": [("kam",)]}, "interpreter 'kam' is unknown"),
         ({"sets": [("rts",)]}, "rts"),
         ({"also": {"x": tmp_path}}, "has no attacked image"),
+        ({"passes_grid": (60, 12)}, "passes is 12; one step of an attack on a detector with cam"),
+        ({"eps_grid": (0.0,)}, "eps"),
     ):
         with pytest.raises(InputError, match=message):
             study(run, clean, tmp_path / "work", **changed)

@@ -10,11 +10,22 @@ from underfire.attacks.perturbations import Linf
 from underfire.metrics import wilson
 from underfire.studies.defence_figure import defence_figure
 from underfire.studies.defence_findings import AdaptiveShot, Findings, Seen, Shot
-from underfire.studies.defence_lines import Line, best, budget_line, details, sets, summaries, table
+from underfire.studies.defence_lines import (
+    Line,
+    best,
+    details,
+    resources_line,
+    sets,
+    sharing_line,
+    summaries,
+    table,
+)
+from underfire.studies.defence_trials import Resources
 from underfire.studies.defence_words import defence_words
 
 N = 10
 PHOTOS = tuple(f"photo-{index}" for index in range(N))
+GIVEN = Resources(Linf(8 / 255), 300)
 UNDER = ("pgd", "adv2-grad", "adv2-cam", "patch: adv2-cam")
 
 
@@ -31,6 +42,8 @@ def planted(
     is_set: bool = True,
     worst: str = "adv2-cam",
     signals: str = "",
+    spent: Resources = GIVEN,
+    sharings: tuple[str, ...] = ("even",),
 ) -> Findings:
     """A detector that is evaded on so many photos, and misses nothing but every second image under ``worst``.
 
@@ -60,6 +73,8 @@ def planted(
         attacks={under: shots(under) for under in UNDER},
         adapted_to=key if is_set else "grad+cam",
         adaptive=adaptive,
+        resources=spent,
+        sharings=sharings,
         signals=signals,
     )
 
@@ -148,16 +163,40 @@ def test_parts_of_the_signals_are_shown_with_the_attack_that_adapted_to_all() ->
     assert parts[-1].evaded == 5 / N
 
 
-def test_other_budgets_of_the_attacker_are_told() -> None:
-    made = summaries([planted("cam", evaded=6, passes=13)], budget=None)
-    made += [
-        budget_line(planted("cam", evaded=share, passes=13), Linf(eps)) for share, eps in ((0, 2 / 255), (2, 16 / 255))
+def with_resources() -> list[Line]:
+    """Lines of sets of one and of two, with three ε, the last one unaffordable for the set of two."""
+    tries = (("cam", 2, 0), ("grad", 2, 2), ("grad+cam", 2, 0), ("cam", 4, 6), ("grad", 4, 4), ("grad+cam", 4, 1))
+    spent = [
+        planted(key, evaded=evaded, passes=13, spent=Resources(Linf(levels / 255), 300))
+        for key, levels, evaded in tries
     ]
-    assert [(line.kind, line.under, line.evaded) for line in made] == [
-        ("set", "adaptive", 0.6), ("budget", "adaptive, 2/255", 0), ("budget", "adaptive, 16/255", 0.2)
+    return [*summaries(FOUND, budget=None), *map(resources_line, spent)]
+
+
+def test_what_the_attacker_needs_is_told_by_number_of_interpreters() -> None:
+    made = with_resources()
+    told = [line for line in made if line.kind == "resources"]
+    assert [(line.eps, line.most_passes, line.sharing) for line in told[::3]] == [
+        (2 / 255, 300, "even"), (4 / 255, 300, "even")
     ]  # fmt: skip
-    assert "evaded on: 2/255 0 % (label reached on 100 %); 16/255 20 %" in words(made)
-    assert "other budgets" not in words(lines())
+    said = words(made)
+    assert "2/255, 300 passes: with 1 10 %, with 2 0 % (label 100 %)" in said
+    assert "4/255, 300 passes: with 1 50 %, with 2 10 % (label 100 %)" in said
+    assert "must spend" not in words(lines())
+
+
+def test_each_sharing_is_told_by_itself() -> None:
+    tries = [
+        planted("grad+cam", evaded=evaded, passes=17, sharings=(name,)) for name, evaded in (("even", 1), ("fixed", 3))
+    ]
+    made = [*lines(), *map(sharing_line, tries)]
+    assert [line.under for line in made if line.kind == "sharing"] == [
+        "adaptive, even sharing",
+        "adaptive, fixed sharing",
+    ]
+    assert "Evaded by each sharing alone: GRAD + CAM even 10 % (AUROC " in words(made)
+    assert "), fixed 30 % (AUROC " in words(made)
+    assert "sharing alone" not in words(lines())
 
 
 def test_the_table_has_every_line() -> None:
@@ -201,3 +240,12 @@ def test_the_figure_has_every_detector_with_its_adaptive_attack() -> None:
     for text in ("GRAD + CAM · 17 passes", "feature squeezing · 4 passes", "evaded on 10 % of 10"):
         assert text in svg
     assert svg == defence_figure(lines())
+
+
+def test_the_figure_has_a_cell_for_each_set_and_what_was_spent_on_it() -> None:
+    svg = defence_figure(with_resources())
+    for text in ("2/255", "4/255", "300 passes", "evaded, by what the attacker may spend"):
+        assert text in svg
+    for share in ("20 %", "60 %", "40 %", "10 %"):
+        assert f">{share}<" in svg
+    assert "by what the attacker may spend" not in defence_figure(lines())

@@ -60,6 +60,19 @@ def test_every_map_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(seen) == len(set(seen)) >= 2 * 6  # the image and five views
 
 
+def test_what_is_known_is_not_measured_again(values: torch.Tensor) -> None:
+    """Of a meter that lacks one set's own columns, those alone are measured, to the same bits."""
+    own = [name for name in METER.names if name.startswith("grad+cam: ")]
+    rest = METER.lacking(set(METER.names) - {own[0]})
+    assert list(rest.names) == own
+    places = [METER.names.index(name) for name in own]
+    assert torch.equal(rest.measure(IMAGES), values[:, places])
+    shared = METER.lacking({name for name in METER.names if name != "grad~cam rank"})
+    assert torch.equal(shared.measure(IMAGES[:2]), values[:2, : len(shared.names)])
+    assert METER.lacking(METER.names).names == ()
+    assert METER.lacking(()).names == METER.names
+
+
 def test_no_image_has_no_row() -> None:
     assert METER.measure(IMAGES[:0]).shape == (0, len(METER.names))
 

@@ -39,8 +39,9 @@ from underfire.errors import InputError
 from underfire.images.files import printable, quoted
 from underfire.report.build import STUDIES
 from underfire.studies.bound import LOGIT_TOLERANCE, TOLERANCE, bound_study
-from underfire.studies.defence import FPR, check_enough, check_sets, defence_study
+from underfire.studies.defence import defence_study
 from underfire.studies.defence_adaptive import SHARINGS
+from underfire.studies.defence_sets import FPR, check_enough, check_sets
 from underfire.studies.frontier import Along, frontier_study
 from underfire.studies.gap import Aim, gap_study
 from underfire.studies.others import check_other
@@ -53,7 +54,7 @@ from underfire.training.photos import Photos
 _FREE = frozenset({"photos", "out", "device", "limit", "onto", "tolerance", "logit_tolerance", "along", "grid", "aims"})
 """What may be given beside the directory of an audit, which has settings of its own."""
 
-_FREE_OF_DEFENCE = _FREE | {"clean", "sets", "fpr", "budget", "sharing", "also", "passes"}
+_FREE_OF_DEFENCE = _FREE | {"clean", "sets", "fpr", "budget", "sharing", "also", "passes", "eps_grid", "passes_grid"}
 """The same for the study of defences, whose attack has passes of its own."""
 
 _GROWN: Mapping[Along, tuple[str, ...]] = MappingProxyType(
@@ -110,6 +111,20 @@ class _Grid(click.ParamType[tuple[float, ...]]):
         if isinstance(value, tuple):
             return value
         return tuple(Eps().convert(part, param, ctx) for part in str(value).split(","))
+
+
+class _Counts(click.ParamType[tuple[int, ...]]):
+    """Comma-separated numbers of passes: ``50,100``."""
+
+    name = "counts"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        if isinstance(value, tuple):
+            return value
+        parts = str(value).split(",")
+        if not all(part.strip().isascii() and part.strip().isdigit() and int(part) for part in parts):
+            self.fail(f"'{value}' is no list of numbers of passes; write it as 50,100", param, ctx)
+        return tuple(map(int, parts))
 
 
 @click.group()
@@ -346,12 +361,20 @@ def gap(source: _Source, aims: tuple[Aim, ...]) -> None:
     help="How the maps share a step of the adaptive attack; repeatable: the one counts that evades best on a photo.",
 )
 @click.option(
-    "--grid",
+    "--eps-grid",
     type=_Grid(),
     default=(),
     show_default="the run's alone",
     metavar="VALUES",
-    help="Further budgets of the adaptive attack on the best set, comma-separated, as 2/255,4/255.",
+    help="Further ε of the adaptive attack on every set, comma-separated, as 2/255,4/255.",
+)
+@click.option(
+    "--passes-grid",
+    type=_Counts(),
+    default=(),
+    show_default="those of --passes alone",
+    metavar="COUNTS",
+    help="Further numbers of its passes, comma-separated, as 50,100.",
 )
 @click.option(
     "--also",
@@ -367,7 +390,8 @@ def defence(
     fpr: float,
     budget: int | None,
     sharing: tuple[str, ...],
-    grid: tuple[float, ...],
+    eps_grid: tuple[float, ...],
+    passes_grid: tuple[int, ...],
     also: tuple[tuple[str, Path], ...],
 ) -> None:
     """Which interpreters detect best within a budget of passes, against an attacker who knows the detector?
@@ -382,11 +406,12 @@ def defence(
     lost = next((folder for _, folder in also if not folder.is_dir()), None)
     if lost is not None:
         raise InputError(f"--also {quoted(lost)} is no folder; give the directory of an audit, or of a study's attacks")
+    passes = source.plan.passes or PASSES
     known: list[Photos] = []
 
     def check(classifier: Classifier) -> None:
         plan = completed(source.plan, source.interpreters, classifier)
-        check_sets(plan, classifier, sets, budget)
+        check_sets(plan, classifier, sets, budget, [passes, *passes_grid])
         known.append(usable(clean, classifier))
         check_enough(len(known[0]), fpr)
 
@@ -400,9 +425,10 @@ def defence(
         sets=sets,
         fpr=fpr,
         budget=budget,
-        passes=source.plan.passes or PASSES,
+        passes=passes,
         sharings=[SHARINGS[name] for name in dict.fromkeys(sharing)],
-        grid=grid,
+        eps_grid=eps_grid,
+        passes_grid=passes_grid,
         also=dict(also),
         limit=None if source.run is None else source.plan.limit,  # of photos, the audit's own
         note=_note,

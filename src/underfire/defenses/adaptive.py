@@ -77,10 +77,10 @@ class AdaptiveADV2(JointAttack):
         super().__init__(signals.classifier, signals.interpreters, seed=seed)
         self.detector = detector
         model = chosen(perturbation, eps)
-        finalists = max(1, min(MOST_FINALISTS, passes // (_FINAL_SHARE * signals.passes_per_image)))
-        steps = _steps(passes, signals, finalists)
+        steps = steps_for(passes, signals)
         size = model.eps / 8
         schedule = Schedule(steps, warm=warm_steps(steps), first=size, peak=2 * size, last=size / 10)
+        finalists = _finalists(passes, signals)
         self.setting = Setting(model, schedule, mix=Balance(sharing=sharing), keep="latest", finalists=finalists)
 
     def run(
@@ -219,6 +219,11 @@ def _turns(signals: EnsembleSignals) -> int:
     return 1 + len(signals.views) + signals.groups.agreed
 
 
+def _finalists(passes: int, signals: EnsembleSignals) -> int:
+    """How many late iterates are shown to the detector."""
+    return max(1, min(MOST_FINALISTS, passes // (_FINAL_SHARE * signals.passes_per_image)))
+
+
 def _descent(steps: int, signals: EnsembleSignals) -> int:
     """Passes of ``steps`` steps and the look at the last iterate."""
     looks = range(warm_steps(steps), steps + 1)
@@ -227,14 +232,14 @@ def _descent(steps: int, signals: EnsembleSignals) -> int:
     return steps + 1 + sum(g.further_passes(mapped) for g in signals.interpreters)
 
 
-def _steps(passes: int, signals: EnsembleSignals, finalists: int) -> int:
-    """The steps that ``passes`` pay for beside ``finalists``.
+def steps_for(passes: int, signals: EnsembleSignals) -> int:
+    """The steps that ``passes`` of an attack on a detector with these ``signals`` pay for.
 
     Raises:
         InputError: they are no whole number, or too few for one step.
     """
     check_whole("passes", passes)
-    final = finalists * signals.passes_per_image
+    final = _finalists(passes, signals) * signals.passes_per_image
     least = final + _descent(1, signals)
     if passes < least:
         named = ", ".join(g.name for g in signals.interpreters)

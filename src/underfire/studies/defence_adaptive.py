@@ -11,14 +11,13 @@ from torch import Tensor
 
 from underfire.attacks.control import EVEN, FIXED, WORST, Sharing
 from underfire.attacks.perturbations import Perturbation
-from underfire.audit.look import calling, predict
+from underfire.audit.look import calling
 from underfire.audit.plan import PlannedPhoto
-from underfire.audit.unit import save_and_read
 from underfire.defenses.adaptive import AdaptiveADV2
 from underfire.defenses.ensemble import EnsembleDetector
 from underfire.studies.defence_measure import Meter
+from underfire.studies.defence_strike import strike
 from underfire.studies.kept import identity, kept_together
-from underfire.studies.pictures import opened
 from underfire.studies.source import Note, Run
 
 SHARINGS: Mapping[str, Sharing] = MappingProxyType({sharing.name: sharing for sharing in (EVEN, FIXED, WORST)})
@@ -74,28 +73,13 @@ def attempts(
     folder = work / f"{'+'.join(g.name for g in detector.signals.interpreters)}-{identity(run, *decides)}"
 
     def measure(some: Sequence[PlannedPhoto]) -> list[dict[str, Any]]:
-        names = [photo.image_id for photo in some]
-        x = opened([run.picture(photo, "benign") for photo in some], classifier.dtype)
-        labels, targets = (
-            torch.tensor([getattr(photo, kind) for photo in some]).to(classifier.device) for kind in ("label", "target")
-        )
-        with calling(names):
-            result = attack(x.to(classifier.device), targets, label=labels, keys=names)
-        folder.mkdir(parents=True, exist_ok=True)
-        paths = [folder / f"{photo.key}.png" for photo in some]
-        saved = save_and_read(result.x_adv.detach().cpu(), x, perturbation, paths)
-        probabilities = predict(classifier, saved, names=names)
-        with calling(names):
-            values = meter.measure(saved)
+        struck = strike(run, some, attack, folder)
+        with calling([photo.image_id for photo in some]):
+            values = meter.measure(struck.saved)
         return [
-            {
-                "reached": int(line.argmax()) == photo.target,
-                "confidence": float(line[photo.target]),
-                "passes": count,
-                "values": found,
-            }
-            for photo, line, count, found in zip(
-                some, probabilities, result.passes.tolist(), values.tolist(), strict=True
+            {"reached": reached, "confidence": confidence, "passes": count, "values": found}
+            for reached, confidence, count, found in zip(
+                struck.reached, struck.confidence, struck.passes, values.tolist(), strict=True
             )
         ]
 

@@ -8,10 +8,12 @@ from matplotlib.figure import Figure
 
 from underfire.report.figures import ADV2, INK, LINE, MUTED, PAPER, PGD, inline
 from underfire.report.wording import percent
-from underfire.studies.defence_lines import BEST, Line
+from underfire.studies.defence_lines import BEST, Line, sets
+from underfire.studies.defence_resources_figure import draw_resources, resources_of
 from underfire.studies.defence_words import detector_title
 
 _WIDTH, _ROW, _HEAD, _FOOT = 8.4, 0.34, 0.5, 0.6  # inches
+_TITLES = 0.65  # inches, above the part on resources
 _LEFT, _RIGHT = 0.33, 0.74  # of the width
 _APART = 0.18  # of a row, between the marks of one detector
 _LINE = 44  # characters of a name; longer ones go on below, in smaller type
@@ -22,13 +24,16 @@ def defence_figure(lines: Sequence[Line]) -> str:
     """One SVG: a row per detector, the sets first and the cheapest first, with its AUROC and intervals.
 
     A filled circle is PGD, a hollow one the ADV² on one interpreter that is hardest to tell, and a filled diamond the
-    attacker who knows the detector, or for a baseline the largest set.
+    attacker who knows the detector, or for a baseline the largest set. Below, where that attacker tried several ε
+    or numbers of passes, how often each set is evaded with each.
     """
     rows = [line for line in lines if line.kind in ("set", "baseline")]
-    height = _FOOT + _HEAD + _ROW * len(rows)
+    named = sets(rows)
+    below = _TITLES + _ROW * len(named) if resources_of(lines) else 0.0
+    height = below + _FOOT + _HEAD + _ROW * len(rows)
     figure = Figure(figsize=(_WIDTH, height))
     figure.patch.set_alpha(0)
-    axes = figure.add_axes((_LEFT, _FOOT / height, _RIGHT - _LEFT, 1 - (_FOOT + _HEAD) / height))
+    axes = figure.add_axes((_LEFT, (below + _FOOT) / height, _RIGHT - _LEFT, _ROW * len(rows) / height))
     axes.patch.set_alpha(0)
     axes.axvline(_COIN, color=MUTED, linewidth=0.8, linestyle=":")
     for place, line in enumerate(rows):
@@ -50,17 +55,18 @@ def defence_figure(lines: Sequence[Line]) -> str:
         (0.52, ADV2, "◆ the attacker who knows the detector"),
     ):
         figure.text(x, top, text, color=colour, fontsize=9.5, va="top", parse_math=False)
+    if below:
+        cells = figure.add_axes((_LEFT, 0.1 / height, 0.98 - _LEFT, _ROW * len(named) / height))
+        draw_resources(cells, lines, [line.detector for line in named])
+        for place, line in enumerate(named):
+            _name(cells, len(named) - 1 - place, line)
+        _text(cells, -0.02, len(named) - 0.15, "evaded, by what the attacker may spend", ADV2, ha="right")
     return inline(figure, name="defence", description=_description(rows))
 
 
 def _draw(axes: Axes, level: float, line: Line) -> None:
     axes.axhline(level, color=LINE, linewidth=0.5, zorder=0)
-    chosen = line.verdict == BEST
-    name = f"{detector_title(line.detector)} · {line.passes} passes"
-    lines = wrap(name, _LINE)
-    shown, size = "\n".join(lines), 9.0 if len(lines) == 1 else 6.8
-    weight = "bold" if chosen else "normal"
-    _text(axes, -0.02, level, shown, INK if chosen else MUTED, ha="right", weight=weight, size=size)
+    _name(axes, level, line)
     marks = (
         (_APART, line.auroc_pgd, line.auroc_pgd_low, line.auroc_pgd_high, PGD, "o", PGD),
         (0.0, line.auroc_adv2, line.auroc_adv2_low, line.auroc_adv2_high, ADV2, "o", PAPER),
@@ -76,7 +82,24 @@ def _draw(axes: Axes, level: float, line: Line) -> None:
             markeredgewidth=1.2, zorder=3, clip_on=False,
         )  # fmt: skip
     if line.evaded is not None:
-        _text(axes, 1.03, level, f"evaded on {percent(line.evaded)} of {line.n}", INK if chosen else MUTED)
+        colour = INK if line.verdict == BEST else MUTED
+        _text(axes, 1.03, level, f"evaded on {percent(line.evaded)} of {line.n}", colour)
+
+
+def _name(axes: Axes, level: float, line: Line) -> None:
+    """The detector and what it costs, left of its row."""
+    chosen = line.verdict == BEST
+    lines = wrap(f"{detector_title(line.detector)} · {line.passes} passes", _LINE)
+    _text(
+        axes,
+        -0.02,
+        level,
+        "\n".join(lines),
+        INK if chosen else MUTED,
+        ha="right",
+        weight="bold" if chosen else "normal",
+        size=9.0 if len(lines) == 1 else 6.8,
+    )
 
 
 def _text(

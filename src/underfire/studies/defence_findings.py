@@ -8,10 +8,9 @@ from torch import Tensor
 from underfire.classifier import Classifier
 from underfire.defenses.ensemble import EnsembleDetector
 from underfire.defenses.ensemble_signals import EVERY_GROUP, Groups
-from underfire.studies.defence_adaptive import Attempt
 from underfire.studies.defence_also import Attacked
 from underfire.studies.defence_measure import Contender, Meter
-from underfire.studies.defence_trials import Trial
+from underfire.studies.defence_trials import Resources, Trial
 from underfire.studies.defence_values import BENIGN
 
 
@@ -60,6 +59,8 @@ class Findings:
         attacks: by condition and photo.
         adapted_to: the set that the adaptive attacker knew; of a set itself.
         adaptive: by photo.
+        resources: what that attacker might spend on a photo.
+        sharings: how the maps shared a step of that attack, the strongest of them photo by photo.
         signals: which of its signals it has, in words; empty for all.
     """
 
@@ -73,6 +74,8 @@ class Findings:
     attacks: Mapping[str, Mapping[str, Shot]]
     adapted_to: str
     adaptive: Mapping[str, AdaptiveShot]
+    resources: Resources
+    sharings: tuple[str, ...]
     signals: str = ""
 
 
@@ -136,17 +139,14 @@ class Judge:
         One that reached the label comes before one that did not, and then that with the higher score. Its passes are
         those of all attempts together.
         """
-
-        def shot(a: Attempt, passes: int) -> AdaptiveShot:
-            return AdaptiveShot(a.reached, self.seen(a.values, trial.meter), a.confidence, passes)
-
-        return {
-            photo: max(
-                (shot(attempt, sum(a.passes for a in several)) for attempt in several),
-                key=lambda found: (found.reached, found.seen.score),
-            )
-            for photo, several in trial.attempts.items()
-        }
+        several = list(trial.attempts.values())
+        found = {}
+        for photo in several[0]:
+            tries = [attempts[photo] for attempts in several]
+            passes = sum(a.passes for a in tries)
+            shots = [AdaptiveShot(a.reached, self.seen(a.values, trial.meter), a.confidence, passes) for a in tries]
+            found[photo] = max(shots, key=lambda shot: (shot.reached, shot.seen.score))
+        return found
 
     def findings(self, trial: Trial, *, adapted_to: str, signals: str = "") -> Findings:
         """What it makes of all images, and of the ``trial`` of one who knew the set ``adapted_to``."""
@@ -169,5 +169,7 @@ class Judge:
             },
             adapted_to=adapted_to,
             adaptive=self._strongest(trial),
+            resources=trial.resources,
+            sharings=tuple(trial.attempts),
             signals=signals,
         )

@@ -7,13 +7,11 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from underfire.analysis.detection import auroc_by_photo
-from underfire.attacks.perturbations import Perturbation
 from underfire.metrics import Mean, Rate, bootstrap_mean, wilson
-from underfire.report.wording import budget as allowed
 from underfire.studies.columns import fields_of_line, three
 from underfire.studies.defence_findings import Findings, Seen, Shot
 
-Kind = Literal["set", "baseline", "budget", "attack", "harmless", "ablation"]
+Kind = Literal["set", "baseline", "resources", "sharing", "attack", "harmless", "ablation"]
 
 ADAPTIVE = "adaptive"
 PGD = "pgd"
@@ -25,16 +23,18 @@ class Line:
     """One row of the table; all on images as saved in 8 bit.
 
     Attributes:
-        kind: ``set`` and ``baseline``: a detector against the adaptive attack, with a summary of the rest; ``budget``:
-            a set against the adaptive attack with another budget; ``attack``:
-            against one other attack; ``harmless``: on photos that were changed harmlessly; ``ablation``: with a part of
-            its signals.
+        kind: ``set`` and ``baseline``: a detector against the adaptive attack, with a summary of the rest;
+            ``resources``: a set against that attack with one sharing, by what it may spend; ``sharing``: by one sharing
+            alone; ``attack``: against one other attack; ``harmless``: on photos that were changed harmlessly;
+            ``ablation``: with a part of its signals.
         detector: the set as ``grad+cam``, or the baseline.
         verdict: of a set; ``best``: lowest ``evaded`` within the budget, the cheaper of two alike; ``best at its
             cost``: none that costs as much or less is evaded less; ``over the budget``.
         signals: of an ablation, which ones.
         under: what was done to the photos; ``adaptive``, or ``adaptive to grad+cam`` where the attacker knew that set
-            and not this detector; ``adaptive, 2/255`` with that budget in place of the run's.
+            and not this detector.
+        eps: of the adaptive attack, in the perturbation's unit; ``most_passes``: that it may take for a photo;
+            ``sharing``: how the maps share its steps, ``even+worst`` where the stronger one counts.
         interpreters: how many are watched.
         passes: forward and backward passes of the detector for an image.
         n: photos; ``failed``: those whose label the attack did not reach. They are in ``reached`` and ``evaded`` alone.
@@ -55,6 +55,9 @@ class Line:
     verdict: str | None = None
     signals: str | None = None
     under: str
+    eps: float | None = None
+    most_passes: int | None = None
+    sharing: str | None = None
     interpreters: int
     passes: int
     n: int
@@ -103,10 +106,15 @@ def details(findings: Iterable[Findings], ablations: Iterable[Findings]) -> list
     return [*attacks, *harmless, *(line for found in ablations for line in _ablation(found))]
 
 
-def budget_line(found: Findings, perturbation: Perturbation) -> Line:
-    """The row of a set against the adaptive attack within ``perturbation``."""
-    under = f"{ADAPTIVE}, {allowed(perturbation.eps, perturbation.name)}"
-    return Line(kind="budget", under=under, **(_common(found) | _adaptive(found)))
+def resources_line(found: Findings) -> Line:
+    """The row of a set against the adaptive attack with its resources."""
+    return Line(kind="resources", under=f"{ADAPTIVE}, {found.resources}", **(_common(found) | _adaptive(found)))
+
+
+def sharing_line(found: Findings) -> Line:
+    """The row of a set against the adaptive attack with its sharing."""
+    under = f"{ADAPTIVE}, {'+'.join(found.sharings)} sharing"
+    return Line(kind="sharing", under=under, **(_common(found) | _adaptive(found)))
 
 
 def table(lines: Sequence[Line]) -> Any:
@@ -184,6 +192,9 @@ def _adaptive(found: Findings) -> dict[str, Any]:
     reached = [shot for shot in shots.values() if shot.reached]
     return {
         **_shots(found, shots),
+        "eps": found.resources.perturbation.eps,
+        "most_passes": found.resources.passes,
+        "sharing": "+".join(found.sharings),
         **three("reached", _share([shot.reached for shot in shots.values()])),
         **three("confidence", bootstrap_mean([shot.confidence for shot in reached])),
         "attack_passes": sum(shot.passes for shot in shots.values()) / len(shots) if shots else None,

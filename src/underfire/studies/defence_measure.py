@@ -5,7 +5,7 @@ of a map, what a view does to it. They are measured once, on all interpreters to
 a whole, the centroids' distances and the agreed region, are measured set by set on the same maps.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -85,19 +85,21 @@ class Meter:
         interpreters: all that take part, of one classifier.
         contenders: whose interpreters are among these, in the same order.
         seed: of the detectors.
+        shared: whether the signals that detectors share are measured too, or only those of one detector alone.
 
     Attributes:
         names: what the columns of :meth:`measure` are called. A column that belongs to one detector alone bears the
             detector's name before the signal's.
     """
 
-    def __init__(self, interpreters: Sequence[Interpreter], contenders: Sequence[Contender], *, seed: int) -> None:
+    def __init__(
+        self, interpreters: Sequence[Interpreter], contenders: Sequence[Contender], *, seed: int, shared: bool = True
+    ) -> None:
         self._classifier, self._seed = interpreters[0].classifier, seed
         self._union, self._contenders = tuple(interpreters), tuple(contenders)
-        names = list(self._shared(self._union, {}).names)
-        for contender in self._contenders:
-            own = self._own(contender, {g.name: g for g in self._union}, {})
-            names += [_owned(contender, name) for name in own.names]
+        self._common = tuple(self._shared(self._union, {}).names) if shared else ()
+        self._alone = {c.key: self._names_of(c) for c in self._contenders}
+        names = [*self._common, *(name for own in self._alone.values() for name in own)]
         self.names: tuple[str, ...] = tuple(names)
         self._places: Mapping[str, int] = {name: place for place, name in enumerate(names)}
 
@@ -111,6 +113,15 @@ class Meter:
         parts += [self._measure(x[start : start + _TOGETHER]) for start in range(0, len(x), _TOGETHER)]
         return torch.cat(parts)
 
+    def lacking(self, known: Container[str]) -> "Meter":
+        """The meter of those parts of this one, shared or of one detector, that have a column not ``known``."""
+
+        def unknown(names: Iterable[str]) -> bool:
+            return any(name not in known for name in names)
+
+        contenders = [c for c in self._contenders if unknown(self._alone[c.key])]
+        return Meter(self._union, contenders, seed=self._seed, shared=unknown(self._common))
+
     def columns(self, contender: Contender, detector: Detector) -> list[int]:
         """The columns of :meth:`measure` that are the signals of ``detector``, a detector of ``contender``."""
         owned = {name: _owned(contender, name) for name in detector.signals.names}
@@ -122,9 +133,13 @@ class Meter:
         logits: dict[str, Tensor] = {}
         with remembered(self._union) as stand_ins:
             named = {g.name: g for g in stand_ins}
-            parts = [self._shared(stand_ins, logits).measure(x, keys)]
+            parts = [self._shared(stand_ins, logits).measure(x, keys)] if self._common else []
             parts += [self._own(contender, named, logits).measure(x, keys) for contender in self._contenders]
         return torch.cat(parts, dim=1)
+
+    def _names_of(self, contender: Contender) -> tuple[str, ...]:
+        own = self._own(contender, {g.name: g for g in self._union}, {})
+        return tuple(_owned(contender, name) for name in own.names)
 
     def _shared(self, interpreters: Sequence[Interpreter], logits: dict[str, Tensor]) -> EnsembleSignals:
         return _Recalling(interpreters, _SHARED, self._seed, logits)

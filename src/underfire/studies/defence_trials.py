@@ -1,7 +1,7 @@
-"""Every attack of one who knows a detector: with each way to share a step among the maps, within one budget."""
+"""Every attack of one who knows a detector: with several resources, and several ways to share a step among the maps."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from underfire.attacks.control import Sharing
@@ -15,16 +15,38 @@ from underfire.studies.source import Note, Run
 
 
 @dataclass(frozen=True)
+class Resources:
+    """What an attacker may spend on a photo.
+
+    Attributes:
+        perturbation: how far the image may be from the photo.
+        passes: forward and backward, at most.
+    """
+
+    perturbation: Perturbation
+    passes: int
+
+    def __str__(self) -> str:
+        return f"{budget(self.perturbation.eps, self.perturbation.name)}, {self.passes} passes"
+
+
+@dataclass(frozen=True)
 class Trial:
     """What the attacker made of one set.
 
     Attributes:
+        resources: of every attempt.
         meter: of the attempts' values.
-        attempts: by photo, one or several.
+        attempts: by sharing and photo.
     """
 
+    resources: Resources
     meter: Meter
-    attempts: dict[str, list[Attempt]]
+    attempts: Mapping[str, Mapping[str, Attempt]]
+
+    def alone(self, sharing: str) -> "Trial":
+        """Its attempts by one of its sharings."""
+        return replace(self, attempts={sharing: self.attempts[sharing]})
 
 
 @dataclass(frozen=True)
@@ -34,40 +56,46 @@ class Attacker:
     Attributes:
         run: whose photos are attacked.
         photos: of the run.
-        sharings: that he tries.
-        passes: for a photo and each of them.
         work: where his images are kept.
         note: is told how he comes along.
     """
 
     run: Run
     photos: Sequence[PlannedPhoto]
-    sharings: Sequence[Sharing]
-    passes: int
     work: Path
     note: Note
 
     def on(
-        self, detector: EnsembleDetector, perturbation: Perturbation, *, watched: Sequence[Contender], what: str
+        self,
+        detector: EnsembleDetector,
+        resources: Resources,
+        sharings: Sequence[Sharing],
+        *,
+        watched: Sequence[Contender],
+        what: str,
     ) -> Trial:
-        """The trial of the fitted ``detector``; the values are those of all detectors ``watched``."""
+        """The trial of the fitted ``detector``; the values are those of all detectors ``watched``.
+
+        A single map shares a step with none: it is attacked with the first of ``sharings`` alone.
+        """
         interpreters = detector.signals.interpreters
         meter = Meter(interpreters, watched, seed=detector.seed)
-        tries: dict[str, list[Attempt]] = {photo.image_id: [] for photo in self.photos}
-        for sharing in self.sharings if len(interpreters) > 1 else self.sharings[:1]:  # one map shares with none
-            several = f", {sharing.name}" if len(self.sharings) > 1 else ""
-            found = attempts(
-                self.run,
-                self.photos,
-                detector,
-                meter,
-                perturbation=perturbation,
-                sharing=sharing,
-                passes=self.passes,
-                work=self.work,
-                note=self.note,
-                what=f"{what}, {budget(perturbation.eps, perturbation.name)}{several}",
-            )
-            for photo, attempt in found.items():
-                tries[photo].append(attempt)
-        return Trial(meter, tries)
+        return Trial(
+            resources,
+            meter,
+            {
+                sharing.name: attempts(
+                    self.run,
+                    self.photos,
+                    detector,
+                    meter,
+                    perturbation=resources.perturbation,
+                    sharing=sharing,
+                    passes=resources.passes,
+                    work=self.work,
+                    note=self.note,
+                    what=f"{what}, {resources}" + (f", {sharing.name}" if len(sharings) > 1 else ""),
+                )
+                for sharing in (sharings if len(interpreters) > 1 else sharings[:1])
+            },
+        )

@@ -2,25 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from underfire.audit.look import calling
 from underfire.audit.plan import NOISE, PlannedPhoto
-from underfire.classifier import Classifier
 from underfire.images.files import quoted
 from underfire.report.wording import plural
 from underfire.seeding import content_key
 from underfire.studies.defence_also import Attacked
-from underfire.studies.defence_measure import Meter
 from underfire.studies.harmless import changes
-from underfire.studies.kept import kept, kept_together
+from underfire.studies.ledger import Ledger
 from underfire.studies.pictures import opened
 from underfire.studies.source import Note, Run
-from underfire.training.photos import Photos, stacked
+from underfire.training.photos import Photos
 
 BENIGN = "benign"
 _TOGETHER = 8  # clean photos measured at a time: about as fast as any more
@@ -65,74 +60,53 @@ def clean_photos(run: Run, photos: Photos, dtype: torch.dtype, *, note: Note) ->
     return CleanPhotos(photos, rows, left_out)
 
 
-def clean_values(clean: CleanPhotos, meter: Meter, classifier: Classifier, folder: Path, *, note: Note) -> Tensor:
-    """The signals (n, S) of ``clean`` photos in the order of their keys; ``folder`` keeps them, photo by photo."""
+def clean_values(clean: CleanPhotos, ledger: Ledger) -> Tensor:
+    """The signals (n, S) of ``clean`` photos in the order of their keys.
 
-    def measure(keys: Sequence[str]) -> list[dict[str, Any]]:
-        rows = [clean.rows[key] for key in keys]
-        with calling([clean.photos.sources[row].image_id for row in rows]):
-            values = meter.measure(stacked([clean.photos[row] for row in rows], classifier))
-        return [{"values": line} for line in values.tolist()]
-
-    pieces = kept_together(
-        clean.keys,
-        folder,
-        key=str,
-        size=_TOGETHER,
-        measure=measure,
-        read=lambda content: _numbers(content["values"], meter),
-        what="clean photos",
-        note=note,
-    )
-    return torch.stack([values for _, values in pieces])
+    Raises:
+        InputError: a kept file is damaged, or a number is not finite.
+    """
+    rows = list(clean.rows.values())
+    parts = []
+    for start in range(0, len(rows), _TOGETHER):
+        group = rows[start : start + _TOGETHER]
+        parts.append(
+            ledger.values(
+                torch.stack([clean.photos[row] for row in group]),
+                names=[clean.photos.sources[row].image_id for row in group],
+                what=f"clean photos: photo {start + len(group)} of {len(rows)}",
+            )
+        )
+    return torch.cat(parts)
 
 
 def run_values(
     run: Run,
     photos: Sequence[PlannedPhoto],
     attacks: Mapping[str, Mapping[str, Attacked]],
-    meter: Meter,
-    classifier: Classifier,
-    folder: Path,
-    *,
-    note: Note,
+    ledger: Ledger,
+    dtype: torch.dtype,
 ) -> dict[str, dict[str, Tensor]]:
     """By photo and by what was done to it, the signals (S,): untouched, changed harmlessly, and under ``attacks``.
 
-    Harmless are the noise of the audit and :func:`underfire.studies.harmless.changes`.
+    Harmless are the noise of the audit and :func:`underfire.studies.harmless.changes`; images are of ``dtype``.
 
     Raises:
-        InputError: an image is missing or damaged, or a number is not finite.
+        InputError: an image is missing or damaged, a kept file is, or a number is not finite.
     """
-
-    def measure(photo: PlannedPhoto) -> dict[str, Any]:
-        under = {name: found[photo.image_id].path for name, found in attacks.items() if photo.image_id in found}
+    found = {}
+    for place, photo in enumerate(photos, start=1):
+        under = {name: some[photo.image_id].path for name, some in attacks.items() if photo.image_id in some}
         paths = {name: run.picture(photo, name) for name in (BENIGN, NOISE.key)} | under
-        x = opened(list(paths.values()), classifier.dtype)
+        x = opened(list(paths.values()), dtype)
         changed = {change.name: change(x[0], photo.image_id) for change in changes(run.plan.seed)}
         x = torch.cat([x, torch.stack(list(changed.values()))])
-        with calling([photo.image_id] * len(x)):
-            values = meter.measure(x.to(classifier.device))
-        return {"values": dict(zip([*paths, *changed], values.tolist(), strict=True))}
-
-    pieces = kept(
-        photos,
-        folder,
-        measure=measure,
-        read=lambda content: {name: _numbers(line, meter) for name, line in content["values"].items()},
-        what="images of the run",
-        note=note,
-    )
-    return {photo.image_id: values for photo, values in pieces}
+        what = f"images of the run: photo {place} of {len(photos)}"
+        values = ledger.values(x, names=[photo.image_id] * len(x), what=what)
+        found[photo.image_id] = dict(zip([*paths, *changed], values, strict=True))
+    return found
 
 
 def harmless_names(seed: int = 0) -> tuple[str, ...]:
     """What was done harmlessly, by the names of :func:`run_values`."""
     return (NOISE.key, *(change.name for change in changes(seed)))
-
-
-def _numbers(line: Sequence[float], meter: Meter) -> Tensor:
-    values = torch.tensor(line, dtype=torch.float64)
-    if values.shape != (len(meter.names),):
-        raise ValueError(f"it has {len(line)} signals, not {len(meter.names)}")
-    return values

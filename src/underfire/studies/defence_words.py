@@ -56,11 +56,12 @@ def defence_words(
     sentences = [
         _chosen(chosen, budget, among=len(sets(lines))),
         _not_stopped(chosen, rates[0]),
-        _other_budgets(lines),
         _others(chosen, lines),
         _harmless(chosen, lines, rates[0]),
         _costs(lines),
         _growth(lines),
+        _resources(lines),
+        _sharings(lines),
         _hardest(lines),
         _baselines(lines),
         _parts(lines),
@@ -101,17 +102,6 @@ def _not_stopped(line: Line, rate: float) -> str:
         f"It will not stop this attacker on {evaded} of {line.n} photos; at a rate of {rate:g} it is a reason to look, "
         "and no proof that a photo without a flag is clean."
     )
-
-
-def _other_budgets(lines: Sequence[Line]) -> str:
-    """What the attacker of the best set gets with other budgets."""
-    said = [
-        f"{line.under.removeprefix(f'{ADAPTIVE}, ')} {percent(line.evaded or 0.0)} (label reached on "
-        f"{percent(line.reached or 0.0)})"
-        for line in lines
-        if line.kind == "budget"
-    ]
-    return f"By other budgets of the same attacker it is evaded on: {'; '.join(said)}." if said else ""
 
 
 def _others(chosen: Line, lines: Sequence[Line]) -> str:
@@ -169,6 +159,39 @@ def _growth(lines: Sequence[Line]) -> str:
         "What the attacker gets as interpreters are added, on average over sets, with as many passes for any number of "
         f"them, and so with fewer steps for more: {'; '.join(parts)}."
     )
+
+
+def _resources(lines: Sequence[Line]) -> str:
+    """What the attacker must spend as interpreters are added."""
+    spent = [line for line in lines if line.kind == "resources"]
+    parts = []
+    for under in dict.fromkeys(line.under for line in spent):
+        here = [line for line in spent if line.under == under]
+        sizes = ", ".join(
+            f"with {size} {_mean([line.evaded for line in here if line.interpreters == size])}"
+            for size in sorted({line.interpreters for line in here})
+        )
+        parts.append(f"{under.removeprefix(f'{ADAPTIVE}, ')}: {sizes} (label {_mean([line.reached for line in here])})")
+    if not parts:
+        return ""
+    return (
+        f"What this attacker must spend, with {spent[0].sharing} sharing (evaded by number of interpreters, on average "
+        f"over sets): {'; '.join(parts)}."
+    )
+
+
+def _sharings(lines: Sequence[Line]) -> str:
+    """What each way to share a step does by itself."""
+    alone = [line for line in lines if line.kind == "sharing"]
+    parts = []
+    for detector in dict.fromkeys(line.detector for line in alone):
+        said = ", ".join(
+            f"{line.sharing} {percent(line.evaded or 0.0)} (AUROC {_number(line.auroc, 2)})"
+            for line in alone
+            if line.detector == detector
+        )
+        parts.append(f"{detector_title(detector)} {said}")
+    return f"Evaded by each sharing alone: {'; '.join(parts)}." if parts else ""
 
 
 def _hardest(lines: Sequence[Line]) -> str:

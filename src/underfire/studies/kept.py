@@ -80,10 +80,11 @@ def kept_together(
                 write_json(paths[place], content)
             note(f"{what}: photo {start + len(group)} of {len(photos)}")
         for photo, path in zip(group, paths, strict=True):
-            yield photo, _read(path, read)
+            yield photo, read_kept(path, read)
 
 
-def _read(path: Path, read: Callable[[Any], T]) -> T:
+def read_kept(path: Path, read: Callable[[Any], T]) -> T:
+    """What ``read`` makes of the file; raises `InputError` if it is damaged."""
     try:
         return read(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

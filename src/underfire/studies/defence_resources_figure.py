@@ -1,0 +1,46 @@
+"""A part of the figure of defences: how often each set is evaded, by what the attacker may spend."""
+
+from collections.abc import Sequence
+from itertools import product
+
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+
+from underfire.report.figures import ADV2, INK, MUTED
+from underfire.report.wording import percent
+from underfire.studies.defence_lines import ADAPTIVE, Line
+
+_INK_OF_ALL = 0.55  # opacity of a cell whose set is always evaded: its text stays readable
+_AIR = 0.06  # of a cell, left free around it
+
+
+def resources_of(lines: Sequence[Line]) -> list[str]:
+    """What was spent, in the order of ``lines``; empty where only one thing was tried."""
+    return list(dict.fromkeys(line.under for line in lines if line.kind == "resources"))
+
+
+def draw_resources(axes: Axes, lines: Sequence[Line], detectors: Sequence[str]) -> None:
+    """A cell for each of ``detectors``, the first on top, and each of the attacker's resources: the share of photos.
+
+    Intervals are left to the table.
+    """
+    spent = resources_of(lines)
+    shares = {(line.detector, line.under): line.evaded for line in lines if line.kind == "resources"}
+    for (row, detector), (column, under) in product(enumerate(detectors), enumerate(spent)):
+        share = shares.get((detector, under))
+        if share is None:
+            continue
+        level = len(detectors) - 1 - row
+        corner = (column - 0.5 + _AIR, level - 0.5 + _AIR)
+        size = 1 - 2 * _AIR
+        axes.add_patch(Rectangle(corner, size, size, color=ADV2, alpha=_INK_OF_ALL * share, linewidth=0))
+        axes.text(column, level, percent(share), ha="center", va="center", fontsize=9, color=INK)
+    for column, under in enumerate(spent):
+        eps, passes = under.removeprefix(f"{ADAPTIVE}, ").split(", ")
+        axes.text(
+            column, len(detectors) - 0.4, f"{eps}\n{passes}", ha="center", va="bottom", fontsize=8.5, color=MUTED,
+            parse_math=False,
+        )  # fmt: skip
+    axes.set_xlim(-0.5, len(spent) - 0.5)
+    axes.set_ylim(-0.5, len(detectors) - 0.5)
+    axes.set_axis_off()
