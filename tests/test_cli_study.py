@@ -185,13 +185,19 @@ def test_defence_joins_the_report_of_its_run(invoke: Invoke, run: Path, clean: P
     result = invoke("defence", run, *options)
     assert result.exit_code == 0, result.output
     assert "Against the attacker who knows the detector" in result.stdout
-    assert "adaptive attack 2 of 2 (cam), 8/255: photo 2 of 2" in result.stderr
+    assert "adaptive attack 2 of 2 (cam), 8/255, 40 passes: photo 2 of 2" in result.stderr
+    assert "attack on all maps by one who knows no detector, 8/255, 40 passes: photo 2 of 2" in result.stderr
     assert 'id="study-defence"' in (run / "report.html").read_text(encoding="utf-8")
     (found,) = [saved for saved in read(run / "studies") if saved.study.name == "defence"]
     assert found.study.table["detector"].to_pylist()[:2] == ["cam", "grad+cam"]
     again = invoke("defence", run, *options)
     assert again.exit_code == 0, again.output
     assert "photo 2 of 2" not in again.stderr
+    grown = invoke("defence", run, *options, "--eps-grid", "4/255", "--passes-grid", "50")
+    assert grown.exit_code == 0, grown.output
+    (found,) = [saved for saved in read(run / "studies") if saved.study.name == "defence"]
+    spent = {line["under"] for line in found.study.table.to_pylist() if line["kind"] == "resources"}
+    assert spent == {f"adaptive, {text}" for text in ("4/255, 40 passes", "8/255, 40 passes", "8/255, 50 passes")}
 
 
 def test_defence_of_photos_audits_them_first(invoke: Invoke, photos: Path, clean: Path) -> None:
@@ -214,6 +220,13 @@ def test_defence_of_photos_audits_them_first(invoke: Invoke, photos: Path, clean
         (("--clean", "{clean}", "--fpr", "0.2", "--set", "cam,cam"), "names 'cam' twice"),
         (("--clean", "{clean}", "--fpr", "0.2", "--set", "rts"), "rts"),
         (("--clean", "{clean}", "--fpr", "0.2", "--budget", "2"), "a budget of 2 passes is below"),
+        (("--clean", "{clean}", "--fpr", "0.2", "--passes-grid", "50,x"), "'50,x' is no list of numbers of passes"),
+        (
+            ("--clean", "{clean}", "--fpr", "0.2", "--passes-grid", "3"),
+            "passes is 3; one step of an attack on a detector",
+        ),
+        (("--clean", "{clean}", "--fpr", "0.2", "--eps-grid", "4/255,x"), "x"),
+        (("--clean", "{clean}", "--fpr", "0.2", "--eps-grid", "4/255,400/255"), "eps 1.56863 is not in (0, 1]"),
         (("--clean", "{clean}", "--fpr", "0.2", "--also", "l2"), "'l2' is not NAME=DIR"),
         (("--clean", "{clean}", "--fpr", "0.2", "--also", "l2=nowhere"), "--also 'nowhere' is no folder"),
         (("--clean", "{clean}", "--fpr", "0.2", "--also", "a={run}", "--also", "a={run}"), "--also 'a' is given twice"),

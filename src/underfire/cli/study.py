@@ -42,6 +42,7 @@ from underfire.studies.bound import LOGIT_TOLERANCE, TOLERANCE, bound_study
 from underfire.studies.defence import defence_study
 from underfire.studies.defence_adaptive import SHARINGS
 from underfire.studies.defence_sets import FPR, check_enough, check_sets
+from underfire.studies.defence_trials import Resources, further
 from underfire.studies.frontier import Along, frontier_study
 from underfire.studies.gap import Aim, gap_study
 from underfire.studies.others import check_other
@@ -411,6 +412,7 @@ def defence(
 
     def check(classifier: Classifier) -> None:
         plan = completed(source.plan, source.interpreters, classifier)
+        further(Resources.of(plan, passes), eps_grid, passes_grid)
         check_sets(plan, classifier, sets, budget, [passes, *passes_grid])
         known.append(usable(clean, classifier))
         check_enough(len(known[0]), fpr)

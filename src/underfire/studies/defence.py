@@ -1,19 +1,17 @@
 """Which set of interpreters detects best within a budget of passes, against the attacker who adapts?"""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from underfire.attacks.control import EVEN, Sharing
-from underfire.audit.names import make_perturbation
-from underfire.audit.plan import Condition, PlannedPhoto
+from underfire.audit.plan import PlannedPhoto
 from underfire.audit.summary import CONTROLS
 from underfire.classifier import Classifier
 from underfire.defenses.adaptive import PASSES
-from underfire.defenses.ensemble import EnsembleDetector
 from underfire.defenses.ensemble_signals import Groups
+from underfire.defenses.views import described, harmless
 from underfire.errors import InputError
 from underfire.images.files import quoted
 from underfire.studies.defence_also import Attacked, attacks_in
@@ -23,7 +21,7 @@ from underfire.studies.defence_findings import Findings, Judge, Measured
 from underfire.studies.defence_lines import details, resources_line, sharing_line, summaries, table
 from underfire.studies.defence_measure import Contender, Meter
 from underfire.studies.defence_sets import FPR, check_sets, contenders_of, largest, rates_for
-from underfire.studies.defence_trials import Attacker, Resources, Trial
+from underfire.studies.defence_trials import Attacker, Resources, Trial, further
 from underfire.studies.defence_values import CleanPhotos, clean_photos, clean_values, harmless_names, run_values
 from underfire.studies.defence_words import CLAIM, defence_words
 from underfire.studies.kept import identity
@@ -31,6 +29,9 @@ from underfire.studies.ledger import Ledger
 from underfire.studies.source import Note, Run, attacked, quiet
 from underfire.studies.study import Study
 from underfire.training.photos import Photos
+
+_SIGNALS = 1
+"""Raised when detectors see other numbers in the same image, so that old ones are not taken for theirs."""
 
 _GROUPS = ("pairs", "shapes", "agreed", "views")
 
@@ -79,8 +80,8 @@ def defence_study(
     """
     everyone = attacked(run.photos)
     photos = everyone[:limit]
-    given = Resources(run.plan.perturbation_of(Condition("pgd")), passes)
-    further = _further(given, eps_grid, passes_grid)
+    given = Resources.of(run.plan, passes)
+    spendings = further(given, eps_grid, passes_grid)
     costs = check_sets(run.plan, classifier, sets, budget, [passes, *passes_grid])
     interpreters, contenders = contenders_of(run.plan, classifier, sets)
     candidates = [contender for contender in contenders if contender.is_set]
@@ -90,12 +91,12 @@ def defence_study(
     rates = rates_for(len(fitted_on.rows), fpr)
     attacks |= blind(run, photos, biggest.interpreters, given, work=work / "blind", note=note)
     seed = run.plan.seed
-    settings = EnsembleDetector(interpreters, fpr=fpr, seed=seed).settings()
-    where = work / "values" / identity(run, classifier.fingerprint(), settings, seed)
+    views = list(map(described, harmless(classifier.input_size, seed)))
+    where = work / "values" / identity(run, _SIGNALS, classifier.fingerprint(), views, seed)
     ledger = Ledger(where, Meter(interpreters, contenders, seed=seed), note)
     measured = _measured(run, photos, fitted_on, attacks, ledger, classifier.dtype)
     judges = {c.key: Judge(c, measured, classifier, rates=rates, seed=seed) for c in contenders}
-    attacker = Attacker(run, photos, work / "adaptive", note)
+    attacker = Attacker(run, photos, work / "adaptive", where, note)
     watched = {c.key: [c, *(o for o in contenders if c is biggest and not o.is_set)] for c in candidates}
 
     def attack(contender: Contender, resources: Resources, sharings: Sequence[Sharing]) -> Trial:
@@ -111,7 +112,7 @@ def defence_study(
     findings += [
         judges[c.key].findings(trials[biggest.key], adapted_to=biggest.key) for c in contenders if not c.is_set
     ]
-    spent = [resources_line(found(c, attack(c, some, sharings[:1]))) for some in further for c in candidates]
+    spent = [resources_line(found(c, attack(c, some, sharings[:1]))) for some in spendings for c in candidates]
     alone = [
         sharing_line(found(c, trials[c.key].alone(name)))
         for c in candidates
@@ -166,16 +167,6 @@ def _measured(
         },
         harmless=harmless_names(run.plan.seed),
     )
-
-
-def _further(given: Resources, eps_grid: Sequence[float], passes_grid: Sequence[int]) -> tuple[Resources, ...]:
-    """``given`` and those of the grids, in each of which one thing is changed, in rising order; none without grids."""
-    name = given.perturbation.name
-    models = {eps: make_perturbation(name, eps) for eps in eps_grid} | {given.perturbation.eps: given.perturbation}
-    along_eps = [replace(given, perturbation=models[eps]) for eps in sorted(models)]
-    along_passes = [replace(given, passes=count) for count in sorted({*passes_grid, given.passes})]
-    found = tuple(dict.fromkeys([*along_eps, *along_passes]))
-    return found if len(found) > 1 else ()
 
 
 def _attacks(run: Run, photos: Sequence[PlannedPhoto], also: Mapping[str, Path]) -> dict[str, dict[str, Attacked]]:

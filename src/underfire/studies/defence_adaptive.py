@@ -6,18 +6,17 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from underfire.attacks.control import EVEN, FIXED, WORST, Sharing
 from underfire.attacks.perturbations import Perturbation
-from underfire.audit.look import calling
 from underfire.audit.plan import PlannedPhoto
 from underfire.defenses.adaptive import AdaptiveADV2
 from underfire.defenses.ensemble import EnsembleDetector
-from underfire.studies.defence_measure import Meter
 from underfire.studies.defence_strike import strike
 from underfire.studies.kept import identity, kept_together
+from underfire.studies.ledger import Ledger
+from underfire.studies.pictures import opened
 from underfire.studies.source import Note, Run
 
 SHARINGS: Mapping[str, Sharing] = MappingProxyType({sharing.name: sharing for sharing in (EVEN, FIXED, WORST)})
@@ -45,11 +44,20 @@ class Attempt:
     values: Tensor
 
 
+@dataclass(frozen=True)
+class _Struck:
+    """What is kept of an attempt beside its image."""
+
+    reached: bool
+    confidence: float
+    passes: int
+
+
 def attempts(
     run: Run,
     photos: Sequence[PlannedPhoto],
     detector: EnsembleDetector,
-    meter: Meter,
+    ledger: Ledger,
     *,
     perturbation: Perturbation,
     sharing: Sharing,
@@ -60,44 +68,42 @@ def attempts(
 ) -> dict[str, Attempt]:
     """By photo the attempt of the attacker who knows the fitted ``detector``, within the budget of ``perturbation``.
 
-    Label, target, names and seed are the audit's. ``work`` keeps every image with what was measured on it, under a name
-    that hangs on all that decides it, so that studies of other sets find it too.
+    Label, target, names and seed are the audit's. ``work`` keeps every image, under a name that hangs on all that
+    decides it, so that studies of other sets find it too; what the meter of ``ledger`` finds in it is kept there.
 
     Raises:
         InputError: ``passes`` don't pay for a single step, a file is damaged, or a number is not finite.
     """
-    classifier = detector.signals.classifier
+    classifier, size = detector.signals.classifier, run.plan.batch_size
     attack = AdaptiveADV2(detector, perturbation=perturbation, passes=passes, sharing=sharing, seed=run.plan.seed)
     fit = (detector.settings(), detector.fpr, detector.seed, detector.threshold_, detector.density_.centre.tolist())
-    decides = (_ATTACK, classifier.fingerprint(), fit, meter.names, passes, sharing.name, perturbation, run.plan.seed)
+    decides = (_ATTACK, classifier.fingerprint(), fit, passes, sharing.name, perturbation, run.plan.seed)
     folder = work / f"{'+'.join(g.name for g in detector.signals.interpreters)}-{identity(run, *decides)}"
 
     def measure(some: Sequence[PlannedPhoto]) -> list[dict[str, Any]]:
         struck = strike(run, some, attack, folder)
-        with calling([photo.image_id for photo in some]):
-            values = meter.measure(struck.saved)
         return [
-            {"reached": reached, "confidence": confidence, "passes": count, "values": found}
-            for reached, confidence, count, found in zip(
-                struck.reached, struck.confidence, struck.passes, values.tolist(), strict=True
-            )
+            {"reached": reached, "confidence": confidence, "passes": count}
+            for reached, confidence, count in zip(struck.reached, struck.confidence, struck.passes, strict=True)
         ]
 
     pieces = kept_together(
-        photos,
-        folder,
-        key=lambda photo: photo.key,
-        size=run.plan.batch_size,
-        measure=measure,
-        read=lambda content: _attempt(content, len(meter.names)),
-        what=what,
-        note=note,
+        photos, folder, key=lambda photo: photo.key, size=size, measure=measure, read=_struck, what=what, note=note
     )
-    return {photo.image_id: attempt for photo, attempt in pieces}
+    found = dict(pieces)
+    made: dict[str, Attempt] = {}
+    for start in range(0, len(photos), size):
+        group = photos[start : start + size]
+        values = ledger.values(
+            opened([folder / f"{photo.key}.png" for photo in group], classifier.dtype),
+            names=[photo.image_id for photo in group],
+            what=f"{what}: photo {start + len(group)} of {len(photos)} seen",
+        )
+        for photo, line in zip(group, values, strict=True):
+            one = found[photo]
+            made[photo.image_id] = Attempt(one.reached, one.confidence, one.passes, line)
+    return made
 
 
-def _attempt(content: Mapping[str, Any], signals: int) -> Attempt:
-    values = torch.tensor(content["values"], dtype=torch.float64)
-    if values.shape != (signals,):
-        raise ValueError(f"it has {len(values)} signals, not {signals}")
-    return Attempt(bool(content["reached"]), float(content["confidence"]), int(content["passes"]), values)
+def _struck(content: Mapping[str, Any]) -> _Struck:
+    return _Struck(bool(content["reached"]), float(content["confidence"]), int(content["passes"]))

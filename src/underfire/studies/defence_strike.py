@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from underfire.attacks.joint import JointAttack
 from underfire.audit.look import calling, predict
@@ -20,13 +19,11 @@ class Strike:
     """What the attack made of N photos.
 
     Attributes:
-        saved: (N, C, H, W) in [0, 1], as saved in 8 bit.
-        reached: whether the classifier sees each as the target class.
+        reached: whether the classifier sees each image, as saved in 8 bit, as the target class.
         confidence: the target's probability for each, in [0, 1].
         passes: forward and backward, that each took.
     """
 
-    saved: Tensor
     reached: list[bool]
     confidence: list[float]
     passes: list[int]
@@ -50,7 +47,6 @@ def strike(run: Run, photos: Sequence[PlannedPhoto], attack: JointAttack, folder
     probabilities = predict(classifier, saved, names=names)
     rows = torch.arange(len(photos))
     return Strike(
-        saved,
         reached=(probabilities.argmax(dim=1) == targets).tolist(),
         confidence=probabilities[rows, targets].tolist(),
         passes=result.passes.tolist(),

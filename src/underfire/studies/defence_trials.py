@@ -3,14 +3,17 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 from underfire.attacks.control import Sharing
 from underfire.attacks.perturbations import Perturbation
-from underfire.audit.plan import PlannedPhoto
+from underfire.audit.names import make_perturbation
+from underfire.audit.plan import AuditPlan, Condition, PlannedPhoto
 from underfire.defenses.ensemble import EnsembleDetector
 from underfire.report.wording import budget
 from underfire.studies.defence_adaptive import Attempt, attempts
 from underfire.studies.defence_measure import Contender, Meter
+from underfire.studies.ledger import Ledger
 from underfire.studies.source import Note, Run
 
 
@@ -26,8 +29,27 @@ class Resources:
     perturbation: Perturbation
     passes: int
 
+    @classmethod
+    def of(cls, plan: AuditPlan, passes: int) -> Self:
+        """``passes`` within the budget of PGD in an audit with ``plan``."""
+        return cls(plan.perturbation_of(Condition("pgd")), passes)
+
     def __str__(self) -> str:
         return f"{budget(self.perturbation.eps, self.perturbation.name)}, {self.passes} passes"
+
+
+def further(given: Resources, eps_grid: Sequence[float], passes_grid: Sequence[int]) -> tuple[Resources, ...]:
+    """``given`` and those of the grids, in each of which one thing is changed, in rising order; none without grids.
+
+    Raises:
+        InputError: an ε is out of the range of the perturbation.
+    """
+    name = given.perturbation.name
+    models = {eps: make_perturbation(name, eps) for eps in eps_grid} | {given.perturbation.eps: given.perturbation}
+    along_eps = [replace(given, perturbation=models[eps]) for eps in sorted(models)]
+    along_passes = [replace(given, passes=count) for count in sorted({*passes_grid, given.passes})]
+    found = tuple(dict.fromkeys([*along_eps, *along_passes]))
+    return found if len(found) > 1 else ()
 
 
 @dataclass(frozen=True)
@@ -51,18 +73,19 @@ class Trial:
 
 @dataclass(frozen=True)
 class Attacker:
-    """One who knows the detector that he attacks.
+    """One who knows the detector under attack.
 
     Attributes:
         run: whose photos are attacked.
         photos: of the run.
-        work: where his images are kept.
-        note: is told how he comes along.
+        work: where the images are kept; ``values``: what detectors see in them.
+        note: is told how it comes along.
     """
 
     run: Run
     photos: Sequence[PlannedPhoto]
     work: Path
+    values: Path
     note: Note
 
     def on(
@@ -80,6 +103,7 @@ class Attacker:
         """
         interpreters = detector.signals.interpreters
         meter = Meter(interpreters, watched, seed=detector.seed)
+        ledger = Ledger(self.values, meter, self.note)
         return Trial(
             resources,
             meter,
@@ -88,7 +112,7 @@ class Attacker:
                     self.run,
                     self.photos,
                     detector,
-                    meter,
+                    ledger,
                     perturbation=resources.perturbation,
                     sharing=sharing,
                     passes=resources.passes,
