@@ -185,7 +185,7 @@ def test_defence_joins_the_report_of_its_run(invoke: Invoke, run: Path, clean: P
     result = invoke("defence", run, *options)
     assert result.exit_code == 0, result.output
     assert "Against the attacker who knows the detector" in result.stdout
-    assert "adaptive attack 2 of 2 (cam), 8/255, 40 passes: photo 2 of 2" in result.stderr
+    assert "adaptive attack 2 of 3 (cam), 8/255, 40 passes: photo 2 of 2" in result.stderr
     assert "attack on all maps by one who knows no detector, 8/255, 40 passes: photo 2 of 2" in result.stderr
     assert 'id="study-defence"' in (run / "report.html").read_text(encoding="utf-8")
     (found,) = [saved for saved in read(run / "studies") if saved.study.name == "defence"]

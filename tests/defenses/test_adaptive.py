@@ -1,4 +1,4 @@
-"""The attacker who knows the detector: he gets further than one who does not, and pays what he says."""
+"""The attacker who knows the detector gets further than one who does not, and pays what is said."""
 
 import pytest
 import torch
@@ -8,6 +8,7 @@ from underfire import ADV2, CAM, GRAD, Classifier, EnsembleDetector, InputError
 from underfire.attacks.control import EVEN, FIXED, WORST, Sharing
 from underfire.defenses.adaptive import AdaptiveADV2
 from underfire.defenses.ensemble_signals import Groups
+from underfire.defenses.squeezing import BitDepth, FeatureSqueezing, Median
 from underfire.defenses.views import Flip
 from underfire.images.levels import from_8bit
 
@@ -87,6 +88,22 @@ def test_groups_without_views_and_region_are_looked_at_bare(classifier: Classifi
     assert int(result.passes[0]) <= 100
 
 
+def test_squeezing_is_passed_better_by_one_who_knows_it(classifier: Classifier, clean: torch.Tensor) -> None:
+    """Few levels and a wide median move a plain attack's prediction; one made through them is moved less."""
+    cam = CAM(classifier)
+    squeezing = FeatureSqueezing(classifier, squeezers=[BitDepth(3), Median(3)], fpr=0.1).fit(images(40, 32))
+    target = _targets(classifier, clean)
+    blind = ADV2([cam], passes=200)(clean, target, keys=KEYS)
+    knowing = AdaptiveADV2(squeezing, interpreters=[cam], passes=200)(clean, target, keys=KEYS)
+    assert blind.success.all()
+    assert knowing.success.all()
+    assert (squeezing.score_samples(knowing.x_adv) > squeezing.score_samples(blind.x_adv)).all()
+    gaps = (knowing.maps["cam"] - knowing.target_maps["cam"]).abs().mean(dim=(1, 2))
+    plain = (cam(clean, target) - knowing.target_maps["cam"]).abs().mean(dim=(1, 2))
+    assert float(gaps.mean()) < float(plain.mean()) / 2
+    assert int(knowing.passes[0]) <= 200
+
+
 def test_no_image_is_no_work(detector: EnsembleDetector, clean: torch.Tensor) -> None:
     result = AdaptiveADV2(detector, passes=100)(clean[:0], torch.zeros(0, dtype=torch.int64))
     assert result.x_adv.shape[0] == 0
@@ -97,6 +114,13 @@ def test_bad_input_is_refused_in_a_sentence(classifier: Classifier, detector: En
         AdaptiveADV2(detector, passes=10)
     with pytest.raises(InputError, match="give a whole number"):
         AdaptiveADV2(detector, passes=150.5)  # type: ignore[arg-type]
+    squeezing = FeatureSqueezing(classifier, squeezers=[BitDepth(3)], fpr=0.1).fit(images(40, 32))
+    with pytest.raises(InputError, match="watches no interpreter; give those whose maps are attacked"):
+        AdaptiveADV2(squeezing)
+    with pytest.raises(InputError, match="interpreters of its own"):
+        AdaptiveADV2(detector, interpreters=[CAM(classifier)])
+    with pytest.raises(InputError, match="of two classifiers"):
+        AdaptiveADV2(squeezing, interpreters=[CAM(Classifier(relu_net(), input_size=32))])
     with pytest.raises(InputError, match="not fitted"):
         AdaptiveADV2(EnsembleDetector(CAM(classifier)))
 

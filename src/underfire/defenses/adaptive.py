@@ -2,11 +2,14 @@
 
 What a detector measures is in part ranks and labels, through which no gradient goes. The attack descends on what they
 follow from instead: how far every interpreter's map is from the target map, and the prediction, both on the image and
-on the defender's views of it; and the prediction where only the region is shown in which the target maps agree. In the
-end the detector decides itself: of several late iterates, in whole grey levels, the one with the target label that it
-finds least suspect is kept. Source: the adaptive attacker of Zhang et al., "Interpretable Deep Learning under Fire",
-USENIX Security 2020 (the discussion of countermeasures); what is done about views follows Athalye, Carlini and Wagner,
-"Obfuscated gradients give a false sense of security", ICML 2018 (expectation over transformations).
+on the defender's views of it; and the prediction where only the region is shown in which the target maps agree, or
+where the image is squeezed. In the end the detector decides itself: of several late iterates, in whole grey levels, the
+one with the target label that it finds least suspect is kept.
+
+Source: the adaptive attacker of Zhang et al., "Interpretable Deep Learning under Fire", USENIX Security 2020 (the
+discussion of countermeasures); what is done about views follows Athalye, Carlini and Wagner,
+"Obfuscated gradients give a false sense of security", ICML 2018 (expectation over transformations; the gradient at what
+is shown is taken for that at the image where a squeezer has none).
 """
 
 import time
@@ -29,10 +32,13 @@ from underfire.attacks.result import AttackResult
 from underfire.attacks.scored import own_aim, score
 from underfire.defenses.ensemble import EnsembleDetector
 from underfire.defenses.ensemble_signals import EnsembleSignals
+from underfire.defenses.looks import Look, looks_of
+from underfire.defenses.signals import Signals
+from underfire.defenses.squeezing import FeatureSqueezing, SqueezingSignals
 from underfire.errors import InputError
 from underfire.interpreters.base import Aim, ForwardPass, Interpreter, Pull, Task
+from underfire.interpreters.together import check_together
 from underfire.prepared import prepared
-from underfire.seeding import derive_seed
 from underfire.structure import FeatureMap
 
 PASSES = 300
@@ -44,12 +50,14 @@ _FINAL_SHARE = 4  # one part in so many of the passes may pay for the detector's
 class AdaptiveADV2(JointAttack):
     """Finds x* near x with f(x*) = c_t and the target maps that the detector takes for a clean photo.
 
-    The steps look in turn at the image, at each of the detector's views of it, and at its agreed region. The noise of a
-    view is drawn anew at each step, so that no image is fitted to one noise. Of late iterates that have the label the
-    one with the highest score is kept; of those without it, where none has it.
+    The steps look in turn at the image, at each of the detector's views of it, and at its agreed region; or, where the
+    detector is one of squeezing, at the image as each squeezer leaves it. The noise of a view is drawn anew at each
+    step, so that no image is fitted to one noise. Of late iterates that have the label the one with the highest score
+    is kept; of those without it, where none has it.
 
     Args:
-        detector: a fitted one; all its interpreters are attacked.
+        detector: a fitted one; all interpreters that it watches are attacked.
+        interpreters: those attacked beside a detector that watches none; of its classifier.
         eps: L∞ budget, in pixel values of [0, 1]; 8/255 if neither it nor a perturbation is given.
         passes: how many forward and backward passes an image may cost, those of the detector's score included.
         perturbation: another perturbation model, in place of ``eps``.
@@ -57,15 +65,17 @@ class AdaptiveADV2(JointAttack):
         seed: of the random numbers of interpreters and views.
 
     Raises:
-        InputError: the detector is not fitted, a number is out of range, or the passes don't pay for one step.
+        InputError: the detector is not fitted, a number is out of range, the passes don't pay for one step, or
+            interpreters are given beside those of the detector, or none where it has none.
     """
 
     name: ClassVar[str] = "adaptive"
 
     def __init__(
         self,
-        detector: EnsembleDetector,
+        detector: EnsembleDetector | FeatureSqueezing,
         *,
+        interpreters: Sequence[Interpreter] = (),
         eps: float | None = None,
         passes: int = PASSES,
         perturbation: Perturbation | None = None,
@@ -73,14 +83,14 @@ class AdaptiveADV2(JointAttack):
         seed: int = 0,
     ) -> None:
         detector.check_fitted()
-        signals = detector.signals
-        super().__init__(signals.classifier, signals.interpreters, seed=seed)
+        watched = _watched(detector, interpreters)
+        super().__init__(detector.signals.classifier, watched, seed=seed)
         self.detector = detector
         model = chosen(perturbation, eps)
-        steps = steps_for(passes, signals)
+        steps = steps_for(passes, detector.signals, watched)
         size = model.eps / 8
         schedule = Schedule(steps, warm=warm_steps(steps), first=size, peak=2 * size, last=size / 10)
-        finalists = _finalists(passes, signals)
+        finalists = _finalists(passes, detector.signals)
         self.setting = Setting(model, schedule, mix=Balance(sharing=sharing), keep="latest", finalists=finalists)
 
     def run(
@@ -88,11 +98,12 @@ class AdaptiveADV2(JointAttack):
     ) -> AttackResult:
         """Attack a checked batch, and let the detector choose."""
         started = time.perf_counter()
-        signals, size = self.detector.signals, (int(x.shape[2]), int(x.shape[3]))
-        lens = _Lens(signals, {g.name: maps for g, maps in goals.items()}, keys, self.seed)
+        size = (int(x.shape[2]), int(x.shape[3]))
+        looks = looks_of(self.detector.signals, {g.name: maps for g, maps in goals.items()}, self.seed)
+        lens = _Lens(looks, keys)
         aims = []
         for g, maps in goals.items():
-            carried = [maps, *(view.carried(maps, size) for view in signals.views)]
+            carried = [look.carried(maps, size) for look in looks if look.maps]
             aims.append(_Turning(lens, [own_aim(g, Task(target, m, keys, self.seed)) for m in carried]))
         setting = replace(self.setting, lens=lens)
         outcome = descend(prepared(self.classifier), x, target, aims, setting)
@@ -138,37 +149,29 @@ class AdaptiveADV2(JointAttack):
 
 
 class _Lens:
-    """The iterates as they are, as each view shows them, and their agreed region, in turn.
+    """The iterates in each of several ways, in turn.
 
     Args:
-        signals: of the detector.
-        maps: that are aimed at, (N, h, w) by interpreter's name.
+        looks: the ways.
         keys: one name per image.
-        seed: of the attack.
 
     Attributes:
-        turn: of the last look: 0 for the iterates as they are, then the views, then the agreed region.
+        turn: the number of the last look's way.
     """
 
-    def __init__(self, signals: EnsembleSignals, maps: Mapping[str, Tensor], keys: tuple[str, ...], seed: int) -> None:
-        self._signals, self._maps, self._keys, self._seed = signals, maps, keys, seed
+    def __init__(self, looks: Sequence[Look], keys: tuple[str, ...]) -> None:
+        self.looks_of, self._keys = looks, keys
         self.turn = 0
 
     def __call__(self, images: Tensor, rows: Tensor, step: int) -> Glimpse:
-        """What is shown at ``step``; the noise of a view belongs to the image, the attack's seed and the step."""
-        views = self._signals.views
-        self.turn = step % _turns(self._signals)
+        """What is shown at ``step``."""
+        self.turn = step % len(self.looks_of)
         if self.turn == 0:
             return bare(images, rows, step)
-        leaf = images.detach().requires_grad_()
-        keys = [self._keys[row] for row in rows.tolist()]
+        look, leaf = self.looks_of[self.turn], images.detach().requires_grad_()
         with torch.enable_grad():
-            if self.turn <= len(views):
-                names = [str(derive_seed(self._seed, key, "view", step)) for key in keys]
-                shown = views[self.turn - 1].seen(leaf, names)
-            else:
-                shown = self._signals.agreed(leaf, {name: found[rows] for name, found in self._maps.items()}, keys)
-        return Glimpse(shown.detach(), _PulledBack(leaf, shown), maps=self.turn <= len(views))
+            shown = look.shown(leaf, rows, [self._keys[row] for row in rows.tolist()], step)
+        return Glimpse(shown.detach(), _PulledBack(leaf, shown), maps=look.maps)
 
 
 class _Turning:
@@ -214,38 +217,48 @@ class _PulledBack:
         return back
 
 
-def _turns(signals: EnsembleSignals) -> int:
-    """How many ways of looking take turns."""
-    return 1 + len(signals.views) + signals.groups.agreed
+def _watched(
+    detector: EnsembleDetector | FeatureSqueezing, interpreters: Sequence[Interpreter]
+) -> tuple[Interpreter, ...]:
+    """The interpreters to attack: the detector's, or where it watches none those given."""
+    if isinstance(detector, EnsembleDetector):
+        if interpreters:
+            raise InputError("the detector has interpreters of its own, and others are given; leave those out.")
+        return detector.signals.interpreters
+    if not interpreters:
+        raise InputError("the detector watches no interpreter; give those whose maps are attacked.")
+    check_together(interpreters)
+    if interpreters[0].classifier is not detector.signals.classifier:
+        raise InputError("the detector and the interpreters are of two classifiers; make both from one.")
+    return tuple(interpreters)
 
 
-def _finalists(passes: int, signals: EnsembleSignals) -> int:
-    """How many late iterates are shown to the detector."""
-    return max(1, min(MOST_FINALISTS, passes // (_FINAL_SHARE * signals.passes_per_image)))
-
-
-def _descent(steps: int, signals: EnsembleSignals) -> int:
-    """Passes of ``steps`` steps and the look at the last iterate."""
-    looks = range(warm_steps(steps), steps + 1)
-    turns = _turns(signals)
-    mapped = sum(look % turns <= len(signals.views) for look in looks)
-    return steps + 1 + sum(g.further_passes(mapped) for g in signals.interpreters)
-
-
-def steps_for(passes: int, signals: EnsembleSignals) -> int:
-    """The steps that ``passes`` of an attack on a detector with these ``signals`` pay for.
+def steps_for(passes: int, signals: EnsembleSignals | SqueezingSignals, interpreters: Sequence[Interpreter]) -> int:
+    """The steps that ``passes`` of an attack on ``interpreters`` and a detector with these ``signals`` pay for.
 
     Raises:
         InputError: they are no whole number, or too few for one step.
     """
     check_whole("passes", passes)
     final = _finalists(passes, signals) * signals.passes_per_image
-    least = final + _descent(1, signals)
+    least = final + _descent(1, signals, interpreters)
     if passes < least:
-        named = ", ".join(g.name for g in signals.interpreters)
+        named = ", ".join(g.name for g in interpreters)
         raise InputError(
             f"passes is {passes}; one step of an attack on a detector with {named} and its score take {least}, so give"
             " at least that many."
         )
     left = passes - final
-    return bisect_right(range(1, left + 1), left, key=lambda n: _descent(n, signals))
+    return bisect_right(range(1, left + 1), left, key=lambda n: _descent(n, signals, interpreters))
+
+
+def _finalists(passes: int, signals: Signals) -> int:
+    """How many late iterates are shown to the detector."""
+    return max(1, min(MOST_FINALISTS, passes // (_FINAL_SHARE * signals.passes_per_image)))
+
+
+def _descent(steps: int, signals: EnsembleSignals | SqueezingSignals, interpreters: Sequence[Interpreter]) -> int:
+    """Passes of ``steps`` steps and the look at the last iterate."""
+    looks = looks_of(signals, {}, 0)
+    mapped = sum(looks[look % len(looks)].maps for look in range(warm_steps(steps), steps + 1))
+    return steps + 1 + sum(g.further_passes(mapped) for g in interpreters)

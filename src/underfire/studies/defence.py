@@ -19,7 +19,7 @@ from underfire.studies.defence_blind import blind
 from underfire.studies.defence_figure import defence_figure
 from underfire.studies.defence_findings import Findings, Judge, Measured
 from underfire.studies.defence_lines import details, resources_line, sharing_line, summaries, table
-from underfire.studies.defence_measure import Contender, Meter
+from underfire.studies.defence_measure import MEAN_MAP, Contender, Meter
 from underfire.studies.defence_sets import FPR, check_sets, contenders_of, largest, rates_for
 from underfire.studies.defence_trials import Attacker, Resources, Trial, further
 from underfire.studies.defence_values import CleanPhotos, clean_photos, clean_values, harmless_names, run_values
@@ -97,20 +97,23 @@ def defence_study(
     measured = _measured(run, photos, fitted_on, attacks, ledger, classifier.dtype)
     judges = {c.key: Judge(c, measured, classifier, rates=rates, seed=seed) for c in contenders}
     attacker = Attacker(run, photos, work / "adaptive", where, note)
-    watched = {c.key: [c, *(o for o in contenders if c is biggest and not o.is_set)] for c in candidates}
+    known = [c for c in contenders if c.key != MEAN_MAP]
+    """Those that are attacked by who knows them; the mean map is shown what was made for the largest set."""
 
     def attack(contender: Contender, resources: Resources, sharings: Sequence[Sharing]) -> Trial:
-        what = f"adaptive attack {candidates.index(contender) + 1} of {len(candidates)} ({contender.key})"
-        ensemble = judges[contender.key].ensemble
-        return attacker.on(ensemble, resources, sharings, watched=watched[contender.key], what=what)
+        watched = [contender, *(c for c in contenders if contender is biggest and c not in known)]
+        beside = () if contender.is_set else biggest.interpreters
+        what = f"adaptive attack {known.index(contender) + 1} of {len(known)} ({contender.key})"
+        detector = judges[contender.key].detector
+        return attacker.on(detector, beside, resources, sharings, watched=watched, what=what)
 
     def found(contender: Contender, trial: Trial) -> Findings:
         return judges[contender.key].findings(trial, adapted_to=contender.key)
 
-    trials = {c.key: attack(c, given, sharings) for c in candidates}
-    findings = [found(c, trials[c.key]) for c in candidates]
+    trials = {c.key: attack(c, given, sharings) for c in known}
+    findings = [found(c, trials[c.key]) for c in known]
     findings += [
-        judges[c.key].findings(trials[biggest.key], adapted_to=biggest.key) for c in contenders if not c.is_set
+        judges[c.key].findings(trials[biggest.key], adapted_to=biggest.key) for c in contenders if c not in known
     ]
     spent = [resources_line(found(c, attack(c, some, sharings[:1]))) for some in spendings for c in candidates]
     alone = [

@@ -13,6 +13,8 @@ from underfire.attacks.perturbations import Perturbation
 from underfire.audit.plan import PlannedPhoto
 from underfire.defenses.adaptive import AdaptiveADV2
 from underfire.defenses.ensemble import EnsembleDetector
+from underfire.defenses.squeezing import FeatureSqueezing
+from underfire.interpreters import Interpreter
 from underfire.studies.defence_strike import strike
 from underfire.studies.kept import identity, kept_together
 from underfire.studies.ledger import Ledger
@@ -56,7 +58,8 @@ class _Struck:
 def attempts(
     run: Run,
     photos: Sequence[PlannedPhoto],
-    detector: EnsembleDetector,
+    detector: EnsembleDetector | FeatureSqueezing,
+    beside: Sequence[Interpreter],
     ledger: Ledger,
     *,
     perturbation: Perturbation,
@@ -68,17 +71,22 @@ def attempts(
 ) -> dict[str, Attempt]:
     """By photo the attempt of the attacker who knows the fitted ``detector``, within the budget of ``perturbation``.
 
-    Label, target, names and seed are the audit's. ``work`` keeps every image, under a name that hangs on all that
-    decides it, so that studies of other sets find it too; what the meter of ``ledger`` finds in it is kept there.
+    The maps of ``beside`` are attacked as well where the detector watches none. Label, target, names and seed are the
+    audit's. ``work`` keeps every image, under a name that hangs on all that decides it, so that studies of other sets
+    find it too; what the meter of ``ledger`` finds in it is kept there.
 
     Raises:
         InputError: ``passes`` don't pay for a single step, a file is damaged, or a number is not finite.
     """
     classifier, size = detector.signals.classifier, run.plan.batch_size
-    attack = AdaptiveADV2(detector, perturbation=perturbation, passes=passes, sharing=sharing, seed=run.plan.seed)
+    attack = AdaptiveADV2(
+        detector, interpreters=beside, perturbation=perturbation, passes=passes, sharing=sharing, seed=run.plan.seed
+    )
     fit = (detector.settings(), detector.fpr, detector.seed, detector.threshold_, detector.density_.centre.tolist())
-    decides = (_ATTACK, classifier.fingerprint(), fit, passes, sharing.name, perturbation, run.plan.seed)
-    folder = work / f"{'+'.join(g.name for g in detector.signals.interpreters)}-{identity(run, *decides)}"
+    decides = [_ATTACK, classifier.fingerprint(), fit, passes, sharing.name, perturbation, run.plan.seed]
+    decides += [EnsembleDetector(beside).settings()["interpreters"]] if beside else []
+    name = detector.kind if beside else "+".join(g.name for g in attack.interpreters)
+    folder = work / f"{name}-{identity(run, *decides)}"
 
     def measure(some: Sequence[PlannedPhoto]) -> list[dict[str, Any]]:
         struck = strike(run, some, attack, folder)

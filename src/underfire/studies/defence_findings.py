@@ -8,6 +8,7 @@ from torch import Tensor
 from underfire.classifier import Classifier
 from underfire.defenses.ensemble import EnsembleDetector
 from underfire.defenses.ensemble_signals import EVERY_GROUP, Groups
+from underfire.defenses.squeezing import FeatureSqueezing
 from underfire.studies.defence_also import Attacked
 from underfire.studies.defence_measure import Contender, Meter
 from underfire.studies.defence_trials import Resources, Trial
@@ -57,7 +58,7 @@ class Findings:
         benign: by photo.
         harmless: by change and photo.
         attacks: by condition and photo.
-        adapted_to: the set that the adaptive attacker knew; of a set itself.
+        adapted_to: the detector that the adaptive attacker knew: itself, or for the mean map the largest set.
         adaptive: by photo.
         resources: what that attacker might spend on a photo.
         sharings: how the maps shared a step of that attack, the strongest of them photo by photo.
@@ -126,12 +127,9 @@ class Judge:
         return Seen(score, flags[0], flags[1] if len(flags) > 1 else None)
 
     @property
-    def ensemble(self) -> EnsembleDetector:
-        """The detector of a set at the named rate."""
-        detector = self.fitted[0]
-        if not isinstance(detector, EnsembleDetector):
-            raise TypeError(f"{self.contender.key} watches no interpreter")
-        return detector
+    def detector(self) -> EnsembleDetector | FeatureSqueezing:
+        """The detector at the named rate."""
+        return self.fitted[0]
 
     def _strongest(self, trial: Trial) -> dict[str, AdaptiveShot]:
         """By photo the strongest of several adaptive attempts.

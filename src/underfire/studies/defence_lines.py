@@ -176,7 +176,7 @@ def _summary(found: Findings) -> Line:
     benign = list(found.benign.values())
     areas = [_area(found, shots) for name, shots in found.attacks.items() if is_adv2(name)]
     lowest = min((area for area in areas if area.value is not None), key=lambda area: area.value or 0.0, default=_NONE)
-    under = ADAPTIVE if found.is_set else f"{ADAPTIVE} to {found.adapted_to}"
+    under = ADAPTIVE if found.adapted_to == found.key else f"{ADAPTIVE} to {found.adapted_to}"
     columns: dict[str, Any] = {
         **_common(found),
         **_adaptive(found),

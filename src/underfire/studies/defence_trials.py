@@ -10,6 +10,8 @@ from underfire.attacks.perturbations import Perturbation
 from underfire.audit.names import make_perturbation
 from underfire.audit.plan import AuditPlan, Condition, PlannedPhoto
 from underfire.defenses.ensemble import EnsembleDetector
+from underfire.defenses.squeezing import FeatureSqueezing
+from underfire.interpreters import Interpreter
 from underfire.report.wording import budget
 from underfire.studies.defence_adaptive import Attempt, attempts
 from underfire.studies.defence_measure import Contender, Meter
@@ -90,19 +92,21 @@ class Attacker:
 
     def on(
         self,
-        detector: EnsembleDetector,
+        detector: EnsembleDetector | FeatureSqueezing,
+        beside: Sequence[Interpreter],
         resources: Resources,
         sharings: Sequence[Sharing],
         *,
         watched: Sequence[Contender],
         what: str,
     ) -> Trial:
-        """The trial of the fitted ``detector``; the values are those of all detectors ``watched``.
+        """The trial of the fitted ``detector``, and of the maps of ``beside`` if it watches none.
 
-        A single map shares a step with none: it is attacked with the first of ``sharings`` alone.
+        The values are those of all detectors ``watched``. A single map shares a step with none: it is attacked with the
+        first of ``sharings`` alone.
         """
-        interpreters = detector.signals.interpreters
-        meter = Meter(interpreters, watched, seed=detector.seed)
+        interpreters = detector.signals.interpreters if isinstance(detector, EnsembleDetector) else beside
+        meter = Meter(interpreters, watched, seed=detector.seed, shared=any(c.is_set for c in watched))
         ledger = Ledger(self.values, meter, self.note)
         return Trial(
             resources,
@@ -112,6 +116,7 @@ class Attacker:
                     self.run,
                     self.photos,
                     detector,
+                    beside,
                     ledger,
                     perturbation=resources.perturbation,
                     sharing=sharing,
