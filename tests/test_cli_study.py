@@ -185,7 +185,7 @@ def test_defence_joins_the_report_of_its_run(invoke: Invoke, run: Path, clean: P
     result = invoke("defence", run, *options)
     assert result.exit_code == 0, result.output
     assert "Against the attacker who knows the detector" in result.stdout
-    assert "adaptive attack 2 of 3 (cam), 8/255, 40 passes: photo 2 of 2" in result.stderr
+    assert "adaptive attack 2 of 4 (cam), 8/255, 40 passes: photo 2 of 2" in result.stderr
     assert "attack on all maps by one who knows no detector, 8/255, 40 passes: photo 2 of 2" in result.stderr
     assert 'id="study-defence"' in (run / "report.html").read_text(encoding="utf-8")
     (found,) = [saved for saved in read(run / "studies") if saved.study.name == "defence"]
@@ -225,7 +225,7 @@ def test_defence_of_photos_audits_them_first(invoke: Invoke, photos: Path, clean
             ("--clean", "{clean}", "--fpr", "0.2", "--passes-grid", "3"),
             "passes is 3; one step of an attack on a detector",
         ),
-        (("--clean", "{clean}", "--fpr", "0.2", "--eps-grid", "4/255,x"), "x"),
+        (("--clean", "{clean}", "--fpr", "0.2", "--eps-grid", "4/255,x"), "'x'"),
         (("--clean", "{clean}", "--fpr", "0.2", "--eps-grid", "4/255,400/255"), "eps 1.56863 is not in (0, 1]"),
         (("--clean", "{clean}", "--fpr", "0.2", "--also", "l2"), "'l2' is not NAME=DIR"),
         (("--clean", "{clean}", "--fpr", "0.2", "--also", "l2=nowhere"), "--also 'nowhere' is no folder"),

@@ -71,9 +71,10 @@ def planted(
         benign=clean,
         harmless={"jpeg-75": clean, "crop-90": {photo: seen(-9) for photo in PHOTOS}},
         attacks={under: shots(under) for under in UNDER},
-        adapted_to="grad+cam" if key == "mean-map" else key,
         adaptive=adaptive,
         resources=spent,
+        steps=200 // len(names),
+        finalists=2,
         sharings=sharings,
         signals=signals,
     )
@@ -107,7 +108,8 @@ def test_one_summary_for_each_detector_comes_first_the_sets_by_cost() -> None:
     assert [line.detector for line in made[:6]] == first
     assert [line.kind for line in made[:6]] == ["set"] * 4 + ["baseline"] * 2
     assert {line.kind for line in made[6:]} == {"attack", "harmless", "ablation"}
-    assert [line.under for line in made[3:6]] == ["adaptive", "adaptive", "adaptive to grad+cam"]
+    assert {line.under for line in made[:6]} == {"adaptive"}
+    assert [(line.steps, line.finalists) for line in made[:3]] == [(200, 2), (200, 2), (100, 2)]
 
 
 @pytest.mark.parametrize(
@@ -160,30 +162,29 @@ def test_harmless_changes_are_flagged_or_not() -> None:
 
 def test_parts_of_the_signals_are_shown_with_the_attack_that_adapted_to_all() -> None:
     parts = [line for line in lines() if line.kind == "ablation"]
-    assert [line.under for line in parts] == ["pgd", "adv2-grad", "adv2-cam", "adaptive to grad+cam"]
+    assert [line.under for line in parts] == ["pgd", "adv2-grad", "adv2-cam", "adaptive to all signals"]
     assert {line.signals for line in parts} == {"views alone"}
     assert parts[-1].evaded == 5 / N
 
 
 def with_resources() -> list[Line]:
-    """Lines of sets of one and of two, with three ε, the last one unaffordable for the set of two."""
-    tries = (("cam", 2, 0), ("grad", 2, 2), ("grad+cam", 2, 0), ("cam", 4, 6), ("grad", 4, 4), ("grad+cam", 4, 1))
+    """Lines of two sets of one and a set of two, with three ε, and with fewer passes at the largest."""
+    shares = {(2, 300): (0, 2, 0), (4, 300): (6, 4, 1), (8, 300): (6, 4, 2), (8, 50): (0, 0, 0), (8, 100): (5, 5, 0)}
     spent = [
-        planted(key, evaded=evaded, passes=13, spent=Resources(Linf(levels / 255), 300))
-        for key, levels, evaded in tries
+        planted(key, evaded=evaded, passes=13, spent=Resources(Linf(levels / 255), passes))
+        for (levels, passes), several in shares.items()
+        for key, evaded in zip(("cam", "grad", "grad+cam"), several, strict=True)
     ]
-    return [*summaries(FOUND, budget=None), *map(resources_line, spent)]
+    return [*summaries((CAM_, GRAD_, BOTH, SQUEEZE), budget=None), *map(resources_line, spent)]
 
 
 def test_what_the_attacker_needs_is_told_by_number_of_interpreters() -> None:
     made = with_resources()
     told = [line for line in made if line.kind == "resources"]
-    assert [(line.eps, line.most_passes, line.sharing) for line in told[::3]] == [
-        (2 / 255, 300, "even"), (4 / 255, 300, "even")
+    assert [(line.eps, line.most_passes, line.sharing) for line in told[::6]] == [
+        (2 / 255, 300, "even"), (8 / 255, 300, "even"), (8 / 255, 100, "even")
     ]  # fmt: skip
-    said = words(made)
-    assert "2/255, 300 passes: with 1 10 %, with 2 0 % (label 100 %)" in said
-    assert "4/255, 300 passes: with 1 50 %, with 2 10 % (label 100 %)" in said
+    assert "with 1 4/255 and 100 passes; with 2 more than 8/255 and more than 300 passes." in words(made)
     assert "must spend" not in words(lines())
 
 
@@ -219,9 +220,10 @@ def test_words_carry_the_adaptive_attack_and_what_is_not_stopped() -> None:
     assert "ADV² on CAM (patch) 1.00" in said
     assert "jpeg-75 10 %, crop-90 100 %" in said
     assert "GRAD at 11 (evaded on 40 %), GRAD + CAM at 17 (evaded on 10 %)" in said
-    assert "with 1 50 % evaded, 100 % reached" in said
+    assert "with 1 50 % evaded, 100 % reached, confidence 0.9" in said
+    assert ", 200 steps; with 2 10 % evaded" in said
     assert "feature squeezing (PGD 1.00, the ADV² that is hardest for it 0.56; who knows it " in said
-    assert "; the attack adapted to GRAD + CAM, which flatters it, " in said
+    assert "evaded on 90 %); the mean map (" in said
     assert "views alone PGD 1.00, ADV² 0.56" in said
 
 
@@ -249,6 +251,7 @@ def test_the_figure_has_a_cell_for_each_set_and_what_was_spent_on_it() -> None:
     svg = defence_figure(with_resources())
     for text in ("2/255", "4/255", "300 passes", "evaded, by what the attacker may spend"):
         assert text in svg
+    assert "cam adaptive, 4/255, 300 passes 60 %" in svg
     for share in ("20 %", "60 %", "40 %", "10 %"):
         assert f">{share}<" in svg
     assert "by what the attacker may spend" not in defence_figure(lines())

@@ -10,6 +10,7 @@ from audit.toy_photos import toy_classifier
 from toys import images
 from underfire.audit.names import make_interpreters
 from underfire.defenses.ensemble_signals import Groups
+from underfire.errors import NonFiniteError
 from underfire.interpreters import CAM
 from underfire.studies.defence_measure import MEAN_MAP, SQUEEZING, Contender, Meter
 
@@ -71,6 +72,22 @@ def test_what_is_known_is_not_measured_again(values: torch.Tensor) -> None:
     assert torch.equal(shared.measure(IMAGES[:2]), values[:2, : len(shared.names)])
     assert METER.lacking(METER.names).names == ()
     assert METER.lacking(()).names == METER.names
+
+
+def test_the_image_is_named_whose_number_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted over all images, not over those that are measured together."""
+    compute = CAM.compute
+    bad = IMAGES[9]
+
+    def failing(self: CAM, x: torch.Tensor, y: torch.Tensor, keys: tuple[str, ...]) -> torch.Tensor:
+        maps = compute(self, x, y, keys)
+        maps[[torch.equal(image, bad) for image in x]] = torch.nan
+        return maps
+
+    monkeypatch.setattr(CAM, "compute", failing)
+    with pytest.raises(NonFiniteError) as caught:
+        METER.measure(IMAGES)
+    assert caught.value.index == 9
 
 
 def test_no_image_has_no_row() -> None:

@@ -10,8 +10,9 @@ from audit.toy_photos import toy_classifier
 from toys import images
 from underfire.audit.names import make_interpreters
 from underfire.errors import InputError, NonFiniteError
+from underfire.interpreters import SmoothGrad
 from underfire.seeding import content_key
-from underfire.studies.defence_measure import SQUEEZING, Contender, Meter
+from underfire.studies.defence_measure import MEAN_MAP, SQUEEZING, Contender, Meter
 from underfire.studies.ledger import Ledger
 
 CAM, GRAD = INTERPRETERS = make_interpreters(("cam", "grad"), toy_classifier())
@@ -53,10 +54,28 @@ def test_what_others_have_measured_is_kept(tmp_path: Path, monkeypatch: pytest.M
     assert torch.equal(values(tmp_path, meter(ONE)), before)
 
 
+def test_mean_maps_of_different_parts_are_different_signals(tmp_path: Path) -> None:
+    more = make_interpreters(("cam", "grad", "inputxgradient"), toy_classifier())
+    two, three = (Meter(some, [Contender(MEAN_MAP, some)], seed=0, shared=False) for some in (more[:2], more))
+    assert not set(two.names) & set(three.names)
+    values(tmp_path, two)
+    assert torch.equal(values(tmp_path, three), three.measure(X))
+
+
+def test_what_another_interpreter_of_the_name_said_is_measured_again(tmp_path: Path) -> None:
+    classifier = toy_classifier()
+    plain, finer = ((SmoothGrad(classifier, samples=samples),) for samples in (2, 3))
+    before = values(tmp_path, Meter(plain, [Contender("smoothgrad", plain)], seed=0))
+    other = Meter(finer, [Contender("smoothgrad", finer)], seed=0)
+    after = values(tmp_path, other)
+    assert torch.equal(after, other.measure(X))
+    assert not torch.equal(after, before)
+
+
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     values(tmp_path, meter(ONE), X[:1])
     (path,) = tmp_path.iterdir()
-    for content in ("{", "{}", json.dumps({"values": {"cam: agreed log-odds": "much"}})):
+    for content in ("{", "{}", json.dumps({"interpreters": {}, "values": {"cam: agreed log-odds": "much"}})):
         path.write_text(content, encoding="utf-8")
         with pytest.raises(InputError, match=r"cannot be read .* delete it to have it made again"):
             values(tmp_path, meter(ONE), X[:1])

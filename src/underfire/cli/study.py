@@ -1,5 +1,6 @@
 """``underfire study``: the claims of the paper's discussion, each tested on the user's own model."""
 
+import re
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -123,7 +124,7 @@ class _Counts(click.ParamType[tuple[int, ...]]):
         if isinstance(value, tuple):
             return value
         parts = str(value).split(",")
-        if not all(part.strip().isascii() and part.strip().isdigit() and int(part) for part in parts):
+        if not all(re.fullmatch(r"0*[1-9][0-9]{0,8}", part.strip()) for part in parts):
             self.fail(f"'{value}' is no list of numbers of passes; write it as 50,100", param, ctx)
         return tuple(map(int, parts))
 

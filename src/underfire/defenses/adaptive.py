@@ -9,7 +9,7 @@ one with the target label that it finds least suspect is kept.
 Source: the adaptive attacker of Zhang et al., "Interpretable Deep Learning under Fire", USENIX Security 2020 (the
 discussion of countermeasures); what is done about views follows Athalye, Carlini and Wagner,
 "Obfuscated gradients give a false sense of security", ICML 2018 (expectation over transformations; the gradient at what
-is shown is taken for that at the image where a squeezer has none).
+a squeezer leaves of an image is taken for that at the image).
 """
 
 import time
@@ -33,11 +33,11 @@ from underfire.attacks.scored import own_aim, score
 from underfire.defenses.ensemble import EnsembleDetector
 from underfire.defenses.ensemble_signals import EnsembleSignals
 from underfire.defenses.looks import Look, looks_of
+from underfire.defenses.mean_map import MeanMap
 from underfire.defenses.signals import Signals
 from underfire.defenses.squeezing import FeatureSqueezing, SqueezingSignals
 from underfire.errors import InputError
 from underfire.interpreters.base import Aim, ForwardPass, Interpreter, Pull, Task
-from underfire.interpreters.together import check_together
 from underfire.prepared import prepared
 from underfire.structure import FeatureMap
 
@@ -56,8 +56,8 @@ class AdaptiveADV2(JointAttack):
     is kept; of those without it, where none has it.
 
     Args:
-        detector: a fitted one; all interpreters that it watches are attacked.
-        interpreters: those attacked beside a detector that watches none; of its classifier.
+        detector: a fitted one; all interpreters that it watches are attacked, and for a mean map its parts. One of
+            squeezing watches none: the attack is on the prediction alone.
         eps: L∞ budget, in pixel values of [0, 1]; 8/255 if neither it nor a perturbation is given.
         passes: how many forward and backward passes an image may cost, those of the detector's score included.
         perturbation: another perturbation model, in place of ``eps``.
@@ -65,8 +65,7 @@ class AdaptiveADV2(JointAttack):
         seed: of the random numbers of interpreters and views.
 
     Raises:
-        InputError: the detector is not fitted, a number is out of range, the passes don't pay for one step, or
-            interpreters are given beside those of the detector, or none where it has none.
+        InputError: the detector is not fitted, a number is out of range, or the passes don't pay for one step.
     """
 
     name: ClassVar[str] = "adaptive"
@@ -75,7 +74,6 @@ class AdaptiveADV2(JointAttack):
         self,
         detector: EnsembleDetector | FeatureSqueezing,
         *,
-        interpreters: Sequence[Interpreter] = (),
         eps: float | None = None,
         passes: int = PASSES,
         perturbation: Perturbation | None = None,
@@ -83,14 +81,13 @@ class AdaptiveADV2(JointAttack):
         seed: int = 0,
     ) -> None:
         detector.check_fitted()
-        watched = _watched(detector, interpreters)
-        super().__init__(detector.signals.classifier, watched, seed=seed)
+        super().__init__(detector.signals.classifier, _watched(detector.signals), seed=seed)
         self.detector = detector
         model = chosen(perturbation, eps)
-        steps = steps_for(passes, detector.signals, watched)
+        steps = steps_for(passes, detector.signals)
         size = model.eps / 8
         schedule = Schedule(steps, warm=warm_steps(steps), first=size, peak=2 * size, last=size / 10)
-        finalists = _finalists(passes, detector.signals)
+        finalists = finalists_for(passes, detector.signals)
         self.setting = Setting(model, schedule, mix=Balance(sharing=sharing), keep="latest", finalists=finalists)
 
     def run(
@@ -217,48 +214,49 @@ class _PulledBack:
         return back
 
 
-def _watched(
-    detector: EnsembleDetector | FeatureSqueezing, interpreters: Sequence[Interpreter]
-) -> tuple[Interpreter, ...]:
-    """The interpreters to attack: the detector's, or where it watches none those given."""
-    if isinstance(detector, EnsembleDetector):
-        if interpreters:
-            raise InputError("the detector has interpreters of its own, and others are given; leave those out.")
-        return detector.signals.interpreters
-    if not interpreters:
-        raise InputError("the detector watches no interpreter; give those whose maps are attacked.")
-    check_together(interpreters)
-    if interpreters[0].classifier is not detector.signals.classifier:
-        raise InputError("the detector and the interpreters are of two classifiers; make both from one.")
-    return tuple(interpreters)
+def _watched(signals: EnsembleSignals | SqueezingSignals) -> tuple[Interpreter, ...]:
+    """The interpreters to attack: those that the detector watches, a mean map's parts in its place."""
+    if isinstance(signals, SqueezingSignals):
+        return ()
+    parts = [p for g in signals.interpreters for p in (g.interpreters if isinstance(g, MeanMap) else (g,))]
+    return tuple({part.name: part for part in parts}.values())
 
 
-def steps_for(passes: int, signals: EnsembleSignals | SqueezingSignals, interpreters: Sequence[Interpreter]) -> int:
-    """The steps that ``passes`` of an attack on ``interpreters`` and a detector with these ``signals`` pay for.
+def finalists_for(passes: int, signals: Signals) -> int:
+    """How many late iterates of an attack of so many ``passes`` are shown to a detector with these ``signals``."""
+    return max(1, min(MOST_FINALISTS, passes // (_FINAL_SHARE * signals.passes_per_image)))
+
+
+def steps_for(passes: int, signals: EnsembleSignals | SqueezingSignals) -> int:
+    """The steps that ``passes`` of an attack on a detector with these ``signals`` pay for.
 
     Raises:
         InputError: they are no whole number, or too few for one step.
     """
     check_whole("passes", passes)
-    final = _finalists(passes, signals) * signals.passes_per_image
-    least = final + _descent(1, signals, interpreters)
+    final = finalists_for(passes, signals) * signals.passes_per_image
+    least = final + _descent(1, signals)
     if passes < least:
-        named = ", ".join(g.name for g in interpreters)
         raise InputError(
-            f"passes is {passes}; one step of an attack on a detector with {named} and its score take {least}, so give"
-            " at least that many."
+            f"passes is {passes}; one step of an attack on a detector with {_named(signals)} and its score take "
+            f"{least}, so give at least that many."
         )
     left = passes - final
-    return bisect_right(range(1, left + 1), left, key=lambda n: _descent(n, signals, interpreters))
+    return bisect_right(range(1, left + 1), left, key=lambda n: _descent(n, signals))
 
 
-def _finalists(passes: int, signals: Signals) -> int:
-    """How many late iterates are shown to the detector."""
-    return max(1, min(MOST_FINALISTS, passes // (_FINAL_SHARE * signals.passes_per_image)))
+def _named(signals: EnsembleSignals | SqueezingSignals) -> str:
+    return ", ".join(g.name for g in _watched(signals)) or "squeezing"
 
 
-def _descent(steps: int, signals: EnsembleSignals | SqueezingSignals, interpreters: Sequence[Interpreter]) -> int:
+def _descent(steps: int, signals: EnsembleSignals | SqueezingSignals) -> int:
     """Passes of ``steps`` steps and the look at the last iterate."""
     looks = looks_of(signals, {}, 0)
-    mapped = sum(looks[look % len(looks)].maps for look in range(warm_steps(steps), steps + 1))
-    return steps + 1 + sum(g.further_passes(mapped) for g in interpreters)
+    at_maps = sum(look.maps for look in looks)  # the first ones of each turn
+
+    def mapped(until: int) -> int:
+        turns, rest = divmod(until, len(looks))
+        return turns * at_maps + min(rest, at_maps)
+
+    count = mapped(steps + 1) - mapped(warm_steps(steps))
+    return steps + 1 + sum(g.further_passes(count) for g in _watched(signals))

@@ -56,7 +56,7 @@ class EnsembleDetector(Detector):
     def settings(self) -> dict[str, Any]:
         """The interpreters by name with their settings, the groups, and the views."""
         return {
-            "interpreters": {g.name: _settings_of(g) for g in self.signals.interpreters},
+            "interpreters": {g.name: settings_of(g) for g in self.signals.interpreters},
             "groups": asdict(self.signals.groups),
             "views": [described(view) for view in self.signals.views],
         }
@@ -78,7 +78,7 @@ class EnsembleDetector(Detector):
         return cls(interpreters, fpr=fpr, seed=seed, groups=Groups(**settings["groups"]))
 
 
-def _settings_of(interpreter: Interpreter) -> dict[str, Any]:
+def settings_of(interpreter: Interpreter) -> dict[str, Any]:
     """The class and the public attributes of an interpreter, less its classifier, as values of JSON."""
     public = {name: value for name, value in vars(interpreter).items() if not name.startswith("_")}
     del public["classifier"]
@@ -91,6 +91,8 @@ def _plain(value: object) -> Any:
         return value
     if isinstance(value, list | tuple):
         return [_plain(part) for part in value]
+    if isinstance(value, Interpreter):
+        return settings_of(value)
     if isinstance(value, nn.Module):
         return _hash(value)
     if is_dataclass(value) and not isinstance(value, type):

@@ -14,7 +14,7 @@ from underfire.interpreters.together import check_together
 class MeanMap(Interpreter):
     """The mean of the maps of several interpreters, each brought to the common grid of 28×28 cells.
 
-    It is there to be looked at, and no target: an attacker who wants it attacks its parts.
+    It is there to be looked at, and no target: whoever wants it attacks its parts, as `AdaptiveADV2` does.
 
     Args:
         interpreters: one or more, of one classifier and of different names.

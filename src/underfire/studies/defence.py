@@ -17,9 +17,9 @@ from underfire.images.files import quoted
 from underfire.studies.defence_also import Attacked, attacks_in
 from underfire.studies.defence_blind import blind
 from underfire.studies.defence_figure import defence_figure
-from underfire.studies.defence_findings import Findings, Judge, Measured
+from underfire.studies.defence_findings import Judge, Measured
 from underfire.studies.defence_lines import details, resources_line, sharing_line, summaries, table
-from underfire.studies.defence_measure import MEAN_MAP, Contender, Meter
+from underfire.studies.defence_measure import Contender, Meter
 from underfire.studies.defence_sets import FPR, check_sets, contenders_of, largest, rates_for
 from underfire.studies.defence_trials import Attacker, Resources, Trial, further
 from underfire.studies.defence_values import CleanPhotos, clean_photos, clean_values, harmless_names, run_values
@@ -69,7 +69,7 @@ def defence_study(
         passes: of the attacker, for a photo.
         sharings: of the attacker; of several the one counts that evades best, photo by photo.
         eps_grid: further ε that the attacker tries on every set, in the unit of the run's perturbation.
-        passes_grid: further numbers of his passes; both grids are tried with the first of ``sharings``.
+        passes_grid: further numbers of its passes; both grids are tried with the first of ``sharings``.
         also: further attacks on the same photos, see :func:`underfire.studies.defence_also.attacks_in`, by name.
         limit: at most so many of the attacked photos, the first ones.
         note: is told how the study comes along.
@@ -96,28 +96,19 @@ def defence_study(
     ledger = Ledger(where, Meter(interpreters, contenders, seed=seed), note)
     measured = _measured(run, photos, fitted_on, attacks, ledger, classifier.dtype)
     judges = {c.key: Judge(c, measured, classifier, rates=rates, seed=seed) for c in contenders}
-    attacker = Attacker(run, photos, work / "adaptive", where, note)
-    known = [c for c in contenders if c.key != MEAN_MAP]
-    """Those that are attacked by who knows them; the mean map is shown what was made for the largest set."""
+    attacker = Attacker(run, photos, interpreters, work / "adaptive", where, note)
 
     def attack(contender: Contender, resources: Resources, sharings: Sequence[Sharing]) -> Trial:
-        watched = [contender, *(c for c in contenders if contender is biggest and c not in known)]
-        beside = () if contender.is_set else biggest.interpreters
-        what = f"adaptive attack {known.index(contender) + 1} of {len(known)} ({contender.key})"
-        detector = judges[contender.key].detector
-        return attacker.on(detector, beside, resources, sharings, watched=watched, what=what)
+        what = f"adaptive attack {contenders.index(contender) + 1} of {len(contenders)} ({contender.key})"
+        return attacker.on(contender, judges[contender.key].detector, resources, sharings, what=what)
 
-    def found(contender: Contender, trial: Trial) -> Findings:
-        return judges[contender.key].findings(trial, adapted_to=contender.key)
-
-    trials = {c.key: attack(c, given, sharings) for c in known}
-    findings = [found(c, trials[c.key]) for c in known]
-    findings += [
-        judges[c.key].findings(trials[biggest.key], adapted_to=biggest.key) for c in contenders if c not in known
+    trials = {c.key: attack(c, given, sharings if c.is_set else sharings[:1]) for c in contenders}
+    findings = [judges[c.key].findings(trials[c.key]) for c in contenders]
+    spent = [
+        resources_line(judges[c.key].findings(attack(c, some, sharings[:1]))) for some in spendings for c in candidates
     ]
-    spent = [resources_line(found(c, attack(c, some, sharings[:1]))) for some in spendings for c in candidates]
     alone = [
-        sharing_line(found(c, trials[c.key].alone(name)))
+        sharing_line(judges[c.key].findings(trials[c.key].alone(name)))
         for c in candidates
         for name in trials[c.key].attempts
         if len(trials[c.key].attempts) > 1
@@ -125,7 +116,7 @@ def defence_study(
     reference = largest([c for c in candidates if budget is None or costs[c.key] <= budget])
     parts = [
         Judge(reference, measured, classifier, rates=rates, seed=seed, groups=groups).findings(
-            trials[reference.key], adapted_to=reference.key, signals=name
+            trials[reference.key], signals=name
         )
         for name, groups in _ablations(reference).items()
     ]

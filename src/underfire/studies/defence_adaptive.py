@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 from torch import Tensor
 
@@ -14,9 +13,8 @@ from underfire.audit.plan import PlannedPhoto
 from underfire.defenses.adaptive import AdaptiveADV2
 from underfire.defenses.ensemble import EnsembleDetector
 from underfire.defenses.squeezing import FeatureSqueezing
-from underfire.interpreters import Interpreter
-from underfire.studies.defence_strike import strike
-from underfire.studies.kept import identity, kept_together
+from underfire.studies.defence_strike import Struck, picture_in, strike
+from underfire.studies.kept import identity
 from underfire.studies.ledger import Ledger
 from underfire.studies.pictures import opened
 from underfire.studies.source import Note, Run
@@ -34,34 +32,21 @@ class Attempt:
     """What the attack made of one photo; all of the image as saved in 8 bit.
 
     Attributes:
-        reached: whether the classifier sees the target class.
-        confidence: its probability, in [0, 1].
-        passes: forward and backward, that the attack took.
+        struck: label, confidence and passes.
         values: (S,) the signals of a meter.
     """
 
-    reached: bool
-    confidence: float
-    passes: int
+    struck: Struck
     values: Tensor
-
-
-@dataclass(frozen=True)
-class _Struck:
-    """What is kept of an attempt beside its image."""
-
-    reached: bool
-    confidence: float
-    passes: int
 
 
 def attempts(
     run: Run,
     photos: Sequence[PlannedPhoto],
     detector: EnsembleDetector | FeatureSqueezing,
-    beside: Sequence[Interpreter],
     ledger: Ledger,
     *,
+    contender: str,
     perturbation: Perturbation,
     sharing: Sharing,
     passes: int,
@@ -71,47 +56,27 @@ def attempts(
 ) -> dict[str, Attempt]:
     """By photo the attempt of the attacker who knows the fitted ``detector``, within the budget of ``perturbation``.
 
-    The maps of ``beside`` are attacked as well where the detector watches none. Label, target, names and seed are the
-    audit's. ``work`` keeps every image, under a name that hangs on all that decides it, so that studies of other sets
-    find it too; what the meter of ``ledger`` finds in it is kept there.
+    Label, target, names and seed are the audit's. ``work`` keeps every image, under a name that hangs on all that
+    decides it and begins with ``contender``, so that studies of other sets find it too; what the meter of ``ledger``
+    finds in it is kept there.
 
     Raises:
         InputError: ``passes`` don't pay for a single step, a file is damaged, or a number is not finite.
     """
     classifier, size = detector.signals.classifier, run.plan.batch_size
-    attack = AdaptiveADV2(
-        detector, interpreters=beside, perturbation=perturbation, passes=passes, sharing=sharing, seed=run.plan.seed
-    )
+    attack = AdaptiveADV2(detector, perturbation=perturbation, passes=passes, sharing=sharing, seed=run.plan.seed)
+    shared = sharing.name if len(attack.interpreters) > 1 else None  # one map shares a step with none
     fit = (detector.settings(), detector.fpr, detector.seed, detector.threshold_, detector.density_.centre.tolist())
-    decides = [_ATTACK, classifier.fingerprint(), fit, passes, sharing.name, perturbation, run.plan.seed]
-    decides += [EnsembleDetector(beside).settings()["interpreters"]] if beside else []
-    name = detector.kind if beside else "+".join(g.name for g in attack.interpreters)
-    folder = work / f"{name}-{identity(run, *decides)}"
-
-    def measure(some: Sequence[PlannedPhoto]) -> list[dict[str, Any]]:
-        struck = strike(run, some, attack, folder)
-        return [
-            {"reached": reached, "confidence": confidence, "passes": count}
-            for reached, confidence, count in zip(struck.reached, struck.confidence, struck.passes, strict=True)
-        ]
-
-    pieces = kept_together(
-        photos, folder, key=lambda photo: photo.key, size=size, measure=measure, read=_struck, what=what, note=note
-    )
-    found = dict(pieces)
+    decides = (_ATTACK, classifier.fingerprint(), fit, passes, shared, perturbation, run.plan.seed)
+    folder = work / f"{contender}-{identity(run, *decides)}"
+    struck = strike(run, photos, attack, folder, what=what, note=note)
     made: dict[str, Attempt] = {}
     for start in range(0, len(photos), size):
         group = photos[start : start + size]
         values = ledger.values(
-            opened([folder / f"{photo.key}.png" for photo in group], classifier.dtype),
+            opened([picture_in(folder, photo) for photo in group], classifier.dtype),
             names=[photo.image_id for photo in group],
             what=f"{what}: photo {start + len(group)} of {len(photos)} seen",
         )
-        for photo, line in zip(group, values, strict=True):
-            one = found[photo]
-            made[photo.image_id] = Attempt(one.reached, one.confidence, one.passes, line)
+        made |= {p.image_id: Attempt(struck[p], line) for p, line in zip(group, values, strict=True)}
     return made
-
-
-def _struck(content: Mapping[str, Any]) -> _Struck:
-    return _Struck(bool(content["reached"]), float(content["confidence"]), int(content["passes"]))

@@ -1,18 +1,20 @@
 """ADV² on all interpreters of a set at once, by one who does not know that a detector looks at their maps."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from underfire.attacks import ADV2
 from underfire.audit.plan import Condition, PlannedPhoto
 from underfire.defenses.ensemble import EnsembleDetector
 from underfire.interpreters import Interpreter
 from underfire.studies.defence_also import Attacked
-from underfire.studies.defence_strike import strike
+from underfire.studies.defence_strike import picture_in, strike
 from underfire.studies.defence_trials import Resources
-from underfire.studies.kept import identity, kept_together
+from underfire.studies.kept import identity
 from underfire.studies.source import Note, Run
+
+_ATTACK = 1
+"""Raised when :class:`ADV2` makes other images, so that old ones are not taken for its."""
 
 
 def blind(
@@ -33,26 +35,13 @@ def blind(
     """
     if len(interpreters) < 2:
         return {}
-    classifier, names = interpreters[0].classifier, [g.name for g in interpreters]
+    names = "+".join(g.name for g in interpreters)
     perturbation, passes, seed = resources.perturbation, resources.passes, run.plan.seed
     attack = ADV2(interpreters, perturbation=perturbation, passes=passes, seed=seed)
     settings = EnsembleDetector(interpreters).settings()["interpreters"]
-    facts = (classifier.fingerprint(), settings, perturbation, passes, seed)
-    folder = work / f"{'+'.join(names)}-{identity(run, *facts)}"
-
-    def measure(some: Sequence[PlannedPhoto]) -> list[Mapping[str, Any]]:
-        struck = strike(run, some, attack, folder)
-        return [{"reached": reached} for reached in struck.reached]
-
-    pieces = kept_together(
-        photos,
-        folder,
-        key=lambda photo: photo.key,
-        size=run.plan.batch_size,
-        measure=measure,
-        read=lambda content: bool(content["reached"]),
-        what=f"attack on all maps by one who knows no detector, {resources}",
-        note=note,
-    )
-    found = {photo.image_id: Attacked(folder / f"{photo.key}.png", reached) for photo, reached in pieces}
-    return {Condition("adv2", "+".join(names)).key: found}
+    facts = (_ATTACK, attack.classifier.fingerprint(), settings, perturbation, passes, seed)
+    folder = work / f"{names}-{identity(run, *facts)}"
+    what = f"attack on all maps by one who knows no detector, {resources}"
+    struck = strike(run, photos, attack, folder, what=what, note=note)
+    found = {p.image_id: Attacked(picture_in(folder, p), one.reached) for p, one in struck.items()}
+    return {Condition("adv2", names).key: found}

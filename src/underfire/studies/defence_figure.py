@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from underfire.report.figures import ADV2, INK, LINE, MUTED, PAPER, PGD, inline
 from underfire.report.wording import percent
 from underfire.studies.defence_lines import BEST, Line, sets
-from underfire.studies.defence_resources_figure import draw_resources, resources_of
+from underfire.studies.defence_resources_figure import described, draw_resources, resources_of
 from underfire.studies.defence_words import detector_title
 
 _WIDTH, _ROW, _HEAD, _FOOT = 8.4, 0.34, 0.5, 0.6  # inches
@@ -61,7 +61,7 @@ def defence_figure(lines: Sequence[Line]) -> str:
         for place, line in enumerate(named):
             _name(cells, len(named) - 1 - place, line)
         _text(cells, -0.02, len(named) - 0.15, "evaded, by what the attacker may spend", ADV2, ha="right")
-    return inline(figure, name="defence", description=_description(rows))
+    return inline(figure, name="defence", description=_description(rows) + described(lines))
 
 
 def _draw(axes: Axes, level: float, line: Line) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from underfire.classifier import Classifier
+from underfire.defenses.adaptive import finalists_for, steps_for
 from underfire.defenses.ensemble import EnsembleDetector
 from underfire.defenses.ensemble_signals import EVERY_GROUP, Groups
 from underfire.defenses.squeezing import FeatureSqueezing
@@ -58,9 +59,9 @@ class Findings:
         benign: by photo.
         harmless: by change and photo.
         attacks: by condition and photo.
-        adapted_to: the detector that the adaptive attacker knew: itself, or for the mean map the largest set.
         adaptive: by photo.
-        resources: what that attacker might spend on a photo.
+        resources: what that attacker might spend on a photo, in one attempt.
+        steps: that these paid for; ``finalists``: how many late iterates were shown to the detector.
         sharings: how the maps shared a step of that attack, the strongest of them photo by photo.
         signals: which of its signals it has, in words; empty for all.
     """
@@ -73,9 +74,10 @@ class Findings:
     benign: Mapping[str, Seen]
     harmless: Mapping[str, Mapping[str, Seen]]
     attacks: Mapping[str, Mapping[str, Shot]]
-    adapted_to: str
     adaptive: Mapping[str, AdaptiveShot]
     resources: Resources
+    steps: int
+    finalists: int
     sharings: tuple[str, ...]
     signals: str = ""
 
@@ -141,13 +143,16 @@ class Judge:
         found = {}
         for photo in several[0]:
             tries = [attempts[photo] for attempts in several]
-            passes = sum(a.passes for a in tries)
-            shots = [AdaptiveShot(a.reached, self.seen(a.values, trial.meter), a.confidence, passes) for a in tries]
+            passes = sum(a.struck.passes for a in tries)
+            shots = [
+                AdaptiveShot(a.struck.reached, self.seen(a.values, trial.meter), a.struck.confidence, passes)
+                for a in tries
+            ]
             found[photo] = max(shots, key=lambda shot: (shot.reached, shot.seen.score))
         return found
 
-    def findings(self, trial: Trial, *, adapted_to: str, signals: str = "") -> Findings:
-        """What it makes of all images, and of the ``trial`` of one who knew the set ``adapted_to``."""
+    def findings(self, trial: Trial, *, signals: str = "") -> Findings:
+        """What it makes of all images, and of the ``trial`` of one who knew it, or all of its signals."""
         measured = self._measured
         images = measured.images
         return Findings(
@@ -165,9 +170,10 @@ class Judge:
                 condition: {p: Shot(a.reached, self.seen(images[p][condition])) for p, a in attacked.items()}
                 for condition, attacked in measured.attacks.items()
             },
-            adapted_to=adapted_to,
             adaptive=self._strongest(trial),
             resources=trial.resources,
+            steps=steps_for(trial.resources.passes, self.detector.signals),
+            finalists=finalists_for(trial.resources.passes, self.detector.signals),
             sharings=tuple(trial.attempts),
             signals=signals,
         )

@@ -14,6 +14,7 @@ from underfire.studies.defence_findings import Findings, Seen, Shot
 Kind = Literal["set", "baseline", "resources", "sharing", "attack", "harmless", "ablation"]
 
 ADAPTIVE = "adaptive"
+ADAPTED = "adaptive to all signals"
 PGD = "pgd"
 BEST, AT_ITS_COST, OVER = "best", "best at its cost", "over the budget"
 
@@ -31,10 +32,11 @@ class Line:
         verdict: of a set; ``best``: lowest ``evaded`` within the budget, the cheaper of two alike; ``best at its
             cost``: none that costs as much or less is evaded less; ``over the budget``.
         signals: of an ablation, which ones.
-        under: what was done to the photos; ``adaptive``, or ``adaptive to grad+cam`` where the attacker knew that set
-            and not this detector.
-        eps: of the adaptive attack, in the perturbation's unit; ``most_passes``: that it may take for a photo;
-            ``sharing``: how the maps share its steps, ``even+worst`` where the stronger one counts.
+        under: what was done to the photos; ``adaptive`` by one who knows the detector, ``adaptive to all signals`` in
+            an ablation.
+        eps: of the adaptive attack, in the perturbation's unit; ``most_passes``: that an attempt at a photo may take;
+            ``steps``: that these pay for; ``finalists``: late iterates, of which the detector chooses; ``sharing``: how
+            the maps share a step, ``even+worst`` where the stronger attempt counts.
         interpreters: how many are watched.
         passes: forward and backward passes of the detector for an image.
         n: photos; ``failed``: those whose label the attack did not reach. They are in ``reached`` and ``evaded`` alone.
@@ -46,7 +48,7 @@ class Line:
         flagged: share flagged: of attacked images whose label was reached, or of harmless ones.
         flagged_strictly: the same by the threshold of the stricter rate.
         false_positives: share of benign photos flagged.
-        attack_passes: mean number of passes that the attacker took for a photo.
+        attack_passes: mean number of passes that the attacker took for a photo, in all attempts together.
         clean: photos that the detector was fitted on.
     """
 
@@ -57,6 +59,8 @@ class Line:
     under: str
     eps: float | None = None
     most_passes: int | None = None
+    steps: int | None = None
+    finalists: int | None = None
     sharing: str | None = None
     interpreters: int
     passes: int
@@ -134,7 +138,7 @@ def best(lines: Iterable[Line]) -> Line:
 
 def is_adv2(condition: str) -> bool:
     """Whether it is ADV² on a single interpreter, by the run itself."""
-    return condition.startswith("adv2-") and "+" not in condition
+    return condition.startswith("adv2-") and "+" not in condition and ": " not in condition
 
 
 def _ordered(findings: Iterable[Findings]) -> list[Findings]:
@@ -176,7 +180,6 @@ def _summary(found: Findings) -> Line:
     benign = list(found.benign.values())
     areas = [_area(found, shots) for name, shots in found.attacks.items() if is_adv2(name)]
     lowest = min((area for area in areas if area.value is not None), key=lambda area: area.value or 0.0, default=_NONE)
-    under = ADAPTIVE if found.adapted_to == found.key else f"{ADAPTIVE} to {found.adapted_to}"
     columns: dict[str, Any] = {
         **_common(found),
         **_adaptive(found),
@@ -184,7 +187,7 @@ def _summary(found: Findings) -> Line:
         **three("auroc_adv2", lowest),
         **three("false_positives", _share([seen.flagged for seen in benign])),
     }
-    return Line(kind="set" if found.is_set else "baseline", under=under, **columns)
+    return Line(kind="set" if found.is_set else "baseline", under=ADAPTIVE, **columns)
 
 
 def _adaptive(found: Findings) -> dict[str, Any]:
@@ -194,6 +197,8 @@ def _adaptive(found: Findings) -> dict[str, Any]:
         **_shots(found, shots),
         "eps": found.resources.perturbation.eps,
         "most_passes": found.resources.passes,
+        "steps": found.steps,
+        "finalists": found.finalists,
         "sharing": "+".join(found.sharings),
         **three("reached", _share([shot.reached for shot in shots.values()])),
         **three("confidence", bootstrap_mean([shot.confidence for shot in reached])),
@@ -236,7 +241,7 @@ def _ablation(found: Findings) -> list[Line]:
     adapted = _common(found) | _adaptive(found)
     return [
         *(_attack("ablation", found, name, found.signals) for name in found.attacks if name == PGD or is_adv2(name)),
-        Line(kind="ablation", under=f"{ADAPTIVE} to {found.adapted_to}", signals=found.signals, **adapted),
+        Line(kind="ablation", under=ADAPTED, signals=found.signals, **adapted),
     ]
 
 

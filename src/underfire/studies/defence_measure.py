@@ -1,8 +1,8 @@
 """What detectors over many sets of interpreters see in an image, with every map and every view computed once.
 
-Most signals of a set are the same in any set that has their interpreters: what two maps say of each other, the entropy
-of a map, what a view does to it. They are measured once, on all interpreters together. Those that depend on the set as
-a whole, the centroids' distances and the agreed region, are measured set by set on the same maps.
+Most signals of a set are the same in any set that has their interpreters: what two maps say of each other, what a view
+does to a map. They are measured once, on all interpreters together. Shapes and the agreed region, which depend on the
+set as a whole, are measured set by set on the same maps.
 """
 
 from collections.abc import Container, Iterable, Mapping, Sequence
@@ -18,13 +18,14 @@ from underfire.defenses.ensemble_signals import EVERY_GROUP, EnsembleSignals, Gr
 from underfire.defenses.mean_map import MeanMap
 from underfire.defenses.remembered import remembered
 from underfire.defenses.squeezing import FeatureSqueezing, SqueezingSignals
+from underfire.errors import NonFiniteError
 from underfire.interpreters import Interpreter
 from underfire.seeding import owners
 
 MEAN_MAP, SQUEEZING = "mean-map", "squeezing"
 """The baselines: a detector over the mean of several maps, and feature squeezing."""
 
-_SHARED = Groups(agreed=False)
+_SHARED = Groups(shapes=False, agreed=False)
 _OWN = Groups(pairs=False, views=False)
 _TOGETHER = 8
 """Images measured at a time: about as fast as any more, and small in memory."""
@@ -110,8 +111,17 @@ class Meter:
         :meth:`underfire.defenses.signals.Signals.measure`.
         """
         parts = [torch.zeros((0, len(self.names)), dtype=torch.float64)]
-        parts += [self._measure(x[start : start + _TOGETHER]) for start in range(0, len(x), _TOGETHER)]
+        for start in range(0, len(x), _TOGETHER):
+            try:
+                parts.append(self._measure(x[start : start + _TOGETHER]))
+            except NonFiniteError as error:
+                raise NonFiniteError(error.what, start + error.index) from error
         return torch.cat(parts)
+
+    @property
+    def interpreters(self) -> tuple[Interpreter, ...]:
+        """All that take part."""
+        return self._union
 
     def lacking(self, known: Container[str]) -> "Meter":
         """The meter of those parts of this one, shared or of one detector, that have a column not ``known``."""
@@ -157,4 +167,5 @@ class Meter:
 
 
 def _owned(contender: Contender, signal: str) -> str:
-    return f"{contender.key}: {signal}"
+    of = f"({'+'.join(g.name for g in contender.interpreters)})" if contender.key == MEAN_MAP else ""
+    return f"{contender.key}{of}: {signal}"

@@ -77,7 +77,7 @@ def check_sets(
     _, contenders = contenders_of(plan, classifier, sets)
     signals = {c.key: EnsembleSignals(c.interpreters) for c in contenders if c.is_set}
     for some, count in product(signals.values(), passes):
-        steps_for(count, some, some.interpreters)
+        steps_for(count, some)
     costs = {key: some.passes_per_image for key, some in signals.items()}
     cheapest = min(costs, key=lambda key: costs[key])
     if budget is not None and costs[cheapest] > budget:

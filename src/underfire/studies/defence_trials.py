@@ -56,7 +56,7 @@ def further(given: Resources, eps_grid: Sequence[float], passes_grid: Sequence[i
 
 @dataclass(frozen=True)
 class Trial:
-    """What the attacker made of one set.
+    """What the attacker made of one detector.
 
     Attributes:
         resources: of every attempt.
@@ -80,33 +80,34 @@ class Attacker:
     Attributes:
         run: whose photos are attacked.
         photos: of the run.
-        work: where the images are kept; ``values``: what detectors see in them.
+        interpreters: of the study.
+        work: where the images are kept.
+        values: where is kept what detectors see in them.
         note: is told how it comes along.
     """
 
     run: Run
     photos: Sequence[PlannedPhoto]
+    interpreters: Sequence[Interpreter]
     work: Path
     values: Path
     note: Note
 
     def on(
         self,
+        contender: Contender,
         detector: EnsembleDetector | FeatureSqueezing,
-        beside: Sequence[Interpreter],
         resources: Resources,
         sharings: Sequence[Sharing],
         *,
-        watched: Sequence[Contender],
         what: str,
     ) -> Trial:
-        """The trial of the fitted ``detector``, and of the maps of ``beside`` if it watches none.
+        """The trial of the fitted ``detector`` of ``contender``.
 
-        The values are those of all detectors ``watched``. A single map shares a step with none: it is attacked with the
-        first of ``sharings`` alone.
+        A detector that watches fewer than two maps is attacked with the first of ``sharings`` alone.
         """
-        interpreters = detector.signals.interpreters if isinstance(detector, EnsembleDetector) else beside
-        meter = Meter(interpreters, watched, seed=detector.seed, shared=any(c.is_set for c in watched))
+        watched = contender.interpreters
+        meter = Meter(watched or self.interpreters, [contender], seed=detector.seed, shared=contender.is_set)
         ledger = Ledger(self.values, meter, self.note)
         return Trial(
             resources,
@@ -116,8 +117,8 @@ class Attacker:
                     self.run,
                     self.photos,
                     detector,
-                    beside,
                     ledger,
+                    contender=contender.key,
                     perturbation=resources.perturbation,
                     sharing=sharing,
                     passes=resources.passes,
@@ -125,6 +126,6 @@ class Attacker:
                     note=self.note,
                     what=f"{what}, {resources}" + (f", {sharing.name}" if len(sharings) > 1 else ""),
                 )
-                for sharing in (sharings if len(interpreters) > 1 else sharings[:1])
+                for sharing in (sharings if len(watched) > 1 else sharings[:1])
             },
         )

@@ -1,6 +1,7 @@
 """The words of the study of defences, made from its numbers."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 from underfire.audit.plan import PlannedPhoto
 from underfire.report.wording import interpreter_title, listing, percent, plural
@@ -14,6 +15,8 @@ CLAIM = (
     "countermeasures). It leaves open how to detect an attack by their maps, and what is left of that against an "
     "attacker who knows the detector and attacks all of them at once."
 )
+
+_HALF = 0.5  # of the photos
 
 _BASELINES = {MEAN_MAP: "the mean map", SQUEEZING: "feature squeezing"}
 
@@ -151,33 +154,55 @@ def _growth(lines: Sequence[Line]) -> str:
     parts = []
     for size in sizes:
         here = [line for line in sets(lines) if line.interpreters == size]
+        steps = [line.steps for line in here if line.steps is not None]
         parts.append(
             f"with {size} {_mean([line.evaded for line in here])} evaded, {_mean([line.reached for line in here])} "
-            f"reached, confidence {_plain([line.confidence for line in here])}"
+            f"reached, confidence {_plain([line.confidence for line in here])}, {_range(steps)} steps"
         )
     return (
-        "What the attacker gets as interpreters are added, on average over sets, with as many passes for any number of "
-        f"them, and so with fewer steps for more: {'; '.join(parts)}."
+        "What the attacker gets as interpreters are added, on average over sets, with as many passes for an attempt "
+        f"whatever their number, and so with fewer steps for more: {'; '.join(parts)}."
     )
+
+
+def _range(counts: Sequence[int]) -> str:
+    low, high = min(counts), max(counts)
+    return f"{low}" if low == high else f"{low} to {high}"
 
 
 def _resources(lines: Sequence[Line]) -> str:
     """What the attacker must spend as interpreters are added."""
     spent = [line for line in lines if line.kind == "resources"]
-    parts = []
-    for under in dict.fromkeys(line.under for line in spent):
-        here = [line for line in spent if line.under == under]
-        sizes = ", ".join(
-            f"with {size} {_mean([line.evaded for line in here if line.interpreters == size])}"
-            for size in sorted({line.interpreters for line in here})
-        )
-        parts.append(f"{under.removeprefix(f'{ADAPTIVE}, ')}: {sizes} (label {_mean([line.reached for line in here])})")
-    if not parts:
+    if not spent:
         return ""
+    given = sets(lines)[0]
+    along_eps = [line for line in spent if line.most_passes == given.most_passes]
+    along_passes = [line for line in spent if line.eps == given.eps]
+    parts = [
+        f"with {size} {_least(along_eps, size, 'eps')} and {_least(along_passes, size, 'most_passes')}"
+        for size in sorted({line.interpreters for line in spent})
+    ]
     return (
-        f"What this attacker must spend, with {spent[0].sharing} sharing (evaded by number of interpreters, on average "
-        f"over sets): {'; '.join(parts)}."
+        f"What this attacker must spend, with {spent[0].sharing} sharing, to evade half of the photos (the least that "
+        f"was tried; mean over sets of as many interpreters): {'; '.join(parts)}."
     )
+
+
+def _least(lines: Sequence[Line], size: int, what: Literal["eps", "most_passes"]) -> str:
+    """The least ``what`` with which sets of ``size`` are evaded on half of the photos, in words."""
+    here = [line for line in lines if line.interpreters == size]
+    shares = {
+        getattr(line, what): [o.evaded or 0.0 for o in here if getattr(o, what) == getattr(line, what)] for line in here
+    }
+    words = {getattr(line, what): _spent(line)[what == "most_passes"] for line in here}
+    enough = [value for value, some in shares.items() if sum(some) / len(some) >= _HALF]
+    return words[min(enough)] if enough else f"more than {words[max(shares)]}"
+
+
+def _spent(line: Line) -> tuple[str, str]:
+    """The ε and the passes of an attack."""
+    eps, passes = line.under.removeprefix(f"{ADAPTIVE}, ").split(", ")
+    return eps, passes
 
 
 def _sharings(lines: Sequence[Line]) -> str:
@@ -217,10 +242,8 @@ def _baselines(lines: Sequence[Line]) -> str:
     for line in here:
         known = {"PGD": line.auroc_pgd, "the ADV² that is hardest for it": line.auroc_adv2}
         said = ", ".join(f"{name} {value:.2f}" for name, value in known.items() if value is not None)
-        other = line.under.removeprefix(ADAPTIVE).removeprefix(" to ")
-        who = f"the attack adapted to {detector_title(other)}, which flatters it," if other else "who knows it"
         parts.append(
-            f"{detector_title(line.detector)} ({said}; {who} {_number(line.auroc, 2)}, evaded on "
+            f"{detector_title(line.detector)} ({said}; who knows it {_number(line.auroc, 2)}, evaded on "
             f"{percent(line.evaded or 0.0)})"
         )
     return f"Baselines, by AUROC: {'; '.join(parts)}." if parts else ""
@@ -245,7 +268,7 @@ def _parts(lines: Sequence[Line]) -> str:
 
 def _how(chosen: Line, rates: Sequence[float], passes: int, sharings: Sequence[str]) -> str:
     strict = f" and {percent(rates[1])}" if len(rates) > 1 else ""
-    several = f", the strongest of {listing(list(sharings))} sharing" if len(sharings) > 1 else ""
+    several = f" and attempt, the strongest of {listing(list(sharings))} sharing" if len(sharings) > 1 else ""
     return (
         f"Each detector was fitted on {plural(chosen.clean, 'clean photo')} with thresholds at {percent(rates[0])}"
         f"{strict}, never on an attack; each set was attacked anew with at most {passes} passes for a photo{several}. "

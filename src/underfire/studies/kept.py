@@ -65,15 +65,18 @@ def kept_together(
     read: Callable[[Any], T],
     what: str,
     note: Note,
+    beside: Callable[[P], Path] | None = None,
 ) -> Iterator[tuple[P, T]]:
     """As `kept`, of photos of any kind that ``key`` names, measured ``size`` at a time.
 
-    ``measure`` is given those of such a group that have no file yet.
+    ``measure`` is given those of such a group that have no file yet, or not the one that ``beside`` names.
     """
     for start in range(0, len(photos), size):
         group = photos[start : start + size]
         paths = [folder / f"{key(photo)}.json" for photo in group]
-        new = [place for place, path in enumerate(paths) if not path.is_file()]
+        others = [] if beside is None else [beside(photo) for photo in group]
+        lost = {place for place, path in enumerate(others) if not path.is_file()}
+        new = [place for place, path in enumerate(paths) if place in lost or not path.is_file()]
         if new:
             found = measure([group[place] for place in new])
             for place, content in zip(new, found, strict=True):

@@ -1,6 +1,8 @@
 """What detectors see in images, kept on disk by what an image shows, so that no study measures it again."""
 
+import hashlib
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,8 @@ from torch import Tensor
 
 from underfire.audit.look import calling
 from underfire.audit.store import write_json
+from underfire.defenses.ensemble import settings_of
+from underfire.interpreters import Interpreter
 from underfire.seeding import content_key
 from underfire.studies.defence_measure import Meter
 from underfire.studies.kept import read_kept
@@ -22,7 +26,8 @@ class Ledger:
     set of interpreters that were there before costs little.
 
     Args:
-        folder: whose name decides what all values in it depend on beside an image and a signal's name.
+        folder: whose name decides what all values in it depend on beside an image, a signal's name and what the
+            interpreters are made of.
         meter: random numbers belong to an image's content.
         note: is told what was measured.
     """
@@ -30,6 +35,7 @@ class Ledger:
     def __init__(self, folder: Path, meter: Meter, note: Note) -> None:
         self.meter = meter
         self._folder, self._note = folder, note
+        self._made_of = {g.name: _digest(g) for g in meter.interpreters}
 
     def values(self, x: Tensor, *, names: Sequence[str], what: str) -> Tensor:
         """The signals (N, S) of images ``x`` (N, C, H, W) on the CPU, of photos ``names``.
@@ -40,20 +46,40 @@ class Ledger:
             InputError: a file is damaged, or a number is not finite.
         """
         paths = [self._folder / f"{content_key(image)}.json" for image in x]
-        known = [read_kept(path, _values) if path.is_file() else {} for path in paths]
-        missing = {row: self.meter.lacking(found) for row, found in enumerate(known)}
-        missing = {row: meter for row, meter in missing.items() if meter.names}
+        known = [read_kept(path, self._known) if path.is_file() else _Known({}, {}) for path in paths]
+        lacking = [self.meter.lacking(found.values) for found in known]
+        missing = {row: meter for row, meter in enumerate(lacking) if meter.names}
         for signals in dict.fromkeys(meter.names for meter in missing.values()):
             rows = [row for row, meter in missing.items() if meter.names == signals]
             with calling([names[row] for row in rows]):
-                found = missing[rows[0]].measure(x[rows])
-            for row, line in zip(rows, found.tolist(), strict=True):
-                known[row] |= zip(signals, line, strict=True)
-                write_json(paths[row], {"values": known[row]})
+                measured = missing[rows[0]].measure(x[rows])
+            for row, line in zip(rows, measured.tolist(), strict=True):
+                known[row].values.update(zip(signals, line, strict=True))
+                known[row].interpreters.update(self._made_of)
+                write_json(paths[row], asdict(known[row]))
         if missing:
             self._note(what)
-        return torch.tensor([[found[name] for name in self.meter.names] for found in known], dtype=torch.float64)
+        columns = [[found.values[name] for name in self.meter.names] for found in known]
+        return torch.tensor(columns, dtype=torch.float64)
+
+    def _known(self, content: Any) -> "_Known":
+        """What a file has; nothing, where it was measured with an interpreter that is another one now."""
+        known = _Known(
+            {str(name): str(made_of) for name, made_of in content["interpreters"].items()},
+            {str(name): float(value) for name, value in content["values"].items()},
+        )
+        same = all(known.interpreters.get(name, made_of) == made_of for name, made_of in self._made_of.items())
+        return known if same else _Known({}, {})
 
 
-def _values(content: Any) -> dict[str, float]:
-    return {str(name): float(value) for name, value in content["values"].items()}
+@dataclass(frozen=True)
+class _Known:
+    """The file of an image: the interpreters that were asked, as `_digest` names them, and the signals by name."""
+
+    interpreters: dict[str, str]
+    values: dict[str, float]
+
+
+def _digest(interpreter: Interpreter) -> str:
+    """A name for the settings and weights of ``interpreter``."""
+    return hashlib.sha256(repr(settings_of(interpreter)).encode()).hexdigest()[:16]
