@@ -193,9 +193,10 @@ def test_defence_joins_the_report_of_its_run(invoke: Invoke, run: Path, clean: P
     again = invoke("defence", run, *options)
     assert again.exit_code == 0, again.output
     assert "photo 2 of 2" not in again.stderr
-    grown = invoke("defence", run, *options, "--eps-grid", "4/255", "--passes-grid", "50")
+    grown = invoke("defence", run, *options, "--eps-grid", "4/255", "--passes-grid", "50", "--search", "60")
     assert grown.exit_code == 0, grown.output
     (found,) = [saved for saved in read(run / "studies") if saved.study.name == "defence"]
+    assert "search" in found.study.table["kind"].to_pylist()
     spent = {line["under"] for line in found.study.table.to_pylist() if line["kind"] == "resources"}
     assert spent == {f"adaptive, {text}" for text in ("4/255, 40 passes", "8/255, 40 passes", "8/255, 50 passes")}
 
@@ -225,6 +226,7 @@ def test_defence_of_photos_audits_them_first(invoke: Invoke, photos: Path, clean
             ("--clean", "{clean}", "--fpr", "0.2", "--passes-grid", "3"),
             "passes is 3; one step of an attack on a detector",
         ),
+        (("--clean", "{clean}", "--fpr", "0.2", "--search", "5"), "passes is 5; a search takes two queries"),
         (("--clean", "{clean}", "--fpr", "0.2", "--eps-grid", "4/255,x"), "'x'"),
         (("--clean", "{clean}", "--fpr", "0.2", "--eps-grid", "4/255,400/255"), "eps 1.56863 is not in (0, 1]"),
         (("--clean", "{clean}", "--fpr", "0.2", "--also", "l2"), "'l2' is not NAME=DIR"),

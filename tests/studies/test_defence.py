@@ -268,6 +268,24 @@ def test_what_the_attacker_needs_is_told_of_every_set(
     assert "evaded, by what the attacker may spend" not in whole[1].figure
 
 
+def test_a_search_by_the_score_goes_on_from_the_attack(run: Run, clean: Photos, whole: tuple[Path, Study]) -> None:
+    made = study(run, clean, whole[0], search=200)
+    assert rows(made, kind="set") == rows(whole[1], kind="set")
+    assert len(rows(made, kind="search")) == 2
+    for line in rows(made, kind="search"):
+        (before,) = rows(made, kind="set", detector=line["detector"])
+        assert line["under"] == "adaptive, then a search of 200 passes"
+        assert line["evaded"] >= before["evaded"]
+        assert line["reached"] == before["reached"]
+        assert before["attack_passes"] < line["attack_passes"] <= before["attack_passes"] + 200
+    assert "With a search of 200 passes more for a photo that is still flagged" in made.words
+    again = study(run, clean, whole[0], search=200)
+    assert again == made
+    flow = replace(run, plan=replace(run.plan, perturbation="flow", eps=None))
+    with pytest.raises(InputError, match="the perturbation is 'flow'; leave --search out"):
+        study(flow, clean, whole[0], search=200)
+
+
 def test_an_attack_on_all_maps_by_one_who_knows_no_detector(run: Run, clean: Photos, whole: tuple[Path, Study]) -> None:
     """It is ADV² on the maps of the largest set, and every detector is shown its images as saved."""
     (folder,) = (whole[0] / "blind").glob("grad+cam-*")
@@ -325,6 +343,7 @@ def test_what_cannot_be_is_refused_before_anything_is_measured(run: Run, clean: 
         ({"sets": [("rts",)]}, "rts"),
         ({"also": {"x": tmp_path}}, "has no attacked image"),
         ({"passes_grid": (60, 12)}, "passes is 12; one step of an attack on a detector with cam"),
+        ({"search": 20}, "passes is 20; a search takes two queries of 14"),
         ({"eps_grid": (0.0,)}, r"eps 0 is not in \(0, 1\]"),
     ):
         with pytest.raises(InputError, match=message):

@@ -43,7 +43,7 @@ from underfire.studies.bound import LOGIT_TOLERANCE, TOLERANCE, bound_study
 from underfire.studies.defence import defence_study
 from underfire.studies.defence_adaptive import SHARINGS
 from underfire.studies.defence_sets import FPR, check_enough, check_sets
-from underfire.studies.defence_trials import Resources, further
+from underfire.studies.defence_trials import Resources, check_search, further
 from underfire.studies.frontier import Along, frontier_study
 from underfire.studies.gap import Aim, gap_study
 from underfire.studies.others import check_other
@@ -56,7 +56,18 @@ from underfire.training.photos import Photos
 _FREE = frozenset({"photos", "out", "device", "limit", "onto", "tolerance", "logit_tolerance", "along", "grid", "aims"})
 """What may be given beside the directory of an audit, which has settings of its own."""
 
-_FREE_OF_DEFENCE = _FREE | {"clean", "sets", "fpr", "budget", "sharing", "also", "passes", "eps_grid", "passes_grid"}
+_FREE_OF_DEFENCE = _FREE | {
+    "clean",
+    "sets",
+    "fpr",
+    "budget",
+    "sharing",
+    "also",
+    "passes",
+    "eps_grid",
+    "passes_grid",
+    "search",
+}
 """The same for the study of defences, whose attack has passes of its own."""
 
 _GROWN: Mapping[Along, tuple[str, ...]] = MappingProxyType(
@@ -379,6 +390,12 @@ def gap(source: _Source, aims: tuple[Aim, ...]) -> None:
     help="Further numbers of its passes, comma-separated, as 50,100.",
 )
 @click.option(
+    "--search",
+    type=click.IntRange(min=1),
+    metavar="PASSES",
+    help="Passes more, for a photo that is still flagged, of a search by the detector's score alone.",
+)
+@click.option(
     "--also",
     type=_Also(),
     multiple=True,
@@ -394,6 +411,7 @@ def defence(
     sharing: tuple[str, ...],
     eps_grid: tuple[float, ...],
     passes_grid: tuple[int, ...],
+    search: int | None,
     also: tuple[tuple[str, Path], ...],
 ) -> None:
     """Which interpreters detect best within a budget of passes, against an attacker who knows the detector?
@@ -414,7 +432,9 @@ def defence(
     def check(classifier: Classifier) -> None:
         plan = completed(source.plan, source.interpreters, classifier)
         further(Resources.of(plan, passes), eps_grid, passes_grid)
-        check_sets(plan, classifier, sets, budget, [passes, *passes_grid])
+        check_sets(plan, classifier, sets, budget, [passes, *passes_grid], search)
+        if search is not None:
+            check_search(plan)
         known.append(usable(clean, classifier))
         check_enough(len(known[0]), fpr)
 
@@ -432,6 +452,7 @@ def defence(
         sharings=[SHARINGS[name] for name in dict.fromkeys(sharing)],
         eps_grid=eps_grid,
         passes_grid=passes_grid,
+        search=search,
         also=dict(also),
         limit=None if source.run is None else source.plan.limit,  # of photos, the audit's own
         note=_note,

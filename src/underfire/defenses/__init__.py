@@ -7,6 +7,7 @@ from underfire.defenses.detector import Detector
 from underfire.defenses.ensemble import EnsembleDetector
 from underfire.defenses.explanation import Explanation, Reason
 from underfire.defenses.mean_map import MeanMap
+from underfire.defenses.search import ScoreSearch
 from underfire.defenses.signals import Signals
 from underfire.defenses.squeezing import FeatureSqueezing
 
@@ -20,6 +21,7 @@ __all__ = [
     "FeatureSqueezing",
     "MeanMap",
     "Reason",
+    "ScoreSearch",
     "Signals",
     "calibrate",
     "photos_needed",

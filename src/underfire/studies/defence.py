@@ -18,10 +18,10 @@ from underfire.studies.defence_also import Attacked, attacks_in
 from underfire.studies.defence_blind import blind
 from underfire.studies.defence_figure import defence_figure
 from underfire.studies.defence_findings import Judge, Measured
-from underfire.studies.defence_lines import details, resources_line, sharing_line, summaries, table
+from underfire.studies.defence_lines import details, resources_line, search_line, sharing_line, summaries, table
 from underfire.studies.defence_measure import Contender, Meter
 from underfire.studies.defence_sets import FPR, check_sets, contenders_of, largest, rates_for
-from underfire.studies.defence_trials import Attacker, Resources, Trial, further
+from underfire.studies.defence_trials import Attacker, Resources, Trial, check_search, further
 from underfire.studies.defence_values import CleanPhotos, clean_photos, clean_values, harmless_names, run_values
 from underfire.studies.defence_words import CLAIM, defence_words
 from underfire.studies.kept import identity
@@ -30,7 +30,7 @@ from underfire.studies.source import Note, Run, attacked, quiet
 from underfire.studies.study import Study
 from underfire.training.photos import Photos
 
-_SIGNALS = 1
+_SIGNALS = 2
 """Raised when detectors see other numbers in the same image, so that old ones are not taken for theirs."""
 
 _GROUPS = ("pairs", "shapes", "agreed", "views")
@@ -49,6 +49,7 @@ def defence_study(
     sharings: Sequence[Sharing] = (EVEN,),
     eps_grid: Sequence[float] = (),
     passes_grid: Sequence[int] = (),
+    search: int | None = None,
     also: Mapping[str, Path] | None = None,
     limit: int | None = None,
     note: Note = quiet,
@@ -70,6 +71,7 @@ def defence_study(
         sharings: of the attacker; of several the one counts that evades best, photo by photo.
         eps_grid: further ε that the attacker tries on every set, in the unit of the run's perturbation.
         passes_grid: further numbers of its passes; both grids are tried with the first of ``sharings``.
+        search: passes more, for a photo that a set flags, of a search by its score alone; None for no search.
         also: further attacks on the same photos, see :func:`underfire.studies.defence_also.attacks_in`, by name.
         limit: at most so many of the attacked photos, the first ones.
         note: is told how the study comes along.
@@ -82,7 +84,9 @@ def defence_study(
     photos = everyone[:limit]
     given = Resources.of(run.plan, passes)
     spendings = further(given, eps_grid, passes_grid)
-    costs = check_sets(run.plan, classifier, sets, budget, [passes, *passes_grid])
+    costs = check_sets(run.plan, classifier, sets, budget, [passes, *passes_grid], search)
+    if search is not None:
+        check_search(run.plan)
     interpreters, contenders = contenders_of(run.plan, classifier, sets)
     candidates = [contender for contender in contenders if contender.is_set]
     biggest = largest(candidates)
@@ -102,6 +106,10 @@ def defence_study(
         what = f"adaptive attack {contenders.index(contender) + 1} of {len(contenders)} ({contender.key})"
         return attacker.on(contender, judges[contender.key].detector, resources, sharings, what=what)
 
+    def searching(contender: Contender, trial: Trial, passes: int) -> Trial:
+        detector = judges[contender.key].detector
+        return attacker.searching(contender, detector, trial, passes, what=f"adaptive attack ({contender.key})")
+
     trials = {c.key: attack(c, given, sharings if c.is_set else sharings[:1]) for c in contenders}
     findings = [judges[c.key].findings(trials[c.key]) for c in contenders]
     spent = [
@@ -113,6 +121,11 @@ def defence_study(
         for name in trials[c.key].attempts
         if len(trials[c.key].attempts) > 1
     ]
+    searched = [
+        search_line(judges[c.key].findings(searching(c, trials[c.key], search)), search)
+        for c in candidates
+        if search is not None
+    ]
     reference = largest([c for c in candidates if budget is None or costs[c.key] <= budget])
     parts = [
         Judge(reference, measured, classifier, rates=rates, seed=seed, groups=groups).findings(
@@ -120,7 +133,7 @@ def defence_study(
         )
         for name, groups in _ablations(reference).items()
     ]
-    lines = [*summaries(findings, budget=budget), *spent, *alone, *details(findings, parts)]
+    lines = [*summaries(findings, budget=budget), *spent, *alone, *searched, *details(findings, parts)]
     return Study(
         name="defence",
         title="Which interpreters detect best, against the attacker who adapts?",

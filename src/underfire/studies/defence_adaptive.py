@@ -1,19 +1,20 @@
 """The attack on an audit's photos that knows the detector, kept photo by photo."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
 from torch import Tensor
 
 from underfire.attacks.control import EVEN, FIXED, WORST, Sharing
-from underfire.attacks.perturbations import Perturbation
+from underfire.attacks.perturbations import Linf, Perturbation
 from underfire.audit.plan import PlannedPhoto
 from underfire.defenses.adaptive import AdaptiveADV2
 from underfire.defenses.ensemble import EnsembleDetector
+from underfire.defenses.search import ScoreSearch
 from underfire.defenses.squeezing import FeatureSqueezing
-from underfire.studies.defence_strike import Struck, picture_in, strike
+from underfire.studies.defence_strike import Made, Maker, Struck, made_by, picture_in, strike
 from underfire.studies.kept import identity
 from underfire.studies.ledger import Ledger
 from underfire.studies.pictures import opened
@@ -26,6 +27,9 @@ SHARINGS: Mapping[str, Sharing] = MappingProxyType({sharing.name: sharing for sh
 _ATTACK = 2
 """Raised when :class:`AdaptiveADV2` makes other images, so that old ones are not taken for its."""
 
+_SEARCH = 1
+"""The same of :class:`ScoreSearch`."""
+
 
 @dataclass(frozen=True)
 class Attempt:
@@ -34,49 +38,96 @@ class Attempt:
     Attributes:
         struck: label, confidence and passes.
         values: (S,) the signals of a meter.
+        picture: where the image is.
     """
 
     struck: Struck
     values: Tensor
+    picture: Path
 
 
-def attempts(
-    run: Run,
-    photos: Sequence[PlannedPhoto],
-    detector: EnsembleDetector | FeatureSqueezing,
-    ledger: Ledger,
-    *,
-    contender: str,
-    perturbation: Perturbation,
-    sharing: Sharing,
-    passes: int,
-    work: Path,
-    note: Note,
-    what: str,
-) -> dict[str, Attempt]:
-    """By photo the attempt of the attacker who knows the fitted ``detector``, within the budget of ``perturbation``.
+@dataclass(frozen=True)
+class Attempts:
+    """Makes attempts at one detector, and keeps them.
 
-    Label, target, names and seed are the audit's. ``work`` keeps every image, under a name that hangs on all that
-    decides it and begins with ``contender``, so that studies of other sets find it too; what the meter of ``ledger``
-    finds in it is kept there.
+    Every image is kept under a name that hangs on all that decides it and begins with ``name``, so that studies of
+    other sets find it too.
 
-    Raises:
-        InputError: ``passes`` don't pay for a single step, a file is damaged, or a number is not finite.
+    Attributes:
+        run: an audit, whose labels, targets, names and seed are taken.
+        photos: of it.
+        detector: fitted, and known to the attacker.
+        name: of the detector.
+        ledger: keeps what its meter finds in the images.
+        work: a folder for the images.
+        note: is told how the attacks come along.
     """
-    classifier, size = detector.signals.classifier, run.plan.batch_size
-    attack = AdaptiveADV2(detector, perturbation=perturbation, passes=passes, sharing=sharing, seed=run.plan.seed)
-    shared = sharing.name if len(attack.interpreters) > 1 else None  # one map shares a step with none
-    fit = (detector.settings(), detector.fpr, detector.seed, detector.threshold_, detector.density_.centre.tolist())
-    decides = (_ATTACK, classifier.fingerprint(), fit, passes, shared, perturbation, run.plan.seed)
-    folder = work / f"{contender}-{identity(run, *decides)}"
-    struck = strike(run, photos, attack, folder, what=what, note=note)
-    made: dict[str, Attempt] = {}
-    for start in range(0, len(photos), size):
-        group = photos[start : start + size]
-        values = ledger.values(
-            opened([picture_in(folder, photo) for photo in group], classifier.dtype),
-            names=[photo.image_id for photo in group],
-            what=f"{what}: photo {start + len(group)} of {len(photos)} seen",
-        )
-        made |= {p.image_id: Attempt(struck[p], line) for p, line in zip(group, values, strict=True)}
-    return made
+
+    run: Run
+    photos: Sequence[PlannedPhoto]
+    detector: EnsembleDetector | FeatureSqueezing
+    name: str
+    ledger: Ledger
+    work: Path
+    note: Note
+
+    def descent(self, perturbation: Perturbation, passes: int, sharing: Sharing, *, what: str) -> dict[str, Attempt]:
+        """By photo the attempt of :class:`AdaptiveADV2` within ``perturbation``.
+
+        Raises:
+            InputError: ``passes`` don't pay for a single step, a file is damaged, or a number is not finite.
+        """
+        seed = self.run.plan.seed
+        attack = AdaptiveADV2(self.detector, perturbation=perturbation, passes=passes, sharing=sharing, seed=seed)
+        shared = sharing.name if len(attack.interpreters) > 1 else None  # one map shares a step with none
+        folder = self._folder(_ATTACK, passes, shared, perturbation)
+        return self._made(made_by(attack), perturbation, folder, what=what)
+
+    def searched(
+        self, before: Mapping[str, Attempt], perturbation: Linf, passes: int, *, what: str
+    ) -> dict[str, Attempt]:
+        """By photo what :class:`ScoreSearch` makes of the attempt ``before``, with as many ``passes`` more at most.
+
+        Raises:
+            InputError: as :meth:`descent`, or ``passes`` don't pay for two queries.
+        """
+        search = ScoreSearch(self.detector, eps=perturbation.eps, passes=passes, seed=self.run.plan.seed)
+        begun = {attempt.picture.parent.name for attempt in before.values()}
+        dtype = self.detector.signals.classifier.dtype
+
+        def make(photos: Sequence[PlannedPhoto], x: Tensor, target: Tensor) -> Made:
+            x_adv = opened([before[photo.image_id].picture for photo in photos], dtype)
+            found = search(x, x_adv.to(x.device), target, keys=[photo.image_id for photo in photos])
+            return Made(found.x_adv, found.passes)
+
+        folder = self._folder(_SEARCH, "search", passes, perturbation, *begun)
+        after = self._made(make, perturbation, folder, what=what)
+        return {
+            photo: replace(a, struck=replace(a.struck, passes=a.struck.passes + before[photo].struck.passes))
+            for photo, a in after.items()
+        }
+
+    def _folder(self, *facts: object) -> Path:
+        """That of the images that ``facts``, audit, classifier and detector decide."""
+        detector, run = self.detector, self.run
+        fit = (detector.settings(), detector.fpr, detector.seed, detector.threshold_, detector.density_.centre.tolist())
+        version, *others = facts
+        fingerprint = detector.signals.classifier.fingerprint()
+        return self.work / f"{self.name}-{identity(run, version, fingerprint, fit, *others, run.plan.seed)}"
+
+    def _made(self, make: Maker, perturbation: Perturbation, folder: Path, *, what: str) -> dict[str, Attempt]:
+        """Attacks all photos, and looks at what came out."""
+        classifier, photos, size = self.detector.signals.classifier, self.photos, self.run.plan.batch_size
+        struck = strike(self.run, photos, classifier, make, perturbation, folder, what=what, note=self.note)
+        made: dict[str, Attempt] = {}
+        for start in range(0, len(photos), size):
+            group = photos[start : start + size]
+            pictures = [picture_in(folder, photo) for photo in group]
+            values = self.ledger.values(
+                opened(pictures, classifier.dtype),
+                names=[photo.image_id for photo in group],
+                what=f"{what}: photo {start + len(group)} of {len(photos)} seen",
+            )
+            found = zip(group, values, pictures, strict=True)
+            made |= {photo.image_id: Attempt(struck[photo], line, picture) for photo, line, picture in found}
+        return made

@@ -8,7 +8,7 @@ from underfire.audit.plan import Condition, PlannedPhoto
 from underfire.defenses.ensemble import EnsembleDetector
 from underfire.interpreters import Interpreter
 from underfire.studies.defence_also import Attacked
-from underfire.studies.defence_strike import picture_in, strike
+from underfire.studies.defence_strike import made_by, picture_in, strike
 from underfire.studies.defence_trials import Resources
 from underfire.studies.kept import identity
 from underfire.studies.source import Note, Run
@@ -42,6 +42,6 @@ def blind(
     facts = (_ATTACK, attack.classifier.fingerprint(), settings, perturbation, passes, seed)
     folder = work / f"{names}-{identity(run, *facts)}"
     what = f"attack on all maps by one who knows no detector, {resources}"
-    struck = strike(run, photos, attack, folder, what=what, note=note)
+    struck = strike(run, photos, attack.classifier, made_by(attack), perturbation, folder, what=what, note=note)
     found = {p.image_id: Attacked(picture_in(folder, p), one.reached) for p, one in struck.items()}
     return {Condition("adv2", names).key: found}

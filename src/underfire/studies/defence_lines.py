@@ -11,7 +11,7 @@ from underfire.metrics import Mean, Rate, bootstrap_mean, wilson
 from underfire.studies.columns import fields_of_line, three
 from underfire.studies.defence_findings import Findings, Seen, Shot
 
-Kind = Literal["set", "baseline", "resources", "sharing", "attack", "harmless", "ablation"]
+Kind = Literal["set", "baseline", "resources", "sharing", "search", "attack", "harmless", "ablation"]
 
 ADAPTIVE = "adaptive"
 ADAPTED = "adaptive to all signals"
@@ -26,8 +26,8 @@ class Line:
     Attributes:
         kind: ``set`` and ``baseline``: a detector against the adaptive attack, with a summary of the rest;
             ``resources``: a set against that attack with one sharing, by what it may spend; ``sharing``: by one sharing
-            alone; ``attack``: against one other attack; ``harmless``: on photos that were changed harmlessly;
-            ``ablation``: with a part of its signals.
+            alone; ``search``: by the first sharing, and a search by the score after it; ``attack``: against one other
+            attack; ``harmless``: on photos that were changed harmlessly; ``ablation``: with a part of its signals.
         detector: the set as ``grad+cam``, or the baseline.
         verdict: of a set; ``best``: lowest ``evaded`` within the budget, the cheaper of two alike; ``best at its
             cost``: none that costs as much or less is evaded less; ``over the budget``.
@@ -119,6 +119,12 @@ def sharing_line(found: Findings) -> Line:
     """The row of a set against the adaptive attack with its sharing."""
     under = f"{ADAPTIVE}, {'+'.join(found.sharings)} sharing"
     return Line(kind="sharing", under=under, **(_common(found) | _adaptive(found)))
+
+
+def search_line(found: Findings, passes: int) -> Line:
+    """The row of a set against the adaptive attack and a search of so many ``passes`` after it."""
+    under = f"{ADAPTIVE}, then a search of {passes} passes"
+    return Line(kind="search", under=under, **(_common(found) | _adaptive(found)))
 
 
 def table(lines: Sequence[Line]) -> Any:

@@ -9,6 +9,7 @@ from underfire.classifier import Classifier
 from underfire.defenses.adaptive import steps_for
 from underfire.defenses.detector import photos_to_fit
 from underfire.defenses.ensemble_signals import EnsembleSignals
+from underfire.defenses.search import queries_for
 from underfire.errors import InputError
 from underfire.interpreters import Interpreter
 from underfire.report.wording import plural
@@ -66,18 +67,25 @@ def contenders_of(
 
 
 def check_sets(
-    plan: AuditPlan, classifier: Classifier, sets: Sequence[Sequence[str]], budget: int | None, passes: Iterable[int]
+    plan: AuditPlan,
+    classifier: Classifier,
+    sets: Sequence[Sequence[str]],
+    budget: int | None,
+    passes: Iterable[int],
+    search: int | None,
 ) -> dict[str, int]:
     """By set what it costs, in passes for an image.
 
     Raises:
-        InputError: there are sets that cannot be, see `contenders_of`; none is within ``budget``; or an attack of so
-            many ``passes`` on one of them has no step.
+        InputError: there are sets that cannot be, see `contenders_of`; none is within ``budget``; an attack of so many
+            ``passes`` on one of them has no step, or a ``search`` no two queries.
     """
     _, contenders = contenders_of(plan, classifier, sets)
     signals = {c.key: EnsembleSignals(c.interpreters) for c in contenders if c.is_set}
     for some, count in product(signals.values(), passes):
         steps_for(count, some)
+    for some in signals.values() if search is not None else ():
+        queries_for(search or 0, some)
     costs = {key: some.passes_per_image for key, some in signals.items()}
     cheapest = min(costs, key=lambda key: costs[key])
     if budget is not None and costs[cheapest] > budget:

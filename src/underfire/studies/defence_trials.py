@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Self
 
 from underfire.attacks.control import Sharing
-from underfire.attacks.perturbations import Perturbation
+from underfire.attacks.perturbations import Linf, Perturbation
 from underfire.audit.names import make_perturbation
 from underfire.audit.plan import AuditPlan, Condition, PlannedPhoto
 from underfire.defenses.ensemble import EnsembleDetector
 from underfire.defenses.squeezing import FeatureSqueezing
+from underfire.errors import InputError
 from underfire.interpreters import Interpreter
 from underfire.report.wording import budget
-from underfire.studies.defence_adaptive import Attempt, attempts
+from underfire.studies.defence_adaptive import Attempt, Attempts
 from underfire.studies.defence_measure import Contender, Meter
 from underfire.studies.ledger import Ledger
 from underfire.studies.source import Note, Run
@@ -106,26 +107,44 @@ class Attacker:
 
         A detector that watches fewer than two maps is attacked with the first of ``sharings`` alone.
         """
-        watched = contender.interpreters
-        meter = Meter(watched or self.interpreters, [contender], seed=detector.seed, shared=contender.is_set)
+        attempts = self._attempts(contender, detector)
+        several = sharings if len(contender.interpreters) > 1 else sharings[:1]
+        named = {s: f"{what}, {resources}" + (f", {s.name}" if len(sharings) > 1 else "") for s in several}
+        found = {
+            s.name: attempts.descent(resources.perturbation, resources.passes, s, what=said)
+            for s, said in named.items()
+        }
+        return Trial(resources, attempts.ledger.meter, found)
+
+    def searching(
+        self,
+        contender: Contender,
+        detector: EnsembleDetector | FeatureSqueezing,
+        trial: Trial,
+        passes: int,
+        *,
+        what: str,
+    ) -> Trial:
+        """``trial`` by its first sharing, and each of its images searched on from by the score alone."""
+        attempts = self._attempts(contender, detector)
+        sharing, before = next(iter(trial.attempts.items()))
+        perturbation = trial.resources.perturbation
+        if not isinstance(perturbation, Linf):
+            raise TypeError(f"{perturbation} is not that of a search, see `check_search`")
+        after = attempts.searched(before, perturbation, passes, what=f"{what}, search of {passes} passes")
+        return Trial(trial.resources, attempts.ledger.meter, {sharing: after})
+
+    def _attempts(self, contender: Contender, detector: EnsembleDetector | FeatureSqueezing) -> Attempts:
+        watched = contender.interpreters or self.interpreters
+        meter = Meter(watched, [contender], seed=detector.seed, shared=contender.is_set)
         ledger = Ledger(self.values, meter, self.note)
-        return Trial(
-            resources,
-            meter,
-            {
-                sharing.name: attempts(
-                    self.run,
-                    self.photos,
-                    detector,
-                    ledger,
-                    contender=contender.key,
-                    perturbation=resources.perturbation,
-                    sharing=sharing,
-                    passes=resources.passes,
-                    work=self.work,
-                    note=self.note,
-                    what=f"{what}, {resources}" + (f", {sharing.name}" if len(sharings) > 1 else ""),
-                )
-                for sharing in (sharings if len(watched) > 1 else sharings[:1])
-            },
+        return Attempts(self.run, self.photos, detector, contender.key, ledger, self.work, self.note)
+
+
+def check_search(plan: AuditPlan) -> None:
+    """Refuse a search by the score where ``plan`` lets an attack change images otherwise; raises `InputError`."""
+    perturbation = Resources.of(plan, 1).perturbation
+    if not isinstance(perturbation, Linf):
+        raise InputError(
+            f"a search changes every pixel by itself, and the perturbation is '{perturbation.name}'; leave --search out"
         )

@@ -65,6 +65,7 @@ def defence_words(
         _growth(lines),
         _resources(lines),
         _sharings(lines),
+        _searched(lines),
         _hardest(lines),
         _baselines(lines),
         _parts(lines),
@@ -217,6 +218,16 @@ def _sharings(lines: Sequence[Line]) -> str:
         )
         parts.append(f"{detector_title(detector)} {said}")
     return f"Evaded by each sharing alone: {'; '.join(parts)}." if parts else ""
+
+
+def _searched(lines: Sequence[Line]) -> str:
+    """What a search by the score adds."""
+    found = [line for line in lines if line.kind == "search"]
+    if not found:
+        return ""
+    said = "; ".join(f"{detector_title(line.detector)} {percent(line.evaded or 0.0)}" for line in found)
+    how = found[0].under.removeprefix(f"{ADAPTIVE}, then ")
+    return f"With {how} more for a photo that is still flagged, by the score alone, it is evaded on: {said}."
 
 
 def _hardest(lines: Sequence[Line]) -> str:
