@@ -1,10 +1,9 @@
 """``underfire study``: the claims of the paper's discussion, each tested on the user's own model."""
 
-import re
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial, wraps
 from pathlib import Path
 from types import MappingProxyType
@@ -22,10 +21,7 @@ from underfire.cli.interrupts import interruptible
 from underfire.cli.options import (
     INTERPRETERS,
     Command,
-    Eps,
     Names,
-    Numbers,
-    Size,
     completed,
     load_model,
     photos_of,
@@ -33,6 +29,7 @@ from underfire.cli.options import (
 )
 from underfire.cli.progress import ProgressDisplay
 from underfire.cli.report import rebuild
+from underfire.cli.study_types import Also, Counts, Grid, Other
 from underfire.cli.usable import usable
 from underfire.defenses.adaptive import PASSES
 from underfire.defenses.calibration import check_rate
@@ -56,88 +53,14 @@ from underfire.training.photos import Photos
 _FREE = frozenset({"photos", "out", "device", "limit", "onto", "tolerance", "logit_tolerance", "along", "grid", "aims"})
 """What may be given beside the directory of an audit, which has settings of its own."""
 
-_FREE_OF_DEFENCE = _FREE | {
-    "clean",
-    "sets",
-    "fpr",
-    "budget",
-    "sharing",
-    "also",
-    "passes",
-    "eps_grid",
-    "passes_grid",
-    "search",
-}
+_OF_DEFENCE = ("clean", "sets", "fpr", "budget", "sharing", "eps_grid", "passes_grid", "search", "also", "passes")
+_FREE_OF_DEFENCE = _FREE.union(_OF_DEFENCE)
 """The same for the study of defences, whose attack has passes of its own."""
 
 _GROWN: Mapping[Along, tuple[str, ...]] = MappingProxyType(
     {"eps": ("eps",), "passes": ("passes", "steps"), "weight": ()}
 )
 """The options that say how much there is of what grows along a frontier."""
-
-
-class _Other(click.ParamType[ModelSettings]):
-    """Another classifier: ``efficientnet-lite2``, or ``nets:resnet20 checkpoint=FILE mean=R,G,B input-size=32``."""
-
-    name = "model"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> ModelSettings:
-        if isinstance(value, ModelSettings):
-            return value
-        readers = {"mean": Numbers(), "std": Numbers(), "input_size": Size(), "resize": click.IntRange(min=1)}
-        known = [field.name for field in fields(ModelSettings)][1:]
-        try:
-            spec, *words = shlex.split(str(value))
-        except ValueError as error:
-            self.fail(f"'{value}' names no model ({error})", param, ctx)
-        found: dict[str, Any] = {}
-        for word in words:
-            option, _, text = word.partition("=")
-            name = option.replace("-", "_")
-            if name not in known or not text:
-                options = ", ".join(f"{name.replace('_', '-')}=" for name in known)
-                self.fail(f"'{word}' in '{value}' is not known; after the model's name go {options}", param, ctx)
-            found[name] = readers[name].convert(text, param, ctx) if name in readers else text
-        return ModelSettings(spec, **found)
-
-
-class _Also(click.ParamType[tuple[str, Path]]):
-    """A folder with a name: ``l2=other-run``."""
-
-    name = "also"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Path]:
-        if isinstance(value, tuple):
-            return value
-        name, _, folder = str(value).partition("=")
-        if not name.strip() or not folder or ": " in name:
-            self.fail(f"'{value}' is not NAME=DIR; write it as l2=other-run", param, ctx)
-        return name.strip(), Path(folder)
-
-
-class _Grid(click.ParamType[tuple[float, ...]]):
-    """Comma-separated values, each as a budget is written: ``2/255,4/255``."""
-
-    name = "grid"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
-        if isinstance(value, tuple):
-            return value
-        return tuple(Eps().convert(part, param, ctx) for part in str(value).split(","))
-
-
-class _Counts(click.ParamType[tuple[int, ...]]):
-    """Comma-separated numbers of passes: ``50,100``."""
-
-    name = "counts"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
-        if isinstance(value, tuple):
-            return value
-        parts = str(value).split(",")
-        if not all(re.fullmatch(r"0*[1-9][0-9]{0,8}", part.strip()) for part in parts):
-            self.fail(f"'{value}' is no list of numbers of passes; write it as 50,100", param, ctx)
-        return tuple(map(int, parts))
 
 
 @click.group()
@@ -230,7 +153,7 @@ def _on_run_or_photos(command: Command) -> Command:
 @_on_run_or_photos
 @click.option(
     "--onto",
-    type=_Other(),
+    type=Other(),
     multiple=True,
     metavar="MODEL",
     help="Also show the images to this classifier; repeatable. What it needs follows its name, as in "
@@ -298,7 +221,7 @@ def bound(source: _Source, tolerance: float, logit_tolerance: float) -> None:
 )
 @click.option(
     "--grid",
-    type=_Grid(),
+    type=Grid(),
     show_default="five around the defaults",
     metavar="VALUES",
     help="The values of what grows, rising, comma-separated, as 2/255,4/255,8/255.",
@@ -375,7 +298,7 @@ def gap(source: _Source, aims: tuple[Aim, ...]) -> None:
 )
 @click.option(
     "--eps-grid",
-    type=_Grid(),
+    type=Grid(),
     default=(),
     show_default="the run's alone",
     metavar="VALUES",
@@ -383,7 +306,7 @@ def gap(source: _Source, aims: tuple[Aim, ...]) -> None:
 )
 @click.option(
     "--passes-grid",
-    type=_Counts(),
+    type=Counts(),
     default=(),
     show_default="those of --passes alone",
     metavar="COUNTS",
@@ -397,7 +320,7 @@ def gap(source: _Source, aims: tuple[Aim, ...]) -> None:
 )
 @click.option(
     "--also",
-    type=_Also(),
+    type=Also(),
     multiple=True,
     metavar="NAME=DIR",
     help="Further attacks on the same photos, in the directory of another audit or of a study's attacks; repeatable.",
