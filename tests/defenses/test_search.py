@@ -8,6 +8,7 @@ from underfire import CAM, PGD, Classifier, EnsembleDetector, InputError
 from underfire.attacks.perturbations import Linf
 from underfire.defenses.search import ScoreSearch
 from underfire.defenses.squeezing import FeatureSqueezing
+from underfire.errors import NonFiniteError
 from underfire.images.levels import from_8bit
 
 KEYS = ("a", "b", "c", "d")
@@ -47,7 +48,7 @@ def test_scores_rise_while_label_and_budget_hold(
     assert (CLASSIFIER(found.x_adv).argmax(dim=1) == target).all()
     assert Linf().contains(clean, found.x_adv).all()
     assert torch.equal(found.x_adv, from_8bit((found.x_adv * 255).round().to(torch.uint8)))
-    price = 1 + detector.signals.passes_per_image
+    price = detector.signals.passes_per_image
     assert (found.passes <= 1000).all()
     assert (found.passes % price == 0).all()
     unfinished = found.scores < detector.threshold_
@@ -83,7 +84,7 @@ def test_a_planted_way_past_the_detector_is_found(clean: torch.Tensor) -> None:
 def test_what_is_not_flagged_or_has_not_the_label_is_left_alone(
     detector: EnsembleDetector, clean: torch.Tensor, attacked: torch.Tensor, target: torch.Tensor
 ) -> None:
-    price = 1 + detector.signals.passes_per_image
+    price = detector.signals.passes_per_image
     own = CLASSIFIER(clean).argmax(dim=1)
     passing = detector.predict(clean) == 1
     assert passing.any()
@@ -92,6 +93,7 @@ def test_what_is_not_flagged_or_has_not_the_label_is_left_alone(
     assert (unflagged.passes[passing] == price).all()
     unreached = ScoreSearch(detector, passes=200)(clean, attacked, own)
     assert torch.equal(unreached.x_adv, attacked)
+    assert (unreached.passes == price).all()
 
 
 def test_split_is_whole_to_the_bit(
@@ -106,6 +108,41 @@ def test_split_is_whole_to_the_bit(
     assert not torch.equal(other.x_adv, whole.x_adv)
 
 
+def test_images_come_back_in_whole_levels_even_if_nothing_is_found(
+    detector: EnsembleDetector, clean: torch.Tensor, target: torch.Tensor
+) -> None:
+    raw = PGD(CLASSIFIER, passes=30)(clean, target).x_adv
+    found = ScoreSearch(detector, passes=26)(clean, raw, target).x_adv
+    torch.testing.assert_close(found * 255, (found * 255).round(), rtol=0, atol=1e-4)
+    assert Linf().contains(clean, found).all()
+
+
+def test_the_image_is_named_whose_score_is_none(
+    detector: EnsembleDetector,
+    clean: torch.Tensor,
+    attacked: torch.Tensor,
+    target: torch.Tensor,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Counted over the batch, though the first image has its way and asks no more."""
+    asked = []
+    score = EnsembleDetector.score_samples
+
+    def failing(self: EnsembleDetector, x: torch.Tensor) -> torch.Tensor:
+        asked.append(len(x))
+        if len(asked) == 2:
+            assert len(x) == 3
+            raise NonFiniteError("a map", 1)
+        return score(self, x)
+
+    monkeypatch.setattr(EnsembleDetector, "score_samples", failing)
+    own = CLASSIFIER(clean[:1]).argmax(dim=1)  # a label that the attacked image has not
+    wanted = torch.cat([own, target[1:]])
+    with pytest.raises(NonFiniteError) as caught:
+        ScoreSearch(detector, passes=200)(clean, attacked, wanted)
+    assert caught.value.index == 2
+
+
 def test_no_image_is_no_work(detector: EnsembleDetector, clean: torch.Tensor) -> None:
     found = ScoreSearch(detector, passes=100)(clean[:0], clean[:0], torch.zeros(0, dtype=torch.int64))
     assert found.x_adv.shape[0] == 0
@@ -114,10 +151,12 @@ def test_no_image_is_no_work(detector: EnsembleDetector, clean: torch.Tensor) ->
 def test_bad_input_is_refused_in_a_sentence(
     detector: EnsembleDetector, clean: torch.Tensor, target: torch.Tensor
 ) -> None:
-    with pytest.raises(InputError, match="passes is 20; a search takes two queries of 14 at least"):
+    with pytest.raises(InputError, match="passes is 20; a search takes two queries of 13 at least"):
         ScoreSearch(detector, passes=20)
     with pytest.raises(InputError, match="not fitted"):
         ScoreSearch(EnsembleDetector(CAM(CLASSIFIER)))
+    with pytest.raises(InputError, match="not in whole grey levels"):
+        ScoreSearch(detector)(clean + 0.4 / 255, clean, target)
     with pytest.raises(InputError, match="attacked image is not within"):
         ScoreSearch(detector)(clean, (clean + 0.1).clamp(0, 1), target)
     with pytest.raises(InputError, match="2 attacked images for 4 benign ones"):

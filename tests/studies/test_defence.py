@@ -269,20 +269,38 @@ def test_what_the_attacker_needs_is_told_of_every_set(
 
 
 def test_a_search_by_the_score_goes_on_from_the_attack(run: Run, clean: Photos, whole: tuple[Path, Study]) -> None:
+    before = set((whole[0] / "adaptive").iterdir())
     made = study(run, clean, whole[0], search=200)
     assert rows(made, kind="set") == rows(whole[1], kind="set")
     assert len(rows(made, kind="search")) == 2
+    photos = [photo for photo in run.photos if photo.excluded is None]
+
+    def pictures(folder: Path) -> torch.Tensor:
+        return torch.stack([read_png(folder / f"{photo.key}.png") for photo in photos])
+
+    interpreters = make_interpreters(("grad", "cam"), toy_classifier())
+    detector = EnsembleDetector(interpreters, fpr=RATE).fit(torch.stack([clean[row] for row in range(CLEAN)]))
+    (folder,) = (found for found in set((whole[0] / "adaptive").glob("grad+cam-*")) - before)
+    benign = torch.stack([read_png(run.picture(photo, "benign")) for photo in photos])
+    assert Linf(8 / 255).contains(benign, pictures(folder)).all()
+    scores = detector.score_samples(pictures(folder))
+    earlier = [detector.score_samples(pictures(old)) for old in before if old.name.startswith("grad+cam-")]
+    assert any((scores >= old).all() and (scores > old).any() for old in earlier)
     for line in rows(made, kind="search"):
-        (before,) = rows(made, kind="set", detector=line["detector"])
+        (given,) = rows(made, kind="set", detector=line["detector"])
         assert line["under"] == "adaptive, then a search of 200 passes"
-        assert line["evaded"] >= before["evaded"]
-        assert line["reached"] == before["reached"]
-        assert before["attack_passes"] < line["attack_passes"] <= before["attack_passes"] + 200
+        assert line["most_passes"] == given["most_passes"] + 200
+        assert line["evaded"] >= given["evaded"]
+        assert line["reached"] == given["reached"]
+        assert given["attack_passes"] < line["attack_passes"] <= given["attack_passes"] + 200
     assert "With a search of 200 passes more for a photo that is still flagged" in made.words
-    again = study(run, clean, whole[0], search=200)
-    assert again == made
+    assert study(run, clean, whole[0], search=200) == made
+    both = study(run, clean, whole[0], search=200, sharings=[EVEN, WORST])
+    for line in rows(both, kind="search"):
+        (given,) = rows(both, kind="set", detector=line["detector"])
+        assert line["evaded"] >= given["evaded"]
     flow = replace(run, plan=replace(run.plan, perturbation="flow", eps=None))
-    with pytest.raises(InputError, match="the perturbation is 'flow'; leave --search out"):
+    with pytest.raises(InputError, match="not 'flow'; leave --search out"):
         study(flow, clean, whole[0], search=200)
 
 
@@ -343,7 +361,7 @@ def test_what_cannot_be_is_refused_before_anything_is_measured(run: Run, clean: 
         ({"sets": [("rts",)]}, "rts"),
         ({"also": {"x": tmp_path}}, "has no attacked image"),
         ({"passes_grid": (60, 12)}, "passes is 12; one step of an attack on a detector with cam"),
-        ({"search": 20}, "passes is 20; a search takes two queries of 14"),
+        ({"search": 20}, "passes is 20; a search takes two queries of 13"),
         ({"eps_grid": (0.0,)}, r"eps 0 is not in \(0, 1\]"),
     ):
         with pytest.raises(InputError, match=message):

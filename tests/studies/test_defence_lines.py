@@ -15,6 +15,7 @@ from underfire.studies.defence_lines import (
     best,
     details,
     resources_line,
+    search_line,
     sets,
     sharing_line,
     summaries,
@@ -181,10 +182,12 @@ def with_resources() -> list[Line]:
 def test_what_the_attacker_needs_is_told_by_number_of_interpreters() -> None:
     made = with_resources()
     told = [line for line in made if line.kind == "resources"]
-    assert [(line.eps, line.most_passes, line.sharing) for line in told[::6]] == [
-        (2 / 255, 300, "even"), (8 / 255, 300, "even"), (8 / 255, 100, "even")
-    ]  # fmt: skip
-    assert "with 1 4/255 and 100 passes; with 2 more than 8/255 and more than 300 passes." in words(made)
+    assert [(line.eps, line.most_passes) for line in told[::6]] == [(2 / 255, 300), (8 / 255, 300), (8 / 255, 100)]
+    said = words(made)
+    assert "the least ε, at 300 passes: with 1 4/255, with 2 more than 8/255; " in said
+    assert "the fewest passes, at 8/255: with 1 100 passes, with 2 more than 300 passes." in said
+    along_eps = [line for line in made if line.kind != "resources" or line.most_passes == 300]
+    assert "the fewest passes" not in words(along_eps)
     assert "must spend" not in words(lines())
 
 
@@ -200,6 +203,27 @@ def test_each_sharing_is_told_by_itself() -> None:
     assert "Evaded by each sharing alone: GRAD + CAM even 10 % (AUROC " in words(made)
     assert "), fixed 30 % (AUROC " in words(made)
     assert "sharing alone" not in words(lines())
+
+
+def test_a_search_is_told_with_what_it_may_spend() -> None:
+    found = [
+        search_line(planted("grad+cam", evaded=4, passes=17), 500),
+        search_line(planted("cam", evaded=7, passes=13), 500),
+    ]
+    assert [(line.kind, line.most_passes, line.evaded) for line in found] == [
+        ("search", 800, 0.4),
+        ("search", 800, 0.7),
+    ]
+    said = words([*lines(), *found])
+    assert "With a search of 500 passes more" in said
+    assert "sets are evaded on: GRAD + CAM 40 %; CAM 70 %." in said
+    assert "search" not in words(lines())
+
+
+def test_maps_that_share_no_step_have_no_sharing() -> None:
+    assert {line.detector: line.sharing for line in lines() if line.kind == "set"} == {
+        "grad": None, "cam": None, "grad+cam": "even", "grad+cam+rts": "even"
+    }  # fmt: skip
 
 
 def test_the_table_has_every_line() -> None:

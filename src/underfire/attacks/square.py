@@ -18,15 +18,12 @@ from underfire.attacks.result import AttackResult
 from underfire.attacks.scored import score
 from underfire.attacks.target_maps import classifier_and_interpreters
 from underfire.attacks.trace import Recorder
-from underfire.attacks.windows import draws, redraw
+from underfire.attacks.windows import draws, redraw, share_at
 from underfire.classifier import Classifier
 from underfire.errors import InputError, NonFiniteError
 from underfire.interpreters.base import Interpreter, require_finite
 from underfire.interpreters.maps import distance
 from underfire.seeding import generator
-
-LARGEST, SMALLEST = 0.1, 0.003
-"""Share of the image that a proposal's window covers, at the first query and at the last; geometric in between."""
 
 
 class Square(JointAttack):
@@ -135,7 +132,7 @@ class _Search:
             rows = rows[~self.best.done(rows)]
             if not len(rows):
                 return
-            share = LARGEST * (SMALLEST / LARGEST) ** (query / queries)
+            share = share_at(query / queries)
             self._look(self._proposals(rows, share) if query else self._x, rows)
 
     def _look(self, images: Tensor, rows: Tensor) -> None:

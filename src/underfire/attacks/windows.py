@@ -12,6 +12,15 @@ photos and EfficientNet-Lite0, after 400 queries with windows of 1 % of the imag
 flat windows and -5.7 with stripes; it was -8.5 with NES on a 28 x 28 grid."""
 
 
+LARGEST, SMALLEST = 0.1, 0.003
+"""Share of the image that a proposal's window covers, at the first query and at the last."""
+
+
+def share_at(part: float) -> float:
+    """The share of the image that a window covers when ``part`` of the queries, from 0 to 1, are done: geometric."""
+    return float(LARGEST * (SMALLEST / LARGEST) ** part)
+
+
 @dataclass(frozen=True)
 class Draws:
     """The random numbers of one window, from [0, 1) each.

@@ -40,7 +40,7 @@ from underfire.studies.bound import LOGIT_TOLERANCE, TOLERANCE, bound_study
 from underfire.studies.defence import defence_study
 from underfire.studies.defence_adaptive import SHARINGS
 from underfire.studies.defence_sets import FPR, check_enough, check_sets
-from underfire.studies.defence_trials import Resources, check_search, further
+from underfire.studies.defence_trials import Resources, further
 from underfire.studies.frontier import Along, frontier_study
 from underfire.studies.gap import Aim, gap_study
 from underfire.studies.others import check_other
@@ -352,20 +352,19 @@ def defence(
     passes = source.plan.passes or PASSES
     known: list[Photos] = []
 
-    def check(classifier: Classifier) -> None:
-        plan = completed(source.plan, source.interpreters, classifier)
+    def check(plan: AuditPlan, classifier: Classifier) -> None:
         further(Resources.of(plan, passes), eps_grid, passes_grid)
         check_sets(plan, classifier, sets, budget, [passes, *passes_grid], search)
-        if search is not None:
-            check_search(plan)
         known.append(usable(clean, classifier))
         check_enough(len(known[0]), fpr)
 
-    run = source.audited(check)
+    run = source.audited(lambda classifier: check(completed(source.plan, source.interpreters, classifier), classifier))
     classifier = run.classifier(source.plan.device)
+    if not known:
+        check(run.plan, classifier)
     found = defence_study(
         run,
-        known[0] if known else usable(clean, classifier),
+        known[0],
         classifier,
         work=source.out / "work" / "defence",
         sets=sets,

@@ -13,18 +13,17 @@ from torch import Tensor
 
 from underfire.attacks.budget import check_whole
 from underfire.attacks.perturbations import Linf
-from underfire.attacks.windows import draws, redraw
+from underfire.attacks.windows import draws, redraw, share_at
 from underfire.defenses.detector import Detector
 from underfire.defenses.signals import Signals
-from underfire.errors import InputError
+from underfire.errors import InputError, NonFiniteError
 from underfire.images.levels import from_8bit
 from underfire.seeding import generator, owners
 
 PASSES = 1000
 """Passes for an image whose attacker names none."""
 
-LARGEST, SMALLEST = 0.1, 0.003
-"""Share of the image that a proposal's window covers, at the first query and at the last; geometric in between."""
+_LEVEL = 1e-2  # of a grey level: float32 holds multiples of 1/255 far better
 
 
 @dataclass(frozen=True)
@@ -52,8 +51,8 @@ class ScoreSearch:
     Args:
         detector: a fitted one.
         eps: L∞ budget around the benign image, in pixel values of [0, 1]; whole grey levels are within it.
-        passes: how many forward and backward passes an image may cost, one for the label and those of the score for
-            each query.
+        passes: how many forward and backward passes an image may cost; a query counts as the detector's
+            ``passes_per_image``.
         seed: of the proposals, which belong to (seed, key of the image).
 
     Raises:
@@ -64,7 +63,6 @@ class ScoreSearch:
         detector.check_fitted()
         self.detector, self.perturbation, self.seed = detector, Linf(eps), seed
         self.queries = queries_for(passes, detector.signals)
-        self._price = _price(detector.signals)
 
     def __call__(self, x: Tensor, x_adv: Tensor, target: Tensor, *, keys: Sequence[str] | None = None) -> Searched:
         """Search on from ``x_adv`` (N, C, H, W), which an attack made of benign ``x`` for the classes ``target`` (N,).
@@ -72,7 +70,8 @@ class ScoreSearch:
         ``keys`` names the owner of each image's random numbers; by default the content of its benign image.
 
         Raises:
-            InputError: the tensors don't fit the classifier or each other, or ``x_adv`` is outside the budget.
+            InputError: the tensors don't fit the classifier or each other, ``x`` is not in whole grey levels, or
+                ``x_adv`` is outside the budget.
             NonFiniteError: a signal is not a number.
         """
         classifier = self.detector.signals.classifier
@@ -81,22 +80,27 @@ class ScoreSearch:
         classifier.check_classes(target, x.shape[0])
         if x.shape != x_adv.shape:
             raise InputError(f"{len(x_adv)} attacked images for {len(x)} benign ones; give one for each.")
+        if not torch.allclose(x * 255, (x * 255).round(), rtol=0, atol=_LEVEL):
+            raise InputError("a benign image is not in whole grey levels; give images as they are saved in 8 bit.")
         if not bool(self.perturbation.contains(x, x_adv).all()):
             raise InputError(f"an attacked image is not within {self.perturbation.eps:g} of its benign one.")
         sources = [generator(self.seed, key, "score search") for key in owners(x, keys)]
-        best = x_adv.detach().clone()
+        price = self.detector.signals.passes_per_image
+        best = self._whole(x, x_adv.detach())
         scores, holds = self._ask(best, target)
-        passes = torch.full((x.shape[0],), self._price)
+        passes = torch.full((x.shape[0],), price)
         threshold = self.detector.threshold_
         for query in range(1, self.queries):
             rows = ((scores < threshold) & holds).nonzero()[:, 0]
             if not len(rows):
                 break
-            share = LARGEST * (SMALLEST / LARGEST) ** (query / self.queries)
-            found = self._proposals(x, best, rows, [sources[row] for row in rows.tolist()], share)
             there = rows.to(x.device)
-            score, held = self._ask(found, target[there])
-            passes[rows] += self._price
+            found = self._proposals(x[there], best[there], [sources[row] for row in rows.tolist()], query)
+            try:
+                score, held = self._ask(found, target[there])
+            except NonFiniteError as error:
+                raise NonFiniteError(error.what, int(rows[error.index])) from error
+            passes[rows] += price
             better = held & (score > scores[rows])
             best[there[better.to(x.device)]] = found[better.to(x.device)]
             scores[rows[better]] = score[better]
@@ -108,30 +112,27 @@ class ScoreSearch:
             holds = self.detector.signals.classifier(images).argmax(dim=1) == target
         return self.detector.score_samples(images), holds.cpu()
 
-    def _proposals(
-        self, x: Tensor, best: Tensor, rows: Tensor, sources: Sequence[torch.Generator], share: float
-    ) -> Tensor:
-        """The ``best`` images of ``rows`` with one window each drawn anew, in whole grey levels."""
-        there = rows.to(x.device)
-        benign, images = x[there], best[there].clone()
-        for image, own, source in zip(images, benign, sources, strict=True):
+    def _proposals(self, x: Tensor, best: Tensor, sources: Sequence[torch.Generator], query: int) -> Tensor:
+        """The ``best`` images with one window each drawn anew, in whole grey levels."""
+        images, share = best.clone(), share_at(query / self.queries)
+        for image, own, source in zip(images, x, sources, strict=True):
             drawn = draws(image, source)
             redraw(image, own, drawn, share=share, height=self.perturbation.eps * drawn.part)
-        return from_8bit(self.perturbation.rounded(benign, self.perturbation.project(benign, images)), x.dtype)
+        return self._whole(x, self.perturbation.project(x, images))
+
+    def _whole(self, x: Tensor, images: Tensor) -> Tensor:
+        """``images`` as they would be saved."""
+        return from_8bit(self.perturbation.rounded(x, images), x.dtype)
 
 
 def queries_for(passes: int, signals: Signals) -> int:
-    """How often ``passes`` pay for the label and the score of an image, of a detector with these ``signals``.
+    """How often ``passes`` pay for the score of an image, of a detector with these ``signals``.
 
     Raises:
         InputError: they are no whole number, or don't pay for two queries.
     """
     check_whole("passes", passes)
-    price = _price(signals)
+    price = signals.passes_per_image
     if passes < 2 * price:
         raise InputError(f"passes is {passes}; a search takes two queries of {price} at least.")
     return passes // price
-
-
-def _price(signals: Signals) -> int:
-    return 1 + signals.passes_per_image

@@ -21,7 +21,7 @@ from underfire.studies.defence_findings import Judge, Measured
 from underfire.studies.defence_lines import details, resources_line, search_line, sharing_line, summaries, table
 from underfire.studies.defence_measure import Contender, Meter
 from underfire.studies.defence_sets import FPR, check_sets, contenders_of, largest, rates_for
-from underfire.studies.defence_trials import Attacker, Resources, Trial, check_search, further
+from underfire.studies.defence_trials import Attacker, Resources, Trial, further
 from underfire.studies.defence_values import CleanPhotos, clean_photos, clean_values, harmless_names, run_values
 from underfire.studies.defence_words import CLAIM, defence_words
 from underfire.studies.kept import identity
@@ -85,8 +85,6 @@ def defence_study(
     given = Resources.of(run.plan, passes)
     spendings = further(given, eps_grid, passes_grid)
     costs = check_sets(run.plan, classifier, sets, budget, [passes, *passes_grid], search)
-    if search is not None:
-        check_search(run.plan)
     interpreters, contenders = contenders_of(run.plan, classifier, sets)
     candidates = [contender for contender in contenders if contender.is_set]
     biggest = largest(candidates)

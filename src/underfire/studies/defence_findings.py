@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from underfire.classifier import Classifier
-from underfire.defenses.adaptive import finalists_for, steps_for
 from underfire.defenses.ensemble import EnsembleDetector
 from underfire.defenses.ensemble_signals import EVERY_GROUP, Groups
 from underfire.defenses.squeezing import FeatureSqueezing
@@ -172,8 +171,8 @@ class Judge:
             },
             adaptive=self._strongest(trial),
             resources=trial.resources,
-            steps=steps_for(trial.resources.passes, self.detector.signals),
-            finalists=finalists_for(trial.resources.passes, self.detector.signals),
+            steps=trial.steps,
+            finalists=trial.finalists,
             sharings=tuple(trial.attempts),
             signals=signals,
         )

@@ -36,7 +36,7 @@ class Line:
             an ablation.
         eps: of the adaptive attack, in the perturbation's unit; ``most_passes``: that an attempt at a photo may take;
             ``steps``: that these pay for; ``finalists``: late iterates, of which the detector chooses; ``sharing``: how
-            the maps share a step, ``even+worst`` where the stronger attempt counts.
+            several maps share a step, ``even+worst`` where the stronger attempt counts.
         interpreters: how many are watched.
         passes: forward and backward passes of the detector for an image.
         n: photos; ``failed``: those whose label the attack did not reach. They are in ``reached`` and ``evaded`` alone.
@@ -124,7 +124,14 @@ def sharing_line(found: Findings) -> Line:
 def search_line(found: Findings, passes: int) -> Line:
     """The row of a set against the adaptive attack and a search of so many ``passes`` after it."""
     under = f"{ADAPTIVE}, then a search of {passes} passes"
-    return Line(kind="search", under=under, **(_common(found) | _adaptive(found)))
+    line = Line(kind="search", under=under, **(_common(found) | _adaptive(found)))
+    return replace(line, most_passes=found.resources.passes + passes)
+
+
+def spent(line: Line) -> tuple[str, str]:
+    """The ε and the passes of a row of ``resources``, in words."""
+    eps, passes = line.under.removeprefix(f"{ADAPTIVE}, ").split(", ")
+    return eps, passes
 
 
 def table(lines: Sequence[Line]) -> Any:
@@ -205,7 +212,7 @@ def _adaptive(found: Findings) -> dict[str, Any]:
         "most_passes": found.resources.passes,
         "steps": found.steps,
         "finalists": found.finalists,
-        "sharing": "+".join(found.sharings),
+        "sharing": "+".join(found.sharings) if len(found.interpreters) > 1 else None,
         **three("reached", _share([shot.reached for shot in shots.values()])),
         **three("confidence", bootstrap_mean([shot.confidence for shot in reached])),
         "attack_passes": sum(shot.passes for shot in shots.values()) / len(shots) if shots else None,

@@ -8,15 +8,15 @@ from matplotlib.patches import Rectangle
 
 from underfire.report.figures import ADV2, INK, MUTED
 from underfire.report.wording import percent
-from underfire.studies.defence_lines import ADAPTIVE, Line
+from underfire.studies.defence_lines import Line, spent
 
 _INK_OF_ALL = 0.55  # opacity of a cell whose set is always evaded: its text stays readable
 _AIR = 0.06  # of a cell, left free around it
 
 
-def resources_of(lines: Sequence[Line]) -> dict[tuple[float | None, int | None], str]:
-    """What was spent, ε and passes, in words, in the order of ``lines``; empty where only one thing was tried."""
-    return {(line.eps, line.most_passes): line.under for line in lines if line.kind == "resources"}
+def resources_of(lines: Sequence[Line]) -> dict[tuple[float | None, int | None], tuple[str, str]]:
+    """ε and passes, and both in words, in the order of ``lines``; empty where only one thing was tried."""
+    return {(line.eps, line.most_passes): spent(line) for line in lines if line.kind == "resources"}
 
 
 def draw_resources(axes: Axes, lines: Sequence[Line], detectors: Sequence[str]) -> None:
@@ -24,22 +24,21 @@ def draw_resources(axes: Axes, lines: Sequence[Line], detectors: Sequence[str]) 
 
     Intervals are left to the table.
     """
-    spent = resources_of(lines)
+    tried = resources_of(lines)
     shares = {(d.detector, d.eps, d.most_passes): d.evaded or 0.0 for d in lines if d.kind == "resources"}
-    for (row, detector), (column, what) in product(enumerate(detectors), enumerate(spent)):
+    for (row, detector), (column, what) in product(enumerate(detectors), enumerate(tried)):
         share = shares[detector, *what]
         level = len(detectors) - 1 - row
         corner = (column - 0.5 + _AIR, level - 0.5 + _AIR)
         size = 1 - 2 * _AIR
         axes.add_patch(Rectangle(corner, size, size, color=ADV2, alpha=_INK_OF_ALL * share, linewidth=0))
         axes.text(column, level, percent(share), ha="center", va="center", fontsize=9, color=INK)
-    for column, under in enumerate(spent.values()):
-        eps, passes = under.removeprefix(f"{ADAPTIVE}, ").split(", ")
+    for column, (eps, passes) in enumerate(tried.values()):
         axes.text(
             column, len(detectors) - 0.4, f"{eps}\n{passes}", ha="center", va="bottom", fontsize=8.5, color=MUTED,
             parse_math=False,
         )  # fmt: skip
-    axes.set_xlim(-0.5, len(spent) - 0.5)
+    axes.set_xlim(-0.5, len(tried) - 0.5)
     axes.set_ylim(-0.5, len(detectors) - 0.5)
     axes.set_axis_off()
 

@@ -14,6 +14,7 @@ from underfire.errors import InputError
 from underfire.interpreters import Interpreter
 from underfire.report.wording import plural
 from underfire.studies.defence_measure import MEAN_MAP, SQUEEZING, Contender
+from underfire.studies.defence_trials import check_search
 
 FPR = 0.05
 """The share of clean photos that a detector may flag, where nobody names another."""
@@ -78,14 +79,16 @@ def check_sets(
 
     Raises:
         InputError: there are sets that cannot be, see `contenders_of`; none is within ``budget``; an attack of so many
-            ``passes`` on one of them has no step, or a ``search`` no two queries.
+            ``passes`` on one of them has no step, or a ``search`` no two queries or another perturbation than it knows.
     """
     _, contenders = contenders_of(plan, classifier, sets)
     signals = {c.key: EnsembleSignals(c.interpreters) for c in contenders if c.is_set}
     for some, count in product(signals.values(), passes):
         steps_for(count, some)
-    for some in signals.values() if search is not None else ():
-        queries_for(search or 0, some)
+    if search is not None:
+        check_search(plan)
+        for some in signals.values():
+            queries_for(search, some)
     costs = {key: some.passes_per_image for key, some in signals.items()}
     cheapest = min(costs, key=lambda key: costs[key])
     if budget is not None and costs[cheapest] > budget:

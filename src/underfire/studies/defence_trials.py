@@ -9,6 +9,7 @@ from underfire.attacks.control import Sharing
 from underfire.attacks.perturbations import Linf, Perturbation
 from underfire.audit.names import make_perturbation
 from underfire.audit.plan import AuditPlan, Condition, PlannedPhoto
+from underfire.defenses.adaptive import finalists_for, steps_for
 from underfire.defenses.ensemble import EnsembleDetector
 from underfire.defenses.squeezing import FeatureSqueezing
 from underfire.errors import InputError
@@ -61,11 +62,14 @@ class Trial:
 
     Attributes:
         resources: of every attempt.
+        steps: that these paid for; ``finalists``: how many late iterates were shown to the detector.
         meter: of the attempts' values.
         attempts: by sharing and photo.
     """
 
     resources: Resources
+    steps: int
+    finalists: int
     meter: Meter
     attempts: Mapping[str, Mapping[str, Attempt]]
 
@@ -114,7 +118,8 @@ class Attacker:
             s.name: attempts.descent(resources.perturbation, resources.passes, s, what=said)
             for s, said in named.items()
         }
-        return Trial(resources, attempts.ledger.meter, found)
+        steps, finalists = (count(resources.passes, detector.signals) for count in (steps_for, finalists_for))
+        return Trial(resources, steps, finalists, attempts.ledger.meter, found)
 
     def searching(
         self,
@@ -125,14 +130,13 @@ class Attacker:
         *,
         what: str,
     ) -> Trial:
-        """``trial`` by its first sharing, and each of its images searched on from by the score alone."""
+        """``trial``, with a search by the score alone that goes on from each of the images of its first sharing."""
         attempts = self._attempts(contender, detector)
         sharing, before = next(iter(trial.attempts.items()))
         perturbation = trial.resources.perturbation
-        if not isinstance(perturbation, Linf):
-            raise TypeError(f"{perturbation} is not that of a search, see `check_search`")
+        assert isinstance(perturbation, Linf)  # noqa: S101 - see `check_search`
         after = attempts.searched(before, perturbation, passes, what=f"{what}, search of {passes} passes")
-        return Trial(trial.resources, attempts.ledger.meter, {sharing: after})
+        return replace(trial, attempts={**trial.attempts, sharing: after})
 
     def _attempts(self, contender: Contender, detector: EnsembleDetector | FeatureSqueezing) -> Attempts:
         watched = contender.interpreters or self.interpreters
@@ -146,5 +150,5 @@ def check_search(plan: AuditPlan) -> None:
     perturbation = Resources.of(plan, 1).perturbation
     if not isinstance(perturbation, Linf):
         raise InputError(
-            f"a search changes every pixel by itself, and the perturbation is '{perturbation.name}'; leave --search out"
+            f"the search knows the perturbation 'linf' alone, not '{perturbation.name}'; leave --search out"
         )

@@ -1,12 +1,11 @@
 """The words of the study of defences, made from its numbers."""
 
 from collections.abc import Sequence
-from typing import Literal
 
 from underfire.audit.plan import PlannedPhoto
 from underfire.report.wording import interpreter_title, listing, percent, plural
 from underfire.studies.attacks import taking_part
-from underfire.studies.defence_lines import ADAPTIVE, AT_ITS_COST, OVER, PGD, Line, best, is_adv2, sets
+from underfire.studies.defence_lines import ADAPTIVE, AT_ITS_COST, OVER, PGD, Line, best, is_adv2, sets, spent
 from underfire.studies.defence_measure import MEAN_MAP, SQUEEZING
 from underfire.studies.wording import title
 
@@ -100,7 +99,7 @@ def _not_stopped(line: Line, rate: float) -> str:
     if not evaded:
         return (
             f"On none of these photos was it evaded; up to {percent(line.evaded_high or 0.0)} remain possible at this "
-            "n, and an attacker with more passes, another loss or more budget was not tried."
+            "n, and an attacker who has more time, or another loss, may evade it."
         )
     return (
         f"It will not stop this attacker on {evaded} of {line.n} photos; at a rate of {rate:g} it is a reason to look, "
@@ -162,7 +161,7 @@ def _growth(lines: Sequence[Line]) -> str:
         )
     return (
         "What the attacker gets as interpreters are added, on average over sets, with as many passes for an attempt "
-        f"whatever their number, and so with fewer steps for more: {'; '.join(parts)}."
+        f"whatever their number: {'; '.join(parts)}."
     )
 
 
@@ -173,37 +172,42 @@ def _range(counts: Sequence[int]) -> str:
 
 def _resources(lines: Sequence[Line]) -> str:
     """What the attacker must spend as interpreters are added."""
-    spent = [line for line in lines if line.kind == "resources"]
-    if not spent:
+    tried = [line for line in lines if line.kind == "resources"]
+    if not tried:
         return ""
     given = sets(lines)[0]
-    along_eps = [line for line in spent if line.most_passes == given.most_passes]
-    along_passes = [line for line in spent if line.eps == given.eps]
+    eps, passes = next(spent(line) for line in tried if (line.eps, line.most_passes) == (given.eps, given.most_passes))
+    axes = {
+        f"the least ε, at {passes}": ("eps", [line for line in tried if line.most_passes == given.most_passes]),
+        f"the fewest passes, at {eps}": ("most_passes", [line for line in tried if line.eps == given.eps]),
+    }
+    sizes = sorted({line.interpreters for line in tried})
     parts = [
-        f"with {size} {_least(along_eps, size, 'eps')} and {_least(along_passes, size, 'most_passes')}"
-        for size in sorted({line.interpreters for line in spent})
+        f"{words}: {', '.join(f'with {size} {_least(here, size, what)}' for size in sizes)}"
+        for words, (what, here) in axes.items()
+        if len({getattr(line, what) for line in here}) > 1
     ]
     return (
-        f"What this attacker must spend, with {spent[0].sharing} sharing, to evade half of the photos (the least that "
-        f"was tried; mean over sets of as many interpreters): {'; '.join(parts)}."
+        f"What this attacker must spend, with {_first(lines)} sharing, to evade half of the photos (of what was tried; "
+        f"mean over sets of as many interpreters), {'; '.join(parts)}."
     )
 
 
-def _least(lines: Sequence[Line], size: int, what: Literal["eps", "most_passes"]) -> str:
-    """The least ``what`` with which sets of ``size`` are evaded on half of the photos, in words."""
+def _least(lines: Sequence[Line], size: int, what: str) -> str:
+    """The least ``what``, eps or most_passes, with which sets of ``size`` are evaded on half of the photos."""
     here = [line for line in lines if line.interpreters == size]
-    shares = {
-        getattr(line, what): [o.evaded or 0.0 for o in here if getattr(o, what) == getattr(line, what)] for line in here
-    }
-    words = {getattr(line, what): _spent(line)[what == "most_passes"] for line in here}
+    shares: dict[float, list[float]] = {}
+    for line in here:
+        shares.setdefault(getattr(line, what), []).append(line.evaded or 0.0)
+    words = {getattr(line, what): spent(line)[what == "most_passes"] for line in here}
     enough = [value for value, some in shares.items() if sum(some) / len(some) >= _HALF]
     return words[min(enough)] if enough else f"more than {words[max(shares)]}"
 
 
-def _spent(line: Line) -> tuple[str, str]:
-    """The ε and the passes of an attack."""
-    eps, passes = line.under.removeprefix(f"{ADAPTIVE}, ").split(", ")
-    return eps, passes
+def _first(lines: Sequence[Line]) -> str:
+    """The sharing with which baselines, grids and searches are tried."""
+    shared = [line.sharing for line in lines if line.kind == "set" and line.sharing is not None]
+    return shared[0].partition("+")[0] if shared else "no"
 
 
 def _sharings(lines: Sequence[Line]) -> str:
@@ -227,7 +231,10 @@ def _searched(lines: Sequence[Line]) -> str:
         return ""
     said = "; ".join(f"{detector_title(line.detector)} {percent(line.evaded or 0.0)}" for line in found)
     how = found[0].under.removeprefix(f"{ADAPTIVE}, then ")
-    return f"With {how} more for a photo that is still flagged, by the score alone, it is evaded on: {said}."
+    return (
+        f"With {how} more for a photo that is still flagged, by the score alone, from what {_first(lines)} sharing "
+        f"left, sets are evaded on: {said}."
+    )
 
 
 def _hardest(lines: Sequence[Line]) -> str:
@@ -257,7 +264,8 @@ def _baselines(lines: Sequence[Line]) -> str:
             f"{detector_title(line.detector)} ({said}; who knows it {_number(line.auroc, 2)}, evaded on "
             f"{percent(line.evaded or 0.0)})"
         )
-    return f"Baselines, by AUROC: {'; '.join(parts)}." if parts else ""
+    once = f", with {_first(lines)} sharing alone" if any(line.kind == "sharing" for line in lines) else ""
+    return f"Baselines, by AUROC{once}: {'; '.join(parts)}." if parts else ""
 
 
 def _parts(lines: Sequence[Line]) -> str:
