@@ -14,6 +14,7 @@ from underfire.defenses.adaptive import AdaptiveADV2
 from underfire.defenses.ensemble import EnsembleDetector
 from underfire.defenses.search import ScoreSearch
 from underfire.defenses.squeezing import FeatureSqueezing
+from underfire.studies.defence_measure import Contender
 from underfire.studies.defence_strike import Made, Maker, Struck, made_by, picture_in, strike
 from underfire.studies.kept import identity
 from underfire.studies.ledger import Ledger
@@ -50,14 +51,14 @@ class Attempt:
 class Attempts:
     """Makes attempts at one detector, and keeps them.
 
-    Every image is kept under a name that hangs on all that decides it and begins with ``name``, so that studies of
-    other sets find it too.
+    Every image is kept under a name that hangs on all that decides it and begins with the detector's, so that studies
+    of other sets find it too.
 
     Attributes:
         run: an audit, whose labels, targets, names and seed are taken.
         photos: of it.
-        detector: fitted, and known to the attacker.
-        name: of the detector.
+        contender: under attack.
+        detector: that of the contender, fitted, and known to the attacker.
         ledger: keeps what its meter finds in the images.
         work: a folder for the images.
         note: is told how the attacks come along.
@@ -65,8 +66,8 @@ class Attempts:
 
     run: Run
     photos: Sequence[PlannedPhoto]
+    contender: Contender
     detector: EnsembleDetector | FeatureSqueezing
-    name: str
     ledger: Ledger
     work: Path
     note: Note
@@ -81,12 +82,14 @@ class Attempts:
         attack = AdaptiveADV2(self.detector, perturbation=perturbation, passes=passes, sharing=sharing, seed=seed)
         shared = sharing.name if len(attack.interpreters) > 1 else None  # one map shares a step with none
         folder = self._folder(_ATTACK, passes, shared, perturbation)
-        return self._made(made_by(attack), perturbation, folder, what=what)
+        return self._made(made_by(attack), perturbation, folder, self.photos, what)
 
     def searched(
         self, before: Mapping[str, Attempt], perturbation: Linf, passes: int, *, what: str
     ) -> dict[str, Attempt]:
         """By photo what :class:`ScoreSearch` makes of the attempt ``before``, with as many ``passes`` more at most.
+
+        An attempt that is not flagged, or has not the label, is left as it is.
 
         Raises:
             InputError: as :meth:`descent`, or ``passes`` don't pay for two queries.
@@ -101,11 +104,17 @@ class Attempts:
             return Made(found.x_adv, found.passes)
 
         folder = self._folder(_SEARCH, "search", passes, perturbation, *begun)
-        after = self._made(make, perturbation, folder, what=what)
-        return {
-            photo: replace(a, struck=replace(a.struck, passes=a.struck.passes + before[photo].struck.passes))
-            for photo, a in after.items()
-        }
+        after = self._made(make, perturbation, folder, [p for p in self.photos if self._open(before[p.image_id])], what)
+        for photo, attempt in after.items():
+            passes = before[photo].struck.passes + attempt.struck.passes
+            after[photo] = replace(attempt, struck=replace(attempt.struck, passes=passes))
+        return {**before, **after}
+
+    def _open(self, attempt: Attempt) -> bool:
+        """Whether a search has something to do: the label is there, and the flag too."""
+        columns = self.ledger.meter.columns(self.contender, self.detector)
+        score = float(self.detector.density_.score(attempt.values[None, columns]))
+        return attempt.struck.reached and score < self.detector.threshold_
 
     def _folder(self, *facts: object) -> Path:
         """That of the images that ``facts``, audit, classifier and detector decide."""
@@ -113,11 +122,13 @@ class Attempts:
         fit = (detector.settings(), detector.fpr, detector.seed, detector.threshold_, detector.density_.centre.tolist())
         version, *others = facts
         fingerprint = detector.signals.classifier.fingerprint()
-        return self.work / f"{self.name}-{identity(run, version, fingerprint, fit, *others, run.plan.seed)}"
+        return self.work / f"{self.contender.key}-{identity(run, version, fingerprint, fit, *others, run.plan.seed)}"
 
-    def _made(self, make: Maker, perturbation: Perturbation, folder: Path, *, what: str) -> dict[str, Attempt]:
-        """Attacks all photos, and looks at what came out."""
-        classifier, photos, size = self.detector.signals.classifier, self.photos, self.run.plan.batch_size
+    def _made(
+        self, make: Maker, perturbation: Perturbation, folder: Path, photos: Sequence[PlannedPhoto], what: str
+    ) -> dict[str, Attempt]:
+        """Attacks ``photos``, and looks at what came out."""
+        classifier, size = self.detector.signals.classifier, self.run.plan.batch_size
         struck = strike(self.run, photos, classifier, make, perturbation, folder, what=what, note=self.note)
         made: dict[str, Attempt] = {}
         for start in range(0, len(photos), size):

@@ -142,7 +142,7 @@ class Attacker:
         watched = contender.interpreters or self.interpreters
         meter = Meter(watched, [contender], seed=detector.seed, shared=contender.is_set)
         ledger = Ledger(self.values, meter, self.note)
-        return Attempts(self.run, self.photos, detector, contender.key, ledger, self.work, self.note)
+        return Attempts(self.run, self.photos, contender, detector, ledger, self.work, self.note)
 
 
 def check_search(plan: AuditPlan) -> None:
