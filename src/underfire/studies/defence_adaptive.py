@@ -103,11 +103,11 @@ class Attempts:
             found = search(x, x_adv.to(x.device), target, keys=[photo.image_id for photo in photos])
             return Made(found.x_adv, found.passes)
 
-        folder = self._folder(_SEARCH, "search", passes, perturbation, *begun)
+        folder = self._folder(_SEARCH, "search", passes, perturbation, *sorted(begun))
         after = self._made(make, perturbation, folder, [p for p in self.photos if self._open(before[p.image_id])], what)
         for photo, attempt in after.items():
-            passes = before[photo].struck.passes + attempt.struck.passes
-            after[photo] = replace(attempt, struck=replace(attempt.struck, passes=passes))
+            together = before[photo].struck.passes + attempt.struck.passes
+            after[photo] = replace(attempt, struck=replace(attempt.struck, passes=together))
         return {**before, **after}
 
     def _open(self, attempt: Attempt) -> bool:
