@@ -184,8 +184,8 @@ def test_what_the_attacker_needs_is_told_by_number_of_interpreters() -> None:
     told = [line for line in made if line.kind == "resources"]
     assert [(line.eps, line.most_passes) for line in told[::6]] == [(2 / 255, 300), (8 / 255, 300), (8 / 255, 100)]
     said = words(made)
-    assert "the least ε, at 300 passes: with 1 4/255, with 2 more than 8/255; " in said
-    assert "the fewest passes, at 8/255: with 1 100 passes, with 2 more than 300 passes." in said
+    assert "the least ε, at 300 passes: 4/255 with 1, more than 8/255 with 2; " in said
+    assert "the fewest passes, at 8/255: 100 passes with 1, more than 300 passes with 2." in said
     along_eps = [line for line in made if line.kind != "resources" or line.most_passes == 300]
     assert "the fewest passes" not in words(along_eps)
     assert "must spend" not in words(lines())
@@ -239,13 +239,16 @@ def test_words_carry_the_adaptive_attack_and_what_is_not_stopped() -> None:
     assert said.startswith("Against the attacker who knows the detector, GRAD + CAM detects best, at 17 passes")
     assert "reaches the label unflagged on 10 % (2 % to 40 %) of 10 photos" in said
     assert "It will not stop this attacker on 1 of 10 photos" in said
+    paragraphs = said.split("\n\n")
+    assert len(paragraphs) == 5
+    assert all(paragraph.endswith(".") and "\n" not in paragraph for paragraph in paragraphs)
     assert "PGD 1.00" in said
     assert "ADV² on CAM 0.56" in said
     assert "ADV² on CAM (patch) 1.00" in said
     assert "jpeg-75 10 %, crop-90 100 %" in said
     assert "GRAD at 11 (evaded on 40 %), GRAD + CAM at 17 (evaded on 10 %)" in said
-    assert "with 1 50 % evaded, 100 % reached, confidence 0.9" in said
-    assert ", 200 steps; with 2 10 % evaded" in said
+    assert "with 1: 50 % evaded, 100 % reached, confidence 0.9" in said
+    assert ", 200 steps; with 2: 10 % evaded" in said
     assert "feature squeezing (PGD 1.00, the ADV² that is hardest for it 0.56; who knows it " in said
     assert "evaded on 90 %); the mean map (" in said
     assert "views alone PGD 1.00, ADV² 0.56" in said

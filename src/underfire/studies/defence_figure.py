@@ -89,7 +89,9 @@ def _draw(axes: Axes, level: float, line: Line) -> None:
 def _name(axes: Axes, level: float, line: Line) -> None:
     """The detector and what it costs, left of its row."""
     chosen = line.verdict == BEST
-    lines = wrap(f"{detector_title(line.detector)}\u00a0·\u00a0{line.passes}\u00a0passes", _LINE)
+    lines = wrap(
+        f"{detector_title(line.detector)}\u00a0·\u00a0{line.passes}\u00a0passes", _LINE, break_on_hyphens=False
+    )
     _text(
         axes,
         -0.02,

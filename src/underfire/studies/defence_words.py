@@ -43,7 +43,7 @@ def defence_words(
     budget: int | None,
     sharings: Sequence[str],
 ) -> str:
-    """One paragraph: which set to deploy, what it costs, what it will not stop, and how sure all that is.
+    """Which set to deploy, what it costs, what it will not stop, and how sure that is: paragraphs, a line between them.
 
     Args:
         lines: the table's.
@@ -55,25 +55,22 @@ def defence_words(
         sharings: of the attacker.
     """
     chosen = best(lines)
-    sentences = [
-        _chosen(chosen, budget, among=len(sets(lines))),
-        _not_stopped(chosen, rates[0]),
-        _others(chosen, lines),
-        _harmless(chosen, lines, rates[0]),
-        _costs(lines),
-        _growth(lines),
-        _resources(lines),
-        _sharings(lines),
-        _searched(lines),
-        _hardest(lines),
-        _baselines(lines),
-        _parts(lines),
-        _how(chosen, rates, passes, sharings),
-        taking_part(photos, skipped),
-        f"Of these, {plural(beyond_limit, 'photo')} beyond the limit were not asked for." if beyond_limit else "",
-        f"Left out of the fit, as they show the same as others: {plural(left_out, 'clean photo')}." if left_out else "",
-    ]
-    return " ".join(sentence for sentence in sentences if sentence)
+    left = f"Left out of the fit, as they show the same as others: {plural(left_out, 'clean photo')}."
+    beyond = f"Of these, {plural(beyond_limit, 'photo')} beyond the limit were not asked for."
+    paragraphs = (
+        (_chosen(chosen, budget, among=len(sets(lines))), _not_stopped(chosen, rates[0]), _costs(lines)),
+        (_others(chosen, lines), _harmless(chosen, lines, rates[0])),
+        (_growth(lines), _resources(lines), _sharings(lines), _searched(lines), _hardest(lines)),
+        (_baselines(lines), _parts(lines)),
+        (
+            _how(chosen, rates, passes, sharings),
+            taking_part(photos, skipped),
+            beyond if beyond_limit else "",
+            left if left_out else "",
+        ),
+    )
+    joined = [" ".join(sentence for sentence in sentences if sentence) for sentences in paragraphs]
+    return "\n\n".join(paragraph for paragraph in joined if paragraph)
 
 
 def _chosen(line: Line, budget: int | None, *, among: int) -> str:
@@ -156,7 +153,7 @@ def _growth(lines: Sequence[Line]) -> str:
         here = [line for line in sets(lines) if line.interpreters == size]
         steps = [line.steps for line in here if line.steps is not None]
         parts.append(
-            f"with {size} {_mean([line.evaded for line in here])} evaded, {_mean([line.reached for line in here])} "
+            f"with {size}: {_mean([line.evaded for line in here])} evaded, {_mean([line.reached for line in here])} "
             f"reached, confidence {_plain([line.confidence for line in here])}, {_range(steps)} steps"
         )
     return (
@@ -183,7 +180,7 @@ def _resources(lines: Sequence[Line]) -> str:
     }
     sizes = sorted({line.interpreters for line in tried})
     parts = [
-        f"{words}: {', '.join(f'with {size} {_least(here, size, what)}' for size in sizes)}"
+        f"{words}: {', '.join(f'{_least(here, size, what)} with {size}' for size in sizes)}"
         for words, (what, here) in axes.items()
         if len({getattr(line, what) for line in here}) > 1
     ]

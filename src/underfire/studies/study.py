@@ -15,7 +15,8 @@ class Study:
         claim: the paper's claim in our own words, with its place.
         table: the numbers, one row per cell; every mean with its n and interval.
         figure: one SVG, with the report's colours.
-        words: one paragraph made from the table: where the claim holds, where not, and how sure we are.
+        words: made from the table, paragraphs with an empty line between them: where the claim holds, where not, and
+            how sure we are.
     """
 
     name: str
