@@ -11,7 +11,6 @@ WAVES = (2**0.5, 16.0)
 photos and EfficientNet-Lite0, after 400 queries with windows of 1 % of the image, the mean of log p_t was -6.7 with
 flat windows and -5.7 with stripes; it was -8.5 with NES on a 28 x 28 grid."""
 
-
 LARGEST, SMALLEST = 0.1, 0.003
 """Share of the image that a proposal's window covers, at the first query and at the last."""
 

@@ -157,15 +157,15 @@ class _Lens:
     """
 
     def __init__(self, looks: Sequence[Look], keys: tuple[str, ...]) -> None:
-        self.looks_of, self._keys = looks, keys
+        self._looks, self._keys = looks, keys
         self.turn = 0
 
     def __call__(self, images: Tensor, rows: Tensor, step: int) -> Glimpse:
         """What is shown at ``step``."""
-        self.turn = step % len(self.looks_of)
+        self.turn = step % len(self._looks)
         if self.turn == 0:
             return bare(images, rows, step)
-        look, leaf = self.looks_of[self.turn], images.detach().requires_grad_()
+        look, leaf = self._looks[self.turn], images.detach().requires_grad_()
         with torch.enable_grad():
             shown = look.shown(leaf, rows, [self._keys[row] for row in rows.tolist()], step)
         return Glimpse(shown.detach(), _PulledBack(leaf, shown), maps=look.maps)

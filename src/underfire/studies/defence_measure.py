@@ -27,7 +27,7 @@ MEAN_MAP, SQUEEZING = "mean-map", "squeezing"
 
 _SHARED = Groups(shapes=False, agreed=False)
 _OWN = Groups(pairs=False, views=False)
-_TOGETHER = 8
+TOGETHER = 8
 """Images measured at a time: about as fast as any more, and small in memory."""
 
 
@@ -111,9 +111,9 @@ class Meter:
         :meth:`underfire.defenses.signals.Signals.measure`.
         """
         parts = [torch.zeros((0, len(self.names)), dtype=torch.float64)]
-        for start in range(0, len(x), _TOGETHER):
+        for start in range(0, len(x), TOGETHER):
             try:
-                parts.append(self._measure(x[start : start + _TOGETHER]))
+                parts.append(self._measure(x[start : start + TOGETHER]))
             except NonFiniteError as error:
                 raise NonFiniteError(error.what, start + error.index) from error
         return torch.cat(parts)

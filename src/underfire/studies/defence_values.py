@@ -11,6 +11,7 @@ from underfire.images.files import quoted
 from underfire.report.wording import plural
 from underfire.seeding import content_key
 from underfire.studies.defence_also import Attacked
+from underfire.studies.defence_measure import TOGETHER
 from underfire.studies.harmless import changes
 from underfire.studies.ledger import Ledger
 from underfire.studies.pictures import opened
@@ -18,7 +19,6 @@ from underfire.studies.source import Note, Run
 from underfire.training.photos import Photos
 
 BENIGN = "benign"
-_TOGETHER = 8  # clean photos measured at a time: about as fast as any more
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,8 @@ def clean_values(clean: CleanPhotos, ledger: Ledger) -> Tensor:
     """
     rows = list(clean.rows.values())
     parts = []
-    for start in range(0, len(rows), _TOGETHER):
-        group = rows[start : start + _TOGETHER]
+    for start in range(0, len(rows), TOGETHER):
+        group = rows[start : start + TOGETHER]
         parts.append(
             ledger.values(
                 torch.stack([clean.photos[row] for row in group]),

@@ -47,17 +47,19 @@ class Ledger:
         """
         paths = [self._folder / f"{content_key(image)}.json" for image in x]
         known = [read_kept(path, self._known) if path.is_file() else _Known({}, {}) for path in paths]
-        lacking = [self.meter.lacking(found.values) for found in known]
-        missing = {row: meter for row, meter in enumerate(lacking) if meter.names}
-        for signals in dict.fromkeys(meter.names for meter in missing.values()):
-            rows = [row for row, meter in missing.items() if meter.names == signals]
+        alike: dict[frozenset[str], list[int]] = {}
+        for row, found in enumerate(known):
+            if not found.values.keys() >= set(self.meter.names):
+                alike.setdefault(frozenset(found.values), []).append(row)
+        for there, rows in alike.items():
+            meter = self.meter.lacking(there)
             with calling([names[row] for row in rows]):
-                measured = missing[rows[0]].measure(x[rows])
+                measured = meter.measure(x[rows])
             for row, line in zip(rows, measured.tolist(), strict=True):
-                known[row].values.update(zip(signals, line, strict=True))
+                known[row].values.update(zip(meter.names, line, strict=True))
                 known[row].interpreters.update(self._made_of)
                 write_json(paths[row], asdict(known[row]))
-        if missing:
+        if alike:
             self._note(what)
         columns = [[found.values[name] for name in self.meter.names] for found in known]
         return torch.tensor(columns, dtype=torch.float64)
