@@ -11,7 +11,7 @@ from benchmarks import peers, preparation, steps
 from benchmarks.header import header
 from benchmarks.subject import Recipe, Subject
 from benchmarks.tables import Table
-from underfire.zoo import DEFAULT_MODEL
+from underfire.models import DEFAULT_MODEL
 
 
 class Section(Protocol):

@@ -15,13 +15,13 @@ from torch import Tensor
 from benchmarks.header import header
 from benchmarks.quality.measure import Batch, batches
 from benchmarks.tables import Table, interval
-from underfire import ADV2, PGD, RTS, MaskingNetwork, load_classifier, metrics
+from underfire import ADV2, PGD, RTS, MaskingNetwork, load_classifier, metrics, stats
 from underfire.errors import InputError
 from underfire.images import find_photos
+from underfire.images.dataset import Photos, read_sources
 from underfire.interpreters.rts import default_weights
 from underfire.seeding import generator
 from underfire.training.batches import whole_batches
-from underfire.training.photos import Photos, read_sources
 from underfire.training.plan import TrainingPlan
 from underfire.training.scores import Score, numbers
 from underfire.training.step import Looker
@@ -116,8 +116,8 @@ def quality_table(found: Mapping[str, Mapping[str, Sequence[float]]]) -> Table:
     rows = [
         (
             name.replace("_", " "),
-            *(interval(metrics.bootstrap_mean(found[network][name])) for network in (BEFORE, AFTER)),
-            interval(metrics.bootstrap_paired(found[AFTER][name], found[BEFORE][name]), signed=True),
+            *(interval(stats.bootstrap_mean(found[network][name])) for network in (BEFORE, AFTER)),
+            interval(stats.bootstrap_paired(found[AFTER][name], found[BEFORE][name]), signed=True),
         )
         for name in found[BEFORE]
     ]
@@ -131,8 +131,8 @@ def noise_table(found: Mapping[str, Mapping[int, Sequence[float]]]) -> Table:
     rows = [
         (
             f"σ {level}/255",
-            *(interval(metrics.bootstrap_mean(found[network][level])) for network in (BEFORE, AFTER)),
-            interval(metrics.bootstrap_paired(found[AFTER][level], found[BEFORE][level]), signed=True),
+            *(interval(stats.bootstrap_mean(found[network][level])) for network in (BEFORE, AFTER)),
+            interval(stats.bootstrap_paired(found[AFTER][level], found[BEFORE][level]), signed=True),
         )
         for level in NOISE
     ]
@@ -151,12 +151,12 @@ def attack_table(found: Mapping[str, Seen], passes: int) -> Table:
         rows.append(
             (
                 name,
-                interval(metrics.wilson(sum(seen.success), len(seen.success))),
-                interval(metrics.bootstrap_mean([p for p, ok in zip(seen.p, seen.success, strict=True) if ok])),
+                interval(stats.wilson(sum(seen.success), len(seen.success))),
+                interval(stats.bootstrap_mean([p for p, ok in zip(seen.p, seen.success, strict=True) if ok])),
                 str(len(before)),
-                *(interval(metrics.bootstrap_mean(one)) for one in (before, after)),
-                interval(metrics.bootstrap_paired(after, before), signed=True),
-                *(interval(metrics.bootstrap_mean(seen.l1[network])) for network in (BEFORE, AFTER)),
+                *(interval(stats.bootstrap_mean(one)) for one in (before, after)),
+                interval(stats.bootstrap_paired(after, before), signed=True),
+                *(interval(stats.bootstrap_mean(seen.l1[network])) for network in (BEFORE, AFTER)),
             )
         )
     columns = (

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from underfire import Classifier
-from underfire.audit.names import make_interpreters
+from underfire.auditing.names import make_interpreters
 from underfire.seeding import generator
 
 Maps = Callable[[Tensor, Tensor, Sequence[str]], Tensor]

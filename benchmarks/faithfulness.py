@@ -1,7 +1,7 @@
 """``python -m benchmarks.faithfulness PHOTOS``: how well each interpreter's maps show what the classifier uses.
 
-Deletion, insertion and *kept* of ``underfire.analysis.faithfulness`` on photos that the classifier gets right, beside
-controls that know nothing of it; and with ``--stamps`` localisation against exact outlines.
+Deletion, insertion and *kept* of ``underfire.interpreters.faithfulness`` on photos that the classifier gets right,
+beside controls that know nothing of it; and with ``--stamps`` localisation against exact outlines.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,11 +17,11 @@ from benchmarks.localisation import table as localisation_table
 from benchmarks.quality.measure import Batch, batches
 from benchmarks.stamps import find_stamps, scenes
 from benchmarks.tables import Table, interval
-from underfire import Classifier, load_classifier, metrics
-from underfire.analysis.faithfulness import Faithfulness, Probe, faithfulness
-from underfire.audit.names import known_interpreters, split_names
+from underfire import Classifier, load_classifier, stats
+from underfire.auditing.names import known_interpreters, split_names
 from underfire.errors import InputError
 from underfire.images import find_photos
+from underfire.interpreters.faithfulness import Faithfulness, Probe, faithfulness
 
 SHARES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
 """Of the pixels that are shown, in the sweep; at the ends the blurred photo and the photo itself."""
@@ -81,18 +81,15 @@ def tables(scores: Mapping[str, Scores], baseline: str, probe: Probe) -> list[Ta
     values = [
         (
             name,
-            *(interval(metrics.bootstrap_mean(list(of(one)))) for of in measures.values()),
-            interval(metrics.wilson(sum(one.holds[probe.share]), n)),
+            *(interval(stats.bootstrap_mean(list(of(one)))) for of in measures.values()),
+            interval(stats.wilson(sum(one.holds[probe.share]), n)),
         )
         for name, one in scores.items()
     ]
     differences = [
         (
             name,
-            *(
-                interval(metrics.bootstrap_paired(of(one), of(scores[baseline])), signed=True)
-                for of in measures.values()
-            ),
+            *(interval(stats.bootstrap_paired(of(one), of(scores[baseline])), signed=True) for of in measures.values()),
         )
         for name, one in scores.items()
         if name != baseline

@@ -8,8 +8,8 @@ from torch import Tensor
 from benchmarks.contenders import Maps
 from benchmarks.stamps import Scenes
 from benchmarks.tables import Table, interval
-from underfire import metrics
-from underfire.analysis.faithfulness import upsampled
+from underfire import stats
+from underfire.interpreters.faithfulness import upsampled
 
 
 def energy_inside(maps: Tensor, inside: Tensor) -> Tensor:
@@ -46,15 +46,15 @@ def table(found: Scenes, contenders: Mapping[str, Maps], baseline: str, batch_si
     rows = [
         (
             name,
-            interval(metrics.bootstrap_mean(energies[name])),
+            interval(stats.bootstrap_mean(energies[name])),
             ""
             if name == baseline
-            else interval(metrics.bootstrap_paired(energies[name], energies[baseline]), signed=True),
-            interval(metrics.bootstrap_mean(points_inside(maps, found.inside).tolist())),
+            else interval(stats.bootstrap_paired(energies[name], energies[baseline]), signed=True),
+            interval(stats.bootstrap_mean(points_inside(maps, found.inside).tolist())),
         )
         for name, maps in seen.items()
     ]
-    area = metrics.bootstrap_mean(found.inside.double().mean(dim=(1, 2)).tolist())
+    area = stats.bootstrap_mean(found.inside.double().mean(dim=(1, 2)).tolist())
     columns = ("map", "energy inside [95 %]", f"less {baseline} [95 %]", "maximum inside [95 %]")
     notes = (
         f"n = {len(found.names)} of {found.tried} stamps, those of which the classifier is sure enough; each map is for"

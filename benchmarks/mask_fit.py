@@ -11,7 +11,7 @@ from benchmarks.quality.measure import batches
 from benchmarks.steps import forward_backward
 from benchmarks.tables import Table, interval
 from benchmarks.timing import clock_of, in_turn, ratio
-from underfire import MASK, Classifier, MaskFit, load_classifier, metrics
+from underfire import MASK, Classifier, MaskFit, load_classifier, stats
 from underfire.images import find_photos
 from underfire.interpreters.masks.fit import Fitted
 from underfire.interpreters.masks.settings import AUTHORS
@@ -50,7 +50,7 @@ def lengths(fitted: Fitted) -> Table:
         (
             f"{length}",
             f"{float(mean.mean()):.4f}",
-            interval(metrics.bootstrap_mean((mean - last).tolist()), signed=True),
+            interval(stats.bootstrap_mean((mean - last).tolist()), signed=True),
         )
         for length, mean in means.items()
     ]

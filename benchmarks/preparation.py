@@ -11,7 +11,7 @@ from benchmarks.tables import Table, at_least
 from benchmarks.timing import clock_of, in_turn, ratio
 from underfire import PGD, Classifier
 from underfire.attacks.engine import descend
-from underfire.prepared import TOLERANCE, prepared
+from underfire.models.folded import TOLERANCE, prepared
 
 STEPS = 2
 FASTER = 1.4

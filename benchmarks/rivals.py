@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from benchmarks.subject import Plain, Subject
 from underfire import GRAD, IG, PGD, GradCAM
 from underfire.interpreters.maps import min_max, saliency
-from underfire.structure import FeatureMap
+from underfire.models.features import FeatureMap
 
 EPS, STEPS, STEP_SIZE = 8 / 255, 10, 1 / 255
 POINTS = 4  # of integrated gradients, midpoint rule

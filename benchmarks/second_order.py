@@ -23,13 +23,13 @@ from benchmarks.timing import Ratio, clock_of, in_turn, ratio
 from underfire import ADV2, GRAD, PGD, metrics
 from underfire.attacks.engine import Outcome, descend
 from underfire.attacks.smoothed import TAU, Rise, smoothed_clip
-from underfire.classifier import Classifier
 from underfire.interpreters import Aim, ForwardPass, Pull, Task
 from underfire.interpreters.clipping import Clip, Clipping, double_backward
 from underfire.interpreters.directional import Linearised, along
 from underfire.interpreters.maps import pooled, saliency_slope, scaled_distance
-from underfire.prepared import prepared
-from underfire.zoo import DEFAULT_MODEL
+from underfire.models import DEFAULT_MODEL
+from underfire.models.classifier import Classifier
+from underfire.models.folded import prepared
 
 BATCH = 4
 

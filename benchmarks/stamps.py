@@ -14,9 +14,9 @@ from PIL import Image
 from torch import Tensor
 
 from underfire import Classifier
-from underfire.analysis.faithfulness import blurred
 from underfire.errors import InputError
 from underfire.images.files import quoted
+from underfire.interpreters.faithfulness import blurred
 from underfire.seeding import generator
 
 PHOTOGRAPHIC = ("animals", "food", "hobbies", "household", "sports", "vehicles")

@@ -14,7 +14,7 @@ from benchmarks.timing import Clock, Ratio, clock_of, in_turn, ratio
 from underfire import ADV2, CAM, GRAD, IG, PGD, Classifier, GradCAM, InputError, Interpreter, Linf
 from underfire.attacks.engine import Setting, descend
 from underfire.interpreters import Task
-from underfire.prepared import prepared
+from underfire.models.folded import prepared
 
 ATTACKED: Mapping[str, tuple[type[Interpreter], ...]] = {
     "PGD": (),

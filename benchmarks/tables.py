@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from benchmarks.timing import Ratio
-from underfire.metrics import Mean, Rate
+from underfire.stats import Estimate
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def at_least(found: Ratio, limit: float) -> str:
     return "missed, within the interval" if found.high >= limit else "missed"
 
 
-def interval(found: Mean | Rate, *, signed: bool = False) -> str:
+def interval(found: Estimate, *, signed: bool = False) -> str:
     """A mean or share with its interval, as ``0.512 [0.431, 0.590]``."""
     form = "+.3f" if signed else ".3f"
     if found.value is None:

@@ -13,8 +13,8 @@ import pytest
 import torch
 from hypothesis import settings
 
-from toys import relu_net, smooth_net
-from underfire.classifier import Classifier
+from support.toys import relu_net, smooth_net
+from underfire.models.classifier import Classifier
 
 # The time per example tells more about a busy machine than about the code. In CI the examples are fixed.
 settings.register_profile("underfire", deadline=None, derandomize="CI" in os.environ)
@@ -49,7 +49,7 @@ def toy_classifier(request: pytest.FixtureRequest) -> Classifier:
 @pytest.fixture(scope="session")
 def efficientnet() -> Classifier:
     """The built-in EfficientNet-Lite0; tests that ask for it are marked ``real``."""
-    from underfire.zoo import load_classifier
+    from underfire.models import load_classifier
 
     return load_classifier()
 

@@ -31,19 +31,15 @@ from click.testing import CliRunner
 from PIL import Image
 
 import underfire as uf
-from toys import every
-from underfire.analysis import soundness
-from underfire.analysis.model_checks import ModelCheck
-from underfire.analysis.soundness import Indicator
-from underfire.analysis.transfer import MARGIN, least
+from support.toys import every
 from underfire.attacks.authors import PUBLISHED
 from underfire.attacks.control import Balance, Confidence
 from underfire.attacks.rules import Adam
-from underfire.audit.plan import ATTACKS, PASSES, AuditPlan, Effort
-from underfire.audit.rows import NO_SOURCE, SCHEMA
-from underfire.audit.selection import select_interpreters
-from underfire.audit.store import RunDirectory
-from underfire.audit.summary import GateMetric
+from underfire.auditing.plan import ATTACKS, PASSES, AuditPlan, Effort
+from underfire.auditing.rows import NO_SOURCE, SCHEMA
+from underfire.auditing.selection import select_interpreters
+from underfire.auditing.store import RunDirectory
+from underfire.auditing.summary import GateMetric
 from underfire.cli import INTERNAL_ERROR, cli
 from underfire.defenses import Calibration, photos_needed
 from underfire.defenses.adaptive import PASSES as ADAPTIVE_PASSES
@@ -51,19 +47,24 @@ from underfire.defenses.detector import photos_to_fit
 from underfire.defenses.ensemble_signals import Groups
 from underfire.defenses.squeezing import XU, BitDepth, Median, NonLocalMeans
 from underfire.defenses.views import harmless
+from underfire.diagnostics import attack_signs as soundness
+from underfire.diagnostics.attack_signs import Indicator
+from underfire.diagnostics.model_checks import ModelCheck
+from underfire.evaluation.adaptive import SHARINGS
+from underfire.evaluation.corruptions import changes
+from underfire.evaluation.lines import Line as DefenceLine
+from underfire.evaluation.sets import FPR, STRICT
 from underfire.images import find_photos
 from underfire.images.decode import FORMATS, MAX_PIXELS
 from underfire.interpreters import ALL, gates, masks
 from underfire.interpreters.masks.settings import AUTHORS
-from underfire.report.wording import condition_title
+from underfire.models.class_names import imagenet_names
+from underfire.present.text import condition_title
+from underfire.stats import least_photos
 from underfire.studies.cells import DOES_NOT_TRANSFER, KEPT, NOT_DECIDED, NOT_KEPT, TRANSFERS, Line
-from underfire.studies.defence_adaptive import SHARINGS
-from underfire.studies.defence_lines import Line as DefenceLine
-from underfire.studies.defence_sets import FPR, STRICT
-from underfire.studies.harmless import changes
 from underfire.studies.saved import NAMES
+from underfire.studies.transfer_statistics import MARGIN
 from underfire.testing import smooth_classifier
-from underfire.zoo.class_names import imagenet_names
 
 ROOT = Path(__file__).parents[1]
 PAGES = [page for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))) if page.is_file()]
@@ -442,9 +443,8 @@ def test_studies_are_told_as_they_are() -> None:
     assert verdicts == {TRANSFERS, DOES_NOT_TRANSFER, KEPT, NOT_KEPT, NOT_DECIDED}
     text = " ".join(prose(ROOT / "docs" / "studies.md").split())
     assert f"more than {100 * MARGIN:.0f} % below" in text
-    assert (
-        f"With two interpreters it takes at least {least(4)} photos to decide anything, with five {least(25)}" in text
-    )
+    least = f"it takes at least {least_photos(4)} photos to decide anything, with five {least_photos(25)}"
+    assert f"With two interpreters {least}" in text
 
 
 def test_the_study_of_defences_is_told_as_it_is() -> None:

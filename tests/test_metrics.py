@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from underfire.metrics import Mean, Rate, bootstrap_mean, bootstrap_paired, iou, iou_top, l1, l2, linf, wilson
+from underfire.metrics import iou, iou_top, l1, l2, linf
+from underfire.stats import Estimate, Share, bootstrap_mean, bootstrap_paired, wilson
 
 # Multiples of 1/8 are exact in float32, so laws hold without a tolerance; few values make ties common.
 eighths = st.integers(0, 8).map(lambda k: k / 8)
@@ -209,9 +210,9 @@ def test_bad_levels_are_refused(level: float) -> None:
 
 
 def test_figures_of_nothing_are_valid_json() -> None:
-    assert wilson(0, 0) == Rate(0, 0, None, None, None)
-    assert bootstrap_mean([]) == Mean(0, None, None, None)
-    assert bootstrap_mean([0.25]) == Mean(1, 0.25, None, None)
+    assert wilson(0, 0) == Share(None, None, None, 0, 0)
+    assert bootstrap_mean([]) == Estimate(None, None, None, 0)
+    assert bootstrap_mean([0.25]) == Estimate(0.25, None, None, 1)
     json.dumps([asdict(wilson(0, 0)), asdict(bootstrap_mean([]))], allow_nan=False)
 
 
@@ -229,7 +230,7 @@ def test_bootstrap_stays_within_the_data_and_holds_the_mean(data: list[float]) -
 
 
 def test_bootstrap_of_equal_values_has_no_width() -> None:
-    assert bootstrap_mean([0.1] * 7) == Mean(7, 0.1, 0.1, 0.1)
+    assert bootstrap_mean([0.1] * 7) == Estimate(0.1, 0.1, 0.1, 7)
 
 
 def test_bootstrap_repeats_and_leaves_the_global_generator_alone() -> None:
@@ -276,16 +277,6 @@ def test_bootstrap_covers_the_truth_as_often_as_it_says(n: int) -> None:
         assert mean.high is not None
         covered += mean.low <= 0 <= mean.high
     assert 0.92 <= covered / 500 <= 0.98
-
-
-@pytest.mark.parametrize(
-    ("level", "degrees", "quantile"),
-    [(0.95, 1, 12.7062), (0.95, 2, 4.3027), (0.95, 9, 2.2622), (0.99, 10, 3.1693), (0.95, 1000, 1.9623)],
-)
-def test_student_quantiles_are_those_of_the_tables(level: float, degrees: int, quantile: float) -> None:
-    from underfire.metrics import _two_sided_t
-
-    assert _two_sided_t(level, degrees) == pytest.approx(quantile, abs=5e-5)
 
 
 def test_pairs_are_tighter_than_their_parts() -> None:

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.quality.measure import Found, read
-from underfire import metrics
+from underfire import stats
 
 STYLES = {
     "adv2": ("#1668b3", "o", "ADV²"),
@@ -39,11 +39,11 @@ def _panel(axis: Axes, name: str, group: list[Found]) -> None:
     for found in group:
         by_point[found.attack, found.budget][found.photo] = found
     shared = set.intersection(*(set(photos) for photos in by_point.values()))
-    lines: dict[str, list[tuple[float, metrics.Mean]]] = defaultdict(list)
+    lines: dict[str, list[tuple[float, stats.Estimate]]] = defaultdict(list)
     for (attack, _), photos in by_point.items():
         chosen = [photos[photo] for photo in sorted(shared)]
         passes = sum(found.passes for found in chosen) / len(chosen)
-        lines[attack].append((passes, metrics.bootstrap_mean([found.computed.l1 for found in chosen])))
+        lines[attack].append((passes, stats.bootstrap_mean([found.computed.l1 for found in chosen])))
     for attack, points in lines.items():
         colour, marker, label = STYLES[attack]
         points.sort(key=lambda point: point[0])
@@ -57,7 +57,7 @@ def _panel(axis: Axes, name: str, group: list[Found]) -> None:
     axis.grid(alpha=0.3)
 
 
-def _with_spread(points: list[tuple[float, metrics.Mean]]) -> tuple[list[float], list[float], list[list[float]]]:
+def _with_spread(points: list[tuple[float, stats.Estimate]]) -> tuple[list[float], list[float], list[list[float]]]:
     """Passes, means, and how far each interval reaches below and above its mean; one photo has none."""
     x = [passes for passes, _ in points]
     middle = [mean.value or 0.0 for _, mean in points]

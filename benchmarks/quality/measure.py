@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.tables import Table
-from underfire import ADV2, CAM, GRAD, IG, MASK, PGD, RTS, AuthorsADV2, Classifier, Interpreter, metrics
+from underfire import ADV2, CAM, GRAD, IG, MASK, PGD, RTS, AuthorsADV2, Classifier, Interpreter, metrics, stats
 from underfire.attacks import AttackResult
-from underfire.audit.targets import choose_target
+from underfire.auditing.targets import choose_target
 from underfire.images import load_photo
 from underfire.images.records import Photo
 
@@ -158,7 +158,7 @@ def _cells(group: Sequence[Found]) -> tuple[str, ...]:
     def mean(value: Callable[[Found], float]) -> float:
         return sum(map(value, group)) / len(group)
 
-    spread = metrics.bootstrap_mean([found.computed.l1 for found in group])
+    spread = stats.bootstrap_mean([found.computed.l1 for found in group])
     interval = "" if spread.low is None or spread.high is None else f" [{spread.low:.4f}, {spread.high:.4f}]"
     return (
         f"{mean(lambda found: found.passes):.0f}",

@@ -4,9 +4,8 @@ It attacks a classifier's prediction and its explanation together and measures w
 attribution map would still notice.
 """
 
-from underfire import metrics
+from underfire import metrics, stats
 from underfire.attacks import ADV2, L2, PGD, AttackResult, AuthorsADV2, Flow, Linf, Square, StAdv
-from underfire.classifier import Classifier
 from underfire.defenses import EnsembleDetector
 from underfire.errors import InputError, NonFiniteError
 from underfire.interpreters import (
@@ -23,7 +22,8 @@ from underfire.interpreters import (
     MaskingNetwork,
     SmoothGrad,
 )
-from underfire.zoo import load_classifier
+from underfire.models import load_classifier
+from underfire.models.classifier import Classifier
 
 __version__ = "0.1.0"
 
@@ -55,4 +55,5 @@ __all__ = [
     "StAdv",
     "load_classifier",
     "metrics",
+    "stats",
 ]

@@ -15,9 +15,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from underfire.classifier import Classifier
 from underfire.interpreters.base import Aim, ForwardPass, Interpreter, Pull, Task
-from underfire.structure import FeatureMap
+from underfire.models.classifier import Classifier
+from underfire.models.features import FeatureMap
 
 Make = Callable[[Classifier], Interpreter]
 

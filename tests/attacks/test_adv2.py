@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from toys import images, relu_net
+from support.toys import images, relu_net
 from underfire import ADV2, CAM, GRAD, IG, PGD, AttackResult, Classifier, GradCAM, InputError, Interpreter, Linf
 from underfire.attacks.rules import Adam
 

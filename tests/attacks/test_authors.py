@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from nets import board, cells, spread, stripes_classifier
-from toys import images, relu_net, small_mask, smooth_net, untrained_rts
-from traces import untouched
+from support.nets import board, cells, spread, stripes_classifier
+from support.toys import images, relu_net, small_mask, smooth_net, untrained_rts
+from support.traces import untouched
 from underfire import CAM, GRAD, IG, AuthorsADV2, Classifier, GradCAM, InputError, Interpreter
 from underfire.attacks.authors import PUBLISHED, aim_of
 from underfire.attacks.budget import descent_of

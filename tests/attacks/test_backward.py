@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from toys import images, relu_net
+from support.toys import images, relu_net
 from underfire import CAM, GRAD, Classifier, GradCAM, Interpreter, Linf
 from underfire.attacks.control import Schedule
 from underfire.attacks.engine import Outcome, Setting, descend
 from underfire.interpreters import Task
-from underfire.prepared import prepared
+from underfire.models.folded import prepared
 
 N = 3
 Make = Callable[[Classifier], Interpreter]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from toys import CLASSES, images
+from support.toys import CLASSES, images
 from underfire import ADV2, CAM, GRAD, IG, PGD, Classifier, InputError, Interpreter
 from underfire.attacks.budget import STEPS, chosen_steps, descent_of
 

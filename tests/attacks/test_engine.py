@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from nets import board, cells, linear_classifier, poison, poisoned, spread, stripes_classifier
-from toys import every, images, smooth_net
+from support.nets import board, cells, linear_classifier, poison, poisoned, spread, stripes_classifier
+from support.toys import every, images, smooth_net
 from underfire import ADV2, CAM, GRAD, IG, PGD, Classifier, GradCAM, Interpreter, NonFiniteError
 from underfire.attacks.control import Schedule
 from underfire.attacks.engine import Outcome, Setting, descend
 from underfire.attacks.perturbations import Linf
 from underfire.interpreters import Task
-from underfire.prepared import prepared
+from underfire.models.folded import prepared
 
 EPS = 0.03
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from toys import CLASSES, SMALL_FIT, images, small_mask
+from support.toys import CLASSES, SMALL_FIT, images, small_mask
 from underfire import ADV2, CAM, L2, MASK, Classifier, Flow, Linf
 from underfire.attacks.budget import MOST_FINALISTS, descent_of, finalists_of
 from underfire.attacks.control import Confidence, Schedule

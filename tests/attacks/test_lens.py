@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from nets import linear_classifier
-from toys import images, relu_net
+from support.nets import linear_classifier
+from support.toys import images, relu_net
 from underfire import ADV2, CAM, PGD, Classifier
 from underfire.attacks.engine import descend
 from underfire.attacks.lens import Glimpse, bare
 from underfire.interpreters import Task
-from underfire.prepared import prepared
+from underfire.models.folded import prepared
 
 TARGET = torch.tensor([3, 1, 4])
 

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from toys import images, relu_net
+from support.toys import images, relu_net
 from underfire import CAM, GRAD, IG, Classifier, GradCAM, Interpreter, Linf, NonFiniteError
 from underfire.attacks.control import Schedule
 from underfire.attacks.engine import Keep, Outcome, Setting, descend
 from underfire.interpreters import Aim, ForwardPass, Pull, Task
-from underfire.prepared import prepared
+from underfire.models.folded import prepared
 
 N, STEPS = 6, 50
 KEYS = tuple(f"image {i}" for i in range(N))

@@ -7,8 +7,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nets import linear_classifier, pixel_weights
-from toys import images
+from support.nets import linear_classifier, pixel_weights
+from support.toys import images
 from underfire import L2, PGD, Classifier, InputError
 from underfire.attacks.engine import Keep
 

@@ -8,7 +8,7 @@ import torch
 from foolbox.models.pytorch import PyTorchModel
 from torch import Tensor, nn
 
-from toys import images, relu_net, smooth_net
+from support.toys import images, relu_net, smooth_net
 from underfire import PGD, AttackResult, Classifier
 
 MEAN, STD = (0.5, 0.45, 0.4), (0.25, 0.25, 0.3)

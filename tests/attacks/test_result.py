@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from toys import images
+from support.toys import images
 from underfire import ADV2, CAM, GRAD, PGD, AttackResult, Classifier, Linf
 
 EPS, STEPS = 8 / 255, 6

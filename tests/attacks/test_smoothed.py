@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nets import linear_classifier
-from toys import images, relu_net
-from traces import untouched
+from support.nets import linear_classifier
+from support.toys import images, relu_net
+from support.traces import untouched
 from underfire import Classifier
 from underfire.attacks.smoothed import TAU, rectifier_slope, smoothed_clip
 from underfire.interpreters.clipping import Clipping, double_backward

@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from nets import cells, poison, poisoned, stripes_classifier
-from toys import images, relu_net, small_mask, smooth_net
-from traces import scramble, untouched
+from support.nets import cells, poison, poisoned, stripes_classifier
+from support.toys import images, relu_net, small_mask, smooth_net
+from support.traces import scramble, untouched
 from underfire import (
     ADV2,
     CAM,
@@ -25,8 +25,8 @@ from underfire import (
     NonFiniteError,
     Square,
 )
-from underfire.analysis.masking import Lead, compare
 from underfire.attacks.best import ENOUGH
+from underfire.diagnostics.gradient_masking import Lead, compare
 
 WIDE = 24 / 255  # a ball in which a short random search gets somewhere on the toys
 X = images(5, 32)

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nets import cells, pixel_weights, stripes_classifier
-from toys import images, relu_net
+from support.nets import cells, pixel_weights, stripes_classifier
+from support.toys import images, relu_net
 from underfire import ADV2, CAM, L2, PGD, Classifier, Flow, InputError, Linf, StAdv
 from underfire.attacks.perturbations.flow import roughness
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from nets import linear_classifier
-from toys import images, relu_net
+from support.nets import linear_classifier
+from support.toys import images, relu_net
 from underfire import ADV2, CAM, GRAD, PGD, Classifier
 from underfire.attacks.best import ENOUGH, Best
 from underfire.attacks.control import Schedule
@@ -15,7 +15,7 @@ from underfire.attacks.engine import Setting, descend
 from underfire.attacks.perturbations import Linf
 from underfire.attacks.trace import Recorder
 from underfire.interpreters import Task
-from underfire.prepared import prepared
+from underfire.models.folded import prepared
 
 ROWS = torch.arange(3)
 

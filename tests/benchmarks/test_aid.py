@@ -22,11 +22,11 @@ from benchmarks.aid import (
     quality_table,
 )
 from benchmarks.quality.measure import Batch
-from toys import images
-from training.planted import planted_classifier, write_planted
+from support.planted import planted_classifier, write_planted
+from support.toys import images
 from underfire import RTS, Classifier, MaskingNetwork
 from underfire.images import find_photos
-from underfire.training.photos import Photos, read_sources
+from underfire.images.dataset import Photos, read_sources
 from underfire.training.plan import TrainingPlan
 
 

@@ -14,11 +14,11 @@ from benchmarks.localisation import table as localisation_table
 from benchmarks.quality.measure import Batch
 from benchmarks.stamps import SIZES, compose, find_stamps, scenes
 from benchmarks.tables import interval
-from toys import images
+from support.toys import images
 from underfire import Classifier
-from underfire.analysis.faithfulness import Probe
 from underfire.errors import InputError
-from underfire.metrics import Mean
+from underfire.interpreters.faithfulness import Probe
+from underfire.stats import Estimate
 
 RED = (255, 0, 0)
 
@@ -162,10 +162,10 @@ def test_tables_hold_what_was_measured(stamps: Path, relu_classifier: Classifier
 
 
 def test_intervals_are_shown_where_there_are_any() -> None:
-    assert interval(Mean(3, 0.5, 0.25, 0.75)) == "0.500 [0.250, 0.750]"
-    assert interval(Mean(3, 0.5, -0.25, 0.75), signed=True) == "+0.500 [-0.250, +0.750]"
-    assert interval(Mean(1, 0.5, None, None)) == "0.500"
-    assert interval(Mean(0, None, None, None)) == "-"
+    assert interval(Estimate(0.5, 0.25, 0.75, 3)) == "0.500 [0.250, 0.750]"
+    assert interval(Estimate(0.5, -0.25, 0.75, 3), signed=True) == "+0.500 [-0.250, +0.750]"
+    assert interval(Estimate(0.5, None, None, 1)) == "0.500"
+    assert interval(Estimate(None, None, None, 0)) == "-"
 
 
 def test_the_command_refuses_what_it_does_not_know(tmp_path: Path) -> None:

@@ -15,11 +15,11 @@ from benchmarks.rivals import FAMILIES, Contender
 from benchmarks.subject import Recipe, Subject
 from benchmarks.tables import Table, at_least, at_most
 from benchmarks.timing import Ratio, in_turn, ratio
-from toys import images
+from support.toys import images
 from underfire import CAM, GRAD, IG, Classifier, GradCAM, Interpreter
 from underfire.attacks.engine import Outcome, Setting, descend
 from underfire.interpreters import Aim
-from underfire.prepared import prepared
+from underfire.models.folded import prepared
 
 TURNS = 3
 MEBIBYTE = 2**20

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from benchmarks.second_order import COLUMNS, WAYS, Cost, WayAim, branch_free_clip, cost_table, costs, quality
 from benchmarks.subject import Recipe, Subject
 from benchmarks.timing import Ratio
-from toys import images, relu_net, smooth_net
+from support.toys import images, relu_net, smooth_net
 from underfire import GRAD, Classifier
 from underfire.attacks.smoothed import TAU
 from underfire.interpreters import ForwardPass, Task

@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from toys import images, relu_net
-from traces import scramble, untouched
+from support.toys import images, relu_net
+from support.traces import scramble, untouched
 from underfire import ADV2, CAM, GRAD, IG, PGD, AttackResult, Classifier, GradCAM, InputError
 
 STEPS = 10

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from toys import SMALL_FIT, every, untrained_rts
+from support.toys import SMALL_FIT, every, untrained_rts
 from underfire import CAM, GRAD, IG, MASK, Classifier, GradCAM, Interpreter
 from underfire.interpreters import Aim, ForwardPass, Pull, Task
 from underfire.interpreters.ig import PathAim

@@ -8,8 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from toys import images, relu_net
-from traces import untouched
+from support.toys import images, relu_net
+from support.traces import untouched
 from underfire import ADV2, CAM, GRAD, L2, PGD, AttackResult, Classifier, Flow, Linf, StAdv
 from underfire.attacks.perturbations import Perturbation
 

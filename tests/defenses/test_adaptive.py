@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from toys import images, relu_net
+from support.toys import images, relu_net
 from underfire import ADV2, CAM, GRAD, PGD, Classifier, EnsembleDetector, InputError
 from underfire.attacks.budget import warm_steps
 from underfire.attacks.control import EVEN, FIXED, WORST, Sharing

@@ -9,8 +9,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from underfire.defenses.calibration import Calibration, beta_quantile, calibrate, photos_needed
+from underfire.defenses.calibration import Calibration, calibrate, photos_needed
 from underfire.errors import InputError
+from underfire.stats import beta_quantile
 
 
 def _ranks(n: int) -> torch.Tensor:

@@ -12,10 +12,10 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from toys import images, smooth_net
-from underfire.classifier import Classifier
+from support.toys import images, smooth_net
 from underfire.defenses import Density, Detector, Signals
 from underfire.errors import InputError, NonFiniteError
+from underfire.models.classifier import Classifier
 from underfire.seeding import content_key
 
 SIZE = 16

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from nets import waves
-from toys import images, relu_net, small_mask
+from support.nets import waves
+from support.toys import images, relu_net, small_mask
 from underfire import (
     CAM,
     GRAD,

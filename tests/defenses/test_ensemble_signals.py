@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from nets import poison, poisoned
-from toys import faint_smoothgrad, images, relu_net, small_mask
-from traces import scramble, untouched
+from support.nets import poison, poisoned
+from support.toys import faint_smoothgrad, images, relu_net, small_mask
+from support.traces import scramble, untouched
 from underfire import CAM, GRAD, Classifier, InputError, Interpreter, NonFiniteError
 from underfire.defenses.ensemble_signals import (
     GRID,

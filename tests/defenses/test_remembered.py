@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from toys import images, relu_net
+from support.toys import images, relu_net
 from underfire import CAM, GRAD, Classifier, EnsembleDetector, InputError, SmoothGrad
 from underfire.defenses.ensemble_signals import EnsembleSignals, on_grid
 from underfire.defenses.mean_map import MeanMap

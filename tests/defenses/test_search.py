@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from toys import images, relu_net
+from support.toys import images, relu_net
 from underfire import CAM, PGD, Classifier, EnsembleDetector, InputError
 from underfire.attacks.perturbations import Linf
 from underfire.defenses.search import ScoreSearch

@@ -8,9 +8,9 @@ import torch
 from PIL import Image, ImageFilter
 from torch import Tensor
 
-from nets import linear_classifier, poison, poisoned
-from toys import images, relu_net
-from traces import scramble, untouched
+from support.nets import linear_classifier, poison, poisoned
+from support.toys import images, relu_net
+from support.traces import scramble, untouched
 from underfire import Classifier, InputError, NonFiniteError
 from underfire.defenses.squeezing import (
     XU,

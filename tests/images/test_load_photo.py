@@ -9,7 +9,7 @@ import torch
 from PIL import Image, ImageCms
 from torch import Tensor
 
-from images.pictures import photo_bytes, put
+from support.pictures import photo_bytes, put
 from underfire.images import load_photo
 
 SIZE = 8

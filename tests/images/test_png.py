@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
-from images.pictures import grey_ramp, photo_bytes, png_with_header, put
+from support.pictures import grey_ramp, photo_bytes, png_with_header, put
 from underfire.errors import InputError
 from underfire.images import read_png, save_png
 

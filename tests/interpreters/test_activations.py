@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from toys import images, smooth_net
+from support.toys import images, smooth_net
 from underfire import CAM, Classifier, GradCAM
 from underfire.interpreters import ForwardPass, Pull, Task
 from underfire.interpreters.maps import distance

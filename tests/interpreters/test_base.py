@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from nets import poison, poisoned
-from toys import every, images, relu_net, smooth_net
+from support.nets import poison, poisoned
+from support.toys import every, images, relu_net, smooth_net
 from underfire import IG, Classifier, InputError, Interpreter, NonFiniteError
 from underfire.interpreters import ALL, ForwardPass
-from underfire.structure import find_features
+from underfire.models.features import find_features
 
 
 class TestCall:

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nets import channels_classifier
-from toys import images
+from support.nets import channels_classifier
+from support.toys import images
 from underfire import CAM, Classifier, GradCAM, InputError
 from underfire.interpreters.maps import min_max
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from toys import Normalised, images, relu_net, smooth_net
-from traces import untouched
+from support.toys import Normalised, images, relu_net, smooth_net
+from support.traces import untouched
 from underfire import ADV2, CAM, Classifier, GuidedBackprop, InputError
 from underfire.interpreters import ForwardPass, Task, gates
 from underfire.interpreters.captum import ATTACKABLE, Captum

@@ -7,7 +7,7 @@ import torch
 from captum.attr import IntegratedGradients, LayerGradCam, Saliency
 from torch import Tensor, nn
 
-from toys import Normalised, images, relu_net, smooth_net
+from support.toys import Normalised, images, relu_net, smooth_net
 from underfire import CAM, GRAD, IG, Classifier, GradCAM
 from underfire.interpreters.ig import Output
 from underfire.interpreters.maps import min_max, saliency

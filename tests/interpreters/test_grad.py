@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from nets import linear_classifier, pixel_weights
-from toys import images
+from support.nets import linear_classifier, pixel_weights
+from support.toys import images
 from underfire import GRAD, Classifier
 from underfire.interpreters.maps import saliency
 
@@ -36,7 +36,7 @@ def test_where_the_gradient_vanishes_the_map_is_zero() -> None:
 
 @pytest.mark.parametrize("size", [(16, 24), (18, 23)])
 def test_the_grid_is_a_quarter_of_the_image(size: tuple[int, int]) -> None:
-    from toys import smooth_net
+    from support.toys import smooth_net
 
     grad = GRAD(Classifier(smooth_net(), input_size=size))
     maps = grad(torch.rand(2, 3, *size), torch.tensor([0, 1]))

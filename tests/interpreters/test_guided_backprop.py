@@ -8,8 +8,8 @@ from captum.attr import GuidedBackprop as CaptumGuidedBackprop
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from toys import images, relu_net, smooth_net
-from traces import untouched
+from support.toys import images, relu_net, smooth_net
+from support.traces import untouched
 from underfire import Classifier, GuidedBackprop, InputError
 from underfire.interpreters.clipping import Clipping, double_backward
 from underfire.interpreters.gates import WIDTH, guiding

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nets import linear_classifier, pixel_weights, squares_classifier
-from toys import images
+from support.nets import linear_classifier, pixel_weights, squares_classifier
+from support.toys import images
 from underfire import ADV2, IG, Classifier, InputError
 from underfire.interpreters.base import ForwardPass, Pull, Task
 from underfire.interpreters.directional import Linearised

@@ -7,8 +7,8 @@ import torch
 from captum.attr import InputXGradient as CaptumInputXGradient
 from torch import nn
 
-from nets import linear_classifier, pixel_weights, squares_classifier
-from toys import images, relu_net, smooth_net
+from support.nets import linear_classifier, pixel_weights, squares_classifier
+from support.toys import images, relu_net, smooth_net
 from underfire import Classifier, InputXGradient
 from underfire.interpreters import ForwardPass, Task
 from underfire.interpreters.maps import saliency, saliency_slope

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from nets import detail_classifier, waves
-from toys import SMALL_FIT, images, small_mask
-from traces import scramble, untouched
+from support.nets import detail_classifier, waves
+from support.toys import SMALL_FIT, images, small_mask
+from support.traces import scramble, untouched
 from underfire import ADV2, CAM, MASK, PGD, Classifier, InputError, MaskFit
 from underfire.attacks.budget import descent_of
 from underfire.interpreters import ForwardPass, Task

@@ -11,14 +11,14 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from toys import images, relu_net
-from underfire.classifier import Classifier
+from support.toys import images, relu_net
 from underfire.errors import InputError
 from underfire.interpreters import ForwardPass
 from underfire.interpreters.masking.decoder import Decoder, resized, share
 from underfire.interpreters.masking.gate import ClassGate, class_evidence
 from underfire.interpreters.masking.network import MaskingNetwork
-from underfire.interpreters.masking.weights import read_about, write_weights
+from underfire.models.classifier import Classifier
+from underfire.weights import read_about, write_weights
 
 
 @pytest.fixture

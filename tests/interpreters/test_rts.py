@@ -4,17 +4,17 @@ import pytest
 import torch
 from torch import nn
 
-from toys import CLASSES, images, relu_net, smooth_net
-from traces import scramble, untouched
-from underfire.classifier import Classifier
+from support.toys import CLASSES, images, relu_net, smooth_net
+from support.traces import scramble, untouched
 from underfire.errors import InputError
 from underfire.interpreters import CAM, ForwardPass, Task
 from underfire.interpreters.maps import distance
 from underfire.interpreters.masking.network import MaskingNetwork
-from underfire.interpreters.masking.weights import shipped
 from underfire.interpreters.rts import RTS
-from underfire.prepared import prepared
+from underfire.models.classifier import Classifier
+from underfire.models.folded import prepared
 from underfire.testing import check_interpreter, smooth_classifier
+from underfire.weights import shipped
 
 
 def untrained(classifier: Classifier) -> RTS:

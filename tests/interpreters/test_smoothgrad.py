@@ -8,8 +8,8 @@ import torch
 from captum.attr import NoiseTunnel, Saliency
 from torch import Tensor, nn
 
-from nets import linear_classifier, pixel_weights
-from toys import images, relu_net, smooth_net
+from support.nets import linear_classifier, pixel_weights
+from support.toys import images, relu_net, smooth_net
 from underfire import ADV2, GRAD, Classifier, InputError, SmoothGrad
 from underfire.interpreters import ForwardPass, Task
 from underfire.interpreters.maps import saliency, saliency_slope

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from report.synthetic_run import GRIDS, Recipe, write_run
+from support.synthetic_run import GRIDS, Recipe, write_run
 from underfire.report import build_report
 
 CHROMIUM = shutil.which("chromium")

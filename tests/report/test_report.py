@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from report.synthetic_run import NAMES, Recipe, write_run
-from underfire.audit.rows import SCHEMA, read_rows
-from underfire.audit.summary import summarise
+from support.synthetic_run import NAMES, Recipe, write_run
+from underfire.auditing.rows import SCHEMA, read_rows
+from underfire.auditing.summary import summarise
 from underfire.errors import InputError
 from underfire.report import build_report
 from underfire.report.reading import Run

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from report.synthetic_run import Recipe, write_run
 from report.test_browser import browse, pixels
-from studies.made_runs import made_study
+from support.made_runs import made_study
+from support.synthetic_run import Recipe, write_run
 from underfire.errors import InputError
 from underfire.report import build_report
 from underfire.studies.saved import save

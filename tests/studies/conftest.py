@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from audit.toy_photos import one_thread, write_photos
+from support.toy_photos import one_thread, write_photos
 
 
 @pytest.fixture(scope="package", autouse=True)

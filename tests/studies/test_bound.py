@@ -9,20 +9,20 @@ from typing import Any
 
 import pytest
 
-from audit.toy_photos import found, toy_classifier, toy_plan, write_photos
-from studies.made_runs import made_run
-from underfire.analysis.bound import BoundViolationError, Proposition1, TwoClass, proposition_1
-from underfire.analysis.frontier import Finding
-from underfire.analysis.path import IncompleteError
-from underfire.audit.runner import run_audit
+from support.made_runs import made_run
+from support.toy_photos import found, toy_classifier, toy_plan, write_photos
+from underfire.auditing.runner import run_audit
 from underfire.errors import InputError
 from underfire.images import read_png
-from underfire.metrics import Mean
+from underfire.interpreters.path import IncompleteError
+from underfire.stats import Estimate
 from underfire.studies import bound_sides
 from underfire.studies.bound import bound_study
 from underfire.studies.bound_cells import Image, attribution_count, cells_of, distance_count, line_of, table
 from underfire.studies.bound_sides import Sides, Tolerances, sides_of
+from underfire.studies.bound_statistics import BoundViolationError, Proposition1, TwoClass, proposition_1
 from underfire.studies.bound_words import bound_words, correlations, related
+from underfire.studies.frontier_statistics import Finding
 from underfire.studies.source import Run, attacked, read_run
 
 TOLERANCES = Tolerances(0.02, 0.5)
@@ -273,4 +273,4 @@ def test_many_unresolved_photos_are_counted_and_the_first_named() -> None:
     ],
 )
 def test_the_verdict_on_a_relation(ends: list[tuple[float | None, float | None]], finding: Finding) -> None:
-    assert related([Mean(9, 0.3, low, high) for low, high in ends]) is finding
+    assert related([Estimate(0.3, low, high, 9) for low, high in ends]) is finding

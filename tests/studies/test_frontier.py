@@ -8,12 +8,12 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from audit.toy_photos import found, rows_of, toy_classifier, toy_plan
-from studies.stopping import Stop, stopping_after
-from underfire.audit.names import make_perturbation
-from underfire.audit.plan import AuditPlan, PlannedPhoto
-from underfire.audit.rows import Row, read_rows
-from underfire.audit.runner import run_audit
+from support.stopping import Stop, stopping_after
+from support.toy_photos import found, rows_of, toy_classifier, toy_plan
+from underfire.auditing.names import make_perturbation
+from underfire.auditing.plan import AuditPlan, PlannedPhoto
+from underfire.auditing.rows import Row, read_rows
+from underfire.auditing.runner import run_audit
 from underfire.errors import InputError
 from underfire.studies import frontier
 from underfire.studies.attacks import Variant

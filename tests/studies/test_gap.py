@@ -14,13 +14,13 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from audit.toy_photos import MISCLASSIFIED, found, rows_of, toy_classifier, toy_plan, write_photos
-from studies.stopping import Stop, stopping_after
+from support.stopping import Stop, stopping_after
+from support.toy_photos import MISCLASSIFIED, found, rows_of, toy_classifier, toy_plan, write_photos
 from underfire import metrics
-from underfire.analysis.patch import random_patch
-from underfire.audit.names import make_interpreters
-from underfire.audit.plan import AuditPlan, PlannedPhoto
-from underfire.audit.rows import Row
+from underfire.attacks.target_maps import random_patch
+from underfire.auditing.names import make_interpreters
+from underfire.auditing.plan import AuditPlan, PlannedPhoto
+from underfire.auditing.rows import Row
 from underfire.errors import InputError
 from underfire.images import read_png
 from underfire.studies import attacks, gap

@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 import torch
 
-from audit.toy_photos import MEAN, SIZE, STD, found, toy_classifier, toy_plan, write_photos
-from studies.made_runs import made_run
-from toys import relu_net
+from support.made_runs import made_run
+from support.toy_photos import MEAN, SIZE, STD, found, toy_classifier, toy_plan, write_photos
+from support.toys import relu_net
 from underfire import metrics
-from underfire.audit.runner import run_audit
-from underfire.classifier import Classifier
+from underfire.auditing.runner import run_audit
 from underfire.errors import InputError
 from underfire.images import read_png
 from underfire.interpreters import CAM, RTS, MaskingNetwork
+from underfire.models.classifier import Classifier
 from underfire.studies.cells import Distance
 from underfire.studies.onlooking import onlooking
 from underfire.studies.others import MapMoves, Onlooker, Sight, onlookers, sights

@@ -7,9 +7,9 @@ from xml.etree import ElementTree as ET
 import pyarrow.parquet as pq
 import pytest
 
-from studies.made_runs import made_study
+from support.made_runs import made_study
 from underfire.errors import InputError
-from underfire.report.palette import with_colours
+from underfire.present.palette import with_colours
 from underfire.studies.saved import NAMES, read, save
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from audit.toy_photos import BROKEN, MISCLASSIFIED, found, toy_classifier, toy_plan
-from underfire.audit.plan import AuditPlan
-from underfire.audit.runner import run_audit
+from support.toy_photos import BROKEN, MISCLASSIFIED, found, toy_classifier, toy_plan
+from underfire.auditing.plan import AuditPlan
+from underfire.auditing.runner import run_audit
 from underfire.errors import InputError
 from underfire.studies.source import attacked, decide, is_run, read_run
 

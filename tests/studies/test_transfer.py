@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from studies.made_runs import NEAR_L1, NOISE_L1, PGD_L1, made_run
-from underfire.audit.summary import summarise
+from support.made_runs import NEAR_L1, NOISE_L1, PGD_L1, made_run
+from underfire.auditing.summary import summarise
 from underfire.errors import InputError
 from underfire.studies.cells import comparable
 from underfire.studies.source import Run

@@ -9,18 +9,18 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from traces import untouched
-from training.planted import BLUE, RED, SIZE, planted, tinted_net, write_planted
+from support.planted import BLUE, RED, SIZE, planted, tinted_net, write_planted
+from support.traces import untouched
 from underfire.attacks import ADV2
-from underfire.classifier import Classifier
 from underfire.errors import InputError
 from underfire.images import find_photos
+from underfire.images.dataset import Split, drawn, read_sources, split_photos
 from underfire.interpreters.masking.network import MaskingNetwork
 from underfire.interpreters.rts import RTS
+from underfire.models.classifier import Classifier
 from underfire.training.aid import METHOD, AidLesson, AidScore, train_aid
 from underfire.training.batches import Batch, random_batch, whole_batches
 from underfire.training.losses import aid_loss, show_loss
-from underfire.training.photos import Split, drawn, read_sources, split_photos
 from underfire.training.plan import AidPlan, TrainingPlan
 from underfire.training.rts import train_rts
 from underfire.training.scores import Score

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from toys import images
+from support.toys import images
 from underfire.seeding import generator
 from underfire.training.augment import blurred, random_fill, random_view
 from underfire.training.plan import TrainingPlan

@@ -7,14 +7,14 @@ import pytest
 import safetensors.torch
 import torch
 
-from traces import untouched
-from training.planted import BLUE, RED, planted, planted_classifier, write_planted
-from underfire.classifier import Classifier
+from support.planted import BLUE, RED, planted, planted_classifier, write_planted
+from support.traces import untouched
 from underfire.errors import InputError
 from underfire.images import find_photos
+from underfire.images.dataset import Split, drawn, read_sources, split_photos
 from underfire.interpreters.masking.network import MaskingNetwork
 from underfire.interpreters.rts import RTS
-from underfire.training.photos import Split, drawn, read_sources, split_photos
+from underfire.models.classifier import Classifier
 from underfire.training.plan import TrainingPlan
 from underfire.training.rts import train_rts
 from underfire.training.scores import Score

@@ -18,7 +18,6 @@ from underfire.attacks.perturbations import chosen
 from underfire.attacks.rules import Sign
 from underfire.attacks.smoothed import smoothed_clip
 from underfire.attacks.target_maps import one_interpreter
-from underfire.classifier import Classifier
 from underfire.errors import InputError
 from underfire.interpreters import CAM, GRAD, IG, GradCAM
 from underfire.interpreters.activations import ActivationAim
@@ -27,6 +26,7 @@ from underfire.interpreters.clipping import double_backward
 from underfire.interpreters.directional import Linearised
 from underfire.interpreters.ig import PathAim
 from underfire.interpreters.maps import min_max, pooled, saliency_slope, scaled_distance
+from underfire.models.classifier import Classifier
 
 STEP_SIZE = 1 / 255
 

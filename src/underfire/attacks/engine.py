@@ -13,9 +13,9 @@ from underfire.attacks.lens import Glimpse, Lens, bare
 from underfire.attacks.perturbations import Perturbation
 from underfire.attacks.rules import Adam, Rule
 from underfire.attacks.trace import Recorder, Trace
-from underfire.classifier import Classifier
 from underfire.errors import NonFiniteError
 from underfire.interpreters.base import Aim, ForwardPass, Pull, require_finite
+from underfire.models.classifier import Classifier
 
 Keep = Literal["best", "latest", "last"]
 

@@ -11,9 +11,9 @@ from underfire.attacks.best import Best
 from underfire.attacks.control import Confidence
 from underfire.attacks.engine import Outcome
 from underfire.attacks.trace import Trace
-from underfire.classifier import Classifier
 from underfire.interpreters.base import Interpreter
 from underfire.interpreters.maps import distance
+from underfire.models.classifier import Classifier
 
 
 @dataclass(frozen=True)

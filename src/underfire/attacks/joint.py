@@ -10,8 +10,8 @@ from underfire.attacks.engine import Setting
 from underfire.attacks.result import AttackResult
 from underfire.attacks.scored import AimOf, attack_and_score, own_aim
 from underfire.attacks.target_maps import TargetMap, refuse_maps, wanted_maps
-from underfire.classifier import Classifier
 from underfire.interpreters.base import Interpreter
+from underfire.models.classifier import Classifier
 from underfire.seeding import owners
 
 

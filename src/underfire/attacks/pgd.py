@@ -10,8 +10,8 @@ from underfire.attacks.engine import Keep, Setting
 from underfire.attacks.perturbations import Perturbation, chosen
 from underfire.attacks.result import AttackResult
 from underfire.attacks.scored import attack_and_score
-from underfire.classifier import Classifier
 from underfire.errors import InputError
+from underfire.models.classifier import Classifier
 from underfire.seeding import owners
 
 

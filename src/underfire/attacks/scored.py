@@ -11,9 +11,9 @@ from underfire.attacks.engine import Outcome, Setting, descend
 from underfire.attacks.finals import decide
 from underfire.attacks.perturbations import Perturbation
 from underfire.attacks.result import AttackResult
-from underfire.classifier import Classifier
 from underfire.interpreters.base import Aim, Interpreter, Task
-from underfire.prepared import prepared
+from underfire.models.classifier import Classifier
+from underfire.models.folded import prepared
 
 AimOf = Callable[[Interpreter, Task], Aim]
 """How an attack aims at an interpreter's map."""

@@ -19,10 +19,10 @@ from underfire.attacks.scored import score
 from underfire.attacks.target_maps import classifier_and_interpreters
 from underfire.attacks.trace import Recorder
 from underfire.attacks.windows import draws, redraw, share_at
-from underfire.classifier import Classifier
 from underfire.errors import InputError, NonFiniteError
 from underfire.interpreters.base import Interpreter, require_finite
 from underfire.interpreters.maps import distance
+from underfire.models.classifier import Classifier
 from underfire.seeding import generator
 
 
@@ -38,7 +38,7 @@ class Square(JointAttack):
 
     Nothing is differentiated outside the interpreter, so a classifier whose gradients vanish or mislead is no harder
     than another. That makes it the check on attacks with gradients, which need far fewer passes: see
-    :func:`underfire.analysis.masking.compare`.
+    :func:`underfire.diagnostics.gradient_masking.compare`.
 
     In the result a pass is one run of the classifier, forward alone or forward and backward: one for a query, and what
     the interpreters run beyond it, counted at the module (1 for CAM, 32 for IG with 32 points). The runs that make the

@@ -7,8 +7,8 @@ from underfire.attacks.joint import Descent
 from underfire.attacks.perturbations import Flow
 from underfire.attacks.pgd import PGD
 from underfire.attacks.target_maps import classifier_and_interpreters
-from underfire.classifier import Classifier
 from underfire.interpreters.base import Interpreter
+from underfire.models.classifier import Classifier
 
 
 class StAdv(Descent):

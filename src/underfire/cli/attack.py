@@ -7,15 +7,14 @@ from pathlib import Path
 import click
 from torch import Tensor
 
-from underfire.analysis.patch import random_patch
-from underfire.audit.look import look, predict
-from underfire.audit.names import make_interpreters, make_perturbation
-from underfire.audit.plan import PASSES, AuditPlan, Condition, ModelSettings, Preset
-from underfire.audit.selection import select_interpreters
-from underfire.audit.single import SingleAttack, attack_photo
-from underfire.audit.store import write_json
-from underfire.audit.targets import class_index
-from underfire.classifier import Classifier
+from underfire.attacks.target_maps import random_patch
+from underfire.auditing.look import look, predict
+from underfire.auditing.names import make_interpreters, make_perturbation
+from underfire.auditing.plan import PASSES, AuditPlan, Condition, ModelSettings, Preset
+from underfire.auditing.selection import select_interpreters
+from underfire.auditing.single import SingleAttack, attack_photo
+from underfire.auditing.store import write_json
+from underfire.auditing.targets import class_index
 from underfire.cli.console import print_table
 from underfire.cli.options import DEFAULTS, INTERPRETERS, attack_options, load_model, model_options, rts_option
 from underfire.cli.pictures import save_maps
@@ -24,7 +23,8 @@ from underfire.images import Photo, builtin_photos, find_photos, load_photo
 from underfire.images.files import printable, quoted
 from underfire.images.levels import from_8bit
 from underfire.interpreters import Interpreter
-from underfire.report.pictures import read_photo
+from underfire.models.classifier import Classifier
+from underfire.present.pictures import read_photo
 
 
 @click.command()

@@ -10,11 +10,10 @@ import click
 import torch
 from torch import Tensor
 
-from underfire.audit.look import calling, predict
-from underfire.audit.names import make_interpreters
-from underfire.audit.plan import ModelSettings
-from underfire.audit.selection import select_interpreters
-from underfire.classifier import Classifier
+from underfire.auditing.look import calling, predict
+from underfire.auditing.names import make_interpreters
+from underfire.auditing.plan import ModelSettings
+from underfire.auditing.selection import select_interpreters
 from underfire.cli.console import counted, notes, print_table
 from underfire.cli.interrupts import interruptible
 from underfire.cli.options import (
@@ -32,10 +31,11 @@ from underfire.cli.verdicts import COLUMNS, Verdict, save_verdicts
 from underfire.defenses.ensemble import EnsembleDetector
 from underfire.defenses.ensemble_signals import Groups
 from underfire.errors import InputError
+from underfire.images.dataset import Photos, Source, stacked
 from underfire.images.files import printable, quoted
 from underfire.interpreters import MASK, Interpreter
+from underfire.models.classifier import Classifier
 from underfire.seeding import content_key
-from underfire.training.photos import Photos, Source, stacked
 
 _SCORES = "scores.parquet"
 

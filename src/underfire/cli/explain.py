@@ -5,11 +5,11 @@ from pathlib import Path
 import click
 import torch
 
-from underfire.audit.look import look, predict
-from underfire.audit.names import make_interpreters
-from underfire.audit.plan import ModelSettings
-from underfire.audit.selection import select_interpreters
-from underfire.audit.targets import class_index
+from underfire.auditing.look import look, predict
+from underfire.auditing.names import make_interpreters
+from underfire.auditing.plan import ModelSettings
+from underfire.auditing.selection import select_interpreters
+from underfire.auditing.targets import class_index
 from underfire.cli.console import notes, print_table
 from underfire.cli.options import DEFAULTS, INTERPRETERS_OR_ALL, load_model, model_options, photos_of, rts_option
 from underfire.cli.pictures import file_stems, photo_bytes, save_maps

@@ -3,11 +3,11 @@
 import click
 
 from underfire.attacks import ADV2, PGD, Square, StAdv
-from underfire.audit.names import known_interpreters, known_perturbations
-from underfire.audit.plan import PASSES, QUERIES, Preset
+from underfire.auditing.names import known_interpreters, known_perturbations
+from underfire.auditing.plan import PASSES, QUERIES, Preset
 from underfire.cli.console import print_table
-from underfire.report.wording import budget
-from underfire.zoo import available
+from underfire.models import available
+from underfire.present.text import budget
 
 
 @click.command()

@@ -9,13 +9,13 @@ from typing import Any, TypeAlias
 
 import click
 
-from underfire.audit.names import known_interpreters, known_perturbations, split_names
-from underfire.audit.plan import ATTACKS, PASSES, AuditPlan, ModelSettings
-from underfire.audit.selection import EVERY, select_interpreters
-from underfire.classifier import Classifier
+from underfire.auditing.names import known_interpreters, known_perturbations, split_names
+from underfire.auditing.plan import ATTACKS, PASSES, AuditPlan, ModelSettings
+from underfire.auditing.selection import EVERY, select_interpreters
 from underfire.errors import InputError
 from underfire.images import PhotoSet, builtin_photos, find_photos
-from underfire.zoo import load_classifier
+from underfire.models import load_classifier
+from underfire.models.classifier import Classifier
 
 DEFAULTS = AuditPlan()
 """The one place of defaults is the plan."""

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from underfire.files import write_whole
-from underfire.report.pictures import Bytes, overlay, upsampled
+from underfire.present.pictures import Bytes, overlay, upsampled
 
 _LONGEST = 100  # characters of a photo's name in the names of its files, which a file system limits
 _SIDE = 160  # pixels that a picture beside others has at least, so that its name fits above it

@@ -8,9 +8,9 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from underfire.audit.plan import AuditPlan, Unit
-from underfire.audit.progress import Eta
-from underfire.audit.unit import Event
+from underfire.auditing.plan import AuditPlan, Unit
+from underfire.auditing.progress import Eta
+from underfire.auditing.unit import Event
 from underfire.cli.console import counted
 
 _SILENCE = 30.0  # seconds without a line that a reader of a log should not have to bear

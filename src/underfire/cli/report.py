@@ -4,9 +4,9 @@ from pathlib import Path
 
 import click
 
-from underfire.audit.rows import read_rows
-from underfire.audit.store import write_json
-from underfire.audit.summary import Summary, summarise
+from underfire.auditing.rows import read_rows
+from underfire.auditing.store import write_json
+from underfire.auditing.summary import Summary, summarise
 from underfire.images.files import printable
 from underfire.report import build_report
 

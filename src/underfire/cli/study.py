@@ -12,10 +12,10 @@ from typing import Any, get_args
 import click
 
 from underfire.attacks.control import EVEN
-from underfire.audit.inspection import Inspection
-from underfire.audit.plan import JOINT_ATTACKS, AuditPlan, ModelSettings, PlannedPhoto
-from underfire.audit.runner import run_audit
-from underfire.classifier import Classifier
+from underfire.auditing.inspection import Inspection
+from underfire.auditing.plan import JOINT_ATTACKS, AuditPlan, ModelSettings, PlannedPhoto
+from underfire.auditing.runner import run_audit
+from underfire.auditing.store import STUDIES
 from underfire.cli.console import counted, notes, results
 from underfire.cli.interrupts import interruptible
 from underfire.cli.options import (
@@ -34,13 +34,14 @@ from underfire.cli.usable import usable
 from underfire.defenses.adaptive import PASSES
 from underfire.defenses.calibration import check_rate
 from underfire.errors import InputError
+from underfire.evaluation.adaptive import SHARINGS
+from underfire.evaluation.sets import FPR, check_enough, check_sets
+from underfire.evaluation.study import defence_study
+from underfire.evaluation.trials import Resources, further
+from underfire.images.dataset import Photos
 from underfire.images.files import printable, quoted
-from underfire.report.build import STUDIES
+from underfire.models.classifier import Classifier
 from underfire.studies.bound import LOGIT_TOLERANCE, TOLERANCE, bound_study
-from underfire.studies.defence import defence_study
-from underfire.studies.defence_adaptive import SHARINGS
-from underfire.studies.defence_sets import FPR, check_enough, check_sets
-from underfire.studies.defence_trials import Resources, further
 from underfire.studies.frontier import Along, frontier_study
 from underfire.studies.gap import Aim, gap_study
 from underfire.studies.others import check_other
@@ -48,7 +49,6 @@ from underfire.studies.saved import save
 from underfire.studies.source import Run, decide, is_run, read_run
 from underfire.studies.study import Study
 from underfire.studies.transfer import transfer_study
-from underfire.training.photos import Photos
 
 _FREE = frozenset({"photos", "out", "device", "limit", "onto", "tolerance", "logit_tolerance", "along", "grid", "aims"})
 """What may be given beside the directory of an audit, which has settings of its own."""

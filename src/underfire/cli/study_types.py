@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from underfire.audit.plan import ModelSettings
+from underfire.auditing.plan import ModelSettings
 from underfire.cli.options import Eps, Numbers, Size
 
 

@@ -6,18 +6,18 @@ from typing import Any
 
 import click
 
-from underfire.audit.plan import ModelSettings
-from underfire.classifier import Classifier
+from underfire.auditing.plan import ModelSettings
 from underfire.cli.console import counted, notes, print_table
 from underfire.cli.options import check_writable, load_model, model_options, rts_option
 from underfire.cli.training import TrainingDisplay
 from underfire.cli.usable import usable
 from underfire.errors import InputError
+from underfire.images.dataset import Source, Split, drawn, split_photos
 from underfire.images.files import printable, quoted
 from underfire.interpreters.masking.network import MaskingNetwork
 from underfire.interpreters.rts import default_weights
+from underfire.models.classifier import Classifier
 from underfire.training.aid import train_aid
-from underfire.training.photos import Source, Split, drawn, split_photos
 from underfire.training.plan import AidPlan, TrainingPlan
 from underfire.training.rts import train_rts
 

@@ -1,10 +1,10 @@
 """Photos that a command can use: those that can be decoded."""
 
-from underfire.classifier import Classifier
 from underfire.cli.console import notes
 from underfire.cli.options import photos_of
+from underfire.images.dataset import Photos, Source, read_sources
 from underfire.images.files import quoted
-from underfire.training.photos import Photos, Source, read_sources
+from underfire.models.classifier import Classifier
 
 
 def usable(named: tuple[str, ...], classifier: Classifier, limit: int | None = None) -> Photos:

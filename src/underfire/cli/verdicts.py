@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 
 from underfire.defenses import Explanation, Reason
 from underfire.files import write_whole
+from underfire.images.dataset import Source
 from underfire.images.files import printable
-from underfire.training.photos import Source
 
 COLUMNS = ("photo", "class", "score", "flagged", "what speaks most against it")
 """Of the table that is printed."""

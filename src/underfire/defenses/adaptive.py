@@ -38,8 +38,8 @@ from underfire.defenses.signals import Signals
 from underfire.defenses.squeezing import FeatureSqueezing, SqueezingSignals
 from underfire.errors import InputError
 from underfire.interpreters.base import Aim, ForwardPass, Interpreter, Pull, Task
-from underfire.prepared import prepared
-from underfire.structure import FeatureMap
+from underfire.models.features import FeatureMap
+from underfire.models.folded import prepared
 
 PASSES = 300
 """Forward and backward passes for an image whose attacker names none."""

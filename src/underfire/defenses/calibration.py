@@ -4,7 +4,7 @@ Split conformal prediction (Vovk, Gammerman and Shafer, "Algorithmic learning in
 outliers: Bates, Candès, Lei, Romano and Sesia, "Testing for outliers with conformal p-values", Annals of Statistics
 2023). It needs no law of the scores: only that the calibration photos and a new clean photo could change places.
 
-The rate measured on other clean photos gets its interval from :func:`underfire.metrics.wilson`.
+The rate measured on other clean photos gets its interval from :func:`underfire.stats.wilson`.
 """
 
 import math
@@ -15,9 +15,7 @@ import torch
 from torch import Tensor
 
 from underfire.errors import InputError
-from underfire.metrics import LEVEL
-
-_HALVINGS = 64  # of [0, 1]: below the rounding of float64
+from underfire.stats import LEVEL, beta_quantile
 
 
 @dataclass(frozen=True)
@@ -100,30 +98,6 @@ def calibrate(scores: Tensor, fpr: float) -> Calibration:
         )
     lowest = torch.sort(scores.detach().to("cpu", torch.float64)).values
     return Calibration(fpr, n, float(lowest[_rank(fpr, n) - 1]))
-
-
-def beta_quantile(p: float, a: int, b: int) -> float:
-    """The x with P(X ≤ x) = ``p`` for X of the law Beta(a, b), ``a`` and ``b`` whole numbers of at least 1.
-
-    By bisection of P(X ≤ x) = P(Y ≥ a), Y of the binomial law of a + b − 1 trials at x (Johnson, Kotz and Balakrishnan,
-    "Continuous univariate distributions", vol. 2, 1995, chapter 25).
-    """
-    low, high = 0.0, 1.0
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _at_least(a, a + b - 1, middle) < p else (low, middle)
-    return high
-
-
-def _at_least(k: int, n: int, p: float) -> float:
-    """P(Y ≥ ``k``) of ``n`` trials at ``p`` in (0, 1), from the shorter of the two sums."""
-    upper = 2 * k > n
-    counts = range(k, n + 1) if upper else range(k)
-    whole, log_p, log_q = math.lgamma(n + 1), math.log(p), math.log1p(-p)
-    total = math.fsum(
-        math.exp(whole - math.lgamma(j + 1) - math.lgamma(n - j + 1) + j * log_p + (n - j) * log_q) for j in counts
-    )
-    return total if upper else 1 - total
 
 
 def _rank(fpr: float, n: int) -> int:

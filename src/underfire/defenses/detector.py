@@ -15,7 +15,6 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from underfire.classifier import Classifier
 from underfire.defenses.calibration import Calibration, calibrate, check_rate, photos_needed
 from underfire.defenses.density import FEWEST, Density
 from underfire.defenses.explanation import Explanation, Reason
@@ -23,8 +22,9 @@ from underfire.defenses.saved import FORMAT, TENSORS, check_classifier, damaged,
 from underfire.defenses.signals import Signals
 from underfire.errors import InputError, NonFiniteError
 from underfire.interpreters.base import require_finite
-from underfire.interpreters.masking.weights import write_weights
+from underfire.models.classifier import Classifier
 from underfire.seeding import derive_seed, owners
+from underfire.weights import write_weights
 
 
 class Detector(ABC):

@@ -8,12 +8,12 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import nn
 
-from underfire.classifier import Classifier
 from underfire.defenses.detector import Detector
 from underfire.defenses.ensemble_signals import EVERY_GROUP, EnsembleSignals, Groups
 from underfire.defenses.views import View, described
 from underfire.errors import InputError
 from underfire.interpreters import ALL, Interpreter
+from underfire.models.classifier import Classifier
 
 
 class EnsembleDetector(Detector):

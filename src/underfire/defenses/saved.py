@@ -8,8 +8,8 @@ from typing import Any
 import safetensors
 from torch import Tensor
 
-from underfire.classifier import Classifier
 from underfire.errors import InputError
+from underfire.models.classifier import Classifier
 
 FORMAT = 1
 """Of the files."""

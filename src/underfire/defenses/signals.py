@@ -5,7 +5,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from underfire.classifier import Classifier
+from underfire.models.classifier import Classifier
 
 
 class Signals(Protocol):

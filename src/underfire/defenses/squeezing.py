@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from underfire.classifier import Classifier
 from underfire.defenses.density import Density
 from underfire.defenses.detector import Detector
 from underfire.defenses.views import described
 from underfire.errors import InputError
 from underfire.interpreters.base import require_finite
+from underfire.models.classifier import Classifier
 from underfire.seeding import owners
 
 

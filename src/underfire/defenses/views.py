@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from underfire.analysis.faithfulness import blurred
 from underfire.errors import InputError
+from underfire.interpreters.faithfulness import blurred
 from underfire.seeding import generator
 
 

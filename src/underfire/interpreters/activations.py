@@ -7,7 +7,7 @@ from torch import Tensor
 
 from underfire.interpreters.base import ForwardPass, Pull, Task
 from underfire.interpreters.maps import RawLoss, scaled_distance
-from underfire.structure import FeatureMap
+from underfire.models.features import FeatureMap
 
 RawMaps = Callable[[ForwardPass, Tensor], Tensor]
 """Unscaled maps (N, h, w) of a view for classes (N,), attached to it."""

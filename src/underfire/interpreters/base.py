@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from underfire.classifier import Classifier
 from underfire.errors import NonFiniteError
+from underfire.models.classifier import Classifier
+from underfire.models.features import FeatureMap, capture
 from underfire.seeding import owners
-from underfire.structure import FeatureMap, capture
 
 
 class ForwardPass:

@@ -2,12 +2,12 @@
 
 from torch import Tensor
 
-from underfire.classifier import Classifier
 from underfire.errors import InputError
 from underfire.interpreters.activations import ActivationAim
 from underfire.interpreters.base import Aim, ForwardPass, Interpreter, Task
 from underfire.interpreters.maps import min_max
-from underfire.structure import find_features, head_weight
+from underfire.models.classifier import Classifier
+from underfire.models.features import find_features, head_weight
 
 
 class CAM(Interpreter):

@@ -10,16 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from underfire.classifier import Classifier, filled
 from underfire.errors import InputError
 from underfire.interpreters.attached import Attached, drawing, draws_noticed, quiet, undone
 from underfire.interpreters.base import Aim, ForwardPass, Interpreter, Pull, Task
 from underfire.interpreters.clipping import Clipping
 from underfire.interpreters.gates import gated_clip
 from underfire.interpreters.maps import min_max, pooled, saliency_grid, scaled_distance, shape_distance
-from underfire.prepared import TOLERANCE, prepared
+from underfire.models.classifier import Classifier, filled
+from underfire.models.features import FeatureMap, capture, find_features
+from underfire.models.folded import TOLERANCE, prepared
 from underfire.seeding import derive_seed
-from underfire.structure import FeatureMap, capture, find_features
 
 ATTACKABLE = frozenset(
     {

@@ -3,12 +3,12 @@
 import torch
 from torch import Tensor
 
-from underfire.classifier import Classifier
 from underfire.errors import InputError
 from underfire.interpreters.activations import ActivationAim
 from underfire.interpreters.base import Aim, ForwardPass, Interpreter, Task
 from underfire.interpreters.maps import min_max
-from underfire.structure import find_features
+from underfire.models.classifier import Classifier
+from underfire.models.features import find_features
 
 
 class GradCAM(Interpreter):

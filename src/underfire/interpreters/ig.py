@@ -7,12 +7,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from underfire.classifier import Classifier
 from underfire.errors import InputError
 from underfire.interpreters.base import Aim, ForwardPass, Interpreter, Pull, Task
 from underfire.interpreters.directional import Linearised, along
 from underfire.interpreters.maps import RawLoss, saliency, saliency_grid, saliency_slope, shape_distance
 from underfire.interpreters.quadrature import Rule, nodes
+from underfire.models.classifier import Classifier
 from underfire.seeding import generator
 
 Output = Literal["probability", "logit"]

@@ -2,11 +2,11 @@
 
 from torch import Tensor
 
-from underfire.classifier import Classifier
 from underfire.interpreters.base import Aim, ForwardPass, Interpreter, Pull, Task
 from underfire.interpreters.directional import along
 from underfire.interpreters.grad import nll_field
 from underfire.interpreters.maps import saliency, saliency_grid, saliency_slope
+from underfire.models.classifier import Classifier
 
 
 class InputXGradient(Interpreter):

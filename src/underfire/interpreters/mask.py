@@ -2,11 +2,11 @@
 
 from torch import Tensor
 
-from underfire.classifier import Classifier
 from underfire.interpreters.base import Aim, Interpreter, Task
 from underfire.interpreters.masks.aim import MaskAim
 from underfire.interpreters.masks.fit import Fitted, fit_masks
 from underfire.interpreters.masks.settings import MaskFit
+from underfire.models.classifier import Classifier
 from underfire.seeding import owners
 
 

@@ -5,12 +5,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from underfire.classifier import Classifier
 from underfire.errors import InputError
 from underfire.interpreters.base import Aim, ForwardPass, Interpreter, Pull, Task
 from underfire.interpreters.maps import distance
 from underfire.interpreters.masking.network import MaskingNetwork, gated_features
-from underfire.interpreters.masking.weights import read_about, shipped
+from underfire.models.classifier import Classifier
+from underfire.weights import read_about, shipped
 
 _ENCODER_WEIGHT = 0.1  # of the own classes of an encoder of its own, beside the classifier's (ADV²'s published code)
 

@@ -3,12 +3,12 @@
 import torch
 from torch import Tensor
 
-from underfire.classifier import Classifier
 from underfire.errors import InputError
 from underfire.interpreters.base import Aim, ForwardPass, Interpreter, Pull, Task
 from underfire.interpreters.directional import along
 from underfire.interpreters.grad import nll_field
 from underfire.interpreters.maps import saliency, saliency_grid, saliency_slope
+from underfire.models.classifier import Classifier
 from underfire.seeding import generator
 
 

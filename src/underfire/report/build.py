@@ -3,28 +3,26 @@
 import os
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
-from underfire.audit.summary import summarise
+from underfire.auditing.store import STUDIES
+from underfire.auditing.summary import summarise
 from underfire.images.files import printable
+from underfire.present.pictures import colour_bar
+from underfire.present.text import budget
 from underfire.report.findings import cards, findings
 from underfire.report.gallery import Gallery
 from underfire.report.matrix import matrix, panels
-from underfire.report.pictures import colour_bar
 from underfire.report.reading import read_run
 from underfire.report.settings import allowed, configuration, costs, origin, threat_model
 from underfire.report.soundness import remarks, verdict, warnings
 from underfire.report.studies import study_parts
-from underfire.report.wording import budget
 
 MOST_PHOTOS = 24
 """Photos whose pictures go into the page; the numbers are always those of all of them."""
 
 MOST_BYTES = 11_000_000
 """Of the pictures of single photos, so that the page stays easy to send and to open."""
-
-STUDIES = "studies"
-"""Where in a run directory the studies of the run lie."""
 
 
 def build_report(run_dir: Path, *, most_photos: int = MOST_PHOTOS) -> Path:
@@ -79,7 +77,7 @@ def build_report(run_dir: Path, *, most_photos: int = MOST_PHOTOS) -> Path:
 
 def _environment() -> Environment:
     return Environment(
-        loader=PackageLoader("underfire.report"),
+        loader=ChoiceLoader([PackageLoader("underfire.report"), PackageLoader("underfire.present")]),
         autoescape=True,  # file names and class names are data
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -4,9 +4,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from underfire.audit.summary import Attack, Cell, Headline, Photos, Summary
-from underfire.metrics import Rate
-from underfire.report.wording import (
+from underfire.auditing.summary import Attack, Cell, Headline, Photos, Summary
+from underfire.present.text import (
     condition_title,
     interpreter_title,
     interval,
@@ -17,6 +16,7 @@ from underfire.report.wording import (
     percent,
     plural,
 )
+from underfire.stats import Share
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def _card(headline: Headline) -> Card:
     return Card(title, kept.k, kept.n, tuple(bar for bar in bars if bar), tuple(sentences))
 
 
-def _on(rate: Rate, noun: str = "") -> str:
+def _on(rate: Share, noun: str = "") -> str:
     """``on 9 of 10 photos``, ``on all 10``, ``on no photo``."""
     if rate.k == 0:
         return f"on no {noun}" if noun else "on none"
@@ -77,7 +77,7 @@ def _on(rate: Rate, noun: str = "") -> str:
     return f"on {counted} {noun}{many}" if noun else f"on {counted}"
 
 
-def _bar(who: str, style: str, rate: Rate) -> Bar | None:
+def _bar(who: str, style: str, rate: Share) -> Bar | None:
     if rate.value is None or rate.low is None or rate.high is None:
         return None
     low, high = 100 * rate.low, 100 * rate.high

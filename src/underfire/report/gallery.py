@@ -4,11 +4,10 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from underfire.audit.rows import Row
-from underfire.audit.summary import Summary
-from underfire.report.pictures import Bytes, amplified, data_uri, gain_for, overlay
-from underfire.report.reading import Artifacts, Run, read_artifacts
-from underfire.report.wording import (
+from underfire.auditing.rows import Row
+from underfire.auditing.summary import Summary
+from underfire.present.pictures import Bytes, amplified, data_uri, gain_for, overlay
+from underfire.present.text import (
     class_title,
     condition_title,
     interpreter_title,
@@ -16,6 +15,7 @@ from underfire.report.wording import (
     percent,
     style_of,
 )
+from underfire.report.reading import Artifacts, Run, read_artifacts
 
 _HERO_SIDE, _SHOT_SIDE, _THUMB_SIDE = 300, 168, 72  # pixels of the longer side
 _FOLDER_NAME = re.compile(r"[\w+.-]*\w[\w+.-]*")

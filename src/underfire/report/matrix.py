@@ -6,10 +6,10 @@ from statistics import median
 
 from markupsafe import Markup
 
-from underfire.audit.rows import NO_SOURCE
-from underfire.audit.summary import Cell, Distribution, MeasureName, Point, Summary
-from underfire.report.figures import Series, strips
-from underfire.report.wording import condition_title, interpreter_title, number, spread, style_of
+from underfire.auditing.rows import NO_SOURCE
+from underfire.auditing.summary import Cell, Distribution, MeasureName, Point, Summary
+from underfire.present.plots import Series, strips
+from underfire.present.text import condition_title, interpreter_title, number, spread, style_of
 
 _DARKEST = 0.5  # of the shading colour: any more and the number on it loses its contrast
 

@@ -10,9 +10,9 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from underfire.audit.rows import Row, read_rows
+from underfire.auditing.rows import Row, read_rows
 from underfire.errors import InputError
-from underfire.report.pictures import Bytes, Map, read_photo
+from underfire.present.pictures import Bytes, Map, read_photo
 
 
 @dataclass(frozen=True)

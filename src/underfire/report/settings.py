@@ -5,10 +5,10 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
-from underfire.audit.rows import NO_SOURCE
-from underfire.audit.summary import Summary
+from underfire.auditing.rows import NO_SOURCE
+from underfire.auditing.summary import Summary
+from underfire.present.text import budget, condition_title, interval, listing, number, of, percent
 from underfire.report.reading import Run
-from underfire.report.wording import budget, condition_title, interval, listing, number, of, percent
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from underfire.analysis.masking import finding
-from underfire.analysis.model_checks import ModelCheck
-from underfire.analysis.soundness import Indicator, Reading, Weight
-from underfire.audit.summary import Summary
-from underfire.report.wording import condition_title, listing, plural
+from underfire.auditing.summary import Summary
+from underfire.diagnostics.attack_signs import Indicator, Reading, Weight
+from underfire.diagnostics.gradient_masking import finding
+from underfire.diagnostics.model_checks import ModelCheck
+from underfire.present.text import condition_title, listing, plural
 
 _LABELS = {Weight.SERIOUS: "Serious", Weight.CAUTION: "Caution", Weight.NOTE: "Note"}
 

@@ -17,21 +17,21 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from underfire.attacks.joint import JointAttack
-from underfire.audit.locks import holding
-from underfire.audit.look import MapDistance, View, calling, distance, look
-from underfire.audit.measured import Treated, rows_of
-from underfire.audit.plan import AuditPlan, Condition, PlannedPhoto, Unit, units
-from underfire.audit.rows import Row, read_rows, write_part
-from underfire.audit.runner import run_audit
-from underfire.audit.store import RunDirectory
-from underfire.audit.targets import NO_TARGET
-from underfire.audit.unit import Event, save_and_read
-from underfire.classifier import Classifier
+from underfire.auditing.locks import holding
+from underfire.auditing.look import MapDistance, View, calling, distance, look
+from underfire.auditing.measured import Treated, rows_of
+from underfire.auditing.plan import AuditPlan, Condition, PlannedPhoto, Unit, units
+from underfire.auditing.rows import Row, read_rows, write_part
+from underfire.auditing.runner import run_audit
+from underfire.auditing.store import RunDirectory
+from underfire.auditing.targets import NO_TARGET
+from underfire.auditing.unit import Event, save_and_read
 from underfire.errors import InputError
 from underfire.images import Photo, PhotoSet
 from underfire.images.files import quoted
 from underfire.interpreters import Interpreter
-from underfire.report.wording import plural
+from underfire.models.classifier import Classifier
+from underfire.present.text import plural
 from underfire.studies.pictures import opened
 from underfire.studies.source import Note, Run, read_run
 

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from underfire.audit.rows import NO_SOURCE
-from underfire.classifier import Classifier
+from underfire.auditing.rows import NO_SOURCE
 from underfire.errors import InputError
 from underfire.images.files import quoted
+from underfire.models.classifier import Classifier
 from underfire.studies.bound_cells import cells_of, line_of, table
 from underfire.studies.bound_figure import bound_figure
 from underfire.studies.bound_sides import Tolerances, sides_of

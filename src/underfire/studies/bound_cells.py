@@ -8,11 +8,10 @@ from typing import Any
 import pyarrow as pa
 import torch
 
-from underfire.analysis.ranks import rank_correlation
-from underfire.audit.rows import NO_SOURCE, Row
-from underfire.audit.summary import CONTROLS
+from underfire.auditing.rows import NO_SOURCE, Row
+from underfire.auditing.summary import CONTROLS
 from underfire.images.files import printable
-from underfire.metrics import bootstrap_mean, wilson
+from underfire.stats import bootstrap_mean, rank_correlation, wilson
 from underfire.studies.bound_sides import Measured, Sides
 from underfire.studies.columns import fields_of_line, three
 

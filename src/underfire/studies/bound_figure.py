@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from underfire.report.figures import ADV2, INK, LINE, MUTED, NOISE, PGD, inline
+from underfire.present.svg import ADV2, INK, LINE, MUTED, NOISE, PGD, inline
 from underfire.studies.bound_cells import NOISE as NOISE_CONDITION
 from underfire.studies.bound_cells import Image
 from underfire.studies.cells import PGD as PGD_CONDITION

@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from underfire.analysis.bound import Proposition1, TwoClass, logit_attributions, proposition_1, two_class
-from underfire.analysis.path import IncompleteError, PathAttribution
-from underfire.audit.look import calling
-from underfire.audit.plan import NONE, PlannedPhoto
-from underfire.classifier import Classifier
+from underfire.auditing.look import calling
+from underfire.auditing.plan import NONE, PlannedPhoto
 from underfire.errors import InputError
 from underfire.images import read_png
 from underfire.images.levels import from_8bit
+from underfire.interpreters.path import IncompleteError, PathAttribution
+from underfire.models.classifier import Classifier
+from underfire.studies.bound_statistics import Proposition1, TwoClass, logit_attributions, proposition_1, two_class
 from underfire.studies.kept import identity, kept
 from underfire.studies.source import Note, Run, attacked
 

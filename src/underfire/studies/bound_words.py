@@ -3,12 +3,11 @@
 from collections.abc import Collection, Mapping, Sequence
 from statistics import median
 
-from underfire.analysis.frontier import Finding, below_zero
-from underfire.audit.names import known_interpreters
-from underfire.audit.summary import CONTROLS
+from underfire.auditing.names import known_interpreters
+from underfire.auditing.summary import CONTROLS
 from underfire.images.files import shortened
-from underfire.metrics import Mean, bootstrap_paired
-from underfire.report.wording import interpreter_title, plural
+from underfire.present.text import interpreter_title, plural
+from underfire.stats import Estimate, bootstrap_paired
 from underfire.studies.bound_cells import (
     ATTRIBUTIONS,
     DISTANCES,
@@ -22,6 +21,7 @@ from underfire.studies.bound_cells import (
 )
 from underfire.studies.bound_sides import Tolerances
 from underfire.studies.cells import PGD
+from underfire.studies.frontier_statistics import Finding, below_zero
 from underfire.studies.wording import mean, title
 
 CLAIM = (
@@ -74,15 +74,15 @@ def correlations(lines: Sequence[Line]) -> tuple[list[Line], list[Line]]:
     return first, [line for line in own if line not in first]
 
 
-def related(figures: Sequence[Mean]) -> Finding:
+def related(figures: Sequence[Estimate]) -> Finding:
     """Whether every one of ``figures``, rank correlations, is above zero, by their intervals."""
     return below_zero([_turned(figure) for figure in figures])
 
 
-def _turned(figure: Mean) -> Mean:
+def _turned(figure: Estimate) -> Estimate:
     """``figure`` with its sign turned."""
     value, low, high = (None if end is None else -end for end in (figure.value, figure.high, figure.low))
-    return Mean(figure.n, value, low, high)
+    return Estimate(value, low, high, figure.n)
 
 
 def _holds(images: Images, tolerances: Tolerances, left_out: int) -> str:
@@ -236,8 +236,8 @@ def _named(line: Line, name: str) -> str:
     return f"{title(line.condition)} ({_figure(line, name)})"
 
 
-def _mean(line: Line, name: str) -> Mean:
-    return Mean(line.n, getattr(line, name), getattr(line, f"{name}_low"), getattr(line, f"{name}_high"))
+def _mean(line: Line, name: str) -> Estimate:
+    return Estimate(getattr(line, name), getattr(line, f"{name}_low"), getattr(line, f"{name}_high"), line.n)
 
 
 def _figure(line: Line, name: str, digits: int = 2) -> str:

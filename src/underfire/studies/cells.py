@@ -6,11 +6,11 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from underfire.analysis.transfer import Nearness, Verdict, nearness
-from underfire.audit.rows import Row
-from underfire.audit.summary import CONTROLS
-from underfire.metrics import bootstrap_mean, bootstrap_paired
+from underfire.auditing.rows import Row
+from underfire.auditing.summary import CONTROLS
+from underfire.stats import bootstrap_mean, bootstrap_paired
 from underfire.studies.columns import fields_of_line, three
+from underfire.studies.transfer_statistics import Nearness, Verdict, nearness
 
 Kind = Literal["label", "floor", "pgd", "own", "other"]
 Compared = Literal["seen", "label", "target"]

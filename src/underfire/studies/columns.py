@@ -6,10 +6,10 @@ from typing import Any, get_args, get_type_hints
 
 import pyarrow as pa
 
-from underfire.metrics import Mean, Rate
+from underfire.stats import Estimate
 
 
-def three(name: str, figure: Mean | Rate) -> dict[str, Any]:
+def three(name: str, figure: Estimate) -> dict[str, Any]:
     """``figure`` by the columns ``name``, ``name``_low and ``name``_high, each a float or None."""
     return dict(zip(_names(name), (figure.value, figure.low, figure.high), strict=True))
 

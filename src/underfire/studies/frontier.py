@@ -20,7 +20,22 @@ from typing import Any, Literal, get_args
 
 import pyarrow as pa
 
-from underfire.analysis.frontier import (
+from underfire.attacks import ADV2
+from underfire.attacks.control import Confidence
+from underfire.attacks.joint import Descent
+from underfire.auditing.attackers import attack_of
+from underfire.auditing.names import known_interpreters, make_interpreters, make_perturbation
+from underfire.auditing.plan import PASSES, AuditPlan, Condition, PlannedPhoto
+from underfire.auditing.rows import NO_SOURCE, Row
+from underfire.errors import InputError
+from underfire.interpreters import GRAD
+from underfire.models.classifier import Classifier
+from underfire.present.text import budget, interpreter_title, listing
+from underfire.stats import Estimate, bootstrap_mean, wilson
+from underfire.studies.attacks import Variant, audit_of, benign_map, rows_under, taking_part
+from underfire.studies.columns import fields_of, three
+from underfire.studies.frontier_figure import Line, Panel, Spot, frontier_figure
+from underfire.studies.frontier_statistics import (
     Attempt,
     Finding,
     Measure,
@@ -31,21 +46,6 @@ from underfire.analysis.frontier import (
     difference_of_changes,
     rises,
 )
-from underfire.attacks import ADV2
-from underfire.attacks.control import Confidence
-from underfire.attacks.joint import Descent
-from underfire.audit.attackers import attack_of
-from underfire.audit.names import known_interpreters, make_interpreters, make_perturbation
-from underfire.audit.plan import PASSES, AuditPlan, Condition, PlannedPhoto
-from underfire.audit.rows import NO_SOURCE, Row
-from underfire.classifier import Classifier
-from underfire.errors import InputError
-from underfire.interpreters import GRAD
-from underfire.metrics import Mean, bootstrap_mean, wilson
-from underfire.report.wording import budget, interpreter_title, listing
-from underfire.studies.attacks import Variant, audit_of, benign_map, rows_under, taking_part
-from underfire.studies.columns import fields_of, three
-from underfire.studies.frontier_figure import Line, Panel, Spot, frontier_figure
 from underfire.studies.source import Note, attacked, quiet
 from underfire.studies.study import Study
 from underfire.studies.wording import mean
@@ -56,7 +56,7 @@ Along = Literal["eps", "passes", "weight"]
 _EPS_SHARES = (0.125, 0.25, 0.5, 1.0, 2.0)  # of the perturbation's default: 1, 2, 4, 8, 16 /255 for L∞
 _PASSES_SHARES = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the preset's
 _WEIGHTS = (0.5, 0.7, 0.9, 0.95, 0.99)
-_UNASKED = Mean(0, None, None, None)  # decides nothing
+_UNASKED = Estimate(None, None, None, 0)  # decides nothing
 
 _NAMES: Mapping[Along, str] = MappingProxyType({"eps": "ε", "passes": "passes", "weight": "confidence demanded"})
 _BACK_PROPAGATION = "back-propagation"
@@ -122,7 +122,7 @@ class _Measured:
         """The attacks at one point."""
         return [attempt for attempt in self.joint if attempt.point == value]
 
-    def mean(self, value: float, measure: Measure) -> Mean:
+    def mean(self, value: float, measure: Measure) -> Estimate:
         """``measure`` at one point, of the photos whose label was reached."""
         return bootstrap_mean([getattr(attempt, measure) for attempt in self.at(value) if attempt.success])
 
@@ -303,11 +303,11 @@ def _point(m: _Measured, value: float) -> dict[str, Any]:
     }
 
 
-def _pair(kind: str, one: _Measured, other: _Measured, figure: Mean, count: int) -> dict[str, Any]:
+def _pair(kind: str, one: _Measured, other: _Measured, figure: Estimate, count: int) -> dict[str, Any]:
     return {"kind": kind, "interpreter": one.name, "against": other.name} | _means({"iou": figure}, count)
 
 
-def _means(figures: Mapping[Measure, Mean], count: int) -> dict[str, Any]:
+def _means(figures: Mapping[Measure, Estimate], count: int) -> dict[str, Any]:
     """``figures`` over the same photos, out of ``count``."""
     (n,) = {figure.n for figure in figures.values()}
     columns: dict[str, Any] = {"n": n, "failed": count - n}
@@ -321,7 +321,7 @@ def _sides(measured: Sequence[_Measured]) -> list[tuple[_Measured, _Measured]]:
     return [(one, other) for one in measured for other in measured if one.propagates and not other.propagates]
 
 
-def _confidence_in_common(one: _Measured, other: _Measured) -> tuple[Mean, Mean]:
+def _confidence_in_common(one: _Measured, other: _Measured) -> tuple[Estimate, Estimate]:
     """By how much the confidence of each changed, on the photos on which their changes of IoU are compared."""
     mine, yours = changes_in_common(one.joint, other.joint, "confidence")
     return bootstrap_mean(mine), bootstrap_mean(yours)
@@ -436,8 +436,8 @@ def _price(measured: Sequence[_Measured], sides: Sequence[tuple[_Measured, _Meas
 
 
 def _prices(
-    losses: Sequence[Mean],
-    confidences: Sequence[tuple[Mean, Mean]],
+    losses: Sequence[Estimate],
+    confidences: Sequence[tuple[Estimate, Estimate]],
     sides: Sequence[tuple[_Measured, _Measured]],
 ) -> str:
     """Each loss of IoU, with what was bought for it."""
@@ -448,7 +448,9 @@ def _prices(
     return "; ".join(parts)
 
 
-def _not_bought(bought: Mapping[str, Mean], both: Sequence[bool], sides: Sequence[tuple[_Measured, _Measured]]) -> str:
+def _not_bought(
+    bought: Mapping[str, Estimate], both: Sequence[bool], sides: Sequence[tuple[_Measured, _Measured]]
+) -> str:
     """What is left open, for confidence did not rise with the demand; empty if there is nothing."""
     alone = [title for title, figure in bought.items() if not rises(figure)]
     pairs = [f"{one.title} beside {other.title}" for (one, other), rose in zip(sides, both, strict=True) if not rose]
@@ -457,6 +459,6 @@ def _not_bought(bought: Mapping[str, Mean], both: Sequence[bool], sides: Sequenc
     return f" Left open, for the confidence of one side or both did not rise by its interval: {listing(alone + pairs)}."
 
 
-def _pairs(figures: Sequence[Mean], sides: Sequence[tuple[_Measured, _Measured]]) -> str:
+def _pairs(figures: Sequence[Estimate], sides: Sequence[tuple[_Measured, _Measured]]) -> str:
     parts = zip(figures, sides, strict=True)
     return listing([f"{one.title} less {other.title} {mean(figure)}" for figure, (one, other) in parts])

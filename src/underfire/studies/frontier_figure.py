@@ -6,8 +6,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from underfire.metrics import Mean
-from underfire.report.figures import ADV2, INK, LINE, MUTED, PAPER, PGD, inline
+from underfire.present.svg import ADV2, INK, LINE, MUTED, PAPER, PGD, inline
+from underfire.stats import Estimate
 
 _ROLES = {"adv2": (ADV2, "ADV²"), "pgd": (PGD, "PGD")}
 _COLUMN_IN, _ROW_IN = 2.3, 2.1
@@ -26,9 +26,9 @@ class Spot:
     """
 
     label: str
-    confidence: Mean
-    l1: Mean
-    iou: Mean
+    confidence: Estimate
+    l1: Estimate
+    iou: Estimate
     of: int
 
 
@@ -58,7 +58,7 @@ def frontier_figure(panels: Sequence[Panel], *, grows: str) -> str:
     figure = Figure(figsize=(width, height))
     figure.patch.set_alpha(0)
     spots = [spot for panel in panels for line in panel.lines for spot in line.spots]
-    rows: tuple[tuple[str, Callable[[Spot], Mean]], ...] = (
+    rows: tuple[tuple[str, Callable[[Spot], Estimate]], ...] = (
         ("L1 to the benign map", lambda spot: spot.l1),
         ("IoU with the benign map", lambda spot: spot.iou),
     )
@@ -86,7 +86,7 @@ def frontier_figure(panels: Sequence[Panel], *, grows: str) -> str:
     return inline(figure, name="frontier", description=description)
 
 
-def _draw(axes: Any, panel: Panel, measure: Callable[[Spot], Mean]) -> None:
+def _draw(axes: Any, panel: Panel, measure: Callable[[Spot], Estimate]) -> None:
     for line in panel.lines:
         colour, _ = _ROLES[line.role]
         seen = [(spot, x, y) for spot in line.spots if (x := measure(spot).value) is not None
@@ -133,7 +133,7 @@ def _legend(figure: Figure, grows: str, *, left: float, top: float, width: float
     figure.text(place, top, f"○ label reached on less than half · labels: {grows}", color=MUTED, fontsize=9, va="top")
 
 
-def _limits(figures: Sequence[Mean]) -> tuple[float, float]:
+def _limits(figures: Sequence[Estimate]) -> tuple[float, float]:
     """Both ends of an axis that shows all ``figures`` with their intervals."""
     values = [end for figure in figures for end in (figure.low, figure.value, figure.high) if end is not None]
     if not values:

@@ -4,7 +4,7 @@ Every photo is attacked towards a class that it is not and, at once, towards a m
 
 * ``random-class``: the benign map of another photo, drawn by the seed and the photo's name: of the target class, as the
   authors do, or where the set of photos has none, of a third class.
-* ``random-patch``: a disc or a rotated rectangle somewhere (`underfire.analysis.patch`).
+* ``random-patch``: a disc or a rotated rectangle somewhere (`underfire.attacks.target_maps`).
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,22 +16,22 @@ from typing import Literal, get_args
 import pyarrow as pa
 from torch import Tensor
 
-from underfire.analysis.gap import HALF_WAY, Trial, companion, successes, typical, works
-from underfire.analysis.patch import random_patch
 from underfire.attacks import PGD
-from underfire.audit.attackers import attack_of
-from underfire.audit.names import make_interpreters
-from underfire.audit.plan import AuditPlan, Condition, PlannedPhoto
-from underfire.audit.rows import Row
-from underfire.audit.summary import KEPT_IOU
-from underfire.classifier import Classifier
+from underfire.attacks.target_maps import random_patch
+from underfire.auditing.attackers import attack_of
+from underfire.auditing.names import make_interpreters
+from underfire.auditing.plan import AuditPlan, Condition, PlannedPhoto
+from underfire.auditing.rows import Row
+from underfire.auditing.summary import KEPT_IOU
 from underfire.interpreters import Interpreter
-from underfire.metrics import Mean, Rate, bootstrap_mean, bootstrap_paired, wilson
-from underfire.report.pictures import read_photo
-from underfire.report.wording import class_title, interpreter_title, interval, listing, number, of
+from underfire.models.classifier import Classifier
+from underfire.present.pictures import read_photo
+from underfire.present.text import class_title, interpreter_title, interval, listing, number, of
+from underfire.stats import Estimate, Share, bootstrap_mean, bootstrap_paired, wilson
 from underfire.studies.attacks import Variant, audit_of, benign_map, rows_under, shown, taking_part
 from underfire.studies.columns import fields_of, three
 from underfire.studies.gap_figure import Bars, Example, Exhibit, gap_figure
+from underfire.studies.gap_statistics import HALF_WAY, Trial, companion, successes, typical, works
 from underfire.studies.source import Note, Run, attacked, quiet
 from underfire.studies.study import Study
 from underfire.studies.wording import mean
@@ -87,34 +87,34 @@ class _Tried:
         return [trial for trial in self.reached if trial.pgd_success]
 
     @property
-    def rate(self) -> Rate:
+    def rate(self) -> Share:
         return successes(self.trials)
 
-    def mean(self, measure: str) -> Mean:
+    def mean(self, measure: str) -> Estimate:
         """Of the trials whose label was reached."""
         return _mean(self.reached, measure)
 
-    def pgd(self, measure: str) -> Mean:
+    def pgd(self, measure: str) -> Estimate:
         """Of the trials whose label both attacks reached."""
         return _mean(self.pairs, measure)
 
     @property
-    def fall(self) -> Mean:
+    def fall(self) -> Estimate:
         """By how much the distance to the target map is below that of the benign one, where the label was reached."""
         return bootstrap_paired([t.l1 for t in self.reached], [t.l1_benign for t in self.reached])
 
     @property
-    def fall_from_pgd(self) -> Mean:
+    def fall_from_pgd(self) -> Estimate:
         """The same below that under PGD, where both attacks reached the label."""
         return bootstrap_paired([t.l1 for t in self.pairs], [t.l1_pgd for t in self.pairs])
 
     @property
-    def seen(self) -> Rate:
+    def seen(self) -> Share:
         """Of all trials, those whose label was reached with a map whose regions are mostly the target's."""
         return wilson(sum(trial.iou >= KEPT_IOU for trial in self.reached), len(self.trials))
 
 
-def _mean(trials: Sequence[Trial], measure: str) -> Mean:
+def _mean(trials: Sequence[Trial], measure: str) -> Estimate:
     return bootstrap_mean([getattr(trial, measure) for trial in trials])
 
 

@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from underfire.images.files import printable
-from underfire.metrics import Mean
-from underfire.report.figures import ADV2, INK, LINE, MUTED, NOISE, PAPER, PGD, inline
-from underfire.report.pictures import Bytes, Map, overlay
+from underfire.present.pictures import Bytes, Map, overlay
+from underfire.present.svg import ADV2, INK, LINE, MUTED, NOISE, PAPER, PGD, inline
+from underfire.stats import Estimate
 
 _SIDE, _COLOURS = 120, 256  # of a picture in the file, which is to be looked at and no more
 _WIDTH_IN, _MARGIN_IN = 6.6, 0.1
@@ -34,9 +34,9 @@ class Bars:
 
     title: str
     aim: str
-    benign: Mean
-    pgd: Mean
-    adv2: Mean
+    benign: Estimate
+    pgd: Estimate
+    adv2: Estimate
     of: int
     """How many photos were attacked."""
 

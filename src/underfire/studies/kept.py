@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from underfire.audit.plan import PlannedPhoto
-from underfire.audit.store import write_json
+from underfire.auditing.plan import PlannedPhoto
+from underfire.auditing.store import write_json
 from underfire.errors import InputError
 from underfire.studies.source import Note, Run
 

@@ -12,9 +12,9 @@ Photos whose benign image this classifier does not see as the label are left out
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from underfire.audit.plan import NONE
-from underfire.audit.summary import CONTROLS
-from underfire.metrics import wilson
+from underfire.auditing.plan import NONE
+from underfire.auditing.summary import CONTROLS
+from underfire.stats import wilson
 from underfire.studies.cells import PGD, Compared, Distance, Line, against, comparable, judged, kind_of, means
 from underfire.studies.columns import three
 from underfire.studies.others import Onlooker, Sight, sizes

@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 
 from underfire import metrics
-from underfire.audit.look import calling, predict
-from underfire.audit.names import make_interpreters
-from underfire.audit.plan import NONE, REFITTED, PlannedPhoto
-from underfire.classifier import Classifier
+from underfire.auditing.look import calling, predict
+from underfire.auditing.names import make_interpreters
+from underfire.auditing.plan import NONE, REFITTED, PlannedPhoto
 from underfire.errors import InputError
 from underfire.images import load_photo
 from underfire.images.levels import from_8bit
 from underfire.interpreters import RTS, Interpreter
+from underfire.models.classifier import Classifier
 from underfire.studies.cells import Distance
 from underfire.studies.kept import identity, kept
 from underfire.studies.source import Note, Run, attacked

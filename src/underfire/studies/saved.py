@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from underfire.errors import InputError
 from underfire.files import write_whole
 from underfire.images.files import printable
-from underfire.report.palette import with_colours
+from underfire.present.palette import with_colours
 from underfire.studies.study import Study
 from underfire.studies.wording import shown
 

@@ -7,16 +7,16 @@ from typing import Any
 
 import torch
 
-from underfire.audit.inspection import Inspection, inspect_photos
-from underfire.audit.plan import AuditPlan, ModelSettings, PlannedPhoto
-from underfire.audit.rows import Row, read_rows
-from underfire.audit.runner import rts_sha256
-from underfire.audit.store import RunDirectory
-from underfire.classifier import Classifier
+from underfire.auditing.inspection import Inspection, inspect_photos
+from underfire.auditing.plan import AuditPlan, ModelSettings, PlannedPhoto
+from underfire.auditing.rows import Row, read_rows
+from underfire.auditing.runner import rts_sha256
+from underfire.auditing.store import RunDirectory
 from underfire.errors import InputError
 from underfire.images import PhotoSet
 from underfire.images.files import quoted
-from underfire.zoo import load_classifier
+from underfire.models import load_classifier
+from underfire.models.classifier import Classifier
 
 Note = Callable[[str], None]
 """Is told how a study comes along, a line at a time."""

@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from underfire.audit.rows import NO_SOURCE, Row
-from underfire.audit.summary import CONTROLS, Summary, summarise
-from underfire.classifier import Classifier
+from underfire.auditing.rows import NO_SOURCE, Row
+from underfire.auditing.summary import CONTROLS, Summary, summarise
 from underfire.errors import InputError
 from underfire.images.files import quoted
+from underfire.models.classifier import Classifier
 from underfire.studies.cells import PGD, Distance, Line, against, comparable, judged, kind_of, means, table
 from underfire.studies.columns import three
 from underfire.studies.onlooking import Onlooking, onlooking

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from underfire.audit.plan import NONE
-from underfire.report.figures import ADV2, INK, LINE, MUTED, NOISE, PAPER, PGD, inline
-from underfire.report.wording import interpreter_title
+from underfire.auditing.plan import NONE
+from underfire.present.svg import ADV2, INK, LINE, MUTED, NOISE, PAPER, PGD, inline
+from underfire.present.text import interpreter_title
 from underfire.studies.cells import Line
 from underfire.studies.wording import title
 

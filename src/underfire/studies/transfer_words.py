@@ -3,13 +3,13 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from underfire.analysis.transfer import MARGIN, least
-from underfire.audit.plan import NONE, PlannedPhoto
-from underfire.metrics import LEVEL
-from underfire.report.wording import interpreter_title, listing, number, plural
+from underfire.auditing.plan import NONE, PlannedPhoto
+from underfire.present.text import interpreter_title, listing, number, plural
+from underfire.stats import LEVEL, least_photos
 from underfire.studies.attacks import taking_part
 from underfire.studies.cells import DOES_NOT_TRANSFER, KEPT, NOT_DECIDED, NOT_KEPT, TRANSFERS, Compared, Kind, Line
 from underfire.studies.onlooking import Onlooking
+from underfire.studies.transfer_statistics import MARGIN
 from underfire.studies.wording import title
 
 CLAIM = (
@@ -123,7 +123,7 @@ def _test(tested: Sequence[Line]) -> str:
         f"A map counts as nearer on a photo when its L1 is more than {margin} below that of PGD’s map. An attack "
         "transfers to an interpreter, and keeps the map that it aimed at, if that is so on most photos, and does not "
         f"if it is not so on most, by an exact sign test at {level} over all {looks} comparisons together "
-        f"(Bonferroni); at least {least(looks)} photos are needed for any verdict."
+        f"(Bonferroni); at least {least_photos(looks)} photos are needed for any verdict."
     )
 
 

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from underfire.audit.rows import NO_SOURCE
-from underfire.metrics import Mean
-from underfire.report.wording import condition_title
+from underfire.auditing.rows import NO_SOURCE
+from underfire.present.text import condition_title
+from underfire.stats import Estimate
 
 _NOTHING = "–"
 
@@ -44,7 +44,7 @@ def _cell(value: object) -> str:
             return " ".join(str(value).split())
 
 
-def mean(figure: Mean, digits: int = 3) -> str:
+def mean(figure: Estimate, digits: int = 3) -> str:
     """``0.028 (0.020 to 0.036, n = 12)``, without an interval where there is none."""
     if figure.value is None:
         return f"{_NOTHING} (n = 0)"

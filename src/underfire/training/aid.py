@@ -16,15 +16,15 @@ import torch
 from torch import Tensor
 
 from underfire.attacks.adv2 import ADV2
-from underfire.classifier import Classifier
+from underfire.images.dataset import Split
 from underfire.interpreters.maps import distance
 from underfire.interpreters.masking.network import MaskingNetwork
 from underfire.interpreters.rts import RTS
+from underfire.models.classifier import Classifier
 from underfire.seeding import generator
 from underfire.training.batches import Batch
 from underfire.training.loop import Listener, train
 from underfire.training.losses import aid_loss
-from underfire.training.photos import Split
 from underfire.training.plan import AidPlan
 from underfire.training.scores import Score, means, numbers
 from underfire.training.step import Look, Looker

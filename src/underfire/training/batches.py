@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from underfire.classifier import Classifier
+from underfire.images.dataset import Photos, stacked
+from underfire.models.classifier import Classifier
 from underfire.seeding import generator
 from underfire.training.augment import blurred, random_fill, random_view
-from underfire.training.photos import Photos, stacked
 from underfire.training.plan import TrainingPlan
 
 

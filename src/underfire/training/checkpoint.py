@@ -10,7 +10,7 @@ import safetensors.torch
 from torch import Tensor
 
 from underfire.errors import InputError
-from underfire.interpreters.masking.weights import read_about, write_weights
+from underfire.weights import read_about, write_weights
 
 _PARTS = ("weights", "first", "second")  # Adam's moments are the first and the second
 

@@ -14,16 +14,16 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from underfire.classifier import Classifier
 from underfire.errors import InputError
+from underfire.images.dataset import Photos, Split
 from underfire.interpreters.masking.network import MaskingNetwork
-from underfire.interpreters.masking.weights import read_about
+from underfire.models.classifier import Classifier
 from underfire.seeding import generator
 from underfire.training.batches import Batch, random_batch, whole_batches
 from underfire.training.checkpoint import State, checkpoint_path, read_state, write_state
-from underfire.training.photos import Photos, Split
 from underfire.training.plan import TrainingPlan
 from underfire.training.scores import Score
+from underfire.weights import read_about
 
 _LONGEST = 5.0  # norm of a gradient above which it is shortened
 

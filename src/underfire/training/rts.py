@@ -5,11 +5,11 @@ from pathlib import Path
 
 from torch import Tensor
 
-from underfire.classifier import Classifier
+from underfire.images.dataset import Split
 from underfire.interpreters.masking.network import MaskingNetwork
+from underfire.models.classifier import Classifier
 from underfire.training.batches import Batch
 from underfire.training.loop import Listener, train
-from underfire.training.photos import Split
 from underfire.training.plan import TrainingPlan
 from underfire.training.scores import Score, means, numbers
 from underfire.training.step import Looker

@@ -8,12 +8,12 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from underfire.classifier import Classifier
 from underfire.errors import InputError
 from underfire.images.files import quoted
 from underfire.interpreters.base import ForwardPass
 from underfire.interpreters.masking.network import MaskingNetwork
-from underfire.prepared import prepared
+from underfire.models.classifier import Classifier
+from underfire.models.folded import prepared
 from underfire.training.batches import Batch
 from underfire.training.losses import class_loss, compose, map_loss, presence
 from underfire.training.plan import TrainingPlan

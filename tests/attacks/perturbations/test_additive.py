@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from toys import images
+from support.toys import images
 from underfire import L2, Linf
 
 pytestmark = pytest.mark.parametrize("ball", [Linf(0.2), L2(0.7)], ids=["linf", "l2"])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from toys import images
+from support.toys import images
 from underfire import Flow, InputError
 from underfire.attacks.perturbations.flow import roughness, roughness_slope
 from underfire.interpreters.directional import unit

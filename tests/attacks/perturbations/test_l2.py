@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from toys import Normalised, images, smooth_net
+from support.toys import Normalised, images, smooth_net
 from underfire import L2, PGD, Classifier, InputError
 
 seeds = st.integers(0, 10_000)

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from nets import detail_classifier, waves
-from toys import SMALL_FIT, images
+from support.nets import detail_classifier, waves
+from support.toys import SMALL_FIT, images
 from underfire import Classifier, MaskFit
 from underfire.interpreters import ForwardPass, Pull, Task
 from underfire.interpreters.maps import distance

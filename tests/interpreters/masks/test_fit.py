@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from toys import SMALL_FIT, images
+from support.toys import SMALL_FIT, images
 from underfire import Classifier, MaskFit
 from underfire.interpreters.masks.fit import Course, Fitted, fit_masks, jitters, penalty
 from underfire.interpreters.masks.optics import Optics

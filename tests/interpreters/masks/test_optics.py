@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from toys import images
+from support.toys import images
 from underfire import MaskFit
 from underfire.interpreters.masks.optics import Optics
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from underfire.interpreters.base import ForwardPass
-from underfire.structure import FeatureMap, head_bias, head_weight
+from underfire.models.features import FeatureMap, head_bias, head_weight
 
 _SLOPE, _LEVEL = 1.0, 4.0  # where training starts: half open at 4 nats above the mean of all classes
 

@@ -7,16 +7,16 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from underfire.classifier import Classifier, filled
 from underfire.errors import InputError
 from underfire.interpreters.base import ForwardPass
 from underfire.interpreters.maps import saliency_grid
 from underfire.interpreters.masking.decoder import SHUFFLED, Decoder
 from underfire.interpreters.masking.gate import ClassGate, class_evidence
-from underfire.interpreters.masking.weights import read_about, write_weights
+from underfire.models.checkpoints import load_checkpoint
+from underfire.models.classifier import Classifier, filled
+from underfire.models.features import FeatureMap, find_features, find_trunk
 from underfire.seeding import generator
-from underfire.structure import FeatureMap, find_features, find_trunk
-from underfire.zoo.checkpoints import load_checkpoint
+from underfire.weights import read_about, write_weights
 
 
 class MaskingNetwork(nn.Module):

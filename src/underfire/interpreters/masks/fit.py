@@ -7,10 +7,10 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from underfire.classifier import Classifier
 from underfire.interpreters.base import ForwardPass
 from underfire.interpreters.masks.optics import Crops, Optics
 from underfire.interpreters.masks.settings import MaskFit
+from underfire.models.classifier import Classifier
 from underfire.seeding import generator
 
 _FIRST, _SECOND, _STABILITY = 0.9, 0.999, 1e-8  # Adam's

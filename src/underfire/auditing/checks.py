@@ -1,0 +1,30 @@
+"""The checks of the model, made once for a run on its first photos."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from underfire.auditing.plan import PlannedPhoto
+from underfire.diagnostics.model_checks import check_model
+from underfire.images import load_photo
+from underfire.images.levels import from_8bit
+from underfire.models.classifier import Classifier
+
+PHOTOS = 4
+"""At most so many photos are looked at: what is asked for shows on any of them."""
+
+
+def check_on_photos(classifier: Classifier, photos: Sequence[PlannedPhoto]) -> list[dict[str, Any]]:
+    """The outcome of every check, for run.json; on the first ``photos`` that are to be attacked."""
+    some = [photo for photo in photos if photo.excluded is None][:PHOTOS]
+    loaded = [
+        load_photo(Path(photo.file), resize=classifier.resize, input_size=classifier.input_size).pixels
+        for photo in some
+    ]
+    height, width = classifier.input_size
+    pixels = torch.stack(loaded) if loaded else torch.empty(0, classifier.channels, height, width, dtype=torch.uint8)
+    x = from_8bit(pixels, classifier.dtype).to(classifier.device)
+    return [asdict(checked) for checked in check_model(classifier, x)]

@@ -1,0 +1,114 @@
+"""Where units are worked on: in this process, or on the processes and machines of a Ray cluster."""
+
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+
+from underfire.auditing.plan import AuditPlan, Unit
+from underfire.auditing.store import RunDirectory
+from underfire.auditing.unit import Auditor, Event
+from underfire.errors import InputError
+from underfire.models.classifier import Classifier
+
+EngineName = Literal["local", "ray"]
+
+
+class Engine(Protocol):
+    """Works on units in any order and tells what is done."""
+
+    def run(self, units: Sequence[Unit]) -> Iterator[Event]:
+        """Works on all ``units``; stops at the first error, which is raised."""
+        ...
+
+
+class LocalEngine:
+    """One unit after the other, in this process."""
+
+    def __init__(self, auditor: Auditor) -> None:
+        self._auditor = auditor
+
+    def run(self, units: Sequence[Unit]) -> Iterator[Event]:
+        """Works on all ``units`` in order."""
+        for unit in units:
+            yield from self._auditor.run(unit)
+
+
+class RayEngine:
+    """One actor with one thread per CPU of the cluster (on CUDA: per GPU), each with a copy of the model.
+
+    Raises `InputError` where Ray is not installed.
+    """
+
+    def __init__(self, plan: AuditPlan, classifier: Classifier, directory: RunDirectory) -> None:
+        try:
+            self._ray: Any = import_module("ray")
+        except ImportError as error:
+            raise InputError(
+                "engine 'ray' needs Ray, which is not installed; "
+                "run pip install 'underfire[ray]', or use --engine local"
+            ) from error
+        # Actors have their own current directory.
+        self._plan = plan if plan.rts is None else replace(plan, rts=str(Path(plan.rts).resolve()))
+        self._classifier = classifier
+        self._directory = RunDirectory(directory.path.resolve())
+
+    def run(self, units: Sequence[Unit]) -> Iterator[Event]:
+        """Works on all ``units``, each by the actor that is free first."""
+        ray = self._ray
+        started_here = not ray.is_initialized()
+        if started_here:
+            on_sigterm = signal.getsignal(signal.SIGTERM)
+            # The user's own modules are found where this process finds them.
+            places = os.pathsep.join([*filter(None, sys.path), str(Path.cwd())])
+            ray.init(
+                log_to_driver=False,
+                include_dashboard=False,
+                logging_level="ERROR",
+                runtime_env={"env_vars": {"PYTHONPATH": places}},
+            )
+            signal.signal(signal.SIGTERM, on_sigterm)  # Ray takes it for itself
+        try:
+            yield from self._run(units)
+        except ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, InputError):
+                raise error.cause from None  # its sentence, without the traceback of another process
+            raise
+        finally:
+            if started_here:
+                ray.shutdown()
+
+    def _run(self, units: Sequence[Unit]) -> Iterator[Event]:
+        ray = self._ray
+        on_gpu = self._classifier.device.type == "cuda"
+        resource = "GPU" if on_gpu else "CPU"
+        count = max(1, min(len(units), int(ray.cluster_resources().get(resource, 1))))
+        worker = ray.remote(num_cpus=0 if on_gpu else 1, num_gpus=1 if on_gpu else 0)(_Worker)
+        model = ray.put(self._classifier)
+        idle = [worker.remote(self._plan, model, self._directory) for _ in range(count)]
+        waiting, working = list(reversed(units)), dict[Any, Any]()
+        while waiting or working:
+            while waiting and idle:
+                actor = idle.pop()
+                working[actor.run.remote(waiting.pop())] = actor
+            (done,), _ = ray.wait(list(working))
+            idle.append(working.pop(done))
+            yield from ray.get(done)
+
+
+class _Worker:
+    """An actor: an `Auditor` in a process of its own."""
+
+    def __init__(self, plan: AuditPlan, classifier: Classifier, directory: RunDirectory) -> None:
+        torch.set_num_threads(1)  # as many processes as cores: more threads would only wait for one another
+        self._auditor = Auditor(plan, classifier, directory)
+
+    def run(self, unit: Unit) -> list[Event]:
+        """Works on ``unit`` to its end."""
+        return list(self._auditor.run(unit))

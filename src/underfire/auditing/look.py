@@ -1,0 +1,105 @@
+"""How a classifier and its interpreters see images, and how far that is from how they saw others."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from underfire import metrics
+from underfire.errors import InputError, NonFiniteError
+from underfire.images.files import quoted
+from underfire.interpreters import Interpreter
+from underfire.interpreters.base import require_finite
+from underfire.models.classifier import Classifier
+
+
+@dataclass(frozen=True)
+class View:
+    """What a person is shown for N images. All tensors are on the CPU."""
+
+    probabilities: Tensor
+    """(N, K), rows sum to 1."""
+    maps: Mapping[str, Tensor]
+    """By interpreter, (N, h, w) in [0, 1] on the native grid."""
+
+    @property
+    def prediction(self) -> Tensor:
+        """(N,) int64: the most probable class."""
+        return self.probabilities.argmax(dim=1)
+
+    def probability_of(self, classes: Tensor) -> Tensor:
+        """(N,): the probability of each image's class in ``classes`` (N,)."""
+        return self.probabilities.gather(1, classes[:, None])[:, 0]
+
+    def part(self, index: Tensor) -> "View":
+        """The view of the images at the positions ``index`` (M,)."""
+        return View(self.probabilities[index], {name: maps[index] for name, maps in self.maps.items()})
+
+
+@dataclass(frozen=True)
+class MapDistance:
+    """How far a map (N, h, w) is from another, by the measures of the rows; every field is (N,)."""
+
+    l1: Tensor
+    iou_50: Tensor
+    iou_25: Tensor
+    iou_75: Tensor
+    iou_top20: Tensor
+
+
+def look(
+    classifier: Classifier,
+    interpreters: Sequence[Interpreter],
+    x: Tensor,
+    classes: Tensor,
+    *,
+    names: Sequence[str],
+    known: Mapping[str, Tensor] | None = None,
+) -> View:
+    """Predictions on ``x`` (N, C, H, W) and every interpreter's maps for ``classes`` (N,).
+
+    ``names`` are the owners of the images' random numbers, and what they are called in messages; ``known`` are maps
+    (N, h, w) by interpreter that were taken of these very images, classes and names, and are not taken again. Raises
+    `InputError` with the image's name where a number is not finite.
+    """
+    taken = known or {}
+    x, classes = x.to(classifier.device), classes.to(classifier.device)
+    probabilities = predict(classifier, x, names=names)
+    with calling(names):
+        maps = {
+            i.name: (taken[i.name] if i.name in taken else i(x, classes, keys=names)).detach().cpu()
+            for i in interpreters
+        }
+    return View(probabilities, maps)
+
+
+def predict(classifier: Classifier, x: Tensor, *, names: Sequence[str]) -> Tensor:
+    """Probabilities (N, K), on the CPU; raises `InputError` with the image's name where one is not finite."""
+    probabilities = classifier.probabilities(x.to(classifier.device)).cpu()
+    with calling(names):
+        require_finite(probabilities, "the classifier's output")
+    return probabilities
+
+
+@contextmanager
+def calling(names: Sequence[str]) -> Iterator[None]:
+    """Turns a number that is not finite, in the block, into an `InputError` with the image's name."""
+    try:
+        yield
+    except NonFiniteError as error:
+        raise InputError(
+            f"{error.what} is not a finite number for photo {quoted(names[error.index])}; "
+            "take that photo out, or look for the overflow in the model"
+        ) from error
+
+
+def distance(maps: Tensor, benign: Tensor) -> MapDistance:
+    """All measures between two batches of maps (N, h, w)."""
+    return MapDistance(
+        l1=metrics.l1(maps, benign),
+        iou_50=metrics.iou(maps, benign, threshold=0.5),
+        iou_25=metrics.iou(maps, benign, threshold=0.25),
+        iou_75=metrics.iou(maps, benign, threshold=0.75),
+        iou_top20=metrics.iou_top(maps, benign, share=0.2),
+    )

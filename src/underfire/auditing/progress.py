@@ -1,0 +1,65 @@
+"""How long an audit will still take."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from underfire.auditing.names import known_interpreters
+from underfire.auditing.plan import NONE, AuditPlan, Condition, Unit
+from underfire.auditing.unit import Event
+
+
+class Eta:
+    """Estimates the rest from what is done: a condition costs per photo what it has cost so far.
+
+    A condition that has not been seen yet costs its passes, at the mean price of a pass. How many units are
+    worked on at once does not matter: prices only weigh the work, and the clock tells the speed.
+    """
+
+    def __init__(self, plan: AuditPlan, todo: Sequence[Unit]) -> None:
+        self._plan = plan
+        self._left: Counter[Condition] = Counter()
+        for unit in todo:
+            self._left[NONE] += len(unit.photos)
+            for condition in plan.conditions[1:]:
+                self._left[condition] += sum(photo.excluded is None for photo in unit.photos)
+        self._done: Counter[Condition] = Counter()
+        self._seconds: dict[Condition, float] = {}
+
+    def advance(self, event: Event) -> None:
+        """Takes note of work that is done."""
+        if event.condition is None:
+            return
+        self._left[event.condition] -= event.photos
+        self._done[event.condition] += event.photos
+        self._seconds[event.condition] = self._seconds.get(event.condition, 0.0) + event.seconds
+
+    @property
+    def share(self) -> float:
+        """How much of the work is done, from 0 to 1."""
+        done, left = self._weight(self._done), self._weight(self._left)
+        return done / (done + left) if done + left else 1.0
+
+    def remaining(self, elapsed: float) -> float | None:
+        """Seconds still to go after ``elapsed`` seconds; None while nothing is known."""
+        share = self.share
+        return elapsed * (1 - share) / share if share else None
+
+    def _weight(self, photos: Counter[Condition]) -> float:
+        return sum(count * self._price(condition) for condition, count in photos.items())
+
+    def _price(self, condition: Condition) -> float:
+        if self._done[condition]:
+            return self._seconds[condition] / self._done[condition]
+        passes = {known: _passes(self._plan, known) * count for known, count in self._done.items()}
+        total = sum(passes.values())
+        rate = sum(self._seconds[known] for known, count in passes.items() if count) / total if total else 1.0
+        return _passes(self._plan, condition) * rate
+
+
+def _passes(plan: AuditPlan, condition: Condition) -> int:
+    """About how many passes a photo takes under ``condition``: steps count as if all of them minded the map."""
+    effort = plan.effort_of(condition)
+    if effort.passes is not None:
+        return effort.passes
+    attacked = known_interpreters().get(condition.source)
+    return (effort.steps or 0) * (attacked.passes_per_step if attacked else 1)

@@ -1,0 +1,235 @@
+"""Running a plan into a run directory, from the beginning or from where it was left."""
+
+import hashlib
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from underfire.auditing.checks import check_on_photos
+from underfire.auditing.engines import Engine, EngineName, LocalEngine, RayEngine
+from underfire.auditing.inspection import Inspection, check_unchanged, inspect_photos
+from underfire.auditing.locks import describing, holding
+from underfire.auditing.names import make_perturbation
+from underfire.auditing.plan import WHOLE, AuditPlan, PlannedPhoto, Shard, Unit, first_difference, units
+from underfire.auditing.rows import SCHEMA_VERSION
+from underfire.auditing.store import RunDirectory
+from underfire.auditing.targets import NO_TARGET
+from underfire.auditing.unit import Auditor, Event
+from underfire.errors import InputError
+from underfire.images import PhotoSet
+from underfire.interpreters.rts import RTS, shipped_weights
+from underfire.models.classifier import Classifier
+
+_LIBRARIES = ("torch", "numpy", "pillow", "safetensors", "pyarrow")
+
+
+class Listener(Protocol):
+    """Is told how a run comes along."""
+
+    def started(self, plan: AuditPlan, todo: Sequence[Unit], finished: int) -> None:
+        """The run begins with the units ``todo``; ``finished`` of the shard's were there already."""
+        ...
+
+    def advanced(self, event: Event) -> None:
+        """A piece of work is done."""
+        ...
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run left in its directory."""
+
+    path: Path
+    photos: int
+    skipped: int
+    parts: int
+    """Of all shards together."""
+    finished_parts: int
+
+    @property
+    def finished(self) -> bool:
+        """Whether every part is there, those of other shards included."""
+        return self.finished_parts == self.parts
+
+
+def run_audit(
+    plan: AuditPlan,
+    photos: PhotoSet,
+    classifier: Classifier,
+    out: Path,
+    *,
+    shard: Shard = WHOLE,
+    engine: EngineName = "local",
+    strict: bool = False,
+    command: str | None = None,
+    listener: Listener | None = None,
+) -> Outcome:
+    """Runs this shard's share of ``plan`` on ``photos`` and leaves parts, artifacts and run.json in ``out``.
+
+    Parts that are there already are left as they are, so the same call goes on where another was stopped, and
+    yields the rows of an undisturbed run in all but ``seconds``. Nothing in ``out`` is touched before
+    everything that can be refused has been checked.
+
+    Raises:
+        InputError: a photo, an interpreter or the directory cannot be used; the directory is that of another
+            configuration, or another process works on the same share of it.
+    """
+    directory = RunDirectory(out)
+    directory.check_usable()
+    auditor = Auditor(plan, classifier, directory)
+    worker: Engine = LocalEngine(auditor) if engine == "local" else RayEngine(plan, classifier, directory)
+
+    facts = _facts(plan, classifier, command, threads=1 if engine == "ray" else torch.get_num_threads())
+    run: Mapping[str, Any] | None = directory.read()
+    planned: Sequence[PlannedPhoto] = ()
+    if run is None:
+        inspection = inspect_photos(plan, classifier, photos, strict=strict)
+        planned = inspection.photos
+        facts |= {"model_checks": check_on_photos(classifier, planned)} | _photo_facts(inspection)
+        run = _begin(directory, facts)
+    if run is not facts:  # begun by another process
+        _check_same(directory, run, facts, strict=strict)
+        planned = check_unchanged(run, photos, plan.limit)
+
+    share = list(units(planned, batch_size=plan.batch_size, shard=shard))
+    with holding(directory.lock_file, (unit.number for unit in share)):
+        todo = [unit for unit in share if not directory.has_part(unit.number)]
+        for unit in todo:
+            directory.sweep(unit)
+        if listener:
+            listener.started(plan, todo, len(share) - len(todo))
+        for event in worker.run(todo):
+            if listener:
+                listener.advanced(event)
+    return _finish(directory, planned, plan)
+
+
+def _begin(directory: RunDirectory, facts: dict[str, Any]) -> Mapping[str, Any]:
+    """Writes run.json, unless another shard was quicker, and returns the one that holds."""
+    directory.path.mkdir(parents=True, exist_ok=True)
+    with describing(directory.lock_file):
+        run = directory.read()
+        if run is None:
+            directory.write(facts)
+    return run or facts
+
+
+def _finish(directory: RunDirectory, photos: Sequence[PlannedPhoto], plan: AuditPlan) -> Outcome:
+    everything = list(units(photos, batch_size=plan.batch_size))
+    finished = sum(directory.has_part(unit.number) for unit in everything)
+    with describing(directory.lock_file):
+        run = directory.read()
+        if run is None:
+            raise InputError(f"'{directory.run_file}' was removed while the run went on; run the audit again")
+        if finished == len(everything) and not run["finished"]:
+            directory.write(run | {"finished": True})
+    return Outcome(directory.path, len(photos), len(run["skipped"]), len(everything), finished)
+
+
+def _check_same(directory: RunDirectory, old: Mapping[str, Any], new: Mapping[str, Any], *, strict: bool) -> None:
+    """Refuses to add rows to a run that was made otherwise."""
+    advice = "give the same settings to go on, or a new directory"
+    for name in ("schema", "underfire_version"):
+        if old.get(name) != new[name]:
+            raise InputError(
+                f"'{directory.path}' was begun with {name} {old.get(name)}, and this is {new[name]}; "
+                "give a new directory"
+            )
+    difference = first_difference(old["config"], new["config"])
+    if difference is not None:
+        name, before, now = difference
+        raise InputError(
+            f"'{directory.path}' is a run with {name} {_shown(before)}, but {_shown(now)} is given now; {advice}"
+        )
+    if old["model"]["fingerprint"] != new["model"]["fingerprint"]:
+        raise InputError(
+            f"'{directory.path}' is a run of a model '{old['model']['name']}' with other weights or preprocessing "
+            f"(fingerprint {old['model']['fingerprint'][:12]}, now {new['model']['fingerprint'][:12]}); {advice}"
+        )
+    if old["model"]["class_names"] != new["model"]["class_names"]:
+        raise InputError(f"'{directory.path}' is a run of a model with other names of classes; {advice}")
+    torch_before, torch_now = old["versions"]["torch"], new["versions"]["torch"]
+    if torch_before != torch_now:
+        raise InputError(f"'{directory.path}' was begun with torch {torch_before}, and this is {torch_now}; {advice}")
+    on_cpu = torch.device(new["device"]).type == "cpu"
+    if on_cpu and old.get("threads") != new["threads"]:  # they decide the order of sums
+        raise InputError(
+            f"'{directory.path}' was begun with {old.get('threads')} threads, and this has {new['threads']}; "
+            f"set OMP_NUM_THREADS={old.get('threads')} to go on (engine 'ray' always has one), or give a new directory"
+        )
+    if strict and old["skipped"]:
+        first = old["skipped"][0]
+        raise InputError(f"'{directory.path}' is a run without '{first['name']}' ({first['reason']}); drop --strict")
+    untargeted = next((photo for photo in old["photos"] if photo["excluded"] == NO_TARGET), None)
+    if strict and untargeted is not None:
+        raise InputError(f"'{directory.path}' has '{untargeted['image_id']}' without a target; drop --strict")
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {item}" for name, item in value.items())
+    if isinstance(value, list):
+        return ",".join(map(str, value))
+    return "unset" if value is None else f"'{value}'"
+
+
+def _facts(plan: AuditPlan, classifier: Classifier, command: str | None, *, threads: int) -> dict[str, Any]:
+    """Everything in run.json but the photos."""
+    return {
+        "schema": SCHEMA_VERSION,
+        "command": command,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "underfire_version": version("underfire"),
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}},
+        "device": str(classifier.device),
+        "threads": threads,
+        "platform": f"{platform.system()} {platform.machine()}",
+        "model": {
+            "name": classifier.name,
+            "fingerprint": classifier.fingerprint(),
+            "num_classes": classifier.num_classes,
+            "input_size": list(classifier.input_size),
+            "resize": classifier.resize,
+            # All of them: which classes failed attacks end in is not known yet.
+            "class_names": {str(index): name for index, name in enumerate(classifier.class_names)},
+        },
+        "threat_model": _threat_model(plan),
+        "config": plan.as_config() | {"rts_sha256": rts_sha256(plan, classifier)},
+    }
+
+
+def rts_sha256(plan: AuditPlan, classifier: Classifier) -> str | None:
+    """Of the weights that RTS works with, given or from the package; None if it takes no part."""
+    if RTS.name not in plan.interpreters:
+        return None
+    path = shipped_weights(classifier) if plan.rts is None else Path(plan.rts)
+    if path is None:
+        return None
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _threat_model(plan: AuditPlan) -> dict[str, Any]:
+    model = make_perturbation(plan.perturbation, plan.eps)
+    facts = {"norm": model.name, "eps": model.eps, "unit": model.unit, "bounds": [0.0, 1.0]}
+    flow = next((plan.perturbation_of(c) for c in plan.conditions if c.attack == "stadv"), None)
+    if flow is not None and flow.name != model.name:
+        facts["stadv_eps"], facts["stadv_unit"] = flow.eps, flow.unit
+    return facts
+
+
+def _photo_facts(inspection: Inspection) -> dict[str, Any]:
+    return {
+        "photos": [asdict(photo) for photo in inspection.photos],
+        "skipped": [
+            *({"name": skip.name, "reason": skip.reason, "image_id": None} for skip in inspection.skipped),
+            *({"name": skip.name, "reason": skip.reason, "image_id": skip.name} for skip in inspection.unusable),
+        ],
+        "finished": False,
+    }

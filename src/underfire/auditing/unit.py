@@ -1,0 +1,232 @@
+"""The work on one unit: a few photos, under every condition, seen by every interpreter."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from underfire.attacks import PGD
+from underfire.attacks.perturbations import Perturbation
+from underfire.attacks.trace import Trace
+from underfire.auditing.attackers import attack_of
+from underfire.auditing.look import View, calling, look
+from underfire.auditing.measured import Treated, rows_of
+from underfire.auditing.names import make_interpreters
+from underfire.auditing.plan import NOISE, NONE, AuditPlan, Condition, PlannedPhoto, Unit
+from underfire.auditing.rows import Row, write_part
+from underfire.auditing.store import RunDirectory
+from underfire.errors import InputError
+from underfire.images import load_photo, read_png, save_png
+from underfire.images.files import quoted
+from underfire.images.levels import from_8bit
+from underfire.models.classifier import Classifier
+from underfire.seeding import generator
+
+
+@dataclass(frozen=True)
+class Event:
+    """A piece of work that is done: a condition of a unit, or with ``condition`` None its part file."""
+
+    unit: int
+    condition: Condition | None
+    photos: int
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Photos as tensors, on the CPU."""
+
+    photos: tuple[PlannedPhoto, ...]
+    x: Tensor
+    labels: Tensor
+    targets: Tensor
+    folders: tuple[Path, ...]
+    """Where each photo's artifacts go."""
+
+    @property
+    def ids(self) -> list[str]:
+        return [photo.image_id for photo in self.photos]
+
+    def attackable(self) -> tuple["_Batch", Tensor]:
+        """The photos that are not excluded, and their positions."""
+        kept = [i for i, photo in enumerate(self.photos) if photo.excluded is None]
+        index = torch.tensor(kept, dtype=torch.int64)
+        photos, folders = tuple(self.photos[i] for i in kept), tuple(self.folders[i] for i in kept)
+        return _Batch(photos, self.x[index], self.labels[index], self.targets[index], folders), index
+
+
+@dataclass(frozen=True)
+class _Perturbed:
+    """What a condition made of N images: (N, C, H, W), with how much of its budget, and at what cost."""
+
+    x: Tensor
+    used: Tensor
+    steps: int = 0
+    passes: Sequence[int] = ()
+    seconds: float = 0.0
+    trace: Trace | None = None
+    maps: Mapping[str, Tensor] = field(default_factory=dict)
+    """The maps of ``x`` that the attack has taken already, by interpreter; as `look` would."""
+
+
+@dataclass(frozen=True)
+class _Ledger:
+    """What is known about one photo so far."""
+
+    rows: list[Row] = field(default_factory=list)
+    maps: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Auditor:
+    """Does units of ``plan`` with ``classifier`` and leaves their parts and artifacts in ``directory``.
+
+    Raises `InputError` where an interpreter does not suit the classifier, or an attack cannot be made as planned.
+    """
+
+    def __init__(self, plan: AuditPlan, classifier: Classifier, directory: RunDirectory) -> None:
+        self.plan = plan
+        self.classifier = classifier
+        self.directory = directory
+        self.interpreters = make_interpreters(plan.interpreters, classifier, rts=plan.rts)
+        self._attacks = {c: attack_of(plan, c, classifier, self.interpreters) for c in plan.conditions[2:]}
+
+    def run(self, unit: Unit) -> Iterator[Event]:
+        """Works on ``unit``, telling each condition when it is done; the last event is its part file.
+
+        The part is written after all artifacts, so a part that exists is a unit that is finished. Raises
+        `InputError` with the photo's name where a number is not finite or the file is no longer what it was.
+        """
+        ledgers = [_Ledger() for _ in unit.photos]
+        with ExitStack() as stack:
+            folders = tuple(stack.enter_context(self.directory.new_artifacts(p.key)) for p in unit.photos)
+            everyone = self._load(unit, folders)
+            started = time.perf_counter()
+            benign = self._look(everyone, everyone.x, everyone.labels)
+            untouched = _Perturbed(everyone.x, everyone.x.new_zeros(len(everyone.photos)))
+            self._record(ledgers, everyone, NONE, untouched, benign, benign)
+            yield Event(unit.number, NONE, len(unit.photos), time.perf_counter() - started)
+
+            batch, index = everyone.attackable()
+            benign, attacked = benign.part(index), [ledgers[i] for i in index]
+            for condition in self.plan.conditions[1:] if batch.photos else ():
+                started = time.perf_counter()
+                perturbed = self._perturb(condition, batch, benign)
+                classes = batch.labels if condition == NOISE else batch.targets
+                view = self._look(batch, perturbed.x, classes, known=perturbed.maps)
+                self._record(attacked, batch, condition, perturbed, view, benign)
+                yield Event(unit.number, condition, len(batch.photos), time.perf_counter() - started)
+
+            for folder, ledger in zip(folders, ledgers, strict=True):
+                save_file(ledger.maps, folder / "maps.safetensors")
+        write_part(self.directory.part(unit.number), [row for ledger in ledgers for row in ledger.rows])
+        yield Event(unit.number, None, len(unit.photos))
+
+    def _load(self, unit: Unit, folders: tuple[Path, ...]) -> _Batch:
+        pixels = []
+        for photo in unit.photos:
+            loaded = load_photo(Path(photo.file), resize=self.classifier.resize, input_size=self.classifier.input_size)
+            if loaded.sha256 != photo.sha256:
+                raise InputError(
+                    f"photo {quoted(photo.file)} has changed since this run began; put it back, or give a new directory"
+                )
+            pixels.append(loaded.pixels)
+        return _Batch(
+            unit.photos,
+            from_8bit(torch.stack(pixels), self.classifier.dtype),
+            torch.tensor([photo.label for photo in unit.photos]),
+            torch.tensor([photo.target for photo in unit.photos]),
+            folders,
+        )
+
+    def _look(self, batch: _Batch, x: Tensor, classes: Tensor, *, known: Mapping[str, Tensor] | None = None) -> View:
+        return look(self.classifier, self.interpreters, x, classes, names=batch.ids, known=known)
+
+    def _perturb(self, condition: Condition, batch: _Batch, benign: View) -> _Perturbed:
+        device = self.classifier.device
+        if condition == NOISE:
+            model = self.plan.perturbation_of(condition)
+            return _Perturbed(*noise(batch.x, model, seed=self.plan.seed, keys=batch.ids))
+        x, target, attack = batch.x.to(device), batch.targets.to(device), self._attacks[condition]
+        with calling(batch.ids):
+            if isinstance(attack, PGD):
+                result = attack(x, target, keys=batch.ids)
+            else:
+                target_map = benign.maps[condition.source].to(device)
+                result = attack(x, target, target_map=target_map, keys=batch.ids)
+        return _Perturbed(
+            result.x_adv.detach().cpu(),
+            result.used.cpu(),
+            result.steps,
+            result.passes.tolist(),
+            result.seconds / len(batch.photos),
+            result.trace,
+            result.maps,
+        )
+
+    def _record(
+        self,
+        ledgers: Sequence[_Ledger],
+        batch: _Batch,
+        condition: Condition,
+        perturbed: _Perturbed,
+        view: View,
+        benign: View,
+    ) -> None:
+        """Saves the images, looks at what was saved, and adds to each photo's ledger."""
+        name = "benign" if condition == NONE else condition.key
+        paths = [folder / f"{name}.png" for folder in batch.folders]
+        model = self.plan.perturbation_of(condition)
+        saved = save_and_read(perturbed.x, batch.x, model, paths)
+        classes = batch.labels if condition in (NONE, NOISE) else batch.targets
+        treated = Treated(
+            condition,
+            benign_x=batch.x,
+            x=perturbed.x,
+            benign=benign,
+            view=view,
+            saved=view if torch.equal(saved, perturbed.x) else self._look(batch, saved, classes),
+            targets=batch.targets,
+            perturbation=model,
+            used=perturbed.used,
+            steps=perturbed.steps,
+            passes=perturbed.passes,
+            seconds=perturbed.seconds,
+            trace=perturbed.trace,
+        )
+        rows = rows_of(batch.photos, treated, seed=self.plan.seed)
+        for i, ledger in enumerate(ledgers):
+            ledger.rows.extend(rows[i])
+            for interpreter, maps in view.maps.items():
+                ledger.maps[f"{condition.key}/{interpreter}"] = maps[i].float().contiguous().clone()
+
+
+def noise(x: Tensor, model: Perturbation, *, seed: int, keys: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """A harmless change of full size of ``x`` (N, C, H, W), and (N,) how much of the budget of ``model`` it uses."""
+    theta = model.harmless(x, [generator(seed, key, "noise") for key in keys])
+    return model.image(x, theta), model.size(x, theta)
+
+
+def save_and_read(x: Tensor, benign: Tensor, model: Perturbation, paths: Sequence[Path]) -> Tensor:
+    """The images ``x`` (N, C, H, W) as they come back from 8-bit PNGs at ``paths``, in the type of ``x``.
+
+    Raises RuntimeError if ``x`` or what was saved is beyond the budget of ``model`` around ``benign``: a mistake of
+    ours.
+    """
+    pixels = model.rounded(benign, x)
+    for image, path in zip(pixels, paths, strict=True):
+        save_png(from_8bit(image), path)
+    # Back to whole numbers first: a multiple of 1/255 in float32 is not the one in float64.
+    saved = from_8bit(torch.stack([torch.round(read_png(path) * 255) for path in paths]), x.dtype)
+    for images, what in ((x, "adversarial"), (saved, "saved")):
+        beyond = torch.nonzero(~model.contains(benign, images))
+        if len(beyond):
+            raise RuntimeError(
+                f"the {what} image of '{paths[int(beyond[0])]}' is outside the budget of {model.eps:g} ({model.unit})"
+            )
+    return saved

@@ -1,0 +1,179 @@
+"""Whether a classifier can be attacked by its gradients at all: properties of the model that make attacks look weak.
+
+After Athalye et al. 2018 (shattered and stochastic gradients) and Carlini et al. 2019 (numerical saturation, the model
+in the wrong mode). What `Classifier` refuses when it is made is not asked again; these are asked of photos.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+
+from underfire.diagnostics.attack_signs import Reading, Weight
+from underfire.interpreters.base import ForwardPass
+from underfire.models.classifier import Classifier, is_probabilities
+
+REPEAT = 1e-4
+"""Two identical calls may differ by this share of the logits' spread: some kernels of a GPU add up in no fixed order.
+On a CPU they don't differ at all."""
+
+COMPANY = 1e-2
+"""A row may differ by this share of the logits' spread in another batch: there a GPU may pick another kernel, and its
+short floats keep three digits a layer. Statistics of the batch move logits by tenths of their spread."""
+
+SATURATED = 0.5
+"""Share of photos with probability 1 from which on the model counts as saturated: one photo may be as easy as that."""
+
+
+class ModelCheck(StrEnum):
+    """What can be wrong with a model, seen on some images."""
+
+    RANDOMISED = "randomised"
+    COUPLED = "coupled"
+    PROBABILITIES = "probabilities"
+    NOT_PROBABILITIES = "not_probabilities"
+    NO_GRADIENT = "no_gradient"
+    SATURATED = "saturated"
+
+    @property
+    def reading(self) -> Reading:
+        """It in plain words."""
+        return _READINGS[self]
+
+
+_READINGS: Mapping[ModelCheck, Reading] = MappingProxyType(
+    {
+        ModelCheck.RANDOMISED: Reading(
+            Weight.SERIOUS,
+            "two identical calls gave different outputs",
+            "The model draws random numbers, so that each step of an attack is taken for a model that is gone at the "
+            "next, and the same audit gives other figures each time.",
+            "Switch the randomness off, or give a model that returns the mean over many draws.",
+        ),
+        ModelCheck.COUPLED: Reading(
+            Weight.SERIOUS,
+            "the output changed with the other photos of the batch",
+            "The model is not in evaluation mode, though it was asked to be: it uses statistics of the batch, and so "
+            "figures depend on which photos are attacked together.",
+            "Make its normalisation use running statistics (in PyTorch, pass training=self.training).",
+        ),
+        ModelCheck.PROBABILITIES: Reading(
+            Weight.SERIOUS,
+            "all outputs lay between 0 and 1, as probabilities do, though they were declared to be logits",
+            "A softmax over them is nearly flat: confidences are far too low and gradients of the loss are weak.",
+            "Remove the model’s last softmax or sigmoid, or say outputs='probabilities' where it is a softmax.",
+        ),
+        ModelCheck.NOT_PROBABILITIES: Reading(
+            Weight.SERIOUS,
+            "the outputs were no probabilities, though they were declared to be: they don’t sum to 1 or fall below 0",
+            "Their logarithm is not what the model means, and what lies below 0 has no gradient.",
+            "Drop outputs='probabilities' if the model returns logits.",
+        ),
+        ModelCheck.NO_GRADIENT: Reading(
+            Weight.SERIOUS,
+            "the loss had no gradient in any pixel of the benign photo",
+            "An attack that follows gradients cannot take its first step there, and that it fails shows nothing about "
+            "the model.",
+            "Look for rounding, thresholds, argmax or detach inside the model, and judge it by an attack that needs no "
+            "gradient.",
+        ),
+        ModelCheck.SATURATED: Reading(
+            Weight.CAUTION,
+            "the prediction had a probability of exactly 1",
+            "The logits are so far apart that rounding swallows the rest: the gradient of a prediction’s own loss is "
+            "zero, so that maps made from it (GRAD, IG) show rounding errors.",
+            "Divide the logits by a constant: predictions stay what they are.",
+        ),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Checked:
+    """The outcome of one check.
+
+    Attributes:
+        check: what was looked for.
+        shown: on how many images it was seen.
+        of: how many were looked at; 0 if the check could not be made.
+        fired: whether that is enough to say it of the model.
+    """
+
+    check: ModelCheck
+    shown: int
+    of: int
+    fired: bool
+
+
+def check_model(classifier: Classifier, photos: Tensor) -> tuple[Checked, ...]:
+    """All checks of ``classifier`` on a few benign ``photos`` (N, C, H, W) in [0, 1] and on its own test patterns.
+
+    Takes about four forward passes of N + 4 images and one backward pass of N.
+
+    Raises:
+        InputError: ``photos`` are not what the classifier takes.
+    """
+    classifier.check_images(photos)
+    images = torch.cat([photos, classifier.patterns()])
+    with torch.no_grad(), classifier.frozen():
+        scores = classifier.scores(images)
+        again = classifier.scores(images)
+        half = len(images) // 2
+        apart = torch.cat([classifier.scores(images[:half]), classifier.scores(images[half:])])
+    scale = float(scores.std())
+    differing = _beyond(scores, again, REPEAT * scale)
+    randomised = Checked(ModelCheck.RANDOMISED, differing, len(images), fired=differing > 0)
+    return (
+        randomised,
+        _coupled(scores, apart, COMPANY * scale, randomised=randomised.fired),
+        *_outputs(classifier, scores),
+        _no_gradient(classifier, photos),
+        _saturated(scores[: len(photos)]),
+    )
+
+
+def _coupled(scores: Tensor, apart: Tensor, tolerance: float, *, randomised: bool) -> Checked:
+    """Compares rows with those of other batches; a randomised model differs anyway."""
+    if randomised:
+        return Checked(ModelCheck.COUPLED, 0, 0, fired=False)
+    differing = _beyond(scores, apart, tolerance)
+    return Checked(ModelCheck.COUPLED, differing, len(scores), fired=differing > 0)
+
+
+def _outputs(classifier: Classifier, scores: Tensor) -> tuple[Checked, Checked]:
+    """Whether what the module returned (its logarithm, where it declares probabilities) is what it declares."""
+    n = len(scores)
+    logits = classifier.outputs == "logits"
+    within = int(((scores >= 0) & (scores <= 1)).all(dim=1).sum()) if logits else 0
+    other = 0 if logits else sum(not is_probabilities(row.exp()[None]) for row in scores)
+    return (
+        Checked(ModelCheck.PROBABILITIES, within, n if logits else 0, fired=logits and within == n),
+        Checked(ModelCheck.NOT_PROBABILITIES, other, 0 if logits else n, fired=other > 0),
+    )
+
+
+def _no_gradient(classifier: Classifier, photos: Tensor) -> Checked:
+    """Looks at the loss of the second most probable class: an attack's, which doesn't vanish with certainty."""
+    if not len(photos):
+        return Checked(ModelCheck.NO_GRADIENT, 0, 0, fired=False)
+    with classifier.frozen():
+        view = ForwardPass(classifier, photos)
+        if view.logits.requires_grad:
+            gradient = view.nll_gradient(view.logits.topk(2, dim=1).indices[:, 1])
+            still = int((gradient.flatten(1).abs().amax(dim=1) == 0).sum())
+        else:
+            still = len(photos)
+    return Checked(ModelCheck.NO_GRADIENT, still, len(photos), fired=still > 0)
+
+
+def _saturated(scores: Tensor) -> Checked:
+    sure = int((scores.softmax(dim=1).amax(dim=1) == 1).sum())
+    return Checked(ModelCheck.SATURATED, sure, len(scores), fired=sure > 0 and sure >= SATURATED * len(scores))
+
+
+def _beyond(a: Tensor, b: Tensor, tolerance: float) -> int:
+    """How many rows of two (N, K) differ by more than ``tolerance`` anywhere."""
+    return int(((a - b).abs() > tolerance).any(dim=1).sum())

@@ -1,0 +1,106 @@
+"""How numbers, conditions and classes are written in the report."""
+
+from collections.abc import Mapping, Sequence
+
+from underfire.auditing.rows import NO_SOURCE
+from underfire.stats import Estimate, Share
+
+_ATTACKS = {
+    "none": "No attack",
+    "noise": "Harmless noise",
+    "pgd": "PGD",
+    "adv2": "ADV²",
+    "stadv": "StAdv",
+    "square": "Square",
+}
+_INTERPRETERS = {
+    "gradcam": "Grad-CAM",
+    "guidedbackprop": "Guided back-propagation",
+    "inputxgradient": "Input × gradient",
+    "smoothgrad": "SmoothGrad",
+}
+_NOTHING = "–"
+
+
+def interpreter_title(name: str) -> str:
+    """An interpreter as the literature writes it: ``cam`` is CAM, ``gradcam`` Grad-CAM."""
+    return _INTERPRETERS.get(name, name.upper())
+
+
+def condition_title(attack: str, source: str) -> str:
+    """A condition as a heading: ``ADV² on CAM``, ``PGD``, ``No attack``."""
+    title = _ATTACKS.get(attack, attack)
+    if source == NO_SOURCE:
+        return title
+    return f"{title} on {' + '.join(interpreter_title(name) for name in source.split('+'))}"
+
+
+def style_of(attack: str) -> str:
+    """The CSS class of a condition's colour; an attack the page knows nothing of gets none."""
+    return attack if attack in _ATTACKS else ""
+
+
+def class_title(index: int, names: Mapping[str, str]) -> str:
+    """The readable name of class ``index``, or its number."""
+    name = names.get(str(index), "").strip()
+    return name or f"class {index}"
+
+
+def percent(share: float) -> str:
+    """``97 %``; near the ends with one decimal, so that 99.6 % does not read as certainty."""
+    digits = 1 if 0 < share < 0.0095 or 0.9905 < share < 1 else 0
+    return f"{100 * share:.{digits}f} %"
+
+
+def budget(eps: float, norm: str) -> str:
+    """``8/255`` where a change of pixel values is a whole number of grey levels, a number elsewhere, or pixels."""
+    if norm == "flow":
+        return f"{eps:.4g} {'pixel' if eps == 1 else 'pixels'}"
+    if norm == "l2":
+        return f"{eps:.4g}"
+    levels = eps * 255
+    return f"{levels:.0f}/255" if abs(levels - round(levels)) < 1e-6 and levels >= 1 else f"{eps:.4g}"
+
+
+def limit(eps: float, norm: str) -> str:
+    """What the budget forbids, to begin a sentence with."""
+    amount = budget(eps, norm)
+    if norm == "flow":
+        return f"With no pixel moved by more than {amount}"
+    if norm == "l2":
+        return f"With all changes of an image together no longer than {amount} (L2 norm, pixels from 0 to 1)"
+    return f"With no pixel changed by more than {amount}"
+
+
+def plural(count: int, noun: str) -> str:
+    """``1 photo``, ``2 photos``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def of(rate: Share) -> str:
+    """``9 of 10``."""
+    return f"{rate.k} of {rate.n}"
+
+
+def interval(rate: Share) -> str:
+    """``60–98 %``, or a dash where there is none."""
+    if rate.low is None or rate.high is None:
+        return _NOTHING
+    return f"{100 * rate.low:.0f}–{100 * rate.high:.0f} %"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number with ``digits`` decimals, or a dash where there is none."""
+    return _NOTHING if value is None else f"{value:.{digits}f}"
+
+
+def spread(mean: Estimate, digits: int = 3) -> str:
+    """The interval of a mean, ``0.028–0.036``, or a dash where there is none."""
+    if mean.low is None or mean.high is None:
+        return _NOTHING
+    return f"{mean.low:.{digits}f}–{mean.high:.{digits}f}"
+
+
+def listing(parts: Sequence[str]) -> str:
+    """``a, b and c``."""
+    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else list(parts))

@@ -1,0 +1,284 @@
+"""Estimates with their intervals, and the tests behind verdicts; the mathematics is scipy's."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from scipy import optimize, special, stats
+from torch import Tensor
+
+LEVEL = 0.95
+"""Confidence level of every interval."""
+
+LEAST_PAIRS = 5
+"""With fewer pairs, a rank correlation has no interval."""
+
+_CHUNK = 1 << 22  # resampled values held in memory at a time
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure with its interval.
+
+    Attributes:
+        value: None where there is nothing to estimate it from.
+        low, high: the ends of the interval; None where ``n`` is too small for one.
+        n: how many photos it rests on.
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+
+
+@dataclass(frozen=True)
+class Share(Estimate):
+    """``k`` of ``n`` photos, as an estimate of a rate."""
+
+    k: int
+
+
+NO_ESTIMATE = Estimate(None, None, None, 0)
+"""A figure of nothing."""
+
+
+def wilson(k: int, n: int, level: float = LEVEL) -> Share:
+    """The share ``k / n`` with Wilson's score interval.
+
+    Unlike the textbook interval it stays inside [0, 1] and has a width when ``k`` is 0 or ``n``.
+    Source: Wilson, "Probable inference, the law of succession, and statistical inference", JASA 1927.
+
+    Raises:
+        ValueError: Not 0 ≤ k ≤ n, or ``level`` lies outside (0, 1).
+    """
+    _check_level(level)
+    if not 0 <= k <= n:
+        raise ValueError(f"{k} of {n} is not a share; it takes 0 ≤ k ≤ n")
+    if n == 0:
+        return Share(None, None, None, 0, 0)
+    interval = stats.binomtest(k, n).proportion_ci(level, method="wilson")
+    # Exact at the ends, where rounding would leave 1e-17.
+    low = 0.0 if k == 0 else max(0.0, float(interval.low))
+    high = 1.0 if k == n else min(1.0, float(interval.high))
+    return Share(k / n, low, high, n, k)
+
+
+def bootstrap_mean(values: Sequence[float], level: float = LEVEL, resamples: int = 2000, seed: int = 0) -> Estimate:
+    """The mean of ``values`` with an expanded percentile bootstrap interval.
+
+    The plain percentile interval is too narrow on the few photos of an audit; its tails are therefore taken
+    at Φ(−t·√(n/(n−1))) with t the two-sided quantile of Student's law for n − 1 degrees of freedom, which
+    makes it as wide as the t interval while it keeps the shape of the data and never leaves their range.
+    Up to n = 4 it is that range. On normal data it holds the true mean in 95 of 100 cases from n = 8 on (the
+    plain one: 89), and in 88 at n = 4. Source: Hesterberg, "What teachers should know about the bootstrap",
+    The American Statistician 2015.
+
+    The resamples depend on ``n`` and ``seed`` only, so the same call gives the same interval.
+
+    Raises:
+        ValueError: A value is not finite, ``level`` lies outside (0, 1) or ``resamples`` is below 1.
+    """
+    _check_level(level)
+    if not all(math.isfinite(value) for value in values):
+        raise ValueError(f"a mean needs finite values, and got {list(values)}")
+    n = len(values)
+    if n == 0:
+        return NO_ESTIMATE
+    value = math.fsum(values) / n
+    if n == 1:
+        return Estimate(value, None, None, 1)
+    data = torch.tensor(values, dtype=torch.float64)
+    ends = bootstrap_ends(lambda rows: data[rows].mean(dim=1), n, level, resamples, seed)
+    # Rounding of a resample's mean must neither leave the data's range nor pass the mean itself.
+    low = min(max(ends[0], min(values)), value)
+    high = max(min(ends[1], max(values)), value)
+    return Estimate(value, low, high, n)
+
+
+def bootstrap_ends(
+    statistic: Callable[[Tensor], Tensor], n: int, level: float = LEVEL, resamples: int = 2000, seed: int = 0
+) -> tuple[float, float]:
+    """Both ends of the expanded percentile interval, see `bootstrap_mean`, of a statistic of ``n`` ≥ 2 data.
+
+    ``statistic`` is given the places (R, n) of R resamples, and gives their values (R,) in float64.
+
+    Raises:
+        ValueError: ``level`` lies outside (0, 1) or ``resamples`` is below 1.
+    """
+    _check_level(level)
+    if resamples < 1:
+        raise ValueError(f"resamples is {resamples}; it must be at least 1")
+    quantile = float(special.stdtrit(n - 1, (1 + level) / 2))
+    tail = float(special.ndtr(-quantile * math.sqrt(n / (n - 1))))
+    generator = torch.Generator().manual_seed(seed)
+    chunk = max(1, _CHUNK // n)
+    values = []
+    for start in range(0, resamples, chunk):
+        size = (min(chunk, resamples - start), n)
+        values.append(statistic(torch.randint(n, size, generator=generator)))
+    low, high = torch.quantile(torch.cat(values), torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
+    return low, high
+
+
+def bootstrap_paired(
+    a: Sequence[float], b: Sequence[float], level: float = LEVEL, resamples: int = 2000, seed: int = 0
+) -> Estimate:
+    """The mean of the differences ``a[i] − b[i]`` with its interval, as `bootstrap_mean`.
+
+    Raises:
+        ValueError: As for `bootstrap_mean`, or the lengths differ.
+    """
+    if len(a) != len(b):
+        raise ValueError(f"pairs need equally many values, and got {len(a)} and {len(b)}")
+    return bootstrap_mean([p - q for p, q in zip(a, b, strict=True)], level, resamples, seed)
+
+
+def sign_test(k: int, n: int) -> float:
+    """The two-sided p-value of ``k`` of ``n`` under an even chance; 1 where ``n`` is 0.
+
+    Raises:
+        ValueError: not 0 ≤ k ≤ n.
+    """
+    if not 0 <= k <= n:
+        raise ValueError(f"{k} of {n} is not a count; it takes 0 ≤ k ≤ n")
+    return float(stats.binomtest(k, n).pvalue) if n else 1.0
+
+
+def bonferroni(tests: int) -> float:
+    """The p-value up to which each of ``tests`` tests is decided, so that at `LEVEL` none of all verdicts is wrong.
+
+    Raises:
+        ValueError: ``tests`` is below 1.
+    """
+    if tests < 1:
+        raise ValueError(f"tests is {tests}; it must be at least 1")
+    return (1 - LEVEL) / tests
+
+
+def least_photos(tests: int) -> int:
+    """The fewest photos on which one of ``tests`` sign tests can be decided: all of them on one side.
+
+    Raises:
+        ValueError: ``tests`` is below 1.
+    """
+    threshold = bonferroni(tests)
+    n = 1
+    while sign_test(n, n) > threshold:
+        n += 1
+    return n
+
+
+def rank_correlation(a: Sequence[float], b: Sequence[float]) -> Estimate:
+    """Spearman's rank correlation of ``a`` and ``b`` in [−1, 1], equal values sharing their mean rank.
+
+    The interval is that of Fisher's transformation with the variance (1 + ρ²/2)/(n − 3) of Bonett and Wright, "Sample
+    size requirements for estimating Pearson, Kendall and Spearman correlations", Psychometrika 2000. There is none
+    below `LEAST_PAIRS` pairs, and no value where one side is constant.
+
+    Raises:
+        ValueError: the lengths differ.
+    """
+    if len(a) != len(b):
+        raise ValueError(f"pairs need equally many values, and got {len(a)} and {len(b)}")
+    n = len(a)
+    if len(set(a)) < 2 or len(set(b)) < 2:
+        return Estimate(None, None, None, n)
+    rho = max(-1.0, min(1.0, float(stats.spearmanr(a, b).statistic)))
+    if n < LEAST_PAIRS:
+        return Estimate(rho, None, None, n)
+    # One rank off perfect at most, or the transformation is infinite and the interval a point.
+    inside = max(-1 + 1 / n**2, min(1 - 1 / n**2, rho))
+    half = _two_sided_z(LEVEL) * math.sqrt((1 + inside**2 / 2) / (n - 3))
+    low, high = (math.tanh(math.atanh(inside) + side * half) for side in (-1, 1))
+    return Estimate(rho, min(low, rho), max(high, rho), n)
+
+
+def auroc(benign: Sequence[float], attacked: Sequence[float]) -> float:
+    """The area under the ROC curve: how often a benign image has the higher score, ties counting one half.
+
+    That is Mann and Whitney's U over the number of pairs, in [0, 1]; 0.5 is what a coin does.
+
+    Raises:
+        ValueError: a side is empty, or a score is not finite.
+    """
+    if not benign or not attacked:
+        raise ValueError(f"{len(benign)} benign and {len(attacked)} attacked scores make no pair")
+    _check_scores(benign, attacked)
+    pairs = len(benign) * len(attacked)
+    return float(stats.mannwhitneyu(benign, attacked, method="asymptotic").statistic) / pairs
+
+
+def auroc_by_photo(
+    benign: Sequence[float], attacked: Sequence[float], level: float = LEVEL, resamples: int = 2000, seed: int = 0
+) -> Estimate:
+    """`auroc` of n photos, each with the score of its benign and of its attacked image, with its interval.
+
+    Both images of a photo are drawn together in the bootstrap, whose tails are those of `bootstrap_mean`. Where every
+    benign score lies above every attacked one, or below, so it does in every resample, which says nothing; the end on
+    the other side is then that of Newcombe's score interval ("Confidence intervals for an effect size measure based on
+    the Mann-Whitney statistic, part 2", Statistics in Medicine 2006, method 5), which takes the two sides for
+    independent.
+
+    Raises:
+        ValueError: the lengths differ, a score is not finite, ``level`` lies outside (0, 1), or ``resamples`` is below
+            1.
+    """
+    n = len(benign)
+    if len(attacked) != n:
+        raise ValueError(f"photos have one benign and one attacked score, and here are {n} and {len(attacked)}")
+    if n == 0:
+        return NO_ESTIMATE
+    value = auroc(benign, attacked)
+    if n == 1:
+        return Estimate(value, None, None, 1)
+    if value in (0.0, 1.0):
+        end = _score_end(n, level)
+        return Estimate(value, *((1 - end, 1.0) if value else (0.0, end)), n)
+
+    a = torch.tensor(list(benign), dtype=torch.float64)[:, None]
+    b = torch.tensor(list(attacked), dtype=torch.float64)
+    wins = ((a > b).double() + (a >= b).double()) / 2  # (n, n): 1, ½ or 0
+
+    def area(rows: Tensor) -> Tensor:
+        times = torch.zeros(rows.shape, dtype=torch.float64).scatter_add_(1, rows, torch.ones(rows.shape).double())
+        resampled: Tensor = (times @ wins * times).sum(dim=1) / n**2
+        return resampled
+
+    low, high = bootstrap_ends(area, n, level, resamples, seed)
+    return Estimate(value, min(max(low, 0.0), value), max(min(high, 1.0), value), n)
+
+
+def beta_quantile(p: float, a: int, b: int) -> float:
+    """The x with P(X ≤ x) = ``p`` for X of the law Beta(a, b)."""
+    return float(special.betaincinv(a, b, p))
+
+
+def _score_end(n: int, level: float) -> float:
+    """The largest 1 − θ that n benign and n attacked images, perfectly apart, leave possible.
+
+    The root of (1 − θ)² = z²·V(θ), V(θ) = θ(1 − θ)·[1 + (n − 1)·((1 − θ)/(2 − θ) + θ/(1 + θ))] / n².
+    """
+    z = _two_sided_z(level)
+
+    def excess(rest: float) -> float:
+        theta = 1 - rest
+        variance = theta * (1 + (n - 1) * (rest / (1 + rest) + theta / (1 + theta))) / n**2  # less the factor 1 − θ
+        return rest - z * z * variance
+
+    return float(optimize.brentq(excess, 0.0, 1.0, xtol=1e-15))
+
+
+def _two_sided_z(level: float) -> float:
+    return float(special.ndtri((1 + level) / 2))
+
+
+def _check_scores(*sides: Sequence[float]) -> None:
+    if not all(math.isfinite(value) for side in sides for value in side):
+        raise ValueError("a score is not finite")
+
+
+def _check_level(level: float) -> None:
+    if not 0 < level < 1:
+        raise ValueError(f"level is {level}; it must lie in (0, 1)")

@@ -1,0 +1,212 @@
+"""Rows on disk: what is written comes back, whole or not at all."""
+
+import contextlib
+import math
+import os
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from underfire.auditing.rows import SCHEMA, Row, condition, read_rows, write_part
+from underfire.diagnostics.attack_signs import ImageCourse, ImageTrace
+from underfire.errors import InputError
+
+ROW = Row(
+    image_id="a.jpg",
+    image_sha256="00" * 32,
+    label=3,
+    label_given=True,
+    target=7,
+    attack="adv2",
+    source="cam",
+    interpreter="grad",
+    excluded=None,
+    success=True,
+    prediction=7,
+    confidence=0.9,
+    clean_prediction=3,
+    clean_confidence=0.8,
+    l1=0.1,
+    iou_50=0.5,
+    iou_25=0.25,
+    iou_75=0.75,
+    iou_top20=0.2,
+    linf=8 / 255,
+    l2=1.5,
+    success_8bit=True,
+    confidence_8bit=0.85,
+    l1_8bit=0.11,
+    iou_50_8bit=0.51,
+    iou_25_8bit=0.26,
+    iou_75_8bit=0.76,
+    iou_top20_8bit=0.21,
+    steps=300,
+    passes=301,
+    seconds=1.25,
+    seed=0,
+    perturbation="linf",
+    eps=8 / 255,
+    used=8 / 255,
+)
+
+
+def test_rows_come_back_in_the_order_of_parts(tmp_path: Path) -> None:
+    first = [ROW, replace(ROW, attack="none", source="-", excluded="misclassified")]
+    second = [replace(ROW, image_id="b.jpg")]
+    write_part(tmp_path / "rows" / "part-00001.parquet", second)
+    write_part(tmp_path / "rows" / "part-00000.parquet", first)
+    assert read_rows(tmp_path) == [*first, *second]
+    assert read_rows(tmp_path / "rows") == [*first, *second]
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.text(st.characters(exclude_categories=["Cs"])), st.floats(allow_nan=False, allow_infinity=False))
+def test_any_name_and_number_come_back(tmp_path: Path, name: str, number: float) -> None:
+    row = replace(ROW, image_id=name, l1=number)
+    write_part(tmp_path / "part-0.parquet", [row])
+    assert read_rows(tmp_path) == [row]
+
+
+def test_the_schema_is_the_row() -> None:
+    assert SCHEMA.names == [field.name for field in fields(Row)]
+    course = ["stuck", "nll_first", "nll_half", "nll_kept", "gap_first", "gap_half", "gap_kept"]
+    assert [field.name for field in SCHEMA if field.nullable] == ["excluded", *course]
+    assert SCHEMA.field("success_8bit").type == pa.bool_()
+    assert SCHEMA.field("passes").type == pa.int64()
+    assert SCHEMA.field("l1").type == pa.float64()
+
+
+@pytest.mark.parametrize(
+    ("attack", "source", "name"),
+    [
+        ("none", "-", "none"),
+        ("pgd", "-", "pgd"),
+        ("adv2", "cam", "adv2-cam"),
+        ("adv2", "cam+ig", "adv2-cam+ig"),
+    ],
+)
+def test_conditions_are_named_as_the_artifacts(attack: str, source: str, name: str) -> None:
+    assert condition(attack, source) == name
+    assert replace(ROW, attack=attack, source=source).condition == name
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_number_that_is_none_stops_with_the_photos_name(value: float) -> None:
+    with pytest.raises(ValueError, match=r"'a.jpg': iou_75_8bit is .* \(adv2-cam, map of grad\)"):
+        replace(ROW, iou_75_8bit=value)
+
+
+def test_the_course_of_an_attack_comes_back(tmp_path: Path) -> None:
+    attacked = replace(ROW, stuck=0.5, nll_first=9.0, nll_half=1.0, nll_kept=0.5)
+    joint = replace(attacked, gap_first=0.3, gap_kept=0.1)
+    write_part(tmp_path / "part-0.parquet", [ROW, attacked, joint])
+    assert [row.trace for row in read_rows(tmp_path)] == [
+        None,
+        ImageTrace(0.5, ImageCourse(9.0, 1.0, 0.5), None),
+        ImageTrace(0.5, ImageCourse(9.0, 1.0, 0.5), ImageCourse(0.3, None, 0.1)),
+    ]
+    with pytest.raises(ValueError, match="gap_half is inf"):
+        replace(joint, gap_half=math.inf)
+
+
+def test_an_excluded_photo_has_no_row_of_an_attack() -> None:
+    with pytest.raises(ValueError, match=r"'a.jpg' is excluded \(misclassified\).*adv2-cam"):
+        replace(ROW, excluded="misclassified")
+
+
+def test_a_part_without_rows_and_a_run_without_parts_are_empty(tmp_path: Path) -> None:
+    assert read_rows(tmp_path) == []
+    write_part(tmp_path / "part-0.parquet", [])
+    assert read_rows(tmp_path) == []
+
+
+def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    part = tmp_path / "part-0.parquet"
+    write_part(part, [ROW])
+
+    def fail(descriptor: int) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr("underfire.files.os.fsync", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write_part(part, [ROW, replace(ROW, image_id="b.jpg")])
+    assert read_rows(tmp_path) == [ROW]
+    assert [path.name for path in tmp_path.iterdir()] == ["part-0.parquet"]
+
+
+def test_what_a_killed_process_left_is_ignored(tmp_path: Path) -> None:
+    write_part(tmp_path / "part-0.parquet", [ROW])
+    (tmp_path / f".part-1.parquet.{os.getpid()}.tmp").write_bytes(b"PAR1 half a file")
+    assert read_rows(tmp_path) == [ROW]
+    write_part(tmp_path / "part-1.parquet", [ROW])  # the leftover of the same name is no obstacle
+    assert read_rows(tmp_path) == [ROW, ROW]
+
+
+@pytest.mark.parametrize("name", ["rows.parquet", "part-0.csv", ".part-0.parquet"])
+def test_a_part_that_reading_would_miss_is_not_written(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match="part-"):
+        write_part(tmp_path / name, [ROW])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("damage", [b"", b"not parquet", b"PAR1" + b"\0" * 40 + b"PAR1"])
+def test_a_damaged_part_is_named(tmp_path: Path, damage: bytes) -> None:
+    (tmp_path / "part-00003.parquet").write_bytes(damage)
+    with pytest.raises(InputError, match=r"part-00003\.parquet' cannot be read .*delete it"):
+        read_rows(tmp_path)
+
+
+def test_a_part_cut_anywhere_is_named(tmp_path: Path) -> None:
+    part = tmp_path / "part-0.parquet"
+    write_part(part, [ROW])
+    whole = part.read_bytes()
+    for length in range(0, len(whole), 997):
+        part.write_bytes(whole[:length])
+        with pytest.raises(InputError, match=r"part-0\.parquet"):
+            read_rows(tmp_path)
+
+
+def test_a_changed_byte_never_changes_a_row_silently(tmp_path: Path) -> None:
+    part = tmp_path / "part-0.parquet"
+    write_part(part, [ROW])
+    whole = part.read_bytes()
+    footer = int.from_bytes(whole[-8:-4], "little") + 8
+    for place in range(4, len(whole) - footer, 29):  # the pages; the footer is not checksummed by the format
+        part.write_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
+        with contextlib.suppress(InputError):  # unused bytes may change without harm
+            assert read_rows(tmp_path) == [ROW]
+
+
+def test_other_schemas_are_refused(tmp_path: Path) -> None:
+    part = tmp_path / "part-0.parquet"
+    write_part(part, [ROW])
+    table = pq.read_table(part)
+    pq.write_table(table.replace_schema_metadata({"underfire.rows": "999"}), part)
+    with pytest.raises(InputError, match="schema version 999"):
+        read_rows(tmp_path)
+    pq.write_table(table.drop_columns(["l1"]), part)
+    with pytest.raises(InputError, match=r"part-0\.parquet"):
+        read_rows(tmp_path)
+    pq.write_table(pa.table({"x": [1]}), part)
+    with pytest.raises(InputError, match="schema version none"):
+        read_rows(tmp_path)
+
+
+def test_a_row_that_no_audit_writes_is_named(tmp_path: Path) -> None:
+    part = tmp_path / "part-0.parquet"
+    write_part(part, [ROW])
+    table = pq.read_table(part)
+    index = table.schema.get_field_index("l1")
+    pq.write_table(table.set_column(index, SCHEMA.field("l1"), pa.array([math.nan])), part)
+    with pytest.raises(InputError, match=r"part-0\.parquet.*l1 is nan"):
+        read_rows(tmp_path)
+
+
+def test_a_missing_folder_is_quoted(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nowhere"):
+        read_rows(tmp_path / "nowhere")

@@ -1,0 +1,69 @@
+"""Attacked images elsewhere: those of the same photos are taken, others refused in one sentence."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from support.toy_photos import found, toy_classifier, toy_plan
+from underfire.auditing.plan import PlannedPhoto
+from underfire.auditing.runner import run_audit
+from underfire.errors import InputError
+from underfire.evaluation.extra import attacks_in
+from underfire.studies.gap import gap_study
+from underfire.studies.source import attacked, read_run
+
+
+@pytest.fixture(scope="module")
+def run(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("audited") / "run"
+    run_audit(toy_plan(), found(photos), toy_classifier(), out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def planned(run: Path) -> tuple[PlannedPhoto, ...]:
+    return attacked(read_run(run).photos)
+
+
+def test_an_audits_attacks_are_its_images_and_labels(run: Path, planned: tuple[PlannedPhoto, ...]) -> None:
+    attacks = attacks_in(run, planned)
+    assert list(attacks) == ["pgd", "adv2-grad", "adv2-cam"]
+    rows = {(row.image_id, row.condition): row.success_8bit for row in read_run(run).rows}
+    for under, some in attacks.items():
+        assert set(some) == {photo.image_id for photo in planned}
+        for photo in planned:
+            one = some[photo.image_id]
+            assert one.path == run / "artifacts" / photo.key / f"{under}.png"
+            assert one.path.is_file()
+            assert one.reached == rows[photo.image_id, under]
+
+
+def test_a_name_goes_before_the_conditions(run: Path, planned: tuple[PlannedPhoto, ...]) -> None:
+    assert list(attacks_in(run, planned[:1], name="l2")) == ["l2: pgd", "l2: adv2-grad", "l2: adv2-cam"]
+
+
+def test_the_folders_of_the_gap_have_its_attack_alone(
+    run: Path, planned: tuple[PlannedPhoto, ...], tmp_path: Path
+) -> None:
+    read = read_run(run)
+    gap_study(read.plan, read.photos, toy_classifier(), work=tmp_path, aims=("random-patch",))
+    attacks = attacks_in(tmp_path / "random-patch" / "cam", planned, name="patch")
+    assert list(attacks) == ["patch: adv2-cam"]
+    assert set(attacks["patch: adv2-cam"]) == {photo.image_id for photo in planned}
+
+
+def test_what_is_not_of_these_photos_is_refused(run: Path, planned: tuple[PlannedPhoto, ...], tmp_path: Path) -> None:
+    for changed, message in (
+        ([replace(planned[0], sha256="0" * 64)], "is another one in"),
+        ([replace(planned[0], target=planned[0].target + 1)], "is attacked towards class"),
+        ([replace(planned[0], image_id="stranger.png")], "has no attacked image of the run's photos"),
+        ([planned[0], replace(planned[1], key="00009-ffffffff")], "is missing; put it back"),
+        ([replace(photo, key=f"{photo.key}x") for photo in planned], "has no attacked image of the run's photos"),
+    ):
+        with pytest.raises(InputError, match=message):
+            attacks_in(run, changed)
+    with pytest.raises(InputError, match="is not a folder"):
+        attacks_in(tmp_path / "nowhere", planned)
+    with pytest.raises(InputError, match="has no attacked image"):
+        attacks_in(tmp_path, planned)
