@@ -70,18 +70,19 @@ class _Dyadic(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.features = nn.Sequential(
-            nn.Conv2d(3, 8, 3, stride=2, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(8, 16, 3, padding=1),
-            nn.ReLU(),
-            nn.MaxPool2d(2),
-        )
+        self.first = nn.Conv2d(3, 8, 3, stride=2, padding=1)
+        self.second = nn.Conv2d(8, 16, 3, padding=1)
+        self.grid = nn.MaxPool2d(2)
+        self.relu = nn.ReLU()
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.head = nn.Linear(16, CLASSES)
 
+    def pooled(self, x: Tensor) -> Tensor:
+        features = self.grid(self.relu(self.second(self.relu(self.first(x)))))
+        return torch.flatten(self.pool(features), 1)
+
     def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.head(torch.flatten(self.pool(self.features(x)), 1))
+        logits: Tensor = self.head(self.pooled(x))
         return logits
 
 
@@ -101,10 +102,11 @@ def dyadic_net(size: int, *, seed: int = 0) -> nn.Module:
     with torch.no_grad():
         for parameter in net.parameters():
             parameter.copy_(torch.randint(-8, 9, parameter.shape, generator=draw) / 16)
-        for conv in (net.features[0], net.features[2]):  # off the lattice of the weights, away from the kink at 0
+        for conv in (net.first, net.second):
+            assert conv.bias is not None
+            # Off the lattice of the weights, away from the kink at 0.
             conv.bias.copy_((2 * torch.randint(-64, 64, conv.bias.shape, generator=draw) + 1) / 512)
-        seen = (dyadic_pictures(64, size, seed=7).double() / 256 - 0.5) / 0.25
-        pooled = torch.flatten(net.pool(net.features(seen)), 1)
+        pooled = net.pooled((dyadic_pictures(64, size, seed=7).double() / 256 - 0.5) / 0.25)
         net.head.weight.copy_(torch.round(64 * 2 * net.head.weight / (pooled.std(dim=0) + 1e-3)) / 64)
         net.head.bias.copy_(torch.round(-64 * net.head.weight @ pooled.mean(dim=0)) / 64)
     return net
@@ -157,7 +159,7 @@ def attacked(world: World) -> Iterator[tuple[str, Attacked]]:
     target = (label + torch.tensor([2, 5])) % CLASSES
     eps: dict[str, Any] = {"eps": world.eps}
     wide: dict[str, Any] = {"eps": 4 * world.eps, "queries": 150}  # enough for a label, and so for maps
-    steps = {"steps": STEPS}
+    steps: dict[str, Any] = {"steps": STEPS}
     every = _interpreters(classifier)
     cam, grad, ig = every["cam"], every["grad"], every["ig"]
     grey_map = torch.arange(cam.grid[0] * cam.grid[1]).reshape(1, *cam.grid).expand(2, -1, -1).to(x) / 64
