@@ -18,22 +18,23 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from audit.toy_photos import MEAN, SIZE, STD
 from golden.values import Attacked, AuditOutput, Kept, StudyOutput
-from studies.made_runs import made_run
-from toys import CLASSES, SMALL_FIT, images, relu_net
+from support.made_runs import made_run
+from support.toy_photos import MEAN, SIZE, STD
+from support.toys import CLASSES, SMALL_FIT, images, relu_net
 from underfire.attacks import ADV2, L2, PGD, AuthorsADV2, Flow, Linf, Square, StAdv
 from underfire.attacks.control import EVEN, FIXED, WORST, Balance
-from underfire.audit.plan import AuditPlan, ModelSettings
-from underfire.audit.rows import SCHEMA, read_rows
-from underfire.audit.runner import run_audit
-from underfire.classifier import Classifier
+from underfire.auditing.plan import AuditPlan, ModelSettings
+from underfire.auditing.rows import SCHEMA, read_rows
+from underfire.auditing.runner import run_audit
 from underfire.cli.report import rebuild
 from underfire.defenses import EnsembleDetector
 from underfire.defenses.adaptive import AdaptiveADV2
 from underfire.defenses.search import ScoreSearch
 from underfire.defenses.squeezing import FeatureSqueezing
+from underfire.evaluation.study import defence_study
 from underfire.images import PhotoSet, find_photos, save_png
+from underfire.images.dataset import Photos, read_sources
 from underfire.images.levels import from_8bit
 from underfire.interpreters import (
     CAM,
@@ -48,15 +49,13 @@ from underfire.interpreters import (
     MaskingNetwork,
     SmoothGrad,
 )
+from underfire.models.classifier import Classifier
 from underfire.studies.bound import bound_study
-from underfire.studies.defence import defence_study
 from underfire.studies.frontier import frontier_study
 from underfire.studies.gap import gap_study
-from underfire.studies.saved import save
 from underfire.studies.source import Run, decide, read_run
-from underfire.studies.study import Study
+from underfire.studies.study import Study, save
 from underfire.studies.transfer import transfer_study
-from underfire.training.photos import Photos, read_sources
 
 STEPS = 12
 EPS = 1 / 32
