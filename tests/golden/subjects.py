@@ -353,8 +353,7 @@ class Toy:
 
 
 def here_and_now(facts: dict[str, Any]) -> dict[str, Any]:
-    """The content of a run.json with the torch and the threads of this process, which alone may finish a run.
-    """
+    """The content of a run.json with the torch and the threads of this process, which alone may finish a run."""
     threads = {"threads": torch.get_num_threads()}
     return facts | threads | {"versions": facts["versions"] | {"torch": torch.__version__}}
 
