@@ -1,4 +1,4 @@
-"""``underfire detect``: a detector of manipulated photos, fitted on clean ones and asked about others."""
+"""``underfire detect``: a detector of manipulated photos, fitted on clean ones, that scores others."""
 
 import shlex
 import sys
@@ -212,7 +212,7 @@ def _batches(photos: Photos, rows: Sequence[int], detector: EnsembleDetector) ->
 
 
 def _display(count: int, detector: EnsembleDetector) -> PhotosDisplay:
-    """The display of a work on ``count`` photos, whose size is told."""
+    """The progress display for ``count`` photos; prints what each will cost."""
     names = ", ".join(g.name for g in detector.signals.interpreters)
     notes().print(f"{counted(count, 'photo')}, {names}: about {detector.signals.passes_per_image} passes for each")
     return PhotosDisplay(notes(), count)
