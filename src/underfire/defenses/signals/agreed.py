@@ -28,7 +28,7 @@ class Agreed(Signal):
         self._probe = Probe(share=TOP, seed=seed)
 
     @classmethod
-    def default(cls, size: tuple[int, int], seed: int) -> Self:  # noqa: ARG003
+    def default(cls, _size: tuple[int, int], seed: int, /) -> Self:
         """The signal with ``seed``."""
         return cls(seed)
 

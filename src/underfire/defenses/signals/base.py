@@ -166,8 +166,8 @@ class Signal(ABC):
     depends_on_set: ClassVar[bool] = True
 
     @classmethod
-    def default(cls, size: tuple[int, int], seed: int) -> Self:  # noqa: ARG003 - for those that need them
-        """The signal with its default settings, for images of ``size`` (H, W); ``seed`` is of its random numbers."""
+    def default(cls, _size: tuple[int, int], _seed: int, /) -> Self:
+        """The signal with its default settings, by the images' size (H, W) and the seed of its random numbers."""
         return cls()
 
     def settings(self) -> dict[str, Any]:

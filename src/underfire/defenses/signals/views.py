@@ -42,7 +42,7 @@ class Views(Signal):
             raise InputError(f"the views {', '.join(called)} share a name; give each one once.")
 
     @classmethod
-    def default(cls, size: tuple[int, int], seed: int) -> Self:
+    def default(cls, size: tuple[int, int], seed: int, /) -> Self:
         """Those of :func:`underfire.defenses.views.default_views`."""
         return cls(default_views(size, seed))
 
