@@ -30,7 +30,7 @@ from underfire.auditing.runner import run_audit
 from underfire.cli.report import rebuild
 from underfire.defenses import EnsembleDetector
 from underfire.defenses.adaptive import AdaptiveADV2
-from underfire.defenses.search import ScoreSearch
+from underfire.defenses.score_based import ScoreSearch
 from underfire.defenses.squeezing import FeatureSqueezing
 from underfire.evaluation.study import defence_study
 from underfire.images import PhotoSet, find_photos, save_png
@@ -226,7 +226,7 @@ def _against_detectors(world: World, classifier: Classifier, target: Tensor) -> 
     yield "adaptive squeezing", Attacked(made.x_adv, tuple(made.passes.tolist()), "levels")
     start = PGD(classifier, passes=30)(x, target, keys=KEYS).x_adv
     start = from_8bit(Linf().rounded(x, start), dtype)
-    found = ScoreSearch(both, passes=300)(x, start, target, keys=KEYS)
+    found = ScoreSearch(both, passes=300, start=start)(x, target, keys=KEYS)
     yield "score search", Attacked(found.x_adv, tuple(found.passes.tolist()), "levels")
 
 
