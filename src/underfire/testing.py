@@ -15,7 +15,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from underfire.interpreters.base import Aim, ForwardPass, Interpreter, Pull, Task
+from underfire.interpreters.base import ForwardPass, Interpreter, MapGradient, MapObjective, MapTarget
 from underfire.models.classifier import Classifier
 from underfire.models.features import FeatureMap
 
@@ -123,7 +123,7 @@ def _check_no_trace(make: Make, x: Tensor, y: Tensor) -> None:
     with _no_trace(classifier, make.__name__ if hasattr(make, "__name__") else "the interpreter"):
         interpreter = make(classifier)
         interpreter(leaf, y)
-        _pull(interpreter, x, y, interpreter(x, y).roll(1, dims=0))
+        _answer(interpreter, x, y, interpreter(x, y).roll(1, dims=0))
     _hold(leaf.grad is None, f"{interpreter.name}: leaves a gradient on the images")
     _hold(torch.equal(leaf.detach(), x), f"{interpreter.name}: changes the images")
 
@@ -161,28 +161,28 @@ def _check_constant(make: Make, x: Tensor, y: Tensor) -> None:
         maps = flat(images, y)
         _hold(bool(torch.isfinite(maps).all()), f"{flat.name}: the map of {what} is not a number")
         _hold(0 <= float(maps.min()) <= float(maps.max()) <= 1, f"{flat.name}: the map of {what} leaves [0, 1]")
-        pull = _pull(flat, images, y, torch.zeros_like(maps))
-        _hold(bool(torch.isfinite(pull.direction).all()), f"{flat.name}: the direction for {what} is not a number")
+        answer = _answer(flat, images, y, torch.zeros_like(maps))
+        _hold(bool(torch.isfinite(answer.direction).all()), f"{flat.name}: the direction for {what} is not a number")
 
 
 def _check_answer(interpreter: Interpreter, x: Tensor, y: Tensor) -> None:
     name = interpreter.name
-    pull = _pull(interpreter, x, y, interpreter(x, y).roll(1, dims=0))
-    for what, numbers in (("gap", pull.gap), ("loss", pull.loss)):
+    answer = _answer(interpreter, x, y, interpreter(x, y).roll(1, dims=0))
+    for what, numbers in (("distance", answer.distance), ("loss", answer.loss)):
         _hold(numbers.shape == (len(x),), f"{name}: the {what} is not one number per image")
-    _hold(pull.direction.shape == x.shape, f"{name}: the direction is not shaped like the images")
-    _hold(not pull.direction.requires_grad, f"{name}: the direction is not detached")
+    _hold(answer.direction.shape == x.shape, f"{name}: the direction is not shaped like the images")
+    _hold(not answer.direction.requires_grad, f"{name}: the direction is not detached")
 
 
 def _check_descent(interpreter: Interpreter, x: Tensor, y: Tensor) -> None:
     """A direction that is no gradient lowers the loss all the same."""
     target = interpreter(x, y).roll(1, dims=0)
-    pull = _pull(interpreter, x, y, target)
-    moved = _pull(interpreter, x - 1e-6 * pull.direction, y, target)
-    still = pull.direction.flatten(1).abs().amax(dim=1) == 0
+    answer = _answer(interpreter, x, y, target)
+    moved = _answer(interpreter, x - 1e-6 * answer.direction, y, target)
+    still = answer.direction.flatten(1).abs().amax(dim=1) == 0
     _hold(not bool(still.all()), f"{interpreter.name}: the direction is zero")
     _hold(
-        bool(((moved.loss < pull.loss) | still).all()),
+        bool(((moved.loss < answer.loss) | still).all()),
         f"{interpreter.name}: a small step against the direction does not lower the loss",
     )
 
@@ -191,20 +191,20 @@ def _check_gradient(interpreter: Interpreter, x: Tensor, y: Tensor, tolerance: f
     name = interpreter.name
     own = interpreter(x, y, keys=_keys(len(y)))
     target = own.roll(1, dims=0)
-    pull = _pull(interpreter, x, y, target)
-    gap = (own - target).abs().mean(dim=(1, 2))
-    _hold(float((pull.gap - gap).abs().max()) < 0.1, f"{name}: the gap is far from the maps' distance")
-    near = _pull(interpreter, x, y, own)
-    for what, here, there in (("gap", near.gap, pull.gap), ("loss", near.loss, pull.loss)):
+    answer = _answer(interpreter, x, y, target)
+    distance = (own - target).abs().mean(dim=(1, 2))
+    _hold(float((answer.distance - distance).abs().max()) < 0.1, f"{name}: the distance is far from the maps' distance")
+    near = _answer(interpreter, x, y, own)
+    for what, here, there in (("distance", near.distance, answer.distance), ("loss", near.loss, answer.loss)):
         _hold(bool((here < 0.5 * there).all()), f"{name}: by its {what} the image's own map is no nearer than another")
 
     step, errors, sizes = 1e-6, [], []
     for seed in range(8):
         draw = torch.Generator().manual_seed(seed)
         d = torch.randn(x.shape, generator=draw, dtype=x.dtype)
-        ahead, behind = (_pull(interpreter, x + s * d, y, target).loss for s in (step, -step))
+        ahead, behind = (_answer(interpreter, x + s * d, y, target).loss for s in (step, -step))
         slope = (ahead - behind) / (2 * step)
-        errors.append((pull.direction * d).sum(dim=(1, 2, 3)) - slope)
+        errors.append((answer.direction * d).sum(dim=(1, 2, 3)) - slope)
         sizes.append(slope)
     error = torch.stack(errors).square().mean(dim=0).sqrt() / torch.stack(sizes).square().mean(dim=0).sqrt()
     worst = float(error.max())
@@ -212,23 +212,25 @@ def _check_gradient(interpreter: Interpreter, x: Tensor, y: Tensor, tolerance: f
 
 
 def _check_freed(interpreter: Interpreter, x: Tensor, y: Tensor) -> None:
-    """An aim that says it goes backward through no view takes one whose memory was given back."""
-    task = _task(y, interpreter(x, y).roll(1, dims=0))
-    if _aim(interpreter, task).goes_back:
+    """An objective that says it goes backward through no view takes one whose memory was given back."""
+    map_target = _map_target(y, interpreter(x, y).roll(1, dims=0))
+    if _objective(interpreter, map_target).needs_backward:
         return
-    what = f"{interpreter.name}: goes backward through a view, though its aim's goes_back is False"
+    what = f"{interpreter.name}: goes backward through a view, though its objective's needs_backward is False"
     with interpreter.classifier.frozen(), _kept(what):
-        freed = _look(interpreter, _aim(interpreter, task), x, freed_for=y)
-    _check_same(freed, _pull(interpreter, x, y, task.maps), f"{interpreter.name}: a view's freed memory changes")
+        freed = _look(interpreter, _objective(interpreter, map_target), x, freed_for=y)
+    _check_same(
+        freed, _answer(interpreter, x, y, map_target.maps), f"{interpreter.name}: a view's freed memory changes"
+    )
 
 
 def _check_passes(interpreter: Interpreter, x: Tensor, y: Tensor) -> None:
     """Budgets of passes are planned with ``further_passes``, and kept by what the answers say."""
     _hold(interpreter.further_passes(0) == 0, f"{interpreter.name}: further_passes(0) is not 0")
-    aim, spent = _aim(interpreter, _task(y, interpreter(x, y).roll(1, dims=0))), 0
+    objective, spent = _objective(interpreter, _map_target(y, interpreter(x, y).roll(1, dims=0))), 0
     for looks, images in enumerate(_path(x), start=1):
         with interpreter.classifier.frozen():
-            spent += _look(interpreter, aim, images).passes
+            spent += _look(interpreter, objective, images).passes
         planned = interpreter.further_passes(looks)
         _hold(
             spent == planned,
@@ -237,31 +239,33 @@ def _check_passes(interpreter: Interpreter, x: Tensor, y: Tensor) -> None:
 
 
 def _check_select(interpreter: Interpreter, x: Tensor, y: Tensor) -> None:
-    """An aim that goes on with some of its images does what one made for these does after as many looks."""
+    """An objective that goes on with some of its images does what one made for these does after as many looks."""
     name = interpreter.name
     places = torch.tensor([3, 0, 3])  # some only, in another order, and one keeps itself company
-    task = _task(y, interpreter(x, y).roll(1, dims=0))
-    narrowed, fresh = _aim(interpreter, task), _aim(interpreter, task.select(places))
+    map_target = _map_target(y, interpreter(x, y).roll(1, dims=0))
+    narrowed, fresh = _objective(interpreter, map_target), _objective(interpreter, map_target.select(places))
     first, *others = _path(x)
     with interpreter.classifier.frozen():
         whole, part = _look(interpreter, narrowed, first), _look(interpreter, fresh, first[places])
-        of_places = replace(whole, gap=whole.gap[places], loss=whole.loss[places], direction=whole.direction[places])
+        of_places = replace(
+            whole, distance=whole.distance[places], loss=whole.loss[places], direction=whole.direction[places]
+        )
         _check_same(of_places, part, f"{name}: what else is in the batch changes")
-        with _kept(f"{name}: after select, its aim does not go on with the images that are left"):
+        with _kept(f"{name}: after select, its objective does not go on with the images that are left"):
             narrowed.select(places)
             found = [_look(interpreter, narrowed, images[places]) for images in others]
-        for pull, images in zip(found, others, strict=True):
+        for answer, images in zip(found, others, strict=True):
             wanted = _look(interpreter, fresh, images[places])
-            _check_same(pull, wanted, f"{name}: having had other images before select changes")
+            _check_same(answer, wanted, f"{name}: having had other images before select changes")
 
 
-def _check_same(pull: Pull, wanted: Pull, what: str) -> None:
-    for part in ("gap", "loss", "direction"):
-        found, value = getattr(pull, part), getattr(wanted, part)
-        _hold(found.shape == value.shape, f"{what} the shape of an aim's {part}")
+def _check_same(answer: MapGradient, wanted: MapGradient, what: str) -> None:
+    for part in ("distance", "loss", "direction"):
+        found, value = getattr(answer, part), getattr(wanted, part)
+        _hold(found.shape == value.shape, f"{what} the shape of an objective's {part}")
         scale = float(value.abs().max())
-        _hold(float((found - value).abs().max()) <= 1e-6 * scale, f"{what} an aim's {part}")
-    _hold(pull.passes == wanted.passes, f"{what} an aim's passes")
+        _hold(float((found - value).abs().max()) <= 1e-6 * scale, f"{what} an objective's {part}")
+    _hold(answer.passes == wanted.passes, f"{what} an objective's passes")
 
 
 @contextmanager
@@ -273,40 +277,48 @@ def _kept(what: str) -> Iterator[None]:
         raise AssertionError(f"{what} ({error})") from error
 
 
-def _pull(interpreter: Interpreter, x: Tensor, y: Tensor, target: Tensor) -> Pull:
-    """The first answer of a fresh aim at ``target``."""
+def _answer(interpreter: Interpreter, x: Tensor, y: Tensor, target: Tensor) -> MapGradient:
+    """The first answer of a fresh objective at ``target``."""
     with interpreter.classifier.frozen():
-        return _look(interpreter, _aim(interpreter, _task(y, target)), x)
+        return _look(interpreter, _objective(interpreter, _map_target(y, target)), x)
 
 
-def _aim(interpreter: Interpreter, task: Task) -> Aim:
-    """A fresh aim that has all its parts."""
-    aim = interpreter.aim(task)
-    for part in ("taps", "goes_back", "select"):
-        _hold(hasattr(aim, part), f"{interpreter.name}: its aim has no {part!r}")
-    return aim
+def _objective(interpreter: Interpreter, map_target: MapTarget) -> MapObjective:
+    """A fresh objective that has all its parts."""
+    objective = interpreter.objective(map_target)
+    for part in ("taps", "needs_backward", "select"):
+        _hold(hasattr(objective, part), f"{interpreter.name}: its objective has no {part!r}")
+    return objective
 
 
-def _look(interpreter: Interpreter, aim: Aim, x: Tensor, *, freed_for: Tensor | None = None) -> Pull:
-    """The answer of ``aim`` at ``x``, its direction one in x.
+def _look(
+    interpreter: Interpreter, objective: MapObjective, x: Tensor, *, freed_for: Tensor | None = None
+) -> MapGradient:
+    """The answer of ``objective`` at ``x``, its direction one in x.
 
     It is given no more than its taps, and a view whose memory was given back if ``freed_for`` names classes (N,).
     """
-    view = ForwardPass(interpreter.classifier, x, taps=aim.taps)
+    view = ForwardPass(interpreter.classifier, x, taps=objective.taps)
     if freed_for is not None:
         view.nll_gradient(freed_for, last=True)
     try:
-        pull = aim(view)
-        return pull if pull.at is None else replace(pull, direction=view.carried(pull.at, pull.direction), at=None)
+        answer = objective(view)
+        return (
+            answer
+            if answer.at is None
+            else replace(answer, direction=view.carried(answer.at, answer.direction), at=None)
+        )
     except KeyError as error:
         if not isinstance(error.args[0], FeatureMap):
             raise
         unnamed = error.args[0].module
-        raise AssertionError(f"{interpreter.name}: reads {unnamed!r}, which is not among its aim's taps") from error
+        raise AssertionError(
+            f"{interpreter.name}: reads {unnamed!r}, which is not among its objective's taps"
+        ) from error
 
 
-def _task(y: Tensor, target: Tensor) -> Task:
-    return Task(y, target, _keys(len(y)), seed=0)
+def _map_target(y: Tensor, target: Tensor) -> MapTarget:
+    return MapTarget(y, target, _keys(len(y)), seed=0)
 
 
 def _keys(n: int) -> tuple[str, ...]:

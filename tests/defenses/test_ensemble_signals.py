@@ -23,7 +23,7 @@ from underfire.defenses.ensemble_signals import (
     rank_correlations,
 )
 from underfire.defenses.views import Noise, Shift
-from underfire.interpreters import Aim, Task
+from underfire.interpreters import MapObjective, MapTarget
 
 CELLS = GRID * GRID
 ONLY = {
@@ -50,7 +50,7 @@ class Planted(Interpreter):
         self.calls.append(keys)
         return self._show(x, y)
 
-    def aim(self, task: Task) -> Aim:
+    def objective(self, task: MapTarget) -> MapObjective:
         raise NotImplementedError
 
 

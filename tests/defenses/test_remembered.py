@@ -9,7 +9,7 @@ from underfire import CAM, GRAD, Classifier, EnsembleDetector, InputError, Smoot
 from underfire.defenses.ensemble_signals import EnsembleSignals, on_grid
 from underfire.defenses.mean_map import MeanMap
 from underfire.defenses.remembered import remembered
-from underfire.interpreters import Task
+from underfire.interpreters import MapTarget
 
 
 class _Counting(GRAD):
@@ -83,4 +83,4 @@ def test_a_mean_of_nothing_and_an_attack_on_it_are_refused(classifier: Classifie
     x, y = images(1, 32), torch.tensor([1])
     mean = MeanMap([CAM(classifier)])
     with pytest.raises(InputError, match="no target of an attack"):
-        mean.aim(Task(y, mean(x, y), ("a",), 0))
+        mean.objective(MapTarget(y, mean(x, y), ("a",), 0))

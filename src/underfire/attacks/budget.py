@@ -32,7 +32,8 @@ def warm_steps(steps: int) -> int:
 def finalists_of(passes: int, interpreters: Sequence[Interpreter]) -> int:
     """How many iterates an attack chooses from in the end, by maps taken afresh, where ``passes`` pay for these.
 
-    None where the gap of every interpreter's aim is that of the iterate, and where the passes pay for fewer than two.
+    None where the map distance of every interpreter's objective is that of the iterate, and where the passes pay for
+    fewer than two.
     """
     if not any(g.estimates for g in interpreters):
         return 0

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from underfire.attacks.engine import Setting
 from underfire.attacks.result import AttackResult
-from underfire.attacks.scored import AimOf, attack_and_score, own_aim
+from underfire.attacks.scored import ObjectiveOf, attack_and_score, own_objective
 from underfire.attacks.target_maps import TargetMap, refuse_maps, wanted_maps
 from underfire.interpreters.base import Interpreter
 from underfire.models.classifier import Classifier
@@ -84,11 +84,11 @@ class Descent(JointAttack):
         setting: Setting,
         *,
         seed: int,
-        aim_of: AimOf = own_aim,
+        objective_of: ObjectiveOf = own_objective,
     ) -> None:
         super().__init__(classifier, interpreters, seed=seed)
         self.setting = setting
-        self._aim_of = aim_of
+        self._objective_of = objective_of
 
     def run(
         self, x: Tensor, target: Tensor, goals: Mapping[Interpreter, Tensor], keys: tuple[str, ...]
@@ -103,5 +103,5 @@ class Descent(JointAttack):
             self.setting,
             keys=keys,
             seed=self.seed,
-            aim_of=self._aim_of,
+            objective_of=self._objective_of,
         )

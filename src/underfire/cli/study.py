@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 import click
 
-from underfire.attacks.control import EVEN
+from underfire.attacks.control import FORMER_NAMES, NORMALIZED
 from underfire.auditing.inspection import Inspection
 from underfire.auditing.plan import JOINT_ATTACKS, AuditPlan, ModelSettings, PlannedPhoto
 from underfire.auditing.runner import run_audit
@@ -29,7 +29,7 @@ from underfire.cli.options import (
 )
 from underfire.cli.progress import ProgressDisplay
 from underfire.cli.report import rebuild
-from underfire.cli.study_types import Also, Counts, Grid, Other
+from underfire.cli.study_types import Also, Counts, Grid, Other, Renamed
 from underfire.cli.usable import usable
 from underfire.defenses.adaptive import PASSES
 from underfire.defenses.calibration import check_rate
@@ -53,7 +53,19 @@ from underfire.studies.transfer import transfer_study
 _FREE = frozenset({"photos", "out", "device", "limit", "onto", "tolerance", "logit_tolerance", "along", "grid", "aims"})
 """What may be given beside the directory of an audit, which has settings of its own."""
 
-_OF_DEFENCE = ("clean", "sets", "fpr", "budget", "sharing", "eps_grid", "passes_grid", "search", "also", "passes")
+_OF_DEFENCE = (
+    "clean",
+    "sets",
+    "fpr",
+    "budget",
+    "weighting",
+    "former",
+    "eps_grid",
+    "passes_grid",
+    "search",
+    "also",
+    "passes",
+)
 _FREE_OF_DEFENCE = _FREE.union(_OF_DEFENCE)
 """The same for the study of defences, whose attack has passes of its own."""
 
@@ -289,13 +301,14 @@ def gap(source: _Source, aims: tuple[Aim, ...]) -> None:
     help="What detection may cost for a photo; sets that cost more are shown, and not recommended.",
 )
 @click.option(
-    "--sharing",
-    type=click.Choice(list(SHARINGS)),
+    "--weighting",
+    type=Renamed(list(SHARINGS), FORMER_NAMES),
     multiple=True,
-    default=(EVEN.name,),
+    default=(NORMALIZED.name,),
     show_default=True,
     help="How the maps share a step of the adaptive attack; repeatable: the one counts that evades best on a photo.",
 )
+@click.option("--sharing", "former", type=Renamed(list(SHARINGS), FORMER_NAMES), multiple=True, hidden=True)
 @click.option(
     "--eps-grid",
     type=Grid(),
@@ -331,7 +344,8 @@ def defence(
     sets: tuple[tuple[str, ...], ...],
     fpr: float,
     budget: int | None,
-    sharing: tuple[str, ...],
+    weighting: tuple[str, ...],
+    former: tuple[str, ...],
     eps_grid: tuple[float, ...],
     passes_grid: tuple[int, ...],
     search: int | None,
@@ -371,7 +385,7 @@ def defence(
         fpr=fpr,
         budget=budget,
         passes=passes,
-        sharings=[SHARINGS[name] for name in dict.fromkeys(sharing)],
+        sharings=[SHARINGS[name] for name in dict.fromkeys(former or weighting)],
         eps_grid=eps_grid,
         passes_grid=passes_grid,
         search=search,

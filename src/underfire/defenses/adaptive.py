@@ -23,13 +23,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from underfire.attacks.budget import MOST_FINALISTS, check_whole, warm_steps
-from underfire.attacks.control import EVEN, Balance, Schedule, Sharing
+from underfire.attacks.control import NORMALIZED, Balance, Schedule, Weighting
 from underfire.attacks.engine import Outcome, Setting, descend
 from underfire.attacks.joint import JointAttack
 from underfire.attacks.lens import Glimpse, bare
 from underfire.attacks.perturbations import Perturbation, chosen
 from underfire.attacks.result import AttackResult
-from underfire.attacks.scored import own_aim, score
+from underfire.attacks.scored import own_objective, score
 from underfire.defenses.ensemble import EnsembleDetector
 from underfire.defenses.ensemble_signals import EnsembleSignals
 from underfire.defenses.looks import Look, looks_of
@@ -37,7 +37,7 @@ from underfire.defenses.mean_map import MeanMap
 from underfire.defenses.signals import Signals
 from underfire.defenses.squeezing import FeatureSqueezing, SqueezingSignals
 from underfire.errors import InputError
-from underfire.interpreters.base import Aim, ForwardPass, Interpreter, Pull, Task
+from underfire.interpreters.base import ForwardPass, Interpreter, MapGradient, MapObjective, MapTarget
 from underfire.models.features import FeatureMap
 from underfire.models.folded import prepared
 
@@ -61,7 +61,7 @@ class AdaptiveADV2(JointAttack):
         eps: L∞ budget, in pixel values of [0, 1]; 8/255 if neither it nor a perturbation is given.
         passes: how many forward and backward passes an image may cost, those of the detector's score included.
         perturbation: another perturbation model, in place of ``eps``.
-        sharing: how the maps share a step among themselves.
+        weighting: how the maps share a step among themselves.
         seed: of the random numbers of interpreters and views.
 
     Raises:
@@ -77,7 +77,7 @@ class AdaptiveADV2(JointAttack):
         eps: float | None = None,
         passes: int = PASSES,
         perturbation: Perturbation | None = None,
-        sharing: Sharing = EVEN,
+        weighting: Weighting = NORMALIZED,
         seed: int = 0,
     ) -> None:
         detector.check_fitted()
@@ -88,7 +88,7 @@ class AdaptiveADV2(JointAttack):
         size = model.eps / 8
         schedule = Schedule(steps, warm=warm_steps(steps), first=size, peak=2 * size, last=size / 10)
         finalists = finalists_for(passes, detector.signals)
-        self.setting = Setting(model, schedule, mix=Balance(sharing=sharing), keep="latest", finalists=finalists)
+        self.setting = Setting(model, schedule, mix=Balance(weighting=weighting), keep="latest", finalists=finalists)
 
     def run(
         self, x: Tensor, target: Tensor, goals: Mapping[Interpreter, Tensor], keys: tuple[str, ...]
@@ -98,12 +98,14 @@ class AdaptiveADV2(JointAttack):
         size = (int(x.shape[2]), int(x.shape[3]))
         looks = looks_of(self.detector.signals, {g.name: maps for g, maps in goals.items()}, self.seed)
         lens = _Lens(looks, keys)
-        aims = []
+        objectives = []
         for g, maps in goals.items():
             carried = [look.carried(maps, size) for look in looks if look.maps]
-            aims.append(_Turning(lens, [own_aim(g, Task(target, m, keys, self.seed)) for m in carried]))
+            objectives.append(
+                _Turning(lens, [own_objective(g, MapTarget(target, m, keys, self.seed)) for m in carried])
+            )
         setting = replace(self.setting, lens=lens)
-        outcome = descend(prepared(self.classifier), x, target, aims, setting)
+        outcome = descend(prepared(self.classifier), x, target, objectives, setting)
         return score(
             self.name,
             self.classifier,
@@ -172,34 +174,34 @@ class _Lens:
 
 
 class _Turning:
-    """An aim for each way of looking at the maps of one interpreter: a view moves the target map as it moves the image.
+    """An objective for each way of looking at one interpreter's maps: a view moves the target map with the image.
 
     Args:
         lens: that shows the iterates.
-        aims: at the target map as it is, and as each view has it.
+        objectives: at the target map as it is, and as each view has it.
     """
 
-    def __init__(self, lens: _Lens, aims: Sequence[Aim]) -> None:
-        self._lens, self._aims = lens, tuple(aims)
+    def __init__(self, lens: _Lens, objectives: Sequence[MapObjective]) -> None:
+        self._lens, self._objectives = lens, tuple(objectives)
 
     @property
     def taps(self) -> tuple[FeatureMap, ...]:
-        """Those of any of its aims."""
-        return self._aims[0].taps
+        """Those of any of its objectives."""
+        return self._objectives[0].taps
 
     @property
-    def goes_back(self) -> bool:
-        """As any of its aims."""
-        return self._aims[0].goes_back
+    def needs_backward(self) -> bool:
+        """As any of its objectives."""
+        return self._objectives[0].needs_backward
 
-    def __call__(self, view: ForwardPass) -> Pull:
-        """What the aim for the lens's turn answers."""
-        return self._aims[self._lens.turn](view)
+    def __call__(self, view: ForwardPass) -> MapGradient:
+        """What the objective for the lens's turn answers."""
+        return self._objectives[self._lens.turn](view)
 
     def select(self, places: Tensor) -> None:
-        """Go on with the images at ``places`` only, in every aim."""
-        for aim in self._aims:
-            aim.select(places)
+        """Go on with the images at ``places`` only, in every objective."""
+        for objective in self._objectives:
+            objective.select(places)
 
 
 @dataclass(frozen=True)

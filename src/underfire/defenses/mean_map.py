@@ -7,7 +7,7 @@ from torch import Tensor
 
 from underfire.defenses.ensemble_signals import GRID, on_grid
 from underfire.errors import InputError
-from underfire.interpreters.base import Aim, Interpreter, Task
+from underfire.interpreters.base import Interpreter, MapObjective, MapTarget
 from underfire.interpreters.together import check_together
 
 
@@ -41,7 +41,7 @@ class MeanMap(Interpreter):
         maps = torch.stack([on_grid(g.compute(x, y, keys)) for g in self.interpreters])
         return maps.mean(dim=0).to(x)
 
-    def aim(self, task: Task) -> Aim:  # noqa: ARG002 - whatever it is
+    def objective(self, target: MapTarget) -> MapObjective:  # noqa: ARG002 - whatever it is
         """None.
 
         Raises:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from underfire.interpreters.base import Aim, Interpreter, Task
+from underfire.interpreters.base import Interpreter, MapObjective, MapTarget
 from underfire.seeding import content_key
 
 
@@ -46,9 +46,9 @@ class _Remembering(Interpreter):
             self._maps |= {rows[i]: found[place].clone() for place, i in enumerate(missing)}
         return torch.stack([self._maps[row] for row in rows])
 
-    def aim(self, task: Task) -> Aim:
+    def objective(self, target: MapTarget) -> MapObjective:
         """The original's: nothing of an attack is remembered."""
-        return self._original.aim(task)
+        return self._original.objective(target)
 
     def forget(self) -> None:
         """Let all maps go."""

@@ -1,6 +1,6 @@
 """Interpreters: what the map of an image is, and which way an attacker would move it."""
 
-from underfire.interpreters.base import Aim, ForwardPass, Interpreter, Pull, Task
+from underfire.interpreters.base import ForwardPass, Interpreter, MapGradient, MapObjective, MapTarget
 from underfire.interpreters.cam import CAM
 from underfire.interpreters.grad import GRAD
 from underfire.interpreters.gradcam import GradCAM
@@ -33,15 +33,15 @@ __all__ = [
     "IG",
     "MASK",
     "RTS",
-    "Aim",
     "ForwardPass",
     "GradCAM",
     "GuidedBackprop",
     "InputXGradient",
     "Interpreter",
+    "MapGradient",
+    "MapObjective",
+    "MapTarget",
     "MaskFit",
     "MaskingNetwork",
-    "Pull",
     "SmoothGrad",
-    "Task",
 ]

@@ -3,8 +3,8 @@
 from torch import Tensor
 
 from underfire.errors import InputError
-from underfire.interpreters.activations import ActivationAim
-from underfire.interpreters.base import Aim, ForwardPass, Interpreter, Task
+from underfire.interpreters.activations import ActivationObjective
+from underfire.interpreters.base import ForwardPass, Interpreter, MapObjective, MapTarget
 from underfire.interpreters.maps import min_max
 from underfire.models.classifier import Classifier
 from underfire.models.features import find_features, head_weight
@@ -39,9 +39,9 @@ class CAM(Interpreter):
         """The maps (N, h, w) of ``x`` for ``y``."""
         return min_max(self.raw_maps(ForwardPass(self.classifier, x, taps=(self.features,), attached=False), y))
 
-    def aim(self, task: Task) -> Aim:
+    def objective(self, target: MapTarget) -> MapObjective:
         """The mean absolute distance to the target map and its exact gradient."""
-        return ActivationAim(self.features, self.raw_maps, task)
+        return ActivationObjective(self.features, self.raw_maps, target)
 
     def raw_maps(self, view: ForwardPass, classes: Tensor) -> Tensor:
         """Unscaled maps (N, h, w) of ``view`` for ``classes`` (N,), attached to it."""

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from underfire.errors import InputError
-from underfire.interpreters.activations import ActivationAim
-from underfire.interpreters.base import Aim, ForwardPass, Interpreter, Task
+from underfire.interpreters.activations import ActivationObjective
+from underfire.interpreters.base import ForwardPass, Interpreter, MapObjective, MapTarget
 from underfire.interpreters.maps import min_max
 from underfire.models.classifier import Classifier
 from underfire.models.features import find_features
@@ -42,9 +42,9 @@ class GradCAM(Interpreter):
         with torch.enable_grad():
             return min_max(self.raw_maps(ForwardPass(self.classifier, x, taps=(self.features,)), y, attackable=False))
 
-    def aim(self, task: Task) -> Aim:
+    def objective(self, target: MapTarget) -> MapObjective:
         """The mean absolute distance to the target map and its exact gradient, through the channel weights too."""
-        return ActivationAim(self.features, self.raw_maps, task)
+        return ActivationObjective(self.features, self.raw_maps, target)
 
     def raw_maps(self, view: ForwardPass, classes: Tensor, *, attackable: bool = True) -> Tensor:
         """Unscaled maps (N, h, w) of ``view`` for ``classes`` (N,), attached to it if ``attackable``."""
