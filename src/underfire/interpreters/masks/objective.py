@@ -20,7 +20,7 @@ _GONE, _THERE = math.log(0.05), math.log(0.98)  # log p_c that is low and high e
 class MaskObjective:
     """Lowers p_c under the target mask, and raises it under the masks that a fit tries.
 
-    The map is the end of a fit, m*(x) = argmin_m L(m; x). By the envelope theorem the gradient of the value function,
+    The map is the end of a fit, m*(x) = argmin_m L(m; x). By the envelope theorem the gap in the value function,
     L(m_t; x) − min_m L(m; x), which is zero where the target mask m_t is a minimum, has the gradient of p_c under m_t
     less that under m*: nothing is differentiated through the fit, and no second derivative is taken. A mask that is
     tracked through the whole attack drifts away from what a fresh fit finds; so the objective's own fit takes one step
