@@ -62,7 +62,7 @@ from underfire.models.class_names import imagenet_names
 from underfire.present.text import condition_title
 from underfire.stats import least_photos
 from underfire.studies.cells import DOES_NOT_TRANSFER, KEPT, NOT_DECIDED, NOT_KEPT, TRANSFERS, Line
-from underfire.studies.saved import NAMES
+from underfire.studies.study import NAMES
 from underfire.studies.transfer_statistics import MARGIN
 from underfire.testing import smooth_classifier
 

@@ -244,7 +244,7 @@ def test_bootstrap_repeats_and_leaves_the_global_generator_alone() -> None:
 def test_bootstrap_does_not_depend_on_the_size_of_its_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     data = torch.rand(30, generator=torch.Generator().manual_seed(1)).tolist()
     whole = bootstrap_mean(data)
-    monkeypatch.setattr("underfire.metrics._CHUNK", 77)
+    monkeypatch.setattr("underfire.stats._CHUNK", 77)
     assert bootstrap_mean(data) == whole
 
 

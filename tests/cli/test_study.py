@@ -11,7 +11,7 @@ from support.toy_photos import BROKEN, MODEL_OPTIONS, SPEC, write_photos
 from support.toys import images
 from underfire.cli import cli
 from underfire.images import save_png
-from underfire.studies.saved import read
+from underfire.studies.study import read
 
 FAST = ("--interpreters", "grad,cam", "--steps", "4", "--batch-size", "2")
 OTHER = f"{SPEC} input-size=48 mean=0.5,0.5,0.5 std=0.25,0.25,0.25"

@@ -12,8 +12,7 @@ from support.made_runs import made_study
 from support.synthetic_run import Recipe, write_run
 from underfire.errors import InputError
 from underfire.report import build_report
-from underfire.studies.saved import save
-from underfire.studies.study import Study
+from underfire.studies.study import Study, save
 
 
 @pytest.fixture
@@ -53,7 +52,7 @@ def test_each_study_is_shown_whole_and_in_order(run: Path) -> None:
 def test_a_figure_is_an_image_and_brings_nothing_into_the_page(run: Path) -> None:
     good = made_study()
     evil = Study(
-        good.name, good.title, good.claim, good.table,
+        good.name, good.title, good.claim, good.claims, good.table,
         good.figure.replace("</svg>", "<script>alert(1)</script></svg><a href='//x'>x</a>"), good.words,
     )  # fmt: skip
     save(evil, run / "studies", command="", seed=0)

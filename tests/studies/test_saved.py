@@ -10,7 +10,7 @@ import pytest
 from support.made_runs import made_study
 from underfire.errors import InputError
 from underfire.present.palette import with_colours
-from underfire.studies.saved import NAMES, read, save
+from underfire.studies.study import NAMES, read, save
 
 
 def test_what_is_read_is_what_was_saved(tmp_path: Path) -> None:

@@ -85,4 +85,4 @@ def made_study(name: str = "transfer", *, words: str = "It holds.") -> Study:
         '<svg role="img" aria-label="said &quot;aloud&quot;" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9">'
         '<rect width="9" height="9" style="fill: var(--adv2)"/></svg>'
     )
-    return Study(name, f"A title of {name}", "A claim, <b>ours</b>.", table, figure, words)
+    return Study(name, f"A title of {name}", "A claim, <b>ours</b>.", (), table, figure, words)

@@ -45,9 +45,8 @@ from underfire.studies.bound import LOGIT_TOLERANCE, TOLERANCE, bound_study
 from underfire.studies.frontier import Along, frontier_study
 from underfire.studies.gap import Aim, gap_study
 from underfire.studies.others import check_other
-from underfire.studies.saved import save
 from underfire.studies.source import Run, decide, is_run, read_run
-from underfire.studies.study import Study
+from underfire.studies.study import Study, save
 from underfire.studies.transfer import transfer_study
 
 _FREE = frozenset({"photos", "out", "device", "limit", "onto", "tolerance", "logit_tolerance", "along", "grid", "aims"})

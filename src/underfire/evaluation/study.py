@@ -136,6 +136,7 @@ def defence_study(
         name="defence",
         title="Which interpreters detect best, against the attacker who adapts?",
         claim=CLAIM,
+        claims=(),
         table=table(lines),
         figure=defence_figure(lines),
         words=defence_words(

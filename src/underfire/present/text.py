@@ -104,3 +104,19 @@ def spread(mean: Estimate, digits: int = 3) -> str:
 def listing(parts: Sequence[str]) -> str:
     """``a, b and c``."""
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else list(parts))
+
+
+def estimate(figure: Estimate, digits: int = 3) -> str:
+    """``0.028 (0.020 to 0.036, n = 12)``, without an interval where there is none."""
+    if figure.value is None:
+        return f"{_NOTHING} (n = 0)"
+    value = f"{figure.value:.{digits}f}"
+    if figure.low is None or figure.high is None:
+        return f"{value} (n = {figure.n})"
+    return f"{value} ({figure.low:.{digits}f} to {figure.high:.{digits}f}, n = {figure.n})"
+
+
+def title(condition: str) -> str:
+    """``adv2-cam`` as ADV² on CAM."""
+    attack, _, source = condition.partition("-")
+    return condition_title(attack, source or NO_SOURCE)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from html import unescape
 from pathlib import Path
 
-from underfire.studies.saved import SavedStudy, read
-from underfire.studies.wording import shown
+from underfire.present.tables import shown
+from underfire.studies.study import SavedStudy, read
 
 _LABEL = re.compile(r'<svg\b[^>]*\baria-label="([^"]*)"')
 

@@ -72,6 +72,7 @@ def bound_study(
         name="bound",
         title="Does a change of the prediction force a change of the explanation?",
         claim=CLAIM,
+        claims=(),
         table=table(lines),
         figure=bound_figure(images),
         words=bound_words(

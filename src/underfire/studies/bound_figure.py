@@ -6,10 +6,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from underfire.present.svg import ADV2, INK, LINE, MUTED, NOISE, PGD, inline
+from underfire.present.text import title
 from underfire.studies.bound_cells import NOISE as NOISE_CONDITION
 from underfire.studies.bound_cells import Image
 from underfire.studies.cells import PGD as PGD_CONDITION
-from underfire.studies.wording import title
 
 _SIZE = (8.4, 4.4)  # inches
 _SHAPES = "osD^vP*X<>"

@@ -6,7 +6,7 @@ from statistics import median
 from underfire.auditing.names import known_interpreters
 from underfire.auditing.summary import CONTROLS
 from underfire.images.files import shortened
-from underfire.present.text import interpreter_title, plural
+from underfire.present.text import estimate, interpreter_title, plural, title
 from underfire.stats import Estimate, bootstrap_paired
 from underfire.studies.bound_cells import (
     ATTRIBUTIONS,
@@ -22,7 +22,6 @@ from underfire.studies.bound_cells import (
 from underfire.studies.bound_sides import Tolerances
 from underfire.studies.cells import PGD
 from underfire.studies.frontier_statistics import Finding, below_zero
-from underfire.studies.wording import mean, title
 
 CLAIM = (
     "Section 5, Proposition 1: what an attack adds to the probability of the target class is at most the L1 norm of "
@@ -165,7 +164,7 @@ def _conflict(images: Images, lines: Sequence[Line], alike: Collection[str]) -> 
             if line.condition in alike and i.success and i.image_id in pgd and pgd[i.image_id].success
         ]
         against = bootstrap_paired([a for a, _ in pairs], [b for _, b in pairs])
-        beside = f", and ‖Δm‖₁ minus that of PGD {mean(against, 2)}" if pairs else ""
+        beside = f", and ‖Δm‖₁ minus that of PGD {estimate(against, 2)}" if pairs else ""
         several = f" seen by {interpreter_title(line.map)}" if "+" in line.condition else ""
         return f"{title(line.condition)}{several} {_figure(line, 'rho')}{beside}"
 
@@ -241,7 +240,7 @@ def _mean(line: Line, name: str) -> Estimate:
 
 
 def _figure(line: Line, name: str, digits: int = 2) -> str:
-    return mean(_mean(line, name), digits)
+    return estimate(_mean(line, name), digits)
 
 
 def _both(line: Line) -> str:

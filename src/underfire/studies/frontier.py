@@ -30,7 +30,7 @@ from underfire.auditing.rows import NO_SOURCE, Row
 from underfire.errors import InputError
 from underfire.interpreters import GRAD
 from underfire.models.classifier import Classifier
-from underfire.present.text import budget, interpreter_title, listing
+from underfire.present.text import budget, estimate, interpreter_title, listing
 from underfire.stats import Estimate, bootstrap_mean, wilson
 from underfire.studies.attacks import Variant, audit_of, benign_map, rows_under, taking_part
 from underfire.studies.columns import fields_of, three
@@ -48,7 +48,6 @@ from underfire.studies.frontier_statistics import (
 )
 from underfire.studies.source import Note, attacked, quiet
 from underfire.studies.study import Study
-from underfire.studies.wording import mean
 
 Along = Literal["eps", "passes", "weight"]
 """What grows."""
@@ -165,6 +164,7 @@ def frontier_study(
         name="frontier",
         title="The frontier of confidence and explanation",
         claim=_CLAIM,
+        claims=(),
         table=_table(measured, scale, count),
         figure=_figure(measured, scale),
         words=_words(measured, scale, photos, skipped),
@@ -371,7 +371,8 @@ def _course(m: _Measured, scale: _Scale) -> str:
         verdict = "what more confidence costs the map is not decided, for there is no more of it by its interval"
     return (
         f"{m.title}: {ends[0]}, {ends[1]}; from a photo's first to its last success its confidence changed by "
-        f"{mean(changed['confidence'])}, its L1 by {mean(changed['l1'])}, its IoU by {mean(changed['iou'])}: {verdict}."
+        f"{estimate(changed['confidence'])}, its L1 by {estimate(changed['l1'])}, its IoU by "
+        f"{estimate(changed['iou'])}: {verdict}."
     )
 
 
@@ -442,7 +443,8 @@ def _prices(
 ) -> str:
     """Each loss of IoU, with what was bought for it."""
     parts = [
-        f"{one.title} less {other.title} {mean(loss)}, while confidence changed by {mean(mine)} and {mean(yours)}"
+        f"{one.title} less {other.title} {estimate(loss)}, while confidence changed by {estimate(mine)} and "
+        f"{estimate(yours)}"
         for loss, (mine, yours), (one, other) in zip(losses, confidences, sides, strict=True)
     ]
     return "; ".join(parts)
@@ -461,4 +463,4 @@ def _not_bought(
 
 def _pairs(figures: Sequence[Estimate], sides: Sequence[tuple[_Measured, _Measured]]) -> str:
     parts = zip(figures, sides, strict=True)
-    return listing([f"{one.title} less {other.title} {mean(figure)}" for figure, (one, other) in parts])
+    return listing([f"{one.title} less {other.title} {estimate(figure)}" for figure, (one, other) in parts])

@@ -26,7 +26,7 @@ from underfire.auditing.summary import KEPT_IOU
 from underfire.interpreters import Interpreter
 from underfire.models.classifier import Classifier
 from underfire.present.pictures import read_photo
-from underfire.present.text import class_title, interpreter_title, interval, listing, number, of
+from underfire.present.text import class_title, estimate, interpreter_title, interval, listing, number, of
 from underfire.stats import Estimate, Share, bootstrap_mean, bootstrap_paired, wilson
 from underfire.studies.attacks import Variant, audit_of, benign_map, rows_under, shown, taking_part
 from underfire.studies.columns import fields_of, three
@@ -34,7 +34,6 @@ from underfire.studies.gap_figure import Bars, Example, Exhibit, gap_figure
 from underfire.studies.gap_statistics import HALF_WAY, Trial, companion, successes, typical, works
 from underfire.studies.source import Note, Run, attacked, quiet
 from underfire.studies.study import Study
-from underfire.studies.wording import mean
 
 Aim = Literal["random-class", "random-patch"]
 """Where the target maps come from."""
@@ -159,6 +158,7 @@ def gap_study(
         name="gap",
         title="The gap between prediction and explanation",
         claim=_CLAIM,
+        claims=(),
         table=_table(found, len(chosen)),
         figure=_figure(found, run, classifier),
         words=_words(found, photos, skipped),
@@ -287,9 +287,10 @@ def _sentence(tried: _Tried, photos: Sequence[PlannedPhoto]) -> str:
     if not tried.reached:
         return f"{start}; the label was never reached."
     return (
-        f"{start}; the label was reached on {len(tried.reached)} with confidence {mean(tried.mean('confidence'), 2)}, "
-        f"and there the L1 to the chosen map is {mean(tried.mean('l1'))}, {number(tried.mean('l1_benign').value)} "
-        f"before, and the IoU with it {mean(tried.mean('iou'), 2)}; {_beside_pgd(tried)}."
+        f"{start}; the label was reached on {len(tried.reached)} with confidence "
+        f"{estimate(tried.mean('confidence'), 2)}, and there the L1 to the chosen map is "
+        f"{estimate(tried.mean('l1'))}, {number(tried.mean('l1_benign').value)} "
+        f"before, and the IoU with it {estimate(tried.mean('iou'), 2)}; {_beside_pgd(tried)}."
     )
 
 
@@ -298,8 +299,8 @@ def _beside_pgd(tried: _Tried) -> str:
     if not tried.pairs:
         return "PGD reached the label on none of these"
     return (
-        f"on those on which PGD reached the label too, L1 and IoU under PGD are {mean(tried.pgd('l1_pgd'))} and "
-        f"{number(tried.pgd('iou_pgd').value, 2)}, and the L1 differs from PGD's by {mean(tried.fall_from_pgd)}"
+        f"on those on which PGD reached the label too, L1 and IoU under PGD are {estimate(tried.pgd('l1_pgd'))} and "
+        f"{number(tried.pgd('iou_pgd').value, 2)}, and the L1 differs from PGD's by {estimate(tried.fall_from_pgd)}"
     )
 
 

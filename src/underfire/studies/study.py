@@ -1,27 +1,195 @@
-"""What a study leaves: a table, a figure and one paragraph of words made from the numbers."""
+"""What a study leaves: claims with their verdicts, a table, a figure, and a page of words made from them.
 
-from dataclasses import dataclass
+On disk NAME.parquet holds everything, claims, words and figure in its metadata, and is written last: a study that is
+there is there whole, and what a report shows of it was made together. NAME.svg and NAME.md are for people.
+"""
+
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, ClassVar
 
 import pyarrow as pa
+import pyarrow.parquet as pq
+
+from underfire.errors import InputError
+from underfire.files import write_whole
+from underfire.images.files import printable
+from underfire.present.palette import with_colours
+from underfire.present.tables import markdown
+from underfire.stats import Estimate
+
+NAMES = ("transfer", "bound", "frontier", "gap", "defence")
+"""The studies, in the order in which they are shown."""
+
+_KEY = b"underfire.study"
+_LIBRARIES = ("underfire", "torch", "numpy", "pyarrow")
+
+
+class Verdict(StrEnum):
+    """What the numbers say of a claim."""
+
+    HOLDS = "holds"
+    FAILS = "does not hold"
+    UNDECIDED = "is not decided at this n"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One statement that a study tested.
+
+    Attributes:
+        id: stable and unique within the study, its parts joined with "/": ``across/adv2-cam/grad``.
+        statement: what would be true if it holds, a whole sentence.
+        verdict: what the numbers say.
+        estimates: the figures behind the verdict, by name.
+        n: how many photos the verdict rests on.
+    """
+
+    id: str
+    statement: str
+    verdict: Verdict
+    estimates: Mapping[str, Estimate]
+    n: int
 
 
 @dataclass(frozen=True)
 class Study:
-    """One claim, tested.
+    """A claim of the paper's discussion, or a question that it leaves open, tested.
 
     Attributes:
         name: what command lines and files call it.
         title: a heading.
-        claim: the paper's claim in our own words, with its place.
+        claim: what the paper says, in our own words, with its place.
+        claims: what was tested of it, the overall claim first.
         table: the numbers, one row per cell; every mean with its n and interval.
         figure: one SVG, with the report's colours.
-        words: made from the table, paragraphs with an empty line between them: where the claim holds, where not, and
-            how sure we are.
+        words: made from the claims and the table, paragraphs with an empty line between them.
     """
 
     name: str
     title: str
     claim: str
+    claims: tuple[Claim, ...]
     table: pa.Table
     figure: str
     words: str
+
+    version: ClassVar[int] = 1
+    """Of what is saved with a table; raised when it changes its meaning."""
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What made a study: enough to make it again."""
+
+    command: str
+    seed: int
+    date: str
+    """UTC, ISO 8601."""
+    versions: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class SavedStudy:
+    """A study as it was read back; the ``figure`` of its ``study`` brings its own colours."""
+
+    study: Study
+    made: Provenance
+
+
+def save(study: Study, out: Path, *, command: str, seed: int) -> None:
+    """Writes NAME.svg, NAME.md and NAME.parquet of ``study`` into the folder ``out``, replacing what was there.
+
+    Raises:
+        ValueError: ``study`` has a name that no report looks for.
+        OSError: the disk refused.
+    """
+    if study.name not in NAMES:
+        raise ValueError(f"a study is named {', '.join(NAMES)}, not {study.name!r}")
+    made = Provenance(
+        command=printable(command),
+        seed=seed,
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        versions={"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}},
+    )
+    figure = with_colours(study.figure)
+    content = {
+        "version": Study.version,
+        "name": study.name,
+        "title": study.title,
+        "claim": study.claim,
+        "claims": [asdict(claim) for claim in study.claims],
+        "words": study.words,
+        "figure": figure,
+        "made": asdict(made),
+    }
+    table = study.table.replace_schema_metadata({_KEY: json.dumps(content).encode()})
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, write_page_checksum=True)
+    write_whole(out / f"{study.name}.svg", figure.encode())
+    write_whole(out / f"{study.name}.md", printable(page(study, made)).encode())
+    write_whole(out / f"{study.name}.parquet", sink.getvalue().to_pybytes())
+
+
+def read(out: Path) -> tuple[SavedStudy, ...]:
+    """The studies in the folder ``out``, in the order of `NAMES`; none where there is no such folder.
+
+    Raises:
+        InputError: a study is damaged, or of another version.
+    """
+    return tuple(_read(path) for name in NAMES if (path := out / f"{name}.parquet").is_file())
+
+
+def page(study: Study, made: Provenance) -> str:
+    """The study as Markdown; its figure is linked, its table is the whole of it."""
+    versions = ", ".join(f"{name} {number}" for name, number in made.versions.items())
+    return "\n".join(
+        [
+            f"# {study.title}",
+            "",
+            f"Claim: {study.claim}",
+            "",
+            study.words,
+            "",
+            f"![{study.title}]({study.name}.svg)",
+            "",
+            *markdown(study.table),
+            "",
+            f"Made by `{made.command}` with seed {made.seed} on {made.date[:10]} ({versions}).",
+            "",
+        ]
+    )
+
+
+def _read(path: Path) -> SavedStudy:
+    again = f"run `underfire study {path.stem}` again, or delete it"
+    try:
+        with path.open("rb") as file:
+            table = pq.ParquetFile(file, page_checksum_verification=True).read()
+        content = json.loads((table.schema.metadata or {}).get(_KEY, b"{}"))
+    except (pa.ArrowException, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())  # Arrow's messages may run over several lines
+        raise InputError(f"{str(path)!r} cannot be read as a study ({reason}); {again}") from error
+    if not isinstance(content, dict) or content.get("version") != Study.version or content.get("name") != path.stem:
+        raise InputError(f"{str(path)!r} is not a study that this version of underfire can read; {again}")
+    try:
+        words = {key: str(content[key]) for key in ("name", "title", "claim", "figure", "words")}
+        claims = tuple(_claim(entry) for entry in content.get("claims", ()))  # a study of 0.1 has none
+        study = Study(table=table.replace_schema_metadata(None), claims=claims, **words)
+        return SavedStudy(study, Provenance(**content["made"]))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{str(path)!r} lacks a part of the study ({error}); {again}") from error
+
+
+def _claim(entry: Mapping[str, Any]) -> Claim:
+    estimates = {
+        str(name): Estimate(found["value"], found["low"], found["high"], found["n"])
+        for name, found in entry["estimates"].items()
+    }
+    return Claim(str(entry["id"]), str(entry["statement"]), Verdict(entry["verdict"]), estimates, int(entry["n"]))

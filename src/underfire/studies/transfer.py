@@ -44,6 +44,7 @@ def transfer_study(run: Run, others: Sequence[Classifier], *, work: Path, note: 
         name="transfer",
         title="Does an attack on one interpreter fool another?",
         claim=CLAIM,
+        claims=(),
         table=table(lines),
         figure=transfer_figure(lines),
         words=transfer_words(run.photos, lines, seen, skipped=run.skipped),

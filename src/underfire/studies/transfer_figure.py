@@ -7,9 +7,8 @@ from matplotlib.figure import Figure
 
 from underfire.auditing.plan import NONE
 from underfire.present.svg import ADV2, INK, LINE, MUTED, NOISE, PAPER, PGD, inline
-from underfire.present.text import interpreter_title
+from underfire.present.text import interpreter_title, title
 from underfire.studies.cells import Line
-from underfire.studies.wording import title
 
 _WIDTH, _ROW, _HEAD, _FOOT = 8.4, 0.27, 0.42, 0.6  # inches
 _LEFT, _RIGHT = 0.19, 0.67  # of the width

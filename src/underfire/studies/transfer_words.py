@@ -4,13 +4,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from underfire.auditing.plan import NONE, PlannedPhoto
-from underfire.present.text import interpreter_title, listing, number, plural
+from underfire.present.text import interpreter_title, listing, number, plural, title
 from underfire.stats import LEVEL, least_photos
 from underfire.studies.attacks import taking_part
 from underfire.studies.cells import DOES_NOT_TRANSFER, KEPT, NOT_DECIDED, NOT_KEPT, TRANSFERS, Compared, Kind, Line
 from underfire.studies.onlooking import Onlooking
 from underfire.studies.transfer_statistics import MARGIN
-from underfire.studies.wording import title
 
 CLAIM = (
     "Observation 7 of the paper: an adversarial input made against one interpreter does not deceive another. Its map "

@@ -1,0 +1,109 @@
+"""Records as tables: for machines (Arrow) and for people (text)."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields
+from enum import Enum
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import pyarrow as pa
+
+from underfire.stats import Estimate
+
+_NOTHING = "–"
+_ENDS = ("_low", "_high")
+
+
+def to_arrow(records: Iterable[Any], kind: type) -> pa.Table:
+    """``records``, dataclasses of the type ``kind``, as a table with a column per field.
+
+    A field that is an `Estimate` becomes NAME, NAME_low and NAME_high; a mapping whose metadata has ``columns``, the
+    names of whole numbers, becomes these columns; text, numbers and enumerations stay what they are.
+    """
+    hints = get_type_hints(kind)
+    schema: list[pa.Field] = []
+    for field in fields(kind):
+        if "columns" in field.metadata:
+            schema += [pa.field(name, pa.int64(), nullable=False) for name in field.metadata["columns"]]
+            continue
+        kinds = _alternatives(hints[field.name])
+
+        if any(isinstance(k, type) and issubclass(k, Estimate) for k in kinds):
+            schema += [pa.field(name, pa.float64()) for name in _names(field.name)]
+        else:
+            schema.append(pa.field(field.name, _arrow(kinds), nullable=NoneType in kinds))
+    rows = [dict(_cells(record)) for record in records]
+    return pa.Table.from_pylist(rows, schema=pa.schema(schema))
+
+
+def shown(table: pa.Table) -> tuple[list[str], list[list[str]]]:
+    """The columns' names and the rows of ``table`` as text.
+
+    Columns NAME, NAME_low and NAME_high are shown as one, ``0.028 (0.020 to 0.036)``, and those without any value are
+    left out.
+    """
+    names = list(table.column_names)
+    ends = {f"{name}{end}" for name in names for end in _ENDS} & set(names)
+    kept = [name for name in names if name not in ends and table[name].null_count < len(table)]
+    rows = [[_figure(row, name) for name in kept] for row in table.to_pylist()]
+    return kept, rows
+
+
+def markdown(table: pa.Table) -> list[str]:
+    """``table`` as the lines of a Markdown table."""
+
+    def line(cells: list[str]) -> str:
+        return f"| {' | '.join(text.replace('|', chr(92) + '|') for text in cells)} |"
+
+    names, rows = shown(table)
+    return [line(names), line(["---"] * len(names)), *map(line, rows)]
+
+
+def _cells(record: Any) -> Iterator[tuple[str, Any]]:
+    for field in fields(record):
+        value = getattr(record, field.name)
+        match value:
+            case Estimate():
+                yield from zip(_names(field.name), (value.value, value.low, value.high), strict=True)
+            case Mapping():
+                yield from value.items()
+            case Enum():
+                yield field.name, value.value
+            case _:
+                yield field.name, value
+
+
+def _names(name: str) -> tuple[str, str, str]:
+    return name, f"{name}_low", f"{name}_high"
+
+
+def _alternatives(hint: Any) -> tuple[Any, ...]:
+    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+
+
+def _arrow(kinds: tuple[Any, ...]) -> pa.DataType:
+    for kind, arrow in ((bool, pa.bool_()), (int, pa.int64()), (float, pa.float64())):
+        if kind in kinds:
+            return arrow
+    if any(k is str or get_origin(k) is Literal or (isinstance(k, type) and issubclass(k, Enum | str)) for k in kinds):
+        return pa.string()
+    raise TypeError(f"a column cannot hold {kinds}; give text, a number, an enumeration or an Estimate")
+
+
+def _figure(row: Mapping[str, object], name: str) -> str:
+    low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
+    value = _cell(row[name])
+    return value if low is None or high is None else f"{value} ({_cell(low)} to {_cell(high)})"
+
+
+def _cell(value: object) -> str:
+    """On one line: three digits of a number, a dash for None."""
+    match value:
+        case None:
+            return _NOTHING
+        case bool():
+            return "yes" if value else "no"
+        case float():
+            return f"{value:.3g}"
+        case _:
+            return " ".join(str(value).split())
