@@ -14,6 +14,7 @@ from underfire import CAM, GRAD, IG, AuthorsADV2, Classifier, GradCAM, InputErro
 from underfire.attacks.authors import PUBLISHED, objective_of
 from underfire.attacks.budget import descent_of
 from underfire.attacks.control import Weighted
+from underfire.attacks.keepers import BEST, LAST
 from underfire.attacks.rules import Sign
 from underfire.attacks.smoothed import smoothed_clip
 from underfire.interpreters import ALL, ForwardPass, MapGradient, MapTarget
@@ -43,7 +44,7 @@ class TestSchedule:
         assert (setting.schedule.warm, len(weights), setting.schedule.steps) == (400, 1200, 1600)
         assert weights == pytest.approx([5 + 5 * step / 1199 for step in range(1200)])
         assert (weights[0], weights[-1]) == (5, 10)
-        assert (setting.keep, setting.every) == ("last", 1)
+        assert (setting.keep, setting.every) == (LAST, 1)
 
     @pytest.mark.parametrize("make", [GRAD, IG], ids=lambda g: g.name)
     def test_of_gradients(self, toy: Classifier, make: type[Interpreter]) -> None:
@@ -51,7 +52,7 @@ class TestSchedule:
         setting = attack.setting
         assert (setting.schedule.warm, setting.schedule.steps) == (300, 1004)
         assert _weights(attack) == (0.001,) * 301 + (0.004,) * 201 + (0.01,) * 101 + (0.05,) * 101
-        assert (setting.keep, setting.every, setting.confidence.keep) == ("best", 10, 0.8)
+        assert (setting.keep, setting.every, setting.confidence.keep) == (BEST, 10, 0.8)
 
     @every
     def test_whole_grey_levels_by_sign(self, toy: Classifier, make: type[Interpreter]) -> None:
@@ -81,7 +82,7 @@ class TestSchedule:
         g = make(toy)
         attack = AuthorsADV2(g, passes=61)
         spent = attack(x, target, target_map=torch.rand(2, *g.grid)).passes
-        unlooked = int(attack.setting.keep == "last")  # the last iterate is kept without a look
+        unlooked = int(attack.setting.keep == LAST)  # the last iterate is kept without a look
         assert 61 - unlooked - g.passes_per_step < int(spent.min()) <= int(spent.max()) <= 61 - unlooked
 
     @every

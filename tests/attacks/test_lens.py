@@ -10,6 +10,7 @@ from support.nets import linear_classifier
 from support.toys import images, relu_net
 from underfire import ADV2, CAM, PGD, Classifier
 from underfire.attacks.engine import descend
+from underfire.attacks.keepers import LATEST
 from underfire.attacks.lens import Glimpse, bare
 from underfire.interpreters import MapTarget
 from underfire.models.folded import prepared
@@ -55,7 +56,7 @@ def toy() -> Classifier:
 def test_every_look_is_through_the_lens_by_row(toy: Classifier) -> None:
     x, cam, lens = images(3, 32), CAM(toy), _Mirrored()
     attack = ADV2(cam, steps=10)
-    setting = replace(attack.setting, lens=lens, keep="latest")
+    setting = replace(attack.setting, lens=lens, keep=LATEST)
     descend(prepared(toy), x, TARGET, [cam.objective(MapTarget(TARGET, cam(x, TARGET), ("a", "b", "c"), 0))], setting)
     assert lens.steps == list(range(11))
     assert lens.rows == [[0, 1, 2]] * 11
@@ -68,7 +69,7 @@ def test_a_look_at_the_prediction_alone_costs_no_map_and_makes_no_candidate(toy:
     task = MapTarget(TARGET, cam(x, TARGET), ("a", "b", "c"), 0)
 
     def passes(blind: frozenset[int]) -> list[int]:
-        setting = replace(attack.setting, lens=_Mirrored(blind), keep="latest")
+        setting = replace(attack.setting, lens=_Mirrored(blind), keep=LATEST)
         outcome = descend(prepared(toy), x, TARGET, [cam.objective(task)], setting)
         moved = (outcome.x_adv != x).flatten(1).any(dim=1)
         assert moved.tolist() == [blind != every] * 3  # nothing is kept of what was never a candidate

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from support.toys import images, relu_net
 from underfire import CAM, GRAD, IG, Classifier, GradCAM, Interpreter, Linf, NonFiniteError
 from underfire.attacks.control import Schedule
-from underfire.attacks.engine import Keep, Outcome, Setting, descend
+from underfire.attacks.engine import Outcome, Setting, descend
+from underfire.attacks.keepers import BEST, LAST, Keeper
 from underfire.interpreters import ForwardPass, MapGradient, MapObjective, MapTarget
 from underfire.models.folded import prepared
 
@@ -27,7 +28,7 @@ def _ig(classifier: Classifier) -> IG:
     return IG(classifier, points=4, strata=3)
 
 
-def _setting(steps: int = STEPS, *, keep: Keep = "best", every: int = 1) -> Setting:
+def _setting(steps: int = STEPS, *, keep: Keeper = BEST, every: int = 1) -> Setting:
     schedule = Schedule(steps, warm=0, first=1 / 255, peak=2 / 255, last=0.1 / 255)
     return Setting(Linf(8 / 255), schedule, keep=keep, every=every)
 
@@ -133,7 +134,7 @@ class TestBits:
         self, case: _Case, makes: list[Make], enough: float, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Here a rougher map is enough, so that images leave at steps of their own."""
-        monkeypatch.setattr("underfire.attacks.best.ENOUGH", enough)
+        monkeypatch.setattr("underfire.attacks.keepers.ENOUGH", enough)
         whole = case.run(makes, range(N), _setting(20))
         left = whole.passes.tolist()
         assert len(set(left)) >= 4
@@ -196,7 +197,7 @@ class TestPasses:
         assert int((some <= STEPS).sum()) >= 3
 
     def test_nobody_leaves_where_the_last_iterate_is_kept(self, case: _Case) -> None:
-        assert case.run([CAM], range(N), _setting(20, keep="last")).passes.tolist() == [20] * N
+        assert case.run([CAM], range(N), _setting(20, keep=LAST)).passes.tolist() == [20] * N
 
     def test_the_kept_iterate_is_the_one_that_was_enough(self, case: _Case) -> None:
         outcome = case.run([CAM], range(N), _setting())

@@ -9,9 +9,9 @@ from torch import Tensor
 from support.nets import linear_classifier
 from support.toys import images, relu_net
 from underfire import ADV2, CAM, GRAD, PGD, Classifier
-from underfire.attacks.best import ENOUGH, Best
 from underfire.attacks.control import Schedule
 from underfire.attacks.engine import Setting, descend
+from underfire.attacks.keepers import ENOUGH, LAST, KeptIterates
 from underfire.attacks.perturbations import Linf
 from underfire.attacks.trace import Recorder
 from underfire.interpreters import MapTarget
@@ -24,10 +24,10 @@ def _t(*values: float) -> Tensor:
     return torch.tensor(values, dtype=torch.float32)
 
 
-def _best(nll: Tensor, distance: Tensor) -> Best:
-    best = Best(torch.zeros(len(nll), 1, 1, 1))
+def _best(nll: Tensor, distance: Tensor) -> KeptIterates:
+    best = KeptIterates(torch.zeros(len(nll), 1, 1, 1), LAST)
     every = torch.arange(len(nll))
-    best.take(
+    best.offer(
         best.theta.clone(), rows=every, reached=torch.ones(len(nll), dtype=torch.bool), nll=nll, distance=distance
     )
     return best
@@ -75,7 +75,7 @@ class TestRecorder:
         recorder, best = _recorder(2), _best(_t(5, math.inf), _t(0.5, math.inf))
         recorder.look(torch.arange(2), _t(9, 9), _t(1, 1), 1)
         recorder.halfway(best)
-        best.take(
+        best.offer(
             torch.zeros(2, 1, 1, 1),
             rows=torch.arange(2),
             reached=torch.tensor([True, True]),

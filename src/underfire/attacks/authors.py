@@ -3,17 +3,19 @@
 What is theirs: the steps and their length, λ, the losses, the second derivatives, and which iterate is kept.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Self
 
 from torch import Tensor
 from torch.nn import functional as F
 
 from underfire.attacks.budget import chosen_steps
 from underfire.attacks.control import Confidence, Schedule, Weighted
-from underfire.attacks.engine import Keep, Setting
-from underfire.attacks.joint import Descent
+from underfire.attacks.engine import Setting
+from underfire.attacks.joint import Descent, Terms
+from underfire.attacks.keepers import BEST, LAST, Keeper
 from underfire.attacks.perturbations import chosen
 from underfire.attacks.rules import Sign
 from underfire.attacks.smoothed import smoothed_clip
@@ -54,7 +56,7 @@ class Published:
 
     warm: int
     stages: tuple[Stage, ...]
-    keep: Keep
+    keep: Keeper
     every: int
     confidence: float
 
@@ -85,13 +87,13 @@ class Published:
         return Published(ends[0], stages, self.keep, every, self.confidence)
 
 
-ACTIVATIONS = Published(400, (Stage(1200, 5.0, 10.0),), "last", every=1, confidence=0.0)
+ACTIVATIONS = Published(400, (Stage(1200, 5.0, 10.0),), LAST, every=1, confidence=0.0)
 """For CAM, and for Grad-CAM, which they did not attack."""
 
 GRADIENTS = Published(
     300,
     (Stage(301, 0.001, 0.001), Stage(201, 0.004, 0.004), Stage(101, 0.01, 0.01), Stage(101, 0.05, 0.05)),
-    "best",
+    BEST,
     every=10,
     confidence=0.8,
 )
@@ -128,6 +130,8 @@ class AuthorsADV2(Descent):
     """
 
     name = "adv2-authors"
+    title = "ADV² by its authors"
+    version = 1
 
     def __init__(
         self,
@@ -154,6 +158,21 @@ class AuthorsADV2(Descent):
             every=plan.every,
         )
         super().__init__(interpreter.classifier, (interpreter,), setting, seed=seed, objective_of=objective_of)
+
+    @classmethod
+    def planned(cls, _classifier: Classifier, interpreters: Sequence[Interpreter], terms: Terms) -> Self:
+        """The attack on the one of ``interpreters`` by the terms of a plan.
+
+        Raises:
+            InputError: they are several, or there is no schedule for it.
+        """
+        if len(interpreters) != 1:
+            names = ", ".join(g.name for g in interpreters)
+            raise InputError(f"the preset 'authors' attacks one interpreter, not {names} at once; name one of them")
+        effort = terms.effort
+        return cls(
+            interpreters[0], eps=terms.perturbation.eps, steps=effort.steps, passes=effort.passes, seed=terms.seed
+        )
 
 
 def _published(given: object) -> Published:

@@ -2,10 +2,20 @@
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from numbers import Integral
 
 from underfire.errors import InputError
 from underfire.interpreters.base import Interpreter
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long an attack may work on a photo: so many steps, or so many passes; the other is None."""
+
+    steps: int | None = None
+    passes: int | None = None
+
 
 STEPS = 300
 """Steps of an attack whose caller names neither steps nor passes."""

@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from underfire.attacks.best import Best
 from underfire.attacks.control import Balance, Confidence, Mix, Schedule
+from underfire.attacks.keepers import BEST, Keeper, KeptIterates
 from underfire.attacks.lens import Glimpse, Lens, bare
 from underfire.attacks.perturbations import Perturbation
 from underfire.attacks.rules import Adam, Rule
@@ -16,8 +15,6 @@ from underfire.attacks.trace import Recorder, Trace
 from underfire.errors import NonFiniteError
 from underfire.interpreters.base import ForwardPass, MapGradient, MapObjective, require_finite
 from underfire.models.classifier import Classifier
-
-Keep = Literal["best", "latest", "last"]
 
 
 @dataclass(frozen=True)
@@ -32,10 +29,8 @@ class Setting:
         rule: from a joint step's direction to its move; before, the steepest move is taken.
         lens: what of an iterate is shown to the classifier at each step. An iterate of which the prediction alone is
             shown is no candidate.
-        keep: ``"best"`` keeps the best iterate of each image and lets images that are done leave the batch;
-            ``"latest"`` keeps the last one whose label is reached, for objectives whose map distance says little of
-            the present iterate; ``"last"`` keeps the last one, whatever it is.
-        every: with ``"best"``, only every so many-th joint iterate is a candidate.
+        keep: which iterate of each image is kept.
+        every: only every so many-th joint iterate is a candidate.
         finalists: how many late iterates are handed over beside the kept one, brought to whole grey levels.
     """
 
@@ -45,7 +40,7 @@ class Setting:
     mix: Mix = field(default_factory=Balance)
     rule: Rule = field(default_factory=Adam)
     lens: Lens = bare
-    keep: Keep = "best"
+    keep: Keeper = BEST
     every: int = 1
     finalists: int = 0
 
@@ -94,7 +89,8 @@ def descend(
     Raises:
         NonFiniteError: a loss or a direction is not a number.
     """
-    model, best, recorder = setting.perturbation, Best(setting.perturbation.start(x)), Recorder(x)
+    model, recorder = setting.perturbation, Recorder(x)
+    best = KeptIterates(model.start(x), setting.keep)
     finalists: list[Iterate] = []
     if x.shape[0]:
         with classifier.frozen():
@@ -121,7 +117,7 @@ class _Loop:
         target: Tensor,
         objectives: Sequence[MapObjective],
         setting: Setting,
-        best: Best,
+        best: KeptIterates,
         recorder: Recorder,
     ) -> None:
         self._classifier, self._objectives, self._setting = classifier, objectives, setting
@@ -174,14 +170,14 @@ class _Loop:
 
     def _finish(self) -> None:
         """The last iterates: one more look at them, or none where they are kept anyway."""
-        if self._setting.keep == "last":
-            self._best.theta[self._rows[: self._own]] = self._theta[: self._own]
-        else:
+        if self._setting.keep.looks_last:
             self._look(self._setting.schedule.steps, values_only=not self._objectives)
+        else:
+            self._best.theta[self._rows[: self._own]] = self._theta[: self._own]
 
     def _narrow(self) -> bool:
         """Let images that are done leave the batch; False if nobody is left."""
-        if self._setting.keep != "best" or not self._objectives:
+        if not (self._setting.keep.narrows and self._objectives):
             return True
         left = (~self._best.done(self._rows[: self._own])).nonzero().flatten()
         if 0 < len(left) < self._own:
@@ -213,14 +209,9 @@ class _Loop:
         own, passes = slice(self._own), 1 + sum(answer.passes for answer in answers)
         rows = self._rows[own]
         self._recorder.look(rows, nll[own], distance[own] if mapped else None, passes)
-        if mapped or not self._objectives:
-            offer = {"rows": rows, "reached": reached[own], "nll": nll[own], "distance": distance[own]}
-            if setting.keep == "last":
-                self._best.take(self._theta[own], **offer)
-            elif setting.keep == "latest":
-                self._best.follow(self._theta[own], **offer)
-            elif (step - setting.schedule.warm) % setting.every == 0:
-                self._best.offer(self._theta[own], **offer)
+        if (mapped or not self._objectives) and (step - setting.schedule.warm) % setting.every == 0:
+            kept = {"rows": rows, "reached": reached[own], "nll": nll[own], "distance": distance[own]}
+            self._best.offer(self._theta[own], **kept)
         if step in self._final_looks:
             self.finalists.append(self._best.theta.clone())
         return glimpse, view, answers, reached

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from underfire.attacks.best import Best
 from underfire.attacks.control import Confidence
 from underfire.attacks.engine import Outcome
+from underfire.attacks.keepers import KeptIterates
 from underfire.attacks.trace import Trace
 from underfire.interpreters.base import Interpreter
 from underfire.interpreters.maps import distance
@@ -41,7 +41,7 @@ def decide(
     finalists = outcome.finalists
     rows = torch.arange(len(target), device=target.device)
     number = outcome.x_adv.new_zeros(len(target))  # of the finalist that leads, for each image
-    best, taken = Best(number), []
+    best, taken = KeptIterates(number), []
     for k, finalist in enumerate(finalists):
         images = finalist.x_adv.contiguous()
         with torch.no_grad():

@@ -4,15 +4,16 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 
-from underfire.attacks.best import Best
 from underfire.attacks.budget import check_whole
 from underfire.attacks.control import Confidence
 from underfire.attacks.engine import Outcome
-from underfire.attacks.joint import JointAttack
+from underfire.attacks.joint import JointAttack, Terms
+from underfire.attacks.keepers import KeptIterates
 from underfire.attacks.perturbations import Linf
 from underfire.attacks.result import AttackResult
 from underfire.attacks.scored import score
@@ -57,6 +58,14 @@ class Square(JointAttack):
     """
 
     name = "square"
+    title = "Square"
+    summary = "as adv2 but without gradients, a random search to check the others (linf only)"
+    unit = "queries"
+    per_pass = 10
+    """A query goes forward only, and tells one number, not a direction."""
+    perturbations = (Linf.name,)
+    asks_for_maps = True
+    version = 1
 
     def __init__(
         self,
@@ -78,6 +87,12 @@ class Square(JointAttack):
             )
         self.perturbation = Linf(eps)
         self.queries = queries
+
+    @classmethod
+    def planned(cls, _classifier: Classifier, interpreters: Sequence[Interpreter], terms: Terms) -> Self:
+        """The attack on ``interpreters`` by the terms of a plan, with as many queries as these have passes or steps."""
+        queries = terms.effort.passes or terms.effort.steps or 0
+        return cls(interpreters, eps=terms.perturbation.eps, queries=queries, seed=terms.seed)
 
     def run(
         self, x: Tensor, target: Tensor, goals: Mapping[Interpreter, Tensor], keys: tuple[str, ...]
@@ -120,7 +135,7 @@ class _Search:
         self._x, self._target, self._keys = x, target, keys
         self._draws = [generator(seed, key, Square.name) for key in keys]
         self._confidence = Confidence()
-        self.best = Best(x)
+        self.best = KeptIterates(x)
         self.recorder = Recorder(x)
 
     def run(self, queries: int) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from underfire.attacks.best import Best
+from underfire.attacks.keepers import KeptIterates
 
 
 @dataclass(frozen=True)
@@ -67,11 +67,11 @@ class Recorder:
         still = direction.flatten(1).abs().amax(dim=1) == 0
         self._stuck[rows] += (still & ~reached).to(self._stuck)
 
-    def halfway(self, best: Best) -> None:
+    def halfway(self, best: KeptIterates) -> None:
         """Half of the steps are taken, and ``best`` is kept."""
         self._half = (best.nll.clone(), best.distance.clone())
 
-    def trace(self, best: Best, *, joint: bool) -> Trace:
+    def trace(self, best: KeptIterates, *, joint: bool) -> Trace:
         """All of it, now that ``best`` is kept."""
         half_nll, half_distance = self._half or (
             best.nll,

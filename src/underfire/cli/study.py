@@ -12,8 +12,9 @@ from typing import Any, get_args
 import click
 
 from underfire.attacks.control import FORMER_NAMES, NORMALIZED
+from underfire.attacks.registry import entry_of
 from underfire.auditing.inspection import Inspection
-from underfire.auditing.plan import JOINT_ATTACKS, AuditPlan, ModelSettings, PlannedPhoto
+from underfire.auditing.plan import AuditPlan, ModelSettings, PlannedPhoto
 from underfire.auditing.runner import run_audit
 from underfire.auditing.store import STUDIES
 from underfire.cli.console import counted, notes, results
@@ -428,7 +429,7 @@ def _check_alone(photos: Sequence[str]) -> None:
 def _check_attacks(plan: AuditPlan, *, beside_pgd: bool) -> None:
     """Refuses attacks that leave a study of their audit nothing to look at."""
     given, instead = f"attacks '{','.join(plan.attacks)}' have", "give for instance --attacks pgd,adv2"
-    if not any(attack in plan.attacks for attack in JOINT_ATTACKS):
+    if not any(entry_of(name).attack.joint for name in plan.attacks):
         raise InputError(f"{given} no attack on an interpreter among them; {instead}")
     if beside_pgd and "pgd" not in plan.attacks:
         raise InputError(f"{given} no pgd among them to compare with; {instead}")

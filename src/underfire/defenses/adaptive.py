@@ -26,6 +26,7 @@ from underfire.attacks.budget import MOST_FINALISTS, check_whole, warm_steps
 from underfire.attacks.control import NORMALIZED, Balance, Schedule, Weighting
 from underfire.attacks.engine import Outcome, Setting, descend
 from underfire.attacks.joint import JointAttack
+from underfire.attacks.keepers import LATEST
 from underfire.attacks.lens import Glimpse, bare
 from underfire.attacks.perturbations import Perturbation, chosen
 from underfire.attacks.result import AttackResult
@@ -88,7 +89,7 @@ class AdaptiveADV2(JointAttack):
         size = model.eps / 8
         schedule = Schedule(steps, warm=warm_steps(steps), first=size, peak=2 * size, last=size / 10)
         finalists = finalists_for(passes, detector.signals)
-        self.setting = Setting(model, schedule, mix=Balance(weighting=weighting), keep="latest", finalists=finalists)
+        self.setting = Setting(model, schedule, mix=Balance(weighting=weighting), keep=LATEST, finalists=finalists)
 
     def run(
         self, x: Tensor, target: Tensor, goals: Mapping[Interpreter, Tensor], keys: tuple[str, ...]

@@ -24,9 +24,8 @@ from torch.nn import functional as F
 
 from underfire.defenses.views import View, harmless
 from underfire.errors import InputError, NonFiniteError
-from underfire.interpreters.base import Interpreter, require_finite
+from underfire.interpreters.base import Interpreter, check_together, require_finite
 from underfire.interpreters.faithfulness import Probe, blurred, ranks
-from underfire.interpreters.together import check_together
 from underfire.metrics import iou_top
 from underfire.models.classifier import Classifier
 from underfire.seeding import owners

@@ -7,8 +7,7 @@ from torch import Tensor
 
 from underfire.defenses.ensemble_signals import GRID, on_grid
 from underfire.errors import InputError
-from underfire.interpreters.base import Interpreter, MapObjective, MapTarget
-from underfire.interpreters.together import check_together
+from underfire.interpreters.base import Interpreter, MapObjective, MapTarget, check_together
 
 
 class MeanMap(Interpreter):

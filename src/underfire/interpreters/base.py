@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from underfire.errors import NonFiniteError
+from underfire.errors import InputError, NonFiniteError
 from underfire.models.classifier import Classifier
 from underfire.models.features import FeatureMap, capture
 from underfire.seeding import owners
@@ -161,6 +161,9 @@ class Interpreter(ABC):
 
     Attributes:
         name: what command lines and rows call it.
+        title: the same as the literature writes it; the name in capitals, if empty.
+        family: of which kind it is: back-propagation, representation, model, perturbation.
+        summary: in a few words, what its map shows.
         classifier: the classifier that it explains.
         grid: (h, w) of its maps, the native grid on which they are compared.
         needs: what a classifier must have for it, in words; empty if any will do.
@@ -171,8 +174,9 @@ class Interpreter(ABC):
     """
 
     name: str
-    family: ClassVar[str]
-    summary: str
+    title: ClassVar[str] = ""
+    family: ClassVar[str] = "other"
+    summary: str = ""
     needs: ClassVar[str] = ""
     passes_per_map: int = 1
     passes_per_step: int = 1
@@ -202,6 +206,11 @@ class Interpreter(ABC):
         require_finite(maps, f"the {self.name} map")
         return maps
 
+    @classmethod
+    def available(cls, classifier: Classifier) -> str | None:  # noqa: ARG003 - any will do, by default
+        """In a sentence why ``classifier`` cannot have it, made from that alone; None if it can."""
+        return None
+
     def further_passes(self, looks: int) -> int:
         """Passes that an objective takes for ``looks`` joint looks at an image, beyond the shared ones."""
         return looks * (self.passes_per_step - 1)
@@ -220,3 +229,16 @@ def require_finite(values: Tensor, what: str) -> None:
     bad = ~torch.isfinite(values).flatten(1).all(dim=1)
     if bad.any():
         raise NonFiniteError(what, int(bad.nonzero()[0]))
+
+
+def check_together(interpreters: Sequence[Interpreter]) -> None:
+    """Refuse ``interpreters`` of which two share a name, or that explain different classifiers.
+
+    Raises:
+        InputError: they do.
+    """
+    names = [g.name for g in interpreters]
+    if len(set(names)) < len(names):
+        raise InputError(f"the interpreters {', '.join(names)} share a name; give each one once.")
+    if any(g.classifier is not interpreters[0].classifier for g in interpreters):
+        raise InputError(f"the interpreters {', '.join(names)} explain different classifiers; make them from one.")

@@ -28,12 +28,15 @@ class CAM(Interpreter):
         super().__init__(classifier)
         features = find_features(classifier)
         if features is None or features.head is None:
-            raise InputError(
-                f"CAM needs global average pooling and one linear layer, and {classifier.name!r} ends in"
-                " another head; use gradcam instead."
-            )
+            raise InputError(_another_head(classifier))
         self.features = features
         self.grid = features.grid
+
+    @classmethod
+    def available(cls, classifier: Classifier) -> str | None:
+        """That the classifier has another head, if so."""
+        features = find_features(classifier)
+        return _another_head(classifier) if features is None or features.head is None else None
 
     def compute(self, x: Tensor, y: Tensor, keys: tuple[str, ...]) -> Tensor:  # noqa: ARG002 - draws nothing
         """The maps (N, h, w) of ``x`` for ``y``."""
@@ -47,3 +50,8 @@ class CAM(Interpreter):
         """Unscaled maps (N, h, w) of ``view`` for ``classes`` (N,), attached to it."""
         weights = head_weight(view.classifier, self.features)[classes]
         return (weights[:, :, None, None] * view.activation(self.features)).sum(dim=1)
+
+
+def _another_head(classifier: Classifier) -> str:
+    needed = "CAM needs global average pooling and one linear layer"
+    return f"{needed}, and {classifier.name!r} ends in another head; use gradcam instead."

@@ -22,6 +22,7 @@ class GradCAM(Interpreter):
     """
 
     name = "gradcam"
+    title = "Grad-CAM"
     family = "representation"
     summary = "last activation weighted by the mean gradient of the class logit; any head"
     needs = "a convolutional activation"
@@ -30,12 +31,15 @@ class GradCAM(Interpreter):
         super().__init__(classifier)
         features = find_features(classifier)
         if features is None:
-            raise InputError(
-                f"Grad-CAM needs a convolutional activation, and {classifier.name!r} has none; use grad instead."
-            )
+            raise InputError(_no_activation(classifier))
         self.features = features
         self.relu = relu
         self.grid = features.grid
+
+    @classmethod
+    def available(cls, classifier: Classifier) -> str | None:
+        """That the classifier has no convolutional activation, if so."""
+        return _no_activation(classifier) if find_features(classifier) is None else None
 
     def compute(self, x: Tensor, y: Tensor, keys: tuple[str, ...]) -> Tensor:  # noqa: ARG002 - draws nothing
         """The maps (N, h, w) of ``x`` for ``y``."""
@@ -53,3 +57,7 @@ class GradCAM(Interpreter):
         raw = (gradient.mean(dim=(2, 3), keepdim=True) * view.activation(self.features)).sum(dim=1)
         raw = raw.relu() if self.relu else raw
         return raw if attackable else raw.detach()
+
+
+def _no_activation(classifier: Classifier) -> str:
+    return f"Grad-CAM needs a convolutional activation, and {classifier.name!r} has none; use grad instead."

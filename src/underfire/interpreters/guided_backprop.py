@@ -23,6 +23,7 @@ class GuidedBackprop(Interpreter):
     """
 
     name = "guidedbackprop"
+    title = "Guided back-propagation"
     family = "back-propagation"
     summary = "what comes back from the class logit if ReLUs let only positive values back"
     needs = "ReLU, ReLU6 or hardtanh; without any, the gradient of the logit"
@@ -30,12 +31,18 @@ class GuidedBackprop(Interpreter):
 
     def __init__(self, classifier: Classifier) -> None:
         super().__init__(classifier)
-        if any(isinstance(module, torch.jit.ScriptModule) for module in classifier.module.modules()):
-            raise InputError(
-                f"guidedbackprop cannot see the ReLUs of {classifier.name!r}, which is a scripted module; give the"
-                " module that it was made from."
-            )
+        reason = self.available(classifier)
+        if reason is not None:
+            raise InputError(reason)
         self.grid = saliency_grid(classifier.input_size)
+
+    @classmethod
+    def available(cls, classifier: Classifier) -> str | None:
+        """That the module was scripted, if so."""
+        if not any(isinstance(module, torch.jit.ScriptModule) for module in classifier.module.modules()):
+            return None
+        scripted = f"guidedbackprop cannot see the ReLUs of {classifier.name!r}, which is a scripted module"
+        return f"{scripted}; give the module that it was made from."
 
     def attribute(self, x: Tensor, y: Tensor) -> Tensor:
         """What comes back (N, C, H, W) to images ``x`` (N, C, H, W) in [0, 1] from the logits of classes ``y`` (N,).

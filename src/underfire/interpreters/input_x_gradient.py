@@ -18,6 +18,7 @@ class InputXGradient(Interpreter):
     """
 
     name = "inputxgradient"
+    title = "Input × gradient"
     family = "back-propagation"
     summary = "gradient of −log p in the pixels, times the pixels"
     passes_per_step = 2

@@ -41,6 +41,15 @@ class RTS(Interpreter):
         self.network = _of(classifier, own)
         self.grid = self.network.grid
 
+    @classmethod
+    def available(cls, classifier: Classifier) -> str | None:
+        """That no weights come with the package for the classifier, or that it has no linear head, if so."""
+        try:
+            default_weights(classifier)
+        except InputError as error:
+            return str(error)
+        return None
+
     def compute(self, x: Tensor, y: Tensor, keys: tuple[str, ...]) -> Tensor:  # noqa: ARG002 - draws nothing
         """The maps (N, H/4, W/4) of ``x`` for ``y``."""
         encoder = self.network.encoder or self.classifier

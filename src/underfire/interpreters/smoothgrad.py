@@ -29,6 +29,7 @@ class SmoothGrad(Interpreter):
     """
 
     name = "smoothgrad"
+    title = "SmoothGrad"
     family = "back-propagation"
     summary = "gradient of −log p, averaged over noisy copies of the image"
     passes_per_map = 16

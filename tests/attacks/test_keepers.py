@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from underfire.attacks.best import ENOUGH, Best
+from underfire.attacks.keepers import ENOUGH, LAST, LATEST, KeptIterates
 
 TYPES = (torch.bool, torch.float32, torch.float32)
 
@@ -40,7 +40,7 @@ class TestOffer:
     @given(histories)
     def test_it_keeps_what_sorting_the_whole_history_finds(self, history: History) -> None:
         n = len(history[0])
-        best = Best(torch.full((n, 1, 1, 1), -1.0))
+        best = KeptIterates(torch.full((n, 1, 1, 1), -1.0))
         for number, row in enumerate(history):
             holds, nll, distance = (list(column) for column in zip(*row, strict=True))
             best.offer(_theta(*[float(number)] * n), rows=torch.arange(n), **_losses(holds, nll, distance))
@@ -54,7 +54,7 @@ class TestOffer:
     def test_images_may_come_in_any_order_and_leave(self, history: History, data: st.DataObject) -> None:
         """Only the images that an offer names are touched, each by its own numbers."""
         n = len(history[0])
-        best, expected = (Best(torch.full((n, 1, 1, 1), -1.0)) for _ in range(2))
+        best, expected = (KeptIterates(torch.full((n, 1, 1, 1), -1.0)) for _ in range(2))
         for number, row in enumerate(history):
             rows = data.draw(st.lists(st.integers(0, n - 1), unique=True))
             for image in rows:
@@ -69,7 +69,7 @@ class TestOffer:
         assert torch.equal(best.distance, expected.distance)
 
     def test_a_label_that_holds_beats_any_that_does_not(self) -> None:
-        best = Best(torch.zeros(1, 1, 1, 1))
+        best = KeptIterates(torch.zeros(1, 1, 1, 1))
         for value, holds, nll, distance in [(1.0, False, 0.0, 0.0), (2.0, True, 0.1, 0.99), (3.0, False, 0.0, 0.0)]:
             best.offer(_theta(value), rows=torch.tensor([0]), **_losses([holds], [nll], [distance]))
         assert float(best.theta) == 2.0
@@ -79,27 +79,27 @@ class TestOffer:
 
 def test_nothing_offered_keeps_the_start_and_no_loss() -> None:
     theta = torch.rand(2, 3, 4, 4)
-    best = Best(theta)
+    best = KeptIterates(theta)
     assert torch.equal(best.theta, theta)
     assert best.theta is not theta
     assert best.nll.tolist() == best.distance.tolist() == [math.inf, math.inf]
     assert best.done(torch.arange(2)).tolist() == [False, False]
 
 
-def test_take_asks_no_questions() -> None:
-    best = Best(torch.zeros(3, 1, 1, 1))
+def test_the_last_is_kept_whatever_it_is() -> None:
+    best = KeptIterates(torch.zeros(3, 1, 1, 1), LAST)
     every = torch.arange(3)
     best.offer(_theta(1, 2, 3), rows=every, **_losses([True] * 3, [0.0] * 3, [0.0] * 3))
-    best.take(_theta(8, 9), rows=torch.tensor([2, 0]), **_losses([False, True], [5.0, 6.0], [7.0, 0.5]))
+    best.offer(_theta(8, 9), rows=torch.tensor([2, 0]), **_losses([False, True], [5.0, 6.0], [7.0, 0.5]))
     assert best.theta.flatten().tolist() == [9, 2, 8]
     assert best.nll.tolist() == [6, 0, 5]
     assert best.distance.tolist() == [0.5, 0, 7]
     assert best.done(every).tolist() == [False, True, False]
 
 
-def test_what_is_taken_is_a_copy() -> None:
-    best, theta = Best(torch.zeros(1, 1, 1, 1)), _theta(4.0)
-    best.take(theta, rows=torch.tensor([0]), **_losses([True], [0.0], [0.0]))
+def test_what_is_kept_is_a_copy() -> None:
+    best, theta = KeptIterates(torch.zeros(1, 1, 1, 1), LAST), _theta(4.0)
+    best.offer(theta, rows=torch.tensor([0]), **_losses([True], [0.0], [0.0]))
     theta.zero_()
     assert float(best.theta) == 4
 
@@ -110,31 +110,31 @@ class TestDone:
         ("distance", "little"), [(0.0, True), (ENOUGH * 0.999, True), (ENOUGH * 1.001, False), (math.inf, False)]
     )
     def test_it_takes_the_label_and_half_a_grey_level(self, holds: bool, distance: float, little: bool) -> None:
-        best = Best(torch.zeros(1, 1, 1, 1))
+        best = KeptIterates(torch.zeros(1, 1, 1, 1))
         best.offer(_theta(1.0), rows=torch.tensor([0]), **_losses([holds], [0.0], [distance]))
         assert bool(best.done(torch.tensor([0]))) == (holds and little)
         assert ENOUGH == 0.5 / 255
 
     def test_it_speaks_of_the_images_asked_in_their_order(self) -> None:
-        best = Best(torch.zeros(4, 1, 1, 1))
-        best.take(_theta(1, 1, 1), rows=torch.tensor([3, 1, 0]), **_losses([True, True, False], [0.0] * 3, [0, 1, 0]))
+        best = KeptIterates(torch.zeros(4, 1, 1, 1), LAST)
+        best.offer(_theta(1, 1, 1), rows=torch.tensor([3, 1, 0]), **_losses([True, True, False], [0.0] * 3, [0, 1, 0]))
         assert best.done(torch.tensor([3, 2, 1, 0])).tolist() == [True, False, False, False]
 
     def test_a_worse_iterate_afterwards_changes_nothing(self) -> None:
-        best, row = Best(torch.zeros(1, 1, 1, 1)), torch.tensor([0])
+        best, row = KeptIterates(torch.zeros(1, 1, 1, 1)), torch.tensor([0])
         best.offer(_theta(1.0), rows=row, **_losses([True], [0.1], [0.0]))
         best.offer(_theta(2.0), rows=row, **_losses([False], [0.0], [0.5]))
         assert bool(best.done(row))
 
 
-class TestFollow:
+class TestLatest:
     @given(histories)
     def test_the_last_that_holds_is_kept_or_else_the_surest(self, history: History) -> None:
-        best = Best(_theta(*([-1.0] * len(history[0]))))
+        best = KeptIterates(_theta(*([-1.0] * len(history[0]))), LATEST)
         rows = torch.arange(len(history[0]))
         for k, offered in enumerate(history):
             holds, nll, distance = (list(column) for column in zip(*offered, strict=True))
-            best.follow(_theta(*([float(k)] * len(rows))), rows=rows, **_losses(holds, nll, distance))
+            best.offer(_theta(*([float(k)] * len(rows))), rows=rows, **_losses(holds, nll, distance))
         for i in rows.tolist():
             held = [k for k in range(len(history)) if history[k][i][0]]
             surest = min(range(len(history)), key=lambda k: (history[k][i][1], -k))
