@@ -1,64 +1,18 @@
-"""The contract of an interpreter, as a suite that anyone can run on their own.
+"""The contract of an interpreter."""
 
-    from underfire.testing import check_interpreter
-    check_interpreter(MyInterpreter)          # a class, or any function from a classifier to an interpreter
-
-It raises AssertionError with a sentence that says which promise was broken.
-"""
-
-import copy
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from underfire.interpreters.base import ForwardPass, Interpreter, MapGradient, MapObjective, MapTarget
 from underfire.models.classifier import Classifier
 from underfire.models.features import FeatureMap
+from underfire.testing.common import hold, hold_named, keys_of, no_trace, smooth_classifier, some_images
 
 Make = Callable[[Classifier], Interpreter]
-
-_SIZE, _CLASSES, _IMAGES = 16, 5, 5
-_FAR = 10.0  # from the kink of a ReLU, in units of the activation
-
-
-class _Shift(nn.Module):
-    def __init__(self, by: float) -> None:
-        super().__init__()
-        self.by = by
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``x`` and a constant."""
-        return x + self.by
-
-
-def smooth_classifier(*, dtype: torch.dtype = torch.float64, seed: int = 0, flat: bool = False) -> Classifier:
-    """A small classifier of 16×16 images that is differentiable any number of times, for finite differences.
-
-    It ends in global average pooling and one linear layer. With ``flat`` its logits are the same for every
-    image, so that all that interpreters can show is constant. Its ReLU, for interpreters with a rule of their own for
-    what comes back through one, is nowhere near its kink.
-    """
-    draw = torch.Generator().manual_seed(seed)
-    with torch.random.fork_rng(devices=[]):
-        trunk = nn.Sequential(
-            nn.Conv2d(3, 6, 3, padding=1),
-            nn.Sequential(nn.Tanh(), _Shift(_FAR), nn.ReLU(), _Shift(-_FAR)),
-            nn.Conv2d(6, 8, 3, stride=2, padding=1),
-            nn.Softplus(beta=4),
-        )
-        head = nn.Linear(8, _CLASSES)
-        net = nn.Sequential(trunk, nn.AdaptiveAvgPool2d(1), nn.Flatten(), head)
-        net.to(dtype)
-    for parameter in net.parameters():
-        fan_in = parameter[0].numel()
-        values = torch.randn(parameter.shape, generator=draw, dtype=torch.float64) * 2 / math.sqrt(fan_in)
-        parameter.data = values.to(dtype)
-    head.weight.data.mul_(0 if flat else 6)
-    return Classifier(net, mean=0.5, std=0.25, input_size=_SIZE, name="smooth")
 
 
 def check_interpreter(make: Make, *, tolerance: float = 0.2) -> None:
@@ -72,8 +26,9 @@ def check_interpreter(make: Make, *, tolerance: float = 0.2) -> None:
     Raises:
         AssertionError: a promise is broken; the message says which.
     """
-    x, y = _images()
+    x, y = some_images()
     interpreter = make(smooth_classifier())
+    hold_named(interpreter.name)
     _check_maps(interpreter, x, y)
     _check_split(interpreter, x, y)
     _check_no_trace(make, x, y)
@@ -91,15 +46,15 @@ def check_interpreter(make: Make, *, tolerance: float = 0.2) -> None:
 def _check_maps(interpreter: Interpreter, x: Tensor, y: Tensor) -> None:
     name = interpreter.name
     maps = interpreter(x, y)
-    _hold(maps.shape == (len(x), *interpreter.grid), f"{name}: maps {tuple(maps.shape)} are not on its grid")
-    _hold(not maps.requires_grad, f"{name}: maps are not detached")
-    _hold(maps.dtype == x.dtype, f"{name}: maps are {maps.dtype} for images of {x.dtype}")
-    _hold(0 <= float(maps.min()) <= float(maps.max()) <= 1, f"{name}: map values leave [0, 1]")
-    _hold(torch.equal(maps, interpreter(x, y)), f"{name}: the same call gives another map")
+    hold(maps.shape == (len(x), *interpreter.grid), f"{name}: maps {tuple(maps.shape)} are not on its grid")
+    hold(not maps.requires_grad, f"{name}: maps are not detached")
+    hold(maps.dtype == x.dtype, f"{name}: maps are {maps.dtype} for images of {x.dtype}")
+    hold(0 <= float(maps.min()) <= float(maps.max()) <= 1, f"{name}: map values leave [0, 1]")
+    hold(torch.equal(maps, interpreter(x, y)), f"{name}: the same call gives another map")
     spread = maps.amax(dim=(1, 2)) - maps.amin(dim=(1, 2))
-    _hold(float(spread.min()) > 0, f"{name}: the map of an ordinary image is constant")
+    hold(float(spread.min()) > 0, f"{name}: the map of an ordinary image is constant")
     empty = interpreter(x[:0], y[:0])
-    _hold(empty.shape == (0, *interpreter.grid), f"{name}: no image does not give no map")
+    hold(empty.shape == (0, *interpreter.grid), f"{name}: no image does not give no map")
 
 
 def _check_split(interpreter: Interpreter, x: Tensor, y: Tensor) -> None:
@@ -111,7 +66,7 @@ def _check_split(interpreter: Interpreter, x: Tensor, y: Tensor) -> None:
         "in reverse order": interpreter(x[order], y[order])[order],
     }.items():
         worst = float((maps - whole).abs().max())
-        _hold(worst < 1e-9, f"{interpreter.name}: a batch taken {what} gives other maps, by {worst:.3g}")
+        hold(worst < 1e-9, f"{interpreter.name}: a batch taken {what} gives other maps, by {worst:.3g}")
 
 
 def _check_no_trace(make: Make, x: Tensor, y: Tensor) -> None:
@@ -120,58 +75,31 @@ def _check_no_trace(make: Make, x: Tensor, y: Tensor) -> None:
     marked = next(classifier.module.parameters())
     marked.grad = torch.ones_like(marked)
     leaf = x.clone().requires_grad_(True)
-    with _no_trace(classifier, make.__name__ if hasattr(make, "__name__") else "the interpreter"):
+    with no_trace(classifier, make.__name__ if hasattr(make, "__name__") else "the interpreter"):
         interpreter = make(classifier)
         interpreter(leaf, y)
         _answer(interpreter, x, y, interpreter(x, y).roll(1, dims=0))
-    _hold(leaf.grad is None, f"{interpreter.name}: leaves a gradient on the images")
-    _hold(torch.equal(leaf.detach(), x), f"{interpreter.name}: changes the images")
-
-
-@contextmanager
-def _no_trace(classifier: Classifier, what: str) -> Iterator[None]:
-    """Assert that the block leaves the module, the global random state and the gradient mode as they were."""
-    module = classifier.module
-    state = copy.deepcopy(module.state_dict())
-    before = _marks(module)
-    random_state, enabled = torch.get_rng_state(), torch.is_grad_enabled()
-    yield
-    for key, value in module.state_dict().items():
-        _hold(torch.equal(value, state[key]), f"{what}: changes {key} of the model")
-    for mark, now in _marks(module).items():
-        _hold(before[mark] == now, f"{what}: leaves {mark} of the model changed")
-    _hold(torch.equal(random_state, torch.get_rng_state()), f"{what}: draws from the global random state")
-    _hold(torch.is_grad_enabled() == enabled, f"{what}: leaves the gradient mode changed")
-
-
-def _marks(module: nn.Module) -> dict[str, list[object]]:
-    grads = [None if p.grad is None else p.grad.sum().item() for p in module.parameters()]
-    hooks = [(len(m._forward_hooks), len(m._forward_pre_hooks), len(m._backward_hooks)) for m in module.modules()]
-    return {
-        "the training modes": [m.training for m in module.modules()],
-        "requires_grad": [p.requires_grad for p in module.parameters()],
-        "the gradients": list(grads),
-        "the hooks": list(hooks),
-    }
+    hold(leaf.grad is None, f"{interpreter.name}: leaves a gradient on the images")
+    hold(torch.equal(leaf.detach(), x), f"{interpreter.name}: changes the images")
 
 
 def _check_constant(make: Make, x: Tensor, y: Tensor) -> None:
     flat = make(smooth_classifier(flat=True))
     for what, images in {"a flat classifier": x, "black images": torch.zeros_like(x)}.items():
         maps = flat(images, y)
-        _hold(bool(torch.isfinite(maps).all()), f"{flat.name}: the map of {what} is not a number")
-        _hold(0 <= float(maps.min()) <= float(maps.max()) <= 1, f"{flat.name}: the map of {what} leaves [0, 1]")
+        hold(bool(torch.isfinite(maps).all()), f"{flat.name}: the map of {what} is not a number")
+        hold(0 <= float(maps.min()) <= float(maps.max()) <= 1, f"{flat.name}: the map of {what} leaves [0, 1]")
         answer = _answer(flat, images, y, torch.zeros_like(maps))
-        _hold(bool(torch.isfinite(answer.direction).all()), f"{flat.name}: the direction for {what} is not a number")
+        hold(bool(torch.isfinite(answer.direction).all()), f"{flat.name}: the direction for {what} is not a number")
 
 
 def _check_answer(interpreter: Interpreter, x: Tensor, y: Tensor) -> None:
     name = interpreter.name
     answer = _answer(interpreter, x, y, interpreter(x, y).roll(1, dims=0))
     for what, numbers in (("distance", answer.distance), ("loss", answer.loss)):
-        _hold(numbers.shape == (len(x),), f"{name}: the {what} is not one number per image")
-    _hold(answer.direction.shape == x.shape, f"{name}: the direction is not shaped like the images")
-    _hold(not answer.direction.requires_grad, f"{name}: the direction is not detached")
+        hold(numbers.shape == (len(x),), f"{name}: the {what} is not one number per image")
+    hold(answer.direction.shape == x.shape, f"{name}: the direction is not shaped like the images")
+    hold(not answer.direction.requires_grad, f"{name}: the direction is not detached")
 
 
 def _check_descent(interpreter: Interpreter, x: Tensor, y: Tensor) -> None:
@@ -180,8 +108,8 @@ def _check_descent(interpreter: Interpreter, x: Tensor, y: Tensor) -> None:
     answer = _answer(interpreter, x, y, target)
     moved = _answer(interpreter, x - 1e-6 * answer.direction, y, target)
     still = answer.direction.flatten(1).abs().amax(dim=1) == 0
-    _hold(not bool(still.all()), f"{interpreter.name}: the direction is zero")
-    _hold(
+    hold(not bool(still.all()), f"{interpreter.name}: the direction is zero")
+    hold(
         bool(((moved.loss < answer.loss) | still).all()),
         f"{interpreter.name}: a small step against the direction does not lower the loss",
     )
@@ -189,14 +117,14 @@ def _check_descent(interpreter: Interpreter, x: Tensor, y: Tensor) -> None:
 
 def _check_gradient(interpreter: Interpreter, x: Tensor, y: Tensor, tolerance: float) -> None:
     name = interpreter.name
-    own = interpreter(x, y, keys=_keys(len(y)))
+    own = interpreter(x, y, keys=keys_of(len(y)))
     target = own.roll(1, dims=0)
     answer = _answer(interpreter, x, y, target)
     distance = (own - target).abs().mean(dim=(1, 2))
-    _hold(float((answer.distance - distance).abs().max()) < 0.1, f"{name}: the distance is far from the maps' distance")
+    hold(float((answer.distance - distance).abs().max()) < 0.1, f"{name}: the distance is far from the maps' distance")
     near = _answer(interpreter, x, y, own)
     for what, here, there in (("distance", near.distance, answer.distance), ("loss", near.loss, answer.loss)):
-        _hold(bool((here < 0.5 * there).all()), f"{name}: by its {what} the image's own map is no nearer than another")
+        hold(bool((here < 0.5 * there).all()), f"{name}: by its {what} the image's own map is no nearer than another")
 
     step, errors, sizes = 1e-6, [], []
     for seed in range(8):
@@ -208,7 +136,7 @@ def _check_gradient(interpreter: Interpreter, x: Tensor, y: Tensor, tolerance: f
         sizes.append(slope)
     error = torch.stack(errors).square().mean(dim=0).sqrt() / torch.stack(sizes).square().mean(dim=0).sqrt()
     worst = float(error.max())
-    _hold(worst <= tolerance, f"{name}: the direction differs from finite differences by {worst:.2g} of their size")
+    hold(worst <= tolerance, f"{name}: the direction differs from finite differences by {worst:.2g} of their size")
 
 
 def _check_freed(interpreter: Interpreter, x: Tensor, y: Tensor) -> None:
@@ -226,13 +154,13 @@ def _check_freed(interpreter: Interpreter, x: Tensor, y: Tensor) -> None:
 
 def _check_passes(interpreter: Interpreter, x: Tensor, y: Tensor) -> None:
     """Budgets of passes are planned with ``further_passes``, and kept by what the answers say."""
-    _hold(interpreter.further_passes(0) == 0, f"{interpreter.name}: further_passes(0) is not 0")
+    hold(interpreter.further_passes(0) == 0, f"{interpreter.name}: further_passes(0) is not 0")
     objective, spent = _objective(interpreter, _map_target(y, interpreter(x, y).roll(1, dims=0))), 0
     for looks, images in enumerate(_path(x), start=1):
         with interpreter.classifier.frozen():
             spent += _look(interpreter, objective, images).passes
         planned = interpreter.further_passes(looks)
-        _hold(
+        hold(
             spent == planned,
             f"{interpreter.name}: further_passes({looks}) is {planned}, but the answers say {spent} passes",
         )
@@ -262,10 +190,10 @@ def _check_select(interpreter: Interpreter, x: Tensor, y: Tensor) -> None:
 def _check_same(answer: MapGradient, wanted: MapGradient, what: str) -> None:
     for part in ("distance", "loss", "direction"):
         found, value = getattr(answer, part), getattr(wanted, part)
-        _hold(found.shape == value.shape, f"{what} the shape of an objective's {part}")
+        hold(found.shape == value.shape, f"{what} the shape of an objective's {part}")
         scale = float(value.abs().max())
-        _hold(float((found - value).abs().max()) <= 1e-6 * scale, f"{what} an objective's {part}")
-    _hold(answer.passes == wanted.passes, f"{what} an objective's passes")
+        hold(float((found - value).abs().max()) <= 1e-6 * scale, f"{what} an objective's {part}")
+    hold(answer.passes == wanted.passes, f"{what} an objective's passes")
 
 
 @contextmanager
@@ -287,7 +215,7 @@ def _objective(interpreter: Interpreter, map_target: MapTarget) -> MapObjective:
     """A fresh objective that has all its parts."""
     objective = interpreter.objective(map_target)
     for part in ("taps", "needs_backward", "select"):
-        _hold(hasattr(objective, part), f"{interpreter.name}: its objective has no {part!r}")
+        hold(hasattr(objective, part), f"{interpreter.name}: its objective has no {part!r}")
     return objective
 
 
@@ -318,26 +246,9 @@ def _look(
 
 
 def _map_target(y: Tensor, target: Tensor) -> MapTarget:
-    return MapTarget(y, target, _keys(len(y)), seed=0)
-
-
-def _keys(n: int) -> tuple[str, ...]:
-    return tuple(f"image {i}" for i in range(n))
+    return MapTarget(y, target, keys_of(len(y)), seed=0)
 
 
 def _path(x: Tensor) -> list[Tensor]:
     """The images ``x`` on a walk of a few steps, as an attack takes one."""
     return [x, 0.98 * x, 0.02 + 0.96 * x, 0.02 + 0.94 * x]
-
-
-def _hold(promise: bool, broken: str) -> None:
-    """Raise AssertionError with the sentence ``broken``, also under ``python -O``."""
-    if not promise:
-        raise AssertionError(broken)
-
-
-def _images() -> tuple[Tensor, Tensor]:
-    """Images (5, 3, 16, 16) in (0, 1) with one class each."""
-    draw = torch.Generator().manual_seed(7)
-    x = 0.1 + 0.8 * torch.rand((_IMAGES, 3, _SIZE, _SIZE), generator=draw, dtype=torch.float64)
-    return x, torch.arange(_IMAGES) % _CLASSES
