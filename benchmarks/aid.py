@@ -76,8 +76,8 @@ def noisy(parts: Sequence[Batch], networks: Networks, seed: int) -> dict[str, di
                      for name, x in zip(batch.names, batch.x, strict=True)]  # fmt: skip
             x = (batch.x + torch.stack(draws).to(batch.x) * level / 255).clamp(0, 1)
             for name, g in networks.items():
-                gap = metrics.l1(g(x, batch.label), g(batch.x, batch.label))
-                found[name][level] += gap.tolist()
+                distance = metrics.l1(g(x, batch.label), g(batch.x, batch.label))
+                found[name][level] += distance.tolist()
     return found
 
 

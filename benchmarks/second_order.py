@@ -23,7 +23,7 @@ from benchmarks.timing import Ratio, clock_of, in_turn, ratio
 from underfire import ADV2, GRAD, PGD, metrics
 from underfire.attacks.engine import Outcome, descend
 from underfire.attacks.smoothed import TAU, Rise, smoothed_clip
-from underfire.interpreters import Aim, ForwardPass, Pull, Task
+from underfire.interpreters import ForwardPass, MapGradient, MapObjective, MapTarget
 from underfire.interpreters.clipping import Clip, Clipping, double_backward
 from underfire.interpreters.directional import Linearised, along
 from underfire.interpreters.maps import pooled, saliency_slope, scaled_distance
@@ -140,21 +140,21 @@ WAYS: Mapping[str, Way] = {
 }
 
 
-class WayAim:
-    """GRAD's aim with another way to its direction; the gap is that of the network as it is."""
+class WayObjective:
+    """GRAD's objective with another way to its direction; the distance is that of the network as it is."""
 
     taps = ()
-    goes_back = False
+    needs_backward = False
 
-    def __init__(self, way: Way, task: Task) -> None:
+    def __init__(self, way: Way, task: MapTarget) -> None:
         self._way, self._task = way, task
 
-    def __call__(self, view: ForwardPass) -> Pull:
+    def __call__(self, view: ForwardPass) -> MapGradient:
         task = self._task
         g, product = self._way.linearise(view, task.classes)
         _, loss, v = saliency_slope(g, task.maps)
-        gap = scaled_distance(pooled(view.nll_gradient(task.classes)), task.maps)
-        return Pull(gap, loss, product(v), passes=1)
+        distance = scaled_distance(pooled(view.nll_gradient(task.classes)), task.maps)
+        return MapGradient(distance, loss, product(v), passes=1)
 
     def select(self, places: Tensor) -> None:
         self._task = self._task.select(places)
@@ -177,7 +177,7 @@ def costs(subject: Subject, *, turns: int) -> Mapping[str, Cost]:
     """All ways and the raw pass taken in turn, on the prepared model."""
     twin, x, target, grad = prepared(subject.classifier), subject.x, subject.target, GRAD(subject.classifier)
     v = torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).to(x)
-    task = Task(target, grad(x, subject.label), tuple(str(i) for i in range(len(x))), seed=0)
+    task = MapTarget(target, grad(x, subject.label), tuple(str(i) for i in range(len(x))), seed=0)
     with twin.frozen():
         made = ForwardPass(twin, x)
 
@@ -185,7 +185,7 @@ def costs(subject: Subject, *, turns: int) -> Mapping[str, Cost]:
             return lambda: way.linearise(ForwardPass(twin, x) if way.shares else made, target)[1](v)
 
         def look(way: Way) -> Callable[[], object]:
-            return lambda: WayAim(way, task)(ForwardPass(twin, x))
+            return lambda: WayObjective(way, task)(ForwardPass(twin, x))
 
         contenders: dict[str, Callable[[], object]] = {"raw": lambda: forward_backward(twin, x, target)}
         contenders |= {f"{name}, product": product(way) for name, way in WAYS.items()}
@@ -251,8 +251,10 @@ def reached(subject: Subject, grad: GRAD, way: Way, *, steps: int) -> Reached:
     twin, setting = prepared(subject.classifier), ADV2(grad, steps=steps).setting
 
     def attack(x: Tensor, target: Tensor, maps: Tensor) -> Tensor:
-        aim: Aim = WayAim(way, Task(target, maps, tuple(str(i) for i in range(len(x))), seed=0))
-        outcome: Outcome = descend(twin, x, target, [aim], setting)
+        objective: MapObjective = WayObjective(
+            way, MapTarget(target, maps, tuple(str(i) for i in range(len(x))), seed=0)
+        )
+        outcome: Outcome = descend(twin, x, target, [objective], setting)
         return outcome.x_adv
 
     return _scored(subject, grad, attack)

@@ -13,7 +13,7 @@ from benchmarks.tables import Table, at_most
 from benchmarks.timing import Clock, Ratio, clock_of, in_turn, ratio
 from underfire import ADV2, CAM, GRAD, IG, PGD, Classifier, GradCAM, InputError, Interpreter, Linf
 from underfire.attacks.engine import Setting, descend
-from underfire.interpreters import Task
+from underfire.interpreters import MapTarget
 from underfire.models.folded import prepared
 
 ATTACKED: Mapping[str, tuple[type[Interpreter], ...]] = {
@@ -137,11 +137,11 @@ def _attack(twin: Classifier, subject: Subject, interpreters: Sequence[Interpret
     n, device = len(subject.x), subject.x.device
     draw = torch.Generator().manual_seed(0)
     keys = tuple(f"image {i}" for i in range(n))
-    aims = []
+    objectives = []
     for g in interpreters:
         noise = torch.rand((n, *g.grid), generator=draw).to(device, subject.x.dtype)
-        aims.append(g.aim(Task(subject.target, noise, keys, seed=0)))
-    descend(twin, subject.x, subject.target, aims, setting)
+        objectives.append(g.objective(MapTarget(subject.target, noise, keys, seed=0)))
+    descend(twin, subject.x, subject.target, objectives, setting)
 
 
 def _shared(kinds: Sequence[type[Interpreter]], found: Mapping[str, Ratio], forward: float) -> float:

@@ -33,9 +33,11 @@ from PIL import Image
 import underfire as uf
 from support.toys import every
 from underfire.attacks.authors import PUBLISHED
+from underfire.attacks.budget import Effort
 from underfire.attacks.control import Balance, Confidence
+from underfire.attacks.registry import ATTACKS
 from underfire.attacks.rules import Adam
-from underfire.auditing.plan import ATTACKS, PASSES, AuditPlan, Effort
+from underfire.auditing.plan import PASSES, AuditPlan
 from underfire.auditing.rows import NO_SOURCE, SCHEMA
 from underfire.auditing.selection import select_interpreters
 from underfire.auditing.store import RunDirectory
@@ -287,11 +289,11 @@ def test_presets_are_those_of_the_plan() -> None:
         for name, *cells in table("audit.md", "attack")
         for preset, cell in zip(presets, cells, strict=True)
     }
-    assert {name for name, _ in told} == {condition_title(attack, NO_SOURCE) for attack in ATTACKS}
+    assert {name for name, _ in told} == {condition_title(attack, NO_SOURCE) for attack in ATTACKS.installed()}
     published = "That is 1600 steps on CAM and GradCAM, and 1004 on GRAD and IG"
     assert published in " ".join(lines)
     for preset in PASSES:
-        plan = AuditPlan(preset=preset, interpreters=tuple(PUBLISHED), attacks=ATTACKS)
+        plan = AuditPlan(preset=preset, interpreters=tuple(PUBLISHED), attacks=ATTACKS.installed())
         for condition in plan.conditions[2:]:
             cell = told[condition_title(condition.attack, NO_SOURCE), preset]
             steps = 1600 if condition.source in ("cam", "gradcam") else 1004

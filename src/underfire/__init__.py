@@ -4,8 +4,8 @@ It attacks a classifier's prediction and its explanation together and measures w
 attribution map would still notice.
 """
 
-from underfire import metrics, stats
-from underfire.attacks import ADV2, L2, PGD, AttackResult, AuthorsADV2, Flow, Linf, Square, StAdv
+from underfire import interpreters, metrics, stats
+from underfire.attacks import ADV2, L2, PGD, AttackResult, AuthorsADV2, Flow, JointAttack, Linf, Square, StAdv
 from underfire.defenses import EnsembleDetector
 from underfire.errors import InputError, NonFiniteError
 from underfire.interpreters import (
@@ -46,6 +46,7 @@ __all__ = [
     "InputError",
     "InputXGradient",
     "Interpreter",
+    "JointAttack",
     "Linf",
     "MaskFit",
     "MaskingNetwork",
@@ -57,3 +58,11 @@ __all__ = [
     "metrics",
     "stats",
 ]
+
+
+def __getattr__(name: str) -> type[Interpreter]:
+    """The built-in interpreters that are not named above."""
+    for cls in interpreters.ALL:
+        if cls.__name__ == name:
+            return cls
+    raise AttributeError(f"module 'underfire' has no attribute {name!r}")

@@ -11,12 +11,13 @@ from support.nets import board, cells, spread, stripes_classifier
 from support.toys import images, relu_net, small_mask, smooth_net, untrained_rts
 from support.traces import untouched
 from underfire import CAM, GRAD, IG, AuthorsADV2, Classifier, GradCAM, InputError, Interpreter
-from underfire.attacks.authors import PUBLISHED, aim_of
+from underfire.attacks.authors import PUBLISHED, objective_of
 from underfire.attacks.budget import descent_of
 from underfire.attacks.control import Weighted
+from underfire.attacks.keepers import BEST, LAST
 from underfire.attacks.rules import Sign
 from underfire.attacks.smoothed import smoothed_clip
-from underfire.interpreters import ALL, ForwardPass, Pull, Task
+from underfire.interpreters import ALL, ForwardPass, MapGradient, MapTarget
 from underfire.interpreters.clipping import double_backward
 from underfire.interpreters.maps import min_max, pooled
 
@@ -43,7 +44,7 @@ class TestSchedule:
         assert (setting.schedule.warm, len(weights), setting.schedule.steps) == (400, 1200, 1600)
         assert weights == pytest.approx([5 + 5 * step / 1199 for step in range(1200)])
         assert (weights[0], weights[-1]) == (5, 10)
-        assert (setting.keep, setting.every) == ("last", 1)
+        assert (setting.keep, setting.every) == (LAST, 1)
 
     @pytest.mark.parametrize("make", [GRAD, IG], ids=lambda g: g.name)
     def test_of_gradients(self, toy: Classifier, make: type[Interpreter]) -> None:
@@ -51,7 +52,7 @@ class TestSchedule:
         setting = attack.setting
         assert (setting.schedule.warm, setting.schedule.steps) == (300, 1004)
         assert _weights(attack) == (0.001,) * 301 + (0.004,) * 201 + (0.01,) * 101 + (0.05,) * 101
-        assert (setting.keep, setting.every, setting.confidence.keep) == ("best", 10, 0.8)
+        assert (setting.keep, setting.every, setting.confidence.keep) == (BEST, 10, 0.8)
 
     @every
     def test_whole_grey_levels_by_sign(self, toy: Classifier, make: type[Interpreter]) -> None:
@@ -81,7 +82,7 @@ class TestSchedule:
         g = make(toy)
         attack = AuthorsADV2(g, passes=61)
         spent = attack(x, target, target_map=torch.rand(2, *g.grid)).passes
-        unlooked = int(attack.setting.keep == "last")  # the last iterate is kept without a look
+        unlooked = int(attack.setting.keep == LAST)  # the last iterate is kept without a look
         assert 61 - unlooked - g.passes_per_step < int(spent.min()) <= int(spent.max()) <= 61 - unlooked
 
     @every
@@ -104,20 +105,22 @@ class TestSchedule:
     def test_the_mix_adds_what_it_is_given(self) -> None:
         mixer = Weighted(warm=3, weights=(0.5, 2.0)).begin(torch.zeros(2, 3, 4, 4))
         prediction, pull = torch.full((2, 3, 4, 4), 1e-3), torch.full((2, 3, 4, 4), 7.0)
-        gaps = [torch.tensor([0.3, 0.1])]
-        for wanting in (torch.tensor([True, False]), torch.tensor([False, False])):
-            assert torch.equal(mixer(prediction, [pull], gaps, wanting, 3), prediction + 0.5 * pull)
-            assert torch.equal(mixer(prediction, [pull, pull], gaps * 2, wanting, 4), prediction + 2.0 * (2 * pull))
+        distances = [torch.tensor([0.3, 0.1])]
+        for needs_confidence in (torch.tensor([True, False]), torch.tensor([False, False])):
+            assert torch.equal(mixer(prediction, [pull], distances, needs_confidence, 3), prediction + 0.5 * pull)
+            assert torch.equal(
+                mixer(prediction, [pull, pull], distances * 2, needs_confidence, 4), prediction + 2.0 * (2 * pull)
+            )
 
 
-def _pull(g: Interpreter, x: Tensor, y: Tensor, target: Tensor) -> tuple[ForwardPass, Pull]:
+def _pull(g: Interpreter, x: Tensor, y: Tensor, target: Tensor) -> tuple[ForwardPass, MapGradient]:
     with g.classifier.frozen():
-        aim = aim_of(g, Task(y, target, tuple("abcdefgh"[: len(x)]), seed=0))
-        view = ForwardPass(g.classifier, x, taps=aim.taps)
-        return view, aim(view)
+        objective = objective_of(g, MapTarget(y, target, tuple("abcdefgh"[: len(x)]), seed=0))
+        view = ForwardPass(g.classifier, x, taps=objective.taps)
+        return view, objective(view)
 
 
-class TestAims:
+class TestObjectives:
     @pytest.fixture
     def batch(self) -> tuple[Tensor, Tensor]:
         return images(3, 32, dtype=torch.float64), torch.tensor([1, 4, 7])
@@ -135,7 +138,7 @@ class TestAims:
         target = own.roll(1, dims=0)
         view, pull = _pull(g, x, y, target)
         torch.testing.assert_close(pull.loss, (own - target).square().mean(dim=(1, 2)))
-        torch.testing.assert_close(pull.gap, (own - target).abs().mean(dim=(1, 2)))
+        torch.testing.assert_close(pull.distance, (own - target).abs().mean(dim=(1, 2)))
         assert pull.passes == 0
         assert pull.at is not None
         with toy64.frozen():
@@ -149,7 +152,7 @@ class TestAims:
         own = g(x, y)
         target = own.roll(1, dims=0)
         view, pull = _pull(g, x, y, target)
-        torch.testing.assert_close(pull.gap, (own - target).abs().mean(dim=(1, 2)))  # of the network as it is
+        torch.testing.assert_close(pull.distance, (own - target).abs().mean(dim=(1, 2)))  # of the network as it is
         with toy64.frozen():
             smoothed, _ = double_backward(lambda z: _nll(toy64, z, y), x, smoothed_clip)
         assert not torch.allclose(smoothed, view.nll_gradient(y))
@@ -169,9 +172,9 @@ class TestAims:
     def test_ig_takes_as_many_passes_as_ours(self, toy: Classifier) -> None:
         ig = IG(toy, strata=4)
         x, y = images(2, 32), torch.tensor([1, 2])
-        aim = aim_of(ig, Task(y, ig(x, y), ("a", "b"), seed=0))
+        objective = objective_of(ig, MapTarget(y, ig(x, y), ("a", "b"), seed=0))
         with toy.frozen():
-            passes = [aim(ForwardPass(toy, x)).passes for _ in range(3)]
+            passes = [objective(ForwardPass(toy, x)).passes for _ in range(3)]
         assert passes == [8, 2, 2]
 
 
@@ -215,8 +218,8 @@ class TestAttack:
         assert isinstance(mix, Weighted)
         object.__setattr__(mix, "weights", (0.0,) * len(mix.weights))
         alone = blind(x, target)
-        gaps = [float((r.maps[make.name] - r.target_maps[make.name]).abs().mean()) for r in (result, alone)]
-        assert gaps[0] < 0.8 * gaps[1]
+        distances = [float((r.maps[make.name] - r.target_maps[make.name]).abs().mean()) for r in (result, alone)]
+        assert distances[0] < 0.8 * distances[1]
 
     def test_it_finds_the_planted_map_to_within_a_step(self) -> None:
         """Steps never shrink: each changes a cell by 1/255 of the 0.03 that are the map's whole range."""
@@ -318,7 +321,7 @@ class TestRefusals:
             def compute(self, x: Tensor, y: Tensor, keys: tuple[str, ...]) -> Tensor:
                 raise NotImplementedError
 
-            def aim(self, task: Task) -> Any:
+            def objective(self, task: MapTarget) -> Any:
                 raise NotImplementedError
 
         with pytest.raises(

@@ -12,7 +12,7 @@ from support.toys import images, relu_net
 from underfire import CAM, GRAD, Classifier, GradCAM, Interpreter, Linf
 from underfire.attacks.control import Schedule
 from underfire.attacks.engine import Outcome, Setting, descend
-from underfire.interpreters import Task
+from underfire.interpreters import MapTarget
 from underfire.models.folded import prepared
 
 N = 3
@@ -75,11 +75,13 @@ def _attack(classifier: Classifier, makes: list[Make], *, steps: int, warm: int 
     predicted = classifier(x).argmax(dim=1)
     target = (predicted + 1) % 10
     keys = tuple(f"image {i}" for i in range(N))
-    aims = [g.aim(Task(target, g(x, predicted), keys, seed=0)) for g in (make(classifier) for make in makes)]
+    objectives = [
+        g.objective(MapTarget(target, g(x, predicted), keys, seed=0)) for g in (make(classifier) for make in makes)
+    ]
     schedule = Schedule(steps, warm=warm, first=1 / 255, peak=1 / 255, last=1 / 255)
     twin = prepared(classifier)
     with _counted(twin.module) as passes:
-        outcome = descend(twin, x, target, aims, Setting(Linf(8 / 255), schedule))
+        outcome = descend(twin, x, target, objectives, Setting(Linf(8 / 255), schedule))
     return outcome, passes
 
 

@@ -10,14 +10,14 @@ from torch import Tensor
 
 from underfire import InputError
 from underfire.attacks.control import (
-    EVEN,
-    FIXED,
-    WORST,
+    MINIMAX,
+    NORMALIZED,
+    SUM,
     Balance,
     Confidence,
     Mixer,
     Schedule,
-    Sharing,
+    Weighting,
     probability,
 )
 from underfire.interpreters.directional import unit
@@ -66,17 +66,17 @@ LOGITS = torch.tensor([[0.1, 0.85, 0.05], [0.04, 0.92, 0.04], [0.02, 0.96, 0.02]
 class TestConfidence:
     def test_the_label_holds_from_keep_on_and_is_minded_up_to_seek(self) -> None:
         confidence, target = Confidence(keep=0.9, seek=0.95), torch.ones(4, dtype=torch.int64)
-        assert confidence.holds(LOGITS, target).tolist() == [False, True, True, False]
-        assert confidence.wanting(LOGITS, target).tolist() == [True, True, False, True]
+        assert confidence.label_reached(LOGITS, target).tolist() == [False, True, True, False]
+        assert confidence.needs_confidence(LOGITS, target).tolist() == [True, True, False, True]
 
     def test_a_low_bar_still_asks_for_the_largest_logit(self) -> None:
         confidence = Confidence(keep=0.2, seek=0.3)
-        assert confidence.holds(LOGITS, torch.tensor([1, 1, 1, 1])).tolist() == [True, True, True, False]
+        assert confidence.label_reached(LOGITS, torch.tensor([1, 1, 1, 1])).tolist() == [True, True, True, False]
 
     @given(st.lists(st.floats(-50, 50), min_size=3, max_size=3), st.integers(0, 2))
     def test_a_step_minds_the_prediction_whenever_the_label_does_not_hold(self, row: list[float], target: int) -> None:
         confidence, logits, classes = Confidence(), torch.tensor([row], dtype=torch.float64), torch.tensor([target])
-        assert bool(confidence.holds(logits, classes)) or bool(confidence.wanting(logits, classes))
+        assert bool(confidence.label_reached(logits, classes)) or bool(confidence.needs_confidence(logits, classes))
 
 
 def _d(*values: float) -> Tensor:
@@ -84,9 +84,9 @@ def _d(*values: float) -> Tensor:
     return torch.tensor([[v, -v] for v in values], dtype=torch.float64).reshape(-1, 1, 1, 2)
 
 
-def _mix(mixer: Mixer, prediction: Tensor, pulls: list[Tensor], wanting: Tensor, step: int) -> Tensor:
+def _mix(mixer: Mixer, prediction: Tensor, pulls: list[Tensor], needs_confidence: Tensor, step: int) -> Tensor:
     """A joint step of maps that are as far from their targets as one another."""
-    return mixer(prediction, pulls, [torch.ones(len(wanting))] * len(pulls), wanting, step)
+    return mixer(prediction, pulls, [torch.ones(len(needs_confidence))] * len(pulls), needs_confidence, step)
 
 
 def _weights(mixer: Mixer, n: int) -> Tensor:
@@ -109,11 +109,11 @@ class TestBalance:
         for step, row in enumerate(history):
             mixed = _mix(mixer, _d(0, 0, 0), [_d(2, -3, 4)], torch.tensor(row), step)
             assert mixed[:, 0, 0, 0].tolist() == pytest.approx([expected[0], -expected[1], expected[2]])
-            for image, wanting in enumerate(row):
+            for image, needs_confidence in enumerate(row):
                 was = expected[image]
-                now = expected[image] = min(1.0, max(rule.lowest, was * (rule.fall if wanting else rule.rise)))
+                now = expected[image] = min(1.0, max(rule.lowest, was * (rule.fall if needs_confidence else rule.rise)))
                 assert rule.lowest <= now <= 1
-                assert now < was or was == rule.lowest if wanting else now > was or was == 1
+                assert now < was or was == rule.lowest if needs_confidence else now > was or was == 1
 
     def test_by_default_it_falls_and_rises_by_a_twentieth_down_to_a_tenth(self) -> None:
         assert (Balance().lowest, Balance().fall, Balance().rise) == (0.1, 0.95, 1.05)
@@ -124,9 +124,9 @@ class TestBalance:
         assert torch.equal(mixed, _d(1 - 1, -1))
 
     def test_directions_count_alike_whatever_their_size(self) -> None:
-        wanting = torch.tensor([True, False])
+        needs_confidence = torch.tensor([True, False])
         small, large = (
-            _mix(Balance().begin(_d(0, 0)), _d(3 * s, 2 * s), [_d(-0.5 / s, 0.1), _d(7, 9 * s)], wanting, 0)
+            _mix(Balance().begin(_d(0, 0)), _d(3 * s, 2 * s), [_d(-0.5 / s, 0.1), _d(7, 9 * s)], needs_confidence, 0)
             for s in (1e-6, 1e6)
         )
         torch.testing.assert_close(small, large)
@@ -145,9 +145,9 @@ class TestBalance:
 
     def test_images_are_balanced_by_themselves(self) -> None:
         together, alone = Balance().begin(_d(0, 0)), Balance().begin(_d(0))
-        for wanting in (True, True, False, True):
-            both = _mix(together, _d(1, 2), [_d(-3, 5)], torch.tensor([not wanting, wanting]), 0)
-            assert torch.equal(both[1:], _mix(alone, _d(2), [_d(5)], torch.tensor([wanting]), 0))
+        for needs_confidence in (True, True, False, True):
+            both = _mix(together, _d(1, 2), [_d(-3, 5)], torch.tensor([not needs_confidence, needs_confidence]), 0)
+            assert torch.equal(both[1:], _mix(alone, _d(2), [_d(5)], torch.tensor([needs_confidence]), 0))
         assert torch.equal(_weights(together, 2)[1:], _weights(alone, 1))
 
     def test_two_attacks_share_nothing(self) -> None:
@@ -168,9 +168,12 @@ class TestBalance:
                 _mix(mixer, _d(1, 1, 1, 1), [_d(1, 1, 1, 1)], torch.tensor(row), 0)
         part.select(rows)
         for row in history:
-            wanting = torch.tensor(row)
+            needs_confidence = torch.tensor(row)
             d, m = _d(1, 2, 3, 4), _d(4, -3, 2, -1)
-            assert torch.equal(_mix(part, d[rows], [m[rows]], wanting[rows], 0), _mix(whole, d, [m], wanting, 0)[rows])
+            assert torch.equal(
+                _mix(part, d[rows], [m[rows]], needs_confidence[rows], 0),
+                _mix(whole, d, [m], needs_confidence, 0)[rows],
+            )
         weights = _weights(whole, 4)
         assert len(set(weights.tolist())) == 4
         assert torch.equal(_weights(part, len(places)), weights[rows])
@@ -202,40 +205,40 @@ class TestUnit:
         assert torch.equal(mixed, _d(1, 0))
 
     def test_it_shares_among_the_maps_as_it_is_told(self) -> None:
-        rule, none = Balance(sharing=WORST), torch.tensor([False, False])
-        gaps = [torch.tensor([0.1, 0.3]), torch.tensor([0.2, 0.1])]
-        assert torch.equal(rule.begin(_d(0, 0))(_d(5, 5), [_d(2, 2), _d(-9, -9)], gaps, none, 0), _d(-1, 1))
+        rule, none = Balance(weighting=MINIMAX), torch.tensor([False, False])
+        distances = [torch.tensor([0.1, 0.3]), torch.tensor([0.2, 0.1])]
+        assert torch.equal(rule.begin(_d(0, 0))(_d(5, 5), [_d(2, 2), _d(-9, -9)], distances, none, 0), _d(-1, 1))
 
 
 class TestSharing:
     """Two maps of three images; the second's gradient is 100 times as large, and points the other way at the last."""
 
     pulls = (_d(1, 2, 3), _d(100, 200, -300))
-    gaps = (torch.tensor([0.1, 0.5, 0.2]), torch.tensor([0.3, 0.4, 0.1]))
+    distances = (torch.tensor([0.1, 0.5, 0.2]), torch.tensor([0.3, 0.4, 0.1]))
 
     def test_even_maps_pull_alike_whatever_their_gradients(self) -> None:
-        assert torch.equal(EVEN(self.pulls, self.gaps), _d(1, 1, 0))
+        assert torch.equal(NORMALIZED(self.pulls, self.distances), _d(1, 1, 0))
 
     def test_with_fixed_weights_the_steepest_leads(self) -> None:
-        assert torch.equal(FIXED(self.pulls, self.gaps), _d(1, 1, -1))
+        assert torch.equal(SUM(self.pulls, self.distances), _d(1, 1, -1))
 
     def test_the_worst_has_the_step_and_the_first_among_equals(self) -> None:
         wide = [torch.cat([pull, -pull], dim=2) for pull in self.pulls]
-        for gaps, chosen in ((self.gaps, (1, 0, 0)), ((torch.zeros(3), torch.zeros(3)), (0, 0, 0))):
-            shared = WORST(wide, gaps)
+        for distances, chosen in ((self.distances, (1, 0, 0)), ((torch.zeros(3), torch.zeros(3)), (0, 0, 0))):
+            shared = MINIMAX(wide, distances)
             for image, which in enumerate(chosen):
                 assert torch.equal(shared[image], unit(wide[which])[image])
 
-    @pytest.mark.parametrize("rule", [EVEN, FIXED, WORST])
-    def test_one_map_has_the_whole_step(self, rule: Sharing) -> None:
-        assert torch.equal(rule(self.pulls[1:], self.gaps[1:]), _d(1, 1, -1))
+    @pytest.mark.parametrize("rule", [NORMALIZED, SUM, MINIMAX])
+    def test_one_map_has_the_whole_step(self, rule: Weighting) -> None:
+        assert torch.equal(rule(self.pulls[1:], self.distances[1:]), _d(1, 1, -1))
 
-    @pytest.mark.parametrize("rule", [EVEN, FIXED, WORST])
-    def test_images_share_nothing(self, rule: Sharing) -> None:
-        whole = rule(self.pulls, self.gaps)
+    @pytest.mark.parametrize("rule", [NORMALIZED, SUM, MINIMAX])
+    def test_images_share_nothing(self, rule: Weighting) -> None:
+        whole = rule(self.pulls, self.distances)
         for image in range(3):
             row = slice(image, image + 1)
-            assert torch.equal(rule([p[row] for p in self.pulls], [g[row] for g in self.gaps]), whole[row])
+            assert torch.equal(rule([p[row] for p in self.pulls], [g[row] for g in self.distances]), whole[row])
 
     def test_each_has_a_name_of_its_own(self) -> None:
-        assert [rule.name for rule in (EVEN, FIXED, WORST)] == ["even", "fixed", "worst"]
+        assert [rule.name for rule in (NORMALIZED, SUM, MINIMAX)] == ["normalized", "sum", "minimax"]

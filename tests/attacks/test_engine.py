@@ -12,7 +12,7 @@ from underfire import ADV2, CAM, GRAD, IG, PGD, Classifier, GradCAM, Interpreter
 from underfire.attacks.control import Schedule
 from underfire.attacks.engine import Outcome, Setting, descend
 from underfire.attacks.perturbations import Linf
-from underfire.interpreters import Task
+from underfire.interpreters import MapTarget
 from underfire.models.folded import prepared
 
 EPS = 0.03
@@ -56,12 +56,12 @@ class TestPlanted:
         x, g, ones = cells(2), make(classifier), torch.ones(2, dtype=torch.int64)
         maps = self._targets(kind, x, CAM(classifier))
         result = ADV2(g, eps=EPS, steps=300, step_size=0.1 / 255)(x, ones, target_map=maps)
-        gap = (result.maps[g.name] - maps).abs().mean(dim=(1, 2))
+        distance = (result.maps[g.name] - maps).abs().mean(dim=(1, 2))
         blind = PGD(classifier, eps=EPS, steps=60, step_size=1 / 255)(x, ones)
         blind_gap = (g(blind.x_adv, ones) - maps).abs().mean(dim=(1, 2))
         assert result.success.all()
         assert float(result.confidence.min()) >= 0.9
-        assert float(gap.max()) < (0.05 if kind == "patch" else 0.01)
+        assert float(distance.max()) < (0.05 if kind == "patch" else 0.01)
         assert float(blind_gap.min()) > 0.15
 
     def test_maps_that_are_the_same_for_both_classes_are_kept(self) -> None:
@@ -142,8 +142,8 @@ def _descend(classifier: Classifier, g: Interpreter, x: Tensor, target: Tensor, 
     """Joint steps of one size, so that a longer attack begins like a shorter one."""
     maps = g(x, classifier(x).argmax(dim=1))
     schedule = Schedule(steps, warm=0, first=1 / 255, peak=1 / 255, last=1 / 255)
-    task = Task(target, maps, tuple(f"image {i}" for i in range(len(x))), seed=0)
-    return descend(prepared(classifier), x, target, [g.aim(task)], Setting(Linf(8 / 255), schedule))
+    task = MapTarget(target, maps, tuple(f"image {i}" for i in range(len(x))), seed=0)
+    return descend(prepared(classifier), x, target, [g.objective(task)], Setting(Linf(8 / 255), schedule))
 
 
 class TestBestIterate:
@@ -156,15 +156,15 @@ class TestBestIterate:
         target = (predicted + 1) % 10
         wanted = g(x, predicted)
         rows = torch.arange(6)
-        gaps, confidences = [], []
+        distances, confidences = [], []
         for steps in (5, 10, 20, 40, 80):
             x_adv = _descend(relu_classifier, g, x, target, steps).x_adv
-            gaps.append((g(x_adv, target) - wanted).abs().mean(dim=(1, 2)))
+            distances.append((g(x_adv, target) - wanted).abs().mean(dim=(1, 2)))
             confidences.append(relu_classifier.probabilities(x_adv)[rows, target])
         for k in range(4):
             held, holds = confidences[k] >= 0.9 + 1e-4, confidences[k + 1] >= 0.9 - 1e-4
             assert bool(holds[held].all())
-            assert bool((gaps[k + 1] <= gaps[k] + 1e-4)[held].all())
+            assert bool((distances[k + 1] <= distances[k] + 1e-4)[held].all())
             assert bool((confidences[k + 1] >= confidences[k] - 1e-4)[~held & ~(confidences[k + 1] >= 0.9)].all())
         assert bool((confidences[-1] >= 0.9 - 1e-4).all())
-        assert float(gaps[-1].mean()) < 0.9 * float(gaps[0].mean())
+        assert float(distances[-1].mean()) < 0.9 * float(distances[0].mean())

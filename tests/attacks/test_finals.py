@@ -12,6 +12,7 @@ from underfire.attacks.budget import MOST_FINALISTS, descent_of, finalists_of
 from underfire.attacks.control import Confidence, Schedule
 from underfire.attacks.engine import Iterate, Outcome, Setting
 from underfire.attacks.finals import decide
+from underfire.attacks.keepers import BEST, LATEST
 from underfire.attacks.trace import Course, Trace
 from underfire.images.levels import from_8bit
 from underfire.interpreters.maps import distance
@@ -95,8 +96,8 @@ def test_how_many(relu_classifier: Classifier) -> None:
     g = MASK(relu_classifier, fit=replace(SMALL_FIT, steps=10))
     assert [finalists_of(n, (g,)) for n in (9, 19, 20, 35, 1000)] == [0, 0, 2, 3, MOST_FINALISTS]
     assert finalists_of(1000, (CAM(relu_classifier),)) == 0
-    assert ADV2(CAM(relu_classifier), steps=9).setting.keep == "best"
-    assert ADV2([CAM(relu_classifier), g], steps=9).setting.keep == "latest"
+    assert ADV2(CAM(relu_classifier), steps=9).setting.keep is BEST
+    assert ADV2([CAM(relu_classifier), g], steps=9).setting.keep is LATEST
 
 
 @pytest.mark.parametrize("finalists", [0, 1, 2, 8])

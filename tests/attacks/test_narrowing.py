@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from support.toys import images, relu_net
 from underfire import CAM, GRAD, IG, Classifier, GradCAM, Interpreter, Linf, NonFiniteError
 from underfire.attacks.control import Schedule
-from underfire.attacks.engine import Keep, Outcome, Setting, descend
-from underfire.interpreters import Aim, ForwardPass, Pull, Task
+from underfire.attacks.engine import Outcome, Setting, descend
+from underfire.attacks.keepers import BEST, LAST, Keeper
+from underfire.interpreters import ForwardPass, MapGradient, MapObjective, MapTarget
 from underfire.models.folded import prepared
 
 N, STEPS = 6, 50
@@ -27,7 +28,7 @@ def _ig(classifier: Classifier) -> IG:
     return IG(classifier, points=4, strata=3)
 
 
-def _setting(steps: int = STEPS, *, keep: Keep = "best", every: int = 1) -> Setting:
+def _setting(steps: int = STEPS, *, keep: Keeper = BEST, every: int = 1) -> Setting:
     schedule = Schedule(steps, warm=0, first=1 / 255, peak=2 / 255, last=0.1 / 255)
     return Setting(Linf(8 / 255), schedule, keep=keep, every=every)
 
@@ -50,14 +51,14 @@ class _Case:
         """The attack on the images ``rows``, in this order, on the folded copy with channels-last weights."""
         places = torch.tensor(rows)
         keys = tuple(KEYS[i] for i in rows)
-        aims = [
-            g.aim(Task(self.target[places], self.maps(g)[places], keys, seed=0))
+        objectives = [
+            g.objective(MapTarget(self.target[places], self.maps(g)[places], keys, seed=0))
             for g in (make(self.classifier) for make in makes)
         ]
         twin = prepared(self.classifier)
         convolutions = [m for m in twin.module.modules() if isinstance(m, nn.Conv2d)]
         assert all(m.weight.is_contiguous(memory_format=torch.channels_last) for m in convolutions)
-        return descend(twin, self.x[places], self.target[places], aims, setting)
+        return descend(twin, self.x[places], self.target[places], objectives, setting)
 
 
 def _case(n: int, size: int, *, on_the_way: list[float], steps: int) -> _Case:
@@ -133,7 +134,7 @@ class TestBits:
         self, case: _Case, makes: list[Make], enough: float, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Here a rougher map is enough, so that images leave at steps of their own."""
-        monkeypatch.setattr("underfire.attacks.best.ENOUGH", enough)
+        monkeypatch.setattr("underfire.attacks.keepers.ENOUGH", enough)
         whole = case.run(makes, range(N), _setting(20))
         left = whole.passes.tolist()
         assert len(set(left)) >= 4
@@ -168,13 +169,15 @@ class TestPasses:
         handle = case.classifier.module.register_forward_pre_hook(lambda _, args: seen.append(args[0].shape[0]))
         try:
             for rows in ([*range(N)], [NEVER, AT_ONCE], [0, 1, AT_ONCE], [4]):
-                aims_made_by = CAM(case.classifier)
+                objectives_made_by = CAM(case.classifier)
                 places = torch.tensor(rows)
-                maps = case.maps(aims_made_by)[places]
-                aim = aims_made_by.aim(Task(case.target[places], maps, tuple(KEYS[i] for i in rows), seed=0))
+                maps = case.maps(objectives_made_by)[places]
+                objective = objectives_made_by.objective(
+                    MapTarget(case.target[places], maps, tuple(KEYS[i] for i in rows), seed=0)
+                )
                 twin = prepared(case.classifier)
                 seen.clear()
-                passes = descend(twin, case.x[places], case.target[places], [aim], _setting()).passes
+                passes = descend(twin, case.x[places], case.target[places], [objective], _setting()).passes
                 assert seen == [max(2, int((passes > look).sum())) for look in range(int(passes.max()))]
         finally:
             handle.remove()
@@ -194,44 +197,46 @@ class TestPasses:
         assert int((some <= STEPS).sum()) >= 3
 
     def test_nobody_leaves_where_the_last_iterate_is_kept(self, case: _Case) -> None:
-        assert case.run([CAM], range(N), _setting(20, keep="last")).passes.tolist() == [20] * N
+        assert case.run([CAM], range(N), _setting(20, keep=LAST)).passes.tolist() == [20] * N
 
     def test_the_kept_iterate_is_the_one_that_was_enough(self, case: _Case) -> None:
         outcome = case.run([CAM], range(N), _setting())
         cam = CAM(case.classifier)
-        gap = (cam(outcome.x_adv, case.target) - case.maps(cam)).abs().mean(dim=(1, 2))
+        distance = (cam(outcome.x_adv, case.target) - case.maps(cam)).abs().mean(dim=(1, 2))
         confidence = case.classifier.probabilities(outcome.x_adv)[torch.arange(N), case.target]
         done = outcome.passes <= STEPS
         assert done[AT_ONCE]
         assert not done[NEVER]
         assert int(done.sum()) >= 4
-        assert float(gap[done].max()) <= 0.5 / 255 + 1e-4
+        assert float(distance[done].max()) <= 0.5 / 255 + 1e-4
         assert float(confidence[done].min()) >= 0.9 - 1e-4
-        assert float(gap[NEVER]) > 0.01
+        assert float(distance[NEVER]) > 0.01
 
 
 LATE = 3  # passes that go well
 
 
 class _Late:
-    """``aim``, with NaN in one part of its answer for the image ``key`` from the fourth call on."""
+    """``objective``, with NaN in one part of its answer for the image ``key`` from the fourth call on."""
 
-    def __init__(self, aim: Aim, task: Task, key: str, part: Literal["gap", "direction"]) -> None:
-        self._aim, self._task, self._key, self._part, self._calls = aim, task, key, part, 0
-        self.taps, self.goes_back = aim.taps, aim.goes_back
+    def __init__(
+        self, objective: MapObjective, task: MapTarget, key: str, part: Literal["distance", "direction"]
+    ) -> None:
+        self._objective, self._task, self._key, self._part, self._calls = objective, task, key, part, 0
+        self.taps, self.needs_backward = objective.taps, objective.needs_backward
 
-    def __call__(self, view: ForwardPass) -> Pull:
+    def __call__(self, view: ForwardPass) -> MapGradient:
         self._calls += 1
-        pull = self._aim(view)
+        pull = self._objective(view)
         if self._calls <= LATE:
             return pull
-        gap, direction = pull.gap.clone(), pull.direction.clone()
+        distance, direction = pull.distance.clone(), pull.direction.clone()
         place = self._task.keys.index(self._key)
-        (gap if self._part == "gap" else direction)[place] = torch.nan
-        return replace(pull, gap=gap, direction=direction)
+        (distance if self._part == "distance" else direction)[place] = torch.nan
+        return replace(pull, distance=distance, direction=direction)
 
     def select(self, places: Tensor) -> None:
-        self._aim.select(places)
+        self._objective.select(places)
         self._task = self._task.select(places)
 
 
@@ -240,17 +245,19 @@ class TestNotANumber:
 
     @pytest.mark.parametrize("done", [[0, 1], [0, 1, 2, 4, 5], [4, 5], [2]])
     @pytest.mark.parametrize(
-        ("part", "what"), [("gap", "the interpretation loss"), ("direction", "the direction of the step")]
+        ("part", "what"), [("distance", "the interpretation loss"), ("direction", "the direction of the step")]
     )
-    def test_of_an_aim(self, case: _Case, done: list[int], part: Literal["gap", "direction"], what: str) -> None:
+    def test_of_an_objective(
+        self, case: _Case, done: list[int], part: Literal["distance", "direction"], what: str
+    ) -> None:
         x = case.x.clone()
         x[done] = case.goal[done]
         cam = CAM(case.classifier)
         maps = cam(case.goal, case.target)
-        task = Task(case.target, maps, KEYS, seed=0)
-        aim = _Late(cam.aim(task), task, "image 3", part)
+        task = MapTarget(case.target, maps, KEYS, seed=0)
+        objective = _Late(cam.objective(task), task, "image 3", part)
         with pytest.raises(NonFiniteError, match=f"{what} of image 3 contains NaN") as stop:
-            descend(prepared(case.classifier), x, case.target, [aim], _setting())
+            descend(prepared(case.classifier), x, case.target, [objective], _setting())
         assert stop.value.index == 3
 
     @pytest.mark.parametrize("done", [[0, 1], [0, 1, 2, 4, 5], [4, 5], [2]])
@@ -263,7 +270,7 @@ class TestNotANumber:
         setting = Setting(Linf(8 / 255), Schedule.constant(60, 1 / 255))
         goal = descend(prepared(classifier), x, target, [], setting).x_adv
         cam = CAM(classifier)
-        aim = cam.aim(Task(target, cam(goal, target), KEYS, seed=0))
+        objective = cam.objective(MapTarget(target, cam(goal, target), KEYS, seed=0))
         x[done] = goal[done]
         calls: list[int] = []
 
@@ -275,7 +282,7 @@ class TestNotANumber:
         twin = prepared(classifier)
         twin.module.register_forward_hook(spoil)
         with pytest.raises(NonFiniteError, match="the prediction loss of image 3 contains NaN") as stop:
-            descend(twin, x, target, [aim], _setting())
+            descend(twin, x, target, [objective], _setting())
         assert stop.value.index == 3
         assert len(calls) == LATE + 1
         threads = torch.get_num_threads()  # batches are filled up to a multiple of them

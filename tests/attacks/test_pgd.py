@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from support.nets import linear_classifier, pixel_weights
 from support.toys import images
 from underfire import L2, PGD, Classifier, InputError
-from underfire.attacks.engine import Keep
+from underfire.attacks.pgd import Keep
 
 X = images(6, 32)
 KEEPS: tuple[Keep, Keep] = ("best", "last")

@@ -25,7 +25,7 @@ from underfire import (
     NonFiniteError,
     Square,
 )
-from underfire.attacks.best import ENOUGH
+from underfire.attacks.keepers import ENOUGH
 from underfire.diagnostics.gradient_masking import Lead, compare
 
 WIDE = 24 / 255  # a ball in which a short random search gets somewhere on the toys

@@ -92,8 +92,8 @@ def test_the_shortest_way_is_found_in_l2() -> None:
             self.weight = nn.Parameter(weight[0])
 
         def forward(self, x: Tensor) -> Tensor:
-            gap = ((x - 0.5) * self.weight).sum(dim=(1, 2, 3)) - 0.5 * self.weight.norm()
-            return torch.stack([-gap / 2, gap / 2], dim=1)
+            distance = ((x - 0.5) * self.weight).sum(dim=(1, 2, 3)) - 0.5 * self.weight.norm()
+            return torch.stack([-distance / 2, distance / 2], dim=1)
 
     classifier = Classifier(Line(), input_size=16)
     reached = [

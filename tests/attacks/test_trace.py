@@ -9,12 +9,12 @@ from torch import Tensor
 from support.nets import linear_classifier
 from support.toys import images, relu_net
 from underfire import ADV2, CAM, GRAD, PGD, Classifier
-from underfire.attacks.best import ENOUGH, Best
 from underfire.attacks.control import Schedule
 from underfire.attacks.engine import Setting, descend
+from underfire.attacks.keepers import ENOUGH, LAST, KeptIterates
 from underfire.attacks.perturbations import Linf
 from underfire.attacks.trace import Recorder
-from underfire.interpreters import Task
+from underfire.interpreters import MapTarget
 from underfire.models.folded import prepared
 
 ROWS = torch.arange(3)
@@ -24,10 +24,12 @@ def _t(*values: float) -> Tensor:
     return torch.tensor(values, dtype=torch.float32)
 
 
-def _best(nll: Tensor, gap: Tensor) -> Best:
-    best = Best(torch.zeros(len(nll), 1, 1, 1))
+def _best(nll: Tensor, distance: Tensor) -> KeptIterates:
+    best = KeptIterates(torch.zeros(len(nll), 1, 1, 1), LAST)
     every = torch.arange(len(nll))
-    best.take(best.theta.clone(), rows=every, holds=torch.ones(len(nll), dtype=torch.bool), nll=nll, gap=gap)
+    best.offer(
+        best.theta.clone(), rows=every, reached=torch.ones(len(nll), dtype=torch.bool), nll=nll, distance=distance
+    )
     return best
 
 
@@ -42,7 +44,7 @@ def _directions(*still: bool) -> Tensor:
 
 class TestRecorder:
     def test_the_first_look_counts_for_each_loss_by_itself(self) -> None:
-        """The gap is asked of joint iterates only, which come after those of the warm start."""
+        """The distance is asked of joint iterates only, which come after those of the warm start."""
         recorder = _recorder()
         recorder.look(ROWS, _t(1, 2, 3), None, 1)
         recorder.look(ROWS, _t(4, 5, 6), _t(0.1, 0.2, 0.3), 1)
@@ -73,12 +75,12 @@ class TestRecorder:
         recorder, best = _recorder(2), _best(_t(5, math.inf), _t(0.5, math.inf))
         recorder.look(torch.arange(2), _t(9, 9), _t(1, 1), 1)
         recorder.halfway(best)
-        best.take(
+        best.offer(
             torch.zeros(2, 1, 1, 1),
             rows=torch.arange(2),
-            holds=torch.tensor([True, True]),
+            reached=torch.tensor([True, True]),
             nll=_t(1, 2),
-            gap=_t(0.1, 0.2),
+            distance=_t(0.1, 0.2),
         )
         trace = recorder.trace(best, joint=True)
         assert trace.maps is not None
@@ -179,8 +181,8 @@ class TestADV2:
         result = ADV2(g, steps=60)(X, target)
         maps, prediction = result.trace.maps, result.trace.prediction
         assert maps is not None
-        gap = (result.maps[g.name] - result.target_maps[g.name]).abs().mean(dim=(1, 2))
-        torch.testing.assert_close(maps.kept, gap, rtol=1e-2, atol=1e-3)
+        distance = (result.maps[g.name] - result.target_maps[g.name]).abs().mean(dim=(1, 2))
+        torch.testing.assert_close(maps.kept, distance, rtol=1e-2, atol=1e-3)
         torch.testing.assert_close(prediction.kept, _nll(toy, result.x_adv, target), rtol=1e-2, atol=1e-3)
         torch.testing.assert_close(prediction.first, _nll(toy, X, target), rtol=1e-4, atol=1e-4)
         assert bool((result.confidence >= 0.9 - 1e-4).all())
@@ -192,16 +194,16 @@ class TestADV2:
 
     def test_of_several_interpreters_it_is_the_mean(self, toy: Classifier, target: Tensor) -> None:
         result = ADV2([CAM(toy), GRAD(toy)], steps=30)(X, target)
-        gaps = [(result.maps[g] - result.target_maps[g]).abs().mean(dim=(1, 2)) for g in ("cam", "grad")]
+        distances = [(result.maps[g] - result.target_maps[g]).abs().mean(dim=(1, 2)) for g in ("cam", "grad")]
         assert result.trace.maps is not None
-        torch.testing.assert_close(result.trace.maps.kept, (gaps[0] + gaps[1]) / 2, rtol=1e-2, atol=1e-3)
+        torch.testing.assert_close(result.trace.maps.kept, (distances[0] + distances[1]) / 2, rtol=1e-2, atol=1e-3)
 
     def test_halfway_through_a_long_warm_start_nothing_is_kept_yet(self, toy: Classifier, target: Tensor) -> None:
         cam = CAM(toy)
         maps = cam(X, toy(X).argmax(dim=1))
         schedule = Schedule(10, warm=8, first=1 / 255, peak=1 / 255, last=1 / 255)
-        task = Task(target, maps, tuple("abcdef"), seed=0)
-        trace = descend(prepared(toy), X, target, [cam.aim(task)], Setting(Linf(), schedule)).trace
+        task = MapTarget(target, maps, tuple("abcdef"), seed=0)
+        trace = descend(prepared(toy), X, target, [cam.objective(task)], Setting(Linf(), schedule)).trace
         assert trace.maps is not None
         assert bool(trace.maps.half.isinf().all())
         assert bool(trace.prediction.half.isinf().all())
@@ -218,9 +220,9 @@ class TestADV2:
         maps = cam(x, target)
         maps[5] = maps[5].flip(0)
         setting = Setting(Linf(), Schedule(40, warm=0, first=1 / 255, peak=1 / 255, last=1 / 255))
-        whole = descend(prepared(toy), x, target, [cam.aim(Task(target, maps, names, 0))], setting)
-        aim = cam.aim(Task(target[:5], maps[:5], names[:5], 0))
-        early = descend(prepared(toy), x[:5], target[:5], [aim], setting)
+        whole = descend(prepared(toy), x, target, [cam.objective(MapTarget(target, maps, names, 0))], setting)
+        objective = cam.objective(MapTarget(target[:5], maps[:5], names[:5], 0))
+        early = descend(prepared(toy), x[:5], target[:5], [objective], setting)
         assert early.passes.tolist() == [1, 1, 1, 1, 1]
         assert whole.passes.tolist() == [1, 1, 1, 1, 1, 41]
         assert early.trace.maps is not None

@@ -10,8 +10,9 @@ from support.nets import linear_classifier
 from support.toys import images, relu_net
 from underfire import ADV2, CAM, PGD, Classifier
 from underfire.attacks.engine import descend
+from underfire.attacks.keepers import LATEST
 from underfire.attacks.transforms import TransformedBatch, identity
-from underfire.interpreters import Task
+from underfire.interpreters import MapTarget
 from underfire.models.folded import prepared
 
 TARGET = torch.tensor([3, 1, 4])
@@ -55,8 +56,8 @@ def toy() -> Classifier:
 def test_every_step_is_transformed_by_row(toy: Classifier) -> None:
     x, cam, transform = images(3, 32), CAM(toy), _Mirrored()
     attack = ADV2(cam, steps=10)
-    setting = replace(attack.setting, transform=transform, keep="latest")
-    descend(prepared(toy), x, TARGET, [cam.aim(Task(TARGET, cam(x, TARGET), ("a", "b", "c"), 0))], setting)
+    setting = replace(attack.setting, transform=transform, keep=LATEST)
+    descend(prepared(toy), x, TARGET, [cam.objective(MapTarget(TARGET, cam(x, TARGET), ("a", "b", "c"), 0))], setting)
     assert transform.steps == list(range(11))
     assert transform.rows == [[0, 1, 2]] * 11
 
@@ -65,11 +66,11 @@ def test_a_step_on_the_prediction_alone_costs_no_map_and_makes_no_candidate(toy:
     x, cam = images(3, 32), CAM(toy)
     attack = ADV2(cam, steps=10)
     warm = attack.setting.schedule.warm
-    task = Task(TARGET, cam(x, TARGET), ("a", "b", "c"), 0)
+    task = MapTarget(TARGET, cam(x, TARGET), ("a", "b", "c"), 0)
 
     def passes(mapless: frozenset[int]) -> list[int]:
-        setting = replace(attack.setting, transform=_Mirrored(mapless), keep="latest")
-        outcome = descend(prepared(toy), x, TARGET, [cam.aim(task)], setting)
+        setting = replace(attack.setting, transform=_Mirrored(mapless), keep=LATEST)
+        outcome = descend(prepared(toy), x, TARGET, [cam.objective(task)], setting)
         moved = (outcome.x_adv != x).flatten(1).any(dim=1)
         assert moved.tolist() == [mapless != every] * 3  # nothing is kept of what was never a candidate
         return outcome.passes.tolist()

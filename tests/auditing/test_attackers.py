@@ -12,8 +12,11 @@ from support.toys import every, images
 from underfire import ADV2, PGD, AuthorsADV2, Classifier, InputError, Interpreter, Linf
 from underfire.attacks import StAdv
 from underfire.attacks.authors import PUBLISHED
-from underfire.auditing.attackers import attack_of, joint_attack
-from underfire.auditing.plan import PASSES, AuditPlan, Condition, Effort, Preset
+from underfire.attacks.budget import Effort
+from underfire.attacks.joint import Terms
+from underfire.attacks.registry import entry_of
+from underfire.auditing.attackers import attack_of
+from underfire.auditing.plan import PASSES, AuditPlan, Condition, Preset
 from underfire.auditing.rows import read_rows
 from underfire.auditing.runner import run_audit
 from underfire.interpreters import CAM, GRAD
@@ -26,9 +29,9 @@ def test_the_preset_decides_whose_adv2_it_is(preset: Preset, make: Callable[[Cla
     x, target, linf = images(2, 32), torch.tensor([1, 2]), Linf(0.05)
     if preset == "authors" and make(classifier).name not in PUBLISHED:
         with pytest.raises(InputError, match="no schedule of the authors is implemented for"):
-            joint_attack("adv2", preset, [make(classifier)], perturbation=linf, effort=Effort(steps=12), seed=1)
+            entry_of("adv2").make(classifier, [make(classifier)], Terms(linf, Effort(steps=12), 1), preset=preset)
         return
-    attack = joint_attack("adv2", preset, [make(classifier)], perturbation=linf, effort=Effort(steps=12), seed=1)
+    attack = entry_of("adv2").make(classifier, [make(classifier)], Terms(linf, Effort(steps=12), 1), preset=preset)
     own = AuthorsADV2 if preset == "authors" else ADV2
     assert torch.equal(attack(x, target).x_adv, own(make(classifier), eps=0.05, steps=12, seed=1)(x, target).x_adv)
 
@@ -37,7 +40,7 @@ def test_the_authors_attack_one_interpreter() -> None:
     classifier = toy_classifier()
     several = [CAM(classifier), GRAD(classifier)]
     with pytest.raises(InputError, match="'authors' attacks one interpreter, not cam, grad at once"):
-        joint_attack("adv2", "authors", several, perturbation=Linf(), effort=Effort(steps=12), seed=1)
+        entry_of("adv2").make(classifier, several, Terms(Linf(), Effort(steps=12), 1), preset="authors")
 
 
 def test_the_plan_decides_how_long_an_attack_works() -> None:

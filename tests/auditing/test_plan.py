@@ -7,15 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from underfire.attacks.budget import Effort
 from underfire.attacks.perturbations import L2, Flow, Linf
+from underfire.attacks.registry import ATTACKS
 from underfire.auditing.names import pick, split_names
 from underfire.auditing.plan import (
-    ATTACKS,
     PASSES,
-    QUERIES,
     AuditPlan,
     Condition,
-    Effort,
     ModelSettings,
     PlannedPhoto,
     Shard,
@@ -41,10 +40,10 @@ def test_conditions_in_order_with_their_names_on_disk() -> None:
 
 @pytest.mark.parametrize("preset", list(PASSES))
 def test_every_attack_has_the_passes_of_the_preset_and_they_can_be_overridden(preset: Any) -> None:
-    plan = AuditPlan(preset=preset, attacks=ATTACKS)
+    plan = AuditPlan(preset=preset, attacks=ATTACKS.installed())
     for condition in plan.conditions[2:]:
         if (preset, condition.attack) != ("authors", "adv2"):
-            queries = QUERIES if condition.attack == "square" else 1
+            queries = 10 if condition.attack == "square" else 1
             assert plan.effort_of(condition) == Effort(passes=PASSES[preset] * queries)
         assert replace(plan, steps=7).effort_of(condition) == Effort(steps=7)
         assert replace(plan, passes=70).effort_of(condition) == Effort(passes=70)

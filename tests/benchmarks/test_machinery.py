@@ -18,7 +18,7 @@ from benchmarks.timing import Ratio, in_turn, ratio
 from support.toys import images
 from underfire import CAM, GRAD, IG, Classifier, GradCAM, Interpreter
 from underfire.attacks.engine import Outcome, Setting, descend
-from underfire.interpreters import Aim
+from underfire.interpreters import MapObjective
 from underfire.models.folded import prepared
 
 TURNS = 3
@@ -120,9 +120,11 @@ def test_a_step_in_forward_passes(subject: Subject, kinds: Sequence[type[Interpr
 
 
 def test_a_loop_that_looks_twice_a_step_is_noticed(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
-    def twice(classifier: Classifier, x: Tensor, target: Tensor, aims: Sequence[Aim], setting: Setting) -> Outcome:
+    def twice(
+        classifier: Classifier, x: Tensor, target: Tensor, objectives: Sequence[MapObjective], setting: Setting
+    ) -> Outcome:
         setting.perturbation.image(x, x)
-        return descend(classifier, x, target, aims, setting)
+        return descend(classifier, x, target, objectives, setting)
 
     monkeypatch.setattr("benchmarks.steps.descend", twice)
     with pytest.raises(RuntimeError, match="not once a step"):

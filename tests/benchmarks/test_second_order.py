@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.second_order import COLUMNS, WAYS, Cost, WayAim, branch_free_clip, cost_table, costs, quality
+from benchmarks.second_order import COLUMNS, WAYS, Cost, WayObjective, branch_free_clip, cost_table, costs, quality
 from benchmarks.subject import Recipe, Subject
 from benchmarks.timing import Ratio
 from support.toys import images, relu_net, smooth_net
 from underfire import GRAD, Classifier
 from underfire.attacks.smoothed import TAU
-from underfire.interpreters import ForwardPass, Task
+from underfire.interpreters import ForwardPass, MapTarget
 from underfire.interpreters.clipping import Clipping
 
 DIFFERENCE, AUTHORS, BRANCH_FREE, FORWARD = WAYS
@@ -66,11 +66,14 @@ def test_the_branch_free_clip_is_the_clip_with_a_slope_of_one_half_at_its_kinks(
 def test_the_difference_is_what_grad_does(batch: tuple[Tensor, Tensor, Tensor]) -> None:
     classifier = Classifier(relu_net().double(), input_size=32)
     (x, y, _), grad = batch, GRAD(classifier)
-    task = Task(y, grad(x, y).roll(1, dims=0), ("a", "b", "c"), seed=0)
+    task = MapTarget(y, grad(x, y).roll(1, dims=0), ("a", "b", "c"), seed=0)
     with classifier.frozen():
-        ours, own = (aim(ForwardPass(classifier, x)) for aim in (WayAim(WAYS[DIFFERENCE], task), grad.aim(task)))
+        ours, own = (
+            objective(ForwardPass(classifier, x))
+            for objective in (WayObjective(WAYS[DIFFERENCE], task), grad.objective(task))
+        )
     assert torch.equal(ours.direction, own.direction)
-    assert torch.equal(ours.gap, own.gap)
+    assert torch.equal(ours.distance, own.distance)
     assert torch.equal(ours.loss, own.loss)
 
 

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from support.toys import SMALL_FIT, every, untrained_rts
 from underfire import CAM, GRAD, IG, MASK, Classifier, GradCAM, Interpreter
-from underfire.interpreters import Aim, ForwardPass, Pull, Task
-from underfire.interpreters.ig import PathAim
+from underfire.interpreters import ForwardPass, MapGradient, MapObjective, MapTarget
+from underfire.interpreters.ig import PathObjective
 from underfire.interpreters.maps import shape_distance
 from underfire.seeding import generator
 from underfire.testing import check_interpreter
@@ -38,63 +38,63 @@ def test_directions_are_gradients_to_four_digits(make: Callable[[Classifier], In
 
 
 class _Altered:
-    """An aim whose answers are changed on the way out."""
+    """An objective whose answers are changed on the way out."""
 
-    def __init__(self, aim: Aim, alter: Callable[[Pull], Pull]) -> None:
-        self._aim, self._alter = aim, alter
-        self.taps, self.goes_back = aim.taps, aim.goes_back
+    def __init__(self, objective: MapObjective, alter: Callable[[MapGradient], MapGradient]) -> None:
+        self._objective, self._alter = objective, alter
+        self.taps, self.needs_backward = objective.taps, objective.needs_backward
 
-    def __call__(self, view: ForwardPass) -> Pull:
-        return self._alter(self._aim(view))
+    def __call__(self, view: ForwardPass) -> MapGradient:
+        return self._alter(self._objective(view))
 
     def select(self, places: Tensor) -> None:
-        self._aim.select(places)
+        self._objective.select(places)
 
 
 class _Honest(CAM):
     """Altered by nothing, so that what the others are caught for is what they do."""
 
-    def aim(self, task: Task) -> Aim:
-        return _Altered(super().aim(task), lambda answer: answer)
+    def objective(self, target: MapTarget) -> MapObjective:
+        return _Altered(super().objective(target), lambda answer: answer)
 
 
 class _WrongSign(CAM):
-    def aim(self, task: Task) -> Aim:
-        return _Altered(super().aim(task), lambda answer: replace(answer, direction=-answer.direction))
+    def objective(self, target: MapTarget) -> MapObjective:
+        return _Altered(super().objective(target), lambda answer: replace(answer, direction=-answer.direction))
 
 
 class _Elsewhere(GradCAM):
     """A direction in the activation that is said to be one in the image."""
 
-    def aim(self, task: Task) -> Aim:
-        return _Altered(super().aim(task), lambda answer: replace(answer, at=None))
+    def objective(self, target: MapTarget) -> MapObjective:
+        return _Altered(super().objective(target), lambda answer: replace(answer, at=None))
 
 
 class _Detached(GRAD):
     """Integrates nothing: the direction of a map taken for constant, as chunked code that detaches gives."""
 
-    def aim(self, task: Task) -> Aim:
-        return _Altered(super().aim(task), lambda answer: replace(answer, direction=0 * answer.direction))
+    def objective(self, target: MapTarget) -> MapObjective:
+        return _Altered(super().objective(target), lambda answer: replace(answer, direction=0 * answer.direction))
 
 
 class _SquaredGap(CAM):
-    """Its gap is another measure than the one that maps are judged by."""
+    """Its distance is another measure than the one that maps are judged by."""
 
-    def aim(self, task: Task) -> Aim:
-        return _Altered(super().aim(task), lambda answer: replace(answer, gap=answer.gap.square()))
+    def objective(self, target: MapTarget) -> MapObjective:
+        return _Altered(super().objective(target), lambda answer: replace(answer, distance=answer.distance.square()))
 
 
 class _SummedGap(GRAD):
     """The sum over the cells where the mean was promised."""
 
-    def aim(self, task: Task) -> Aim:
+    def objective(self, target: MapTarget) -> MapObjective:
         cells = self.grid[0] * self.grid[1]
-        return _Altered(super().aim(task), lambda answer: replace(answer, gap=answer.gap * cells))
+        return _Altered(super().objective(target), lambda answer: replace(answer, distance=answer.distance * cells))
 
 
 class _OneLossForAll(CAM):
-    def aim(self, task: Task) -> Aim:
-        return _Altered(super().aim(task), lambda answer: replace(answer, loss=answer.loss.mean()))
+    def objective(self, target: MapTarget) -> MapObjective:
+        return _Altered(super().objective(target), lambda answer: replace(answer, loss=answer.loss.mean()))
 
 
 class _BatchScaled(CAM):
@@ -129,45 +129,45 @@ class _Unscaled(CAM):
 class _SilentlyBack(CAM):
     """Its direction is carried back through the view, which it denies."""
 
-    def aim(self, task: Task) -> Aim:
-        aim = _Altered(super().aim(task), lambda answer: answer)
-        aim.goes_back = False
-        return aim
+    def objective(self, target: MapTarget) -> MapObjective:
+        objective = _Altered(super().objective(target), lambda answer: answer)
+        objective.needs_backward = False
+        return objective
 
 
 class _SilentlyBackFurther(GradCAM):
     """The same, where the map itself needs a backward pass."""
 
-    def aim(self, task: Task) -> Aim:
-        aim = _Altered(super().aim(task), lambda answer: answer)
-        aim.goes_back = False
-        return aim
+    def objective(self, target: MapTarget) -> MapObjective:
+        objective = _Altered(super().objective(target), lambda answer: answer)
+        objective.needs_backward = False
+        return objective
 
 
 class _Partless(CAM):
     """Does not say whether it goes back."""
 
-    def aim(self, task: Task) -> Aim:
-        aim = _Altered(super().aim(task), lambda answer: answer)
-        del aim.goes_back
-        return aim
+    def objective(self, target: MapTarget) -> MapObjective:
+        objective = _Altered(super().objective(target), lambda answer: answer)
+        del objective.needs_backward
+        return objective
 
 
 class _Tapless(CAM):
     """Reads an activation that it has not asked for."""
 
-    def aim(self, task: Task) -> Aim:
-        aim = _Altered(super().aim(task), lambda answer: answer)
-        aim.taps = ()
-        return aim
+    def objective(self, target: MapTarget) -> MapObjective:
+        objective = _Altered(super().objective(target), lambda answer: answer)
+        objective.taps = ()
+        return objective
 
 
 class _OtherAt(GradCAM):
     """Answers in an activation that it has not asked for."""
 
-    def aim(self, task: Task) -> Aim:
+    def objective(self, target: MapTarget) -> MapObjective:
         elsewhere = replace(self.features, call=7)
-        return _Altered(super().aim(task), lambda answer: replace(answer, at=elsewhere))
+        return _Altered(super().objective(target), lambda answer: replace(answer, at=elsewhere))
 
 
 class _Deaf(_Altered):
@@ -181,77 +181,77 @@ class _Orderly(_Altered):
     """Goes on with the right images, in the order they had."""
 
     def select(self, places: Tensor) -> None:
-        self._aim.select(places.sort().values)
+        self._objective.select(places.sort().values)
 
 
 class _KeepsAll(GRAD):
-    def aim(self, task: Task) -> Aim:
-        return _Deaf(super().aim(task), lambda answer: answer)
+    def objective(self, target: MapTarget) -> MapObjective:
+        return _Deaf(super().objective(target), lambda answer: answer)
 
 
 class _KeepsAllActivations(CAM):
-    def aim(self, task: Task) -> Aim:
-        return _Deaf(super().aim(task), lambda answer: answer)
+    def objective(self, target: MapTarget) -> MapObjective:
+        return _Deaf(super().objective(target), lambda answer: answer)
 
 
 class _KeepsOrder(GRAD):
-    def aim(self, task: Task) -> Aim:
-        return _Orderly(super().aim(task), lambda answer: answer)
+    def objective(self, target: MapTarget) -> MapObjective:
+        return _Orderly(super().objective(target), lambda answer: answer)
 
 
 class _SharedDraws(IG):
     """Two copies of one image draw from one generator, in turn."""
 
-    def aim(self, task: Task) -> Aim:
-        class Shared(PathAim):
+    def objective(self, target: MapTarget) -> MapObjective:
+        class Shared(PathObjective):
             def select(self, places: Tensor) -> None:
                 draws = [self._draws[place] for place in places.tolist()]
                 super().select(places)
                 self._draws = draws
 
-        return Shared(self, task, self.linearised, shape_distance)
+        return Shared(self, target, self.linearised, shape_distance)
 
 
 class _Forgets(IG):
     """Whoever selects begins anew."""
 
-    def aim(self, task: Task) -> Aim:
-        class Forgetful(PathAim):
+    def objective(self, target: MapTarget) -> MapObjective:
+        class Forgetful(PathObjective):
             def select(self, places: Tensor) -> None:
-                draws = [generator(self._task.seed, key, IG.name) for key in self._task.keys]
+                draws = [generator(self._target.seed, key, IG.name) for key in self._target.keys]
                 self._draws = draws
                 super().select(places)
 
-        return Forgetful(self, task, self.linearised, shape_distance)
+        return Forgetful(self, target, self.linearised, shape_distance)
 
 
 class _OldGradients(IG):
     """Goes on with the gradients of other images."""
 
-    def aim(self, task: Task) -> Aim:
-        class Old(PathAim):
+    def objective(self, target: MapTarget) -> MapObjective:
+        class Old(PathObjective):
             def select(self, places: Tensor) -> None:
                 gradients = self._gradients
                 super().select(places)
                 self._gradients = None if gradients is None else gradients[: len(places)]
 
-        return Old(self, task, self.linearised, shape_distance)
+        return Old(self, target, self.linearised, shape_distance)
 
 
 class _ByTheBatch(CAM):
     """Its direction is scaled by the largest of the batch."""
 
-    def aim(self, task: Task) -> Aim:
-        def alter(answer: Pull) -> Pull:
+    def objective(self, target: MapTarget) -> MapObjective:
+        def alter(answer: MapGradient) -> MapGradient:
             share = 1e-3 * answer.direction.abs().amax()
             return replace(answer, direction=answer.direction * (1 + share))
 
-        return _Altered(super().aim(task), alter)
+        return _Altered(super().objective(target), alter)
 
 
 class _SaysFewer(GRAD):
-    def aim(self, task: Task) -> Aim:
-        return _Altered(super().aim(task), lambda answer: replace(answer, passes=0))
+    def objective(self, target: MapTarget) -> MapObjective:
+        return _Altered(super().objective(target), lambda answer: replace(answer, passes=0))
 
 
 class _PlansFewer(IG):
@@ -272,34 +272,34 @@ class _Estimating(MASK):
     def __init__(self, classifier: Classifier) -> None:
         super().__init__(classifier, fit=SMALL_FIT)
 
-    def aim(self, task: Task) -> Aim:
-        return _Altered(super().aim(task), lambda answer: answer)
+    def objective(self, target: MapTarget) -> MapObjective:
+        return _Altered(super().objective(target), lambda answer: answer)
 
 
 class _Climbs(_Estimating):
-    def aim(self, task: Task) -> Aim:
-        return _Altered(super().aim(task), lambda answer: replace(answer, direction=-answer.direction))
+    def objective(self, target: MapTarget) -> MapObjective:
+        return _Altered(super().objective(target), lambda answer: replace(answer, direction=-answer.direction))
 
 
 class _ClimbsWithOne(_Estimating):
     """A single image of the batch is led upwards."""
 
-    def aim(self, task: Task) -> Aim:
-        def alter(answer: Pull) -> Pull:
+    def objective(self, target: MapTarget) -> MapObjective:
+        def alter(answer: MapGradient) -> MapGradient:
             direction = answer.direction.clone()
             direction[1] *= -1
             return replace(answer, direction=direction)
 
-        return _Altered(super().aim(task), alter)
+        return _Altered(super().objective(target), alter)
 
 
 class _StandsStill(_Estimating):
-    def aim(self, task: Task) -> Aim:
-        return _Altered(super().aim(task), lambda answer: replace(answer, direction=0 * answer.direction))
+    def objective(self, target: MapTarget) -> MapObjective:
+        return _Altered(super().objective(target), lambda answer: replace(answer, direction=0 * answer.direction))
 
 
 @pytest.mark.parametrize("honest", [_Honest, _Estimating])
-def test_an_aim_in_other_hands_is_the_same_aim(honest: type[Interpreter]) -> None:
+def test_an_objective_in_other_hands_is_the_same_objective(honest: type[Interpreter]) -> None:
     check_interpreter(honest, tolerance=1e-4)
 
 
@@ -309,26 +309,26 @@ def test_an_aim_in_other_hands_is_the_same_aim(honest: type[Interpreter]) -> Non
         (_WrongSign, "differs from finite differences"),
         (_Elsewhere, "not shaped like the images"),
         (_Detached, "differs from finite differences"),
-        (_SquaredGap, "the gap is far from the maps' distance"),
-        (_SummedGap, "the gap is far from the maps' distance"),
+        (_SquaredGap, "the distance is far from the maps' distance"),
+        (_SummedGap, "the distance is far from the maps' distance"),
         (_OneLossForAll, "the loss is not one number per image"),
         (_BatchScaled, "gives other maps"),
         (_Trains, "gives another map|changes .* of the model"),
         (_Draws, "global random state"),
         (_DividesByZero, "not a number|NaN"),
         (_Unscaled, "leave"),
-        (_SilentlyBack, "goes backward through a view, though its aim's goes_back is False"),
-        (_SilentlyBackFurther, "goes backward through a view, though its aim's goes_back is False"),
-        (_Partless, "its aim has no 'goes_back'"),
-        (_Tapless, "reads '0', which is not among its aim's taps"),
-        (_OtherAt, "reads '0', which is not among its aim's taps"),
-        (_KeepsAll, "after select, its aim does not go on with the images that are left"),
-        (_KeepsAllActivations, "after select, its aim does not go on with the images that are left"),
-        (_KeepsOrder, "having had other images before select changes an aim's gap"),
-        (_SharedDraws, "having had other images before select changes an aim's"),
-        (_Forgets, "having had other images before select changes an aim's"),
-        (_OldGradients, "having had other images before select changes an aim's"),
-        (_ByTheBatch, "what else is in the batch changes an aim's direction"),
+        (_SilentlyBack, "goes backward through a view, though its objective's needs_backward is False"),
+        (_SilentlyBackFurther, "goes backward through a view, though its objective's needs_backward is False"),
+        (_Partless, "its objective has no 'needs_backward'"),
+        (_Tapless, "reads '0', which is not among its objective's taps"),
+        (_OtherAt, "reads '0', which is not among its objective's taps"),
+        (_KeepsAll, "after select, its objective does not go on with the images that are left"),
+        (_KeepsAllActivations, "after select, its objective does not go on with the images that are left"),
+        (_KeepsOrder, "having had other images before select changes an objective's distance"),
+        (_SharedDraws, "having had other images before select changes an objective's"),
+        (_Forgets, "having had other images before select changes an objective's"),
+        (_OldGradients, "having had other images before select changes an objective's"),
+        (_ByTheBatch, "what else is in the batch changes an objective's direction"),
         (_SaysFewer, r"further_passes\(1\) is 1, but the answers say 0 passes"),
         (_PlansFewer, r"further_passes\(1\) is 2, but the answers say 16 passes"),
         (_PlansOneAlways, r"further_passes\(0\) is not 0"),

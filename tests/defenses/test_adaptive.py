@@ -6,7 +6,7 @@ import torch
 from support.toys import images, relu_net
 from underfire import ADV2, CAM, GRAD, PGD, Classifier, EnsembleDetector, InputError
 from underfire.attacks.budget import warm_steps
-from underfire.attacks.control import EVEN, FIXED, WORST, Sharing
+from underfire.attacks.control import MINIMAX, NORMALIZED, SUM, Weighting
 from underfire.defenses.adaptive import AdaptiveADV2, finalists_for, steps_for
 from underfire.defenses.mean_map import MeanMap
 from underfire.defenses.signals import Pairs, Shapes, Views
@@ -51,11 +51,11 @@ def test_it_scores_higher_than_an_oblivious_attack(
     assert float(scores[1].median()) > float(scores[0].median())
 
 
-@pytest.mark.parametrize("sharing", [EVEN, FIXED, WORST], ids=lambda rule: rule.name)
+@pytest.mark.parametrize("weighting", [NORMALIZED, SUM, MINIMAX], ids=lambda rule: rule.name)
 def test_it_keeps_the_budget_and_pays_no_more_than_its_passes(
-    classifier: Classifier, detector: EnsembleDetector, clean: torch.Tensor, sharing: Sharing
+    classifier: Classifier, detector: EnsembleDetector, clean: torch.Tensor, weighting: Weighting
 ) -> None:
-    attack = AdaptiveADV2(detector, eps=4 / 255, passes=120, sharing=sharing)
+    attack = AdaptiveADV2(detector, eps=4 / 255, passes=120, weighting=weighting)
     result = attack(clean[:2], _targets(classifier, clean[:2]), keys=KEYS[:2])
     assert float((result.x_adv - clean[:2]).abs().max()) <= 4 / 255 + 1e-6
     torch.testing.assert_close(result.x_adv * 255, (result.x_adv * 255).round(), rtol=0, atol=1e-4)
@@ -153,10 +153,10 @@ def test_a_view_moves_the_target_map_as_it_moves_the_image(classifier: Classifie
     result = AdaptiveADV2(mirrored, passes=300)(clean, _targets(classifier, clean), keys=KEYS)
     (cam,) = mirrored.signals.interpreters
     assert result.success.all()
-    aims = result.target_maps["cam"]
-    gaps = [
-        float((maps - aims).abs().mean())
+    objectives = result.target_maps["cam"]
+    distances = [
+        float((maps - objectives).abs().mean())
         for maps in (result.maps["cam"], cam(result.x_adv.flip(3), result.target).flip(2))
     ]
-    astray = float((aims.flip(2) - aims).abs().mean())
-    assert max(gaps) < astray / 2
+    astray = float((objectives.flip(2) - objectives).abs().mean())
+    assert max(distances) < astray / 2

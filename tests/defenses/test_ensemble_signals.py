@@ -16,7 +16,7 @@ from underfire.defenses.signals import SIGNALS, Agreed, Pairs, Shapes, Signal, V
 from underfire.defenses.signals.shapes import centroid, entropy
 from underfire.defenses.statistics import GRID, centred_ranks, log_odds, on_grid, rank_correlations
 from underfire.defenses.views import Noise, Shift
-from underfire.interpreters import Aim, Task
+from underfire.interpreters import MapObjective, MapTarget
 
 CELLS = GRID * GRID
 
@@ -37,7 +37,7 @@ class Planted(Interpreter):
         self.calls.append(keys)
         return self._show(x, y)
 
-    def aim(self, task: Task) -> Aim:
+    def objective(self, task: MapTarget) -> MapObjective:
         raise NotImplementedError
 
 

@@ -15,15 +15,15 @@ LABEL, MAPS = Lead.LABEL, Lead.MAPS
 
 
 def _result(
-    success: list[bool], confidence: list[float], gaps: list[float] | None = None, *, name: str = "any"
+    success: list[bool], confidence: list[float], distances: list[float] | None = None, *, name: str = "any"
 ) -> AttackResult:
-    """A result of so many photos whose maps are everywhere as far from a target of zeros as ``gaps`` says."""
+    """A result of so many photos whose maps are everywhere as far from a target of zeros as ``distances`` says."""
     n = len(success)
     x, target, zero = torch.zeros(n, 3, 4, 4), torch.ones(n, dtype=torch.int64), torch.zeros(n)
     reached = torch.tensor(success, dtype=torch.bool)
     maps: dict[str, Tensor] = {}
-    if gaps is not None:
-        maps = {"cam": torch.tensor(gaps)[:, None, None].expand(n, 2, 2)}
+    if distances is not None:
+        maps = {"cam": torch.tensor(distances)[:, None, None].expand(n, 2, 2)}
     return AttackResult(
         attack=name,
         x=x,

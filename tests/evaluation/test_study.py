@@ -14,7 +14,7 @@ from support.toy_photos import MISCLASSIFIED, found, toy_classifier, toy_plan
 from support.toys import images
 from underfire import metrics
 from underfire.attacks import ADV2
-from underfire.attacks.control import EVEN, WORST
+from underfire.attacks.control import MINIMAX, NORMALIZED
 from underfire.attacks.perturbations import Linf
 from underfire.auditing.names import make_interpreters
 from underfire.auditing.plan import AuditPlan
@@ -215,21 +215,21 @@ def test_of_several_sharings_the_one_that_evades_best_counts(
 ) -> None:
     single = {
         sharing.name: rows(study(run, clean, whole[0], sharings=[sharing], sets=[("grad", "cam")]), kind="set")[0]
-        for sharing in (EVEN, WORST)
+        for sharing in (NORMALIZED, MINIMAX)
     }
-    made = study(run, clean, whole[0], sharings=[EVEN, WORST])
+    made = study(run, clean, whole[0], sharings=[NORMALIZED, MINIMAX])
     (both,) = rows(made, kind="set", detector="grad+cam")
     assert both["evaded"] >= max(line["evaded"] for line in single.values())
     assert both["reached"] >= max(line["reached"] for line in single.values())
-    assert "the strongest of even and worst sharing" in made.words
+    assert "the strongest of normalized and minimax sharing" in made.words
     alone = {line["sharing"]: line for line in rows(made, kind="sharing")}
     assert {name: line["evaded"] for name, line in alone.items()} == {n: line["evaded"] for n, line in single.items()}
     assert {line["detector"] for line in alone.values()} == {"grad+cam"}
-    assert both["sharing"] == "even+worst"
+    assert both["sharing"] == "normalized+minimax"
     assert both["attack_passes"] == sum(line["attack_passes"] for line in alone.values())
-    assert "Evaded by each sharing alone: GRAD + CAM even " in made.words
+    assert "Evaded by each sharing alone: GRAD + CAM normalized " in made.words
     # A single map shares a step with none.
-    study(run, clean, whole[0], sharings=[WORST], sets=[("cam",)])
+    study(run, clean, whole[0], sharings=[MINIMAX], sets=[("cam",)])
     assert len(list((whole[0] / "adaptive").glob("cam-*"))) == 1
 
 
@@ -263,7 +263,7 @@ def test_what_the_attacker_needs_is_told_of_every_set(
         for found in (whole[0] / "adaptive").rglob(f"{benign.parent.name}.png")
     )
     assert 0 < nearest <= 2 / 255 + 1e-6
-    assert "What this attacker must spend, with even sharing" in made.words
+    assert "What this attacker must spend, with normalized sharing" in made.words
     assert "evaded, by what the attacker may spend" in made.figure
     assert "evaded, by what the attacker may spend" not in whole[1].figure
 
@@ -303,7 +303,7 @@ def test_a_search_by_the_score_goes_on_from_the_attack(run: Run, clean: Photos, 
         assert flagged * 26 <= line["attack_passes"] - given["attack_passes"] <= flagged * 200
     assert "With a search of 200 passes more for a photo that is still flagged" in made.words
     assert study(run, clean, whole[0], search=200) == made
-    both = study(run, clean, whole[0], search=200, sharings=[EVEN, WORST])
+    both = study(run, clean, whole[0], search=200, sharings=[NORMALIZED, MINIMAX])
     for line in rows(both, kind="search"):
         (given,) = rows(both, kind="set", detector=line["detector"])
         assert line["evaded"] >= given["evaded"]

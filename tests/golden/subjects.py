@@ -23,7 +23,7 @@ from support.made_runs import made_run
 from support.toy_photos import MEAN, SIZE, STD
 from support.toys import CLASSES, SMALL_FIT, images, relu_net
 from underfire.attacks import ADV2, L2, PGD, AuthorsADV2, Flow, Linf, Square, StAdv
-from underfire.attacks.control import EVEN, FIXED, WORST, Balance
+from underfire.attacks.control import MINIMAX, NORMALIZED, SUM, Balance, Weighting
 from underfire.auditing.plan import AuditPlan, ModelSettings
 from underfire.auditing.rows import SCHEMA, read_rows
 from underfire.auditing.runner import run_audit
@@ -58,6 +58,8 @@ from underfire.studies.study import Study, save
 from underfire.studies.transfer import transfer_study
 
 STEPS = 12
+_WEIGHTINGS: dict[str, Weighting] = {"even": NORMALIZED, "fixed": SUM, "worst": MINIMAX}
+"""By the names that the records have for them."""
 EPS = 1 / 32
 """Of the attacks on the dyadic network; an eighth of it, the length of a step, is a dyadic rational too."""
 SPEC = "golden:net"
@@ -184,10 +186,10 @@ def attacked(world: World) -> Iterator[tuple[str, Attacked]]:
         yield f"adv2 {name} flow", on(ADV2(interpreter, perturbation=Flow(1.0), **steps))
         yield f"stadv {name}", on(StAdv(interpreter, eps=1.0, **steps))
         yield f"square {name}", on(Square(interpreter, **wide))
-    for sharing in (EVEN, FIXED, WORST):
+    for recorded, sharing in _WEIGHTINGS.items():
         several = ADV2([cam, grad, ig], **eps, **steps)
-        several.setting = replace(several.setting, mix=Balance(sharing=sharing))
-        yield f"adv2 cam+grad+ig {sharing.name}", on(several)
+        several.setting = replace(several.setting, mix=Balance(weighting=sharing))
+        yield f"adv2 cam+grad+ig {recorded}", on(several)
     for name in ("cam", "gradcam", "grad", "ig"):
         yield f"authors {name}", on(AuthorsADV2(every[name], **eps, **steps))
     yield from _against_detectors(world, classifier, target)
@@ -218,9 +220,9 @@ def _against_detectors(world: World, classifier: Classifier, target: Tensor) -> 
 
     x, clean = levels(2, 1), levels(12, 9)
     both = EnsembleDetector([CAM(classifier), GRAD(classifier)], fpr=0.5).fit(clean)
-    for sharing in (EVEN, FIXED, WORST):
-        made = AdaptiveADV2(both, passes=60, sharing=sharing)(x, target, keys=KEYS)
-        yield f"adaptive cam+grad {sharing.name}", Attacked(made.x_adv, tuple(made.passes.tolist()), "levels")
+    for recorded, sharing in _WEIGHTINGS.items():
+        made = AdaptiveADV2(both, passes=60, weighting=sharing)(x, target, keys=KEYS)
+        yield f"adaptive cam+grad {recorded}", Attacked(made.x_adv, tuple(made.passes.tolist()), "levels")
     squeezing = FeatureSqueezing(classifier, fpr=0.2).fit(clean)
     made = AdaptiveADV2(squeezing, passes=60)(x, target, keys=KEYS)
     yield "adaptive squeezing", Attacked(made.x_adv, tuple(made.passes.tolist()), "levels")
@@ -278,7 +280,7 @@ class Toy:
         yield "defence-budget", _output(self._defence(run, budget=15))
         self._audit("weak", eps=2 / 255)
         also = {"weak": self.folder / "weak", "patch": self.folder / "gap" / "random-patch" / "cam"}
-        more = {"eps_grid": (2 / 255, 8 / 255), "passes_grid": (40,), "sharings": (EVEN, WORST), "search": 60}
+        more = {"eps_grid": (2 / 255, 8 / 255), "passes_grid": (40,), "sharings": (NORMALIZED, MINIMAX), "search": 60}
         yield "defence", _output(self._defence(run, also=also, **more))
 
     def _written(self) -> PhotoSet:

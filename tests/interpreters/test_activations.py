@@ -1,4 +1,4 @@
-"""The aim of maps that are made of one activation."""
+"""The objective of maps that are made of one activation."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from support.toys import images, smooth_net
 from underfire import CAM, Classifier, GradCAM
-from underfire.interpreters import ForwardPass, Pull, Task
+from underfire.interpreters import ForwardPass, MapGradient, MapTarget
 from underfire.interpreters.maps import distance
 
 N = 4
@@ -18,12 +18,12 @@ def _maps(g: CAM | GradCAM) -> Tensor:
     return torch.rand(N, *g.grid, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
 
 
-def _asked(g: CAM | GradCAM, x: Tensor, task: Task) -> tuple[Pull, Tensor]:
-    """The answer of a fresh aim, and its direction in x."""
+def _asked(g: CAM | GradCAM, x: Tensor, task: MapTarget) -> tuple[MapGradient, Tensor]:
+    """The answer of a fresh objective, and its direction in x."""
     with g.classifier.frozen():
-        aim = g.aim(task)
-        view = ForwardPass(g.classifier, x, taps=aim.taps)
-        pull = aim(view)
+        objective = g.objective(task)
+        view = ForwardPass(g.classifier, x, taps=objective.taps)
+        pull = objective(view)
         return pull, pull.direction if pull.at is None else view.carried(pull.at, pull.direction)
 
 
@@ -40,15 +40,15 @@ class TestDirection:
         self, smooth_classifier64: Classifier, make: type[CAM | GradCAM]
     ) -> None:
         g = make(smooth_classifier64)
-        pull, _ = _asked(g, X, Task(Y, _maps(g), KEYS, seed=0))
+        pull, _ = _asked(g, X, MapTarget(Y, _maps(g), KEYS, seed=0))
         assert pull.at == g.features
         assert pull.direction.shape == (N, 12, 8, 8)
-        assert not any(t.requires_grad for t in (pull.gap, pull.loss, pull.direction))
+        assert not any(t.requires_grad for t in (pull.distance, pull.loss, pull.direction))
         assert pull.passes == 0
 
     def test_where_the_map_depends_on_more_it_is_in_x(self) -> None:
         g = GradCAM(_flat_head())
-        pull, _ = _asked(g, X, Task(Y, _maps(g), KEYS, seed=0))
+        pull, _ = _asked(g, X, MapTarget(Y, _maps(g), KEYS, seed=0))
         assert pull.at is None
         assert pull.direction.shape == X.shape
 
@@ -59,9 +59,9 @@ class TestDirection:
         if case == "gradcam, another head":
             g = GradCAM(_flat_head())
         maps = _maps(g)
-        pull, direction = _asked(g, X, Task(Y, maps, KEYS, seed=0))
-        torch.testing.assert_close(pull.gap, distance(g(X, Y), maps))
-        torch.testing.assert_close(pull.loss, pull.gap)
+        pull, direction = _asked(g, X, MapTarget(Y, maps, KEYS, seed=0))
+        torch.testing.assert_close(pull.distance, distance(g(X, Y), maps))
+        torch.testing.assert_close(pull.loss, pull.distance)
         step = 1e-6
         for seed in range(5):
             d = torch.randn(X.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
@@ -73,21 +73,21 @@ class TestDirection:
 @pytest.mark.parametrize("make", [CAM, GradCAM], ids=lambda g: g.name)
 def test_it_goes_on_with_the_images_that_are_left(smooth_classifier64: Classifier, make: type[CAM | GradCAM]) -> None:
     g = make(smooth_classifier64)
-    task = Task(Y, _maps(g), KEYS, seed=0)
+    task = MapTarget(Y, _maps(g), KEYS, seed=0)
     whole, _ = _asked(g, X, task)
     places = torch.tensor([3, 0, 0])
     with g.classifier.frozen():
-        aim = g.aim(task)
-        aim.select(places)
-        part = aim(ForwardPass(g.classifier, X[places], taps=aim.taps))
-    torch.testing.assert_close(part.gap, whole.gap[places])
+        objective = g.objective(task)
+        objective.select(places)
+        part = objective(ForwardPass(g.classifier, X[places], taps=objective.taps))
+    torch.testing.assert_close(part.distance, whole.distance[places])
     torch.testing.assert_close(part.direction, whole.direction[places])
-    assert len(set(part.gap.tolist())) == 2
+    assert len(set(part.distance.tolist())) == 2
 
 
 def test_a_task_s_rows_are_selected_together() -> None:
     maps = torch.arange(N * 4.0).reshape(N, 2, 2)
-    task = Task(Y, maps, KEYS, seed=7).select(torch.tensor([2, 0, 2]))
+    task = MapTarget(Y, maps, KEYS, seed=7).select(torch.tensor([2, 0, 2]))
     assert task.classes.tolist() == [3, 0, 3]
     assert torch.equal(task.maps, maps[[2, 0, 2]])
     assert task.keys == ("c", "a", "c")

@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 from support.toys import Normalised, images, relu_net, smooth_net
 from support.traces import untouched
 from underfire import ADV2, CAM, Classifier, GuidedBackprop, InputError
-from underfire.interpreters import ForwardPass, Task, gates
+from underfire.interpreters import ForwardPass, MapTarget, gates
 from underfire.interpreters.captum import ATTACKABLE, Captum
 from underfire.interpreters.clipping import double_backward
 from underfire.interpreters.gates import gated_clip
@@ -161,11 +161,11 @@ class TestValues:
 
 
 def _direction(classifier: Classifier, method: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-    """The direction at ``x`` of an aim at the maps of others, and these."""
+    """The direction at ``x`` of an objective at the maps of others, and these."""
     g = Captum(classifier, method)
     target = g(x, Y).roll(1, dims=0)
     with classifier.frozen():
-        return g.aim(Task(Y, target, tuple("abcd"), 0))(ForwardPass(classifier, x)).direction, target
+        return g.objective(MapTarget(Y, target, tuple("abcd"), 0))(ForwardPass(classifier, x)).direction, target
 
 
 class TestDirections:
@@ -193,18 +193,18 @@ class TestDirections:
         classifier, x = _toy(_relu_net(), 32), images(N, 32, dtype=torch.float64)
         found, target = _direction(classifier, attr.GuidedBackprop, x)
         with classifier.frozen():
-            aim = GuidedBackprop(classifier).aim(Task(Y, target, tuple("abcd"), 0))
-            torch.testing.assert_close(found, aim(ForwardPass(classifier, x)).direction)
+            objective = GuidedBackprop(classifier).objective(MapTarget(Y, target, tuple("abcd"), 0))
+            torch.testing.assert_close(found, objective(ForwardPass(classifier, x)).direction)
 
     def test_deeplift_s_is_a_gradient_where_relus_are_too(self) -> None:
         """Its rule for a ReLU is a quotient of differences, which moves with the image."""
         classifier, x = _toy(_relu_net(), 32), images(N, 32, dtype=torch.float64)
         g = Captum(classifier, attr.DeepLift)
-        task = Task(Y, g(x, Y).roll(1, dims=0), tuple("abcd"), 0)
+        task = MapTarget(Y, g(x, Y).roll(1, dims=0), tuple("abcd"), 0)
 
         def pull(z: Tensor) -> Any:
             with classifier.frozen():
-                return g.aim(task)(ForwardPass(classifier, z))
+                return g.objective(task)(ForwardPass(classifier, z))
 
         d = torch.randn(x.shape, generator=torch.Generator().manual_seed(0), dtype=x.dtype)
         step = 1e-8

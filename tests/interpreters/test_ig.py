@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from support.nets import linear_classifier, pixel_weights, squares_classifier
 from support.toys import images
 from underfire import ADV2, IG, Classifier, InputError
-from underfire.interpreters.base import ForwardPass, Pull, Task
+from underfire.interpreters.base import ForwardPass, MapGradient, MapTarget
 from underfire.interpreters.directional import Linearised
-from underfire.interpreters.ig import PathAim
+from underfire.interpreters.ig import PathObjective
 from underfire.interpreters.maps import saliency
 from underfire.interpreters.quadrature import Rule
 
@@ -116,26 +116,26 @@ class TestRefusals:
         assert (attribution.values.shape, attribution.residual.shape) == ((0, 3, 16, 16), (0,))
 
 
-class TestPathAim:
+class TestPathObjective:
     """With the baseline at the mean of the squares classifier its gradient grows in proportion along the path."""
 
     COPIES = 500
 
-    def _looks(self, even: float, looks: int) -> tuple[list[Pull], list[float]]:
+    def _looks(self, even: float, looks: int) -> tuple[list[MapGradient], list[float]]:
         """Answers for copies of one image, each with its own random numbers, and where all later looks were taken."""
         classifier = squares_classifier()
         ig = IG(classifier, strata=2, output="logit", baseline=0.5)
         x, keys = X[:1].expand(self.COPIES, -1, -1, -1), tuple(map(str, range(self.COPIES)))
-        task = Task(torch.zeros(self.COPIES, dtype=torch.int64), torch.zeros(self.COPIES, 4, 4), keys, seed=0)
+        task = MapTarget(torch.zeros(self.COPIES, dtype=torch.int64), torch.zeros(self.COPIES, 4, 4), keys, seed=0)
         reach, places = X[0] - 0.5, []
 
         def seen(classifier: Classifier, points: Tensor, y: Tensor) -> Linearised:
             places.append(((points - 0.5) * reach).sum(dim=(1, 2, 3)) / reach.square().sum())
             return ig.linearised(classifier, points, y)
 
-        aim = PathAim(ig, task, seen, lambda raw, _: raw.mean(dim=(1, 2)), even=even)
+        objective = PathObjective(ig, task, seen, lambda raw, _: raw.mean(dim=(1, 2)), even=even)
         with classifier.frozen():
-            answers = [aim(ForwardPass(classifier, x)) for _ in range(looks)]
+            answers = [objective(ForwardPass(classifier, x)) for _ in range(looks)]
         return answers, torch.cat(places[2:]).tolist()
 
     @pytest.mark.parametrize("even", [0.25, 1.0])
@@ -159,9 +159,11 @@ class TestPathAim:
         layer = nn.Linear(768, 3)
         nn.init.zeros_(layer.weight)
         classifier = Classifier(nn.Sequential(nn.Flatten(), layer).double(), input_size=16)
-        aim = IG(classifier).aim(Task(torch.tensor([0]), torch.zeros(1, 4, 4, dtype=torch.float64), ("a",), seed=0))
+        objective = IG(classifier).objective(
+            MapTarget(torch.tensor([0]), torch.zeros(1, 4, 4, dtype=torch.float64), ("a",), seed=0)
+        )
         with classifier.frozen():
-            answers = [aim(ForwardPass(classifier, X[:1])) for _ in range(3)]
+            answers = [objective(ForwardPass(classifier, X[:1])) for _ in range(3)]
         assert [answer.passes for answer in answers] == [16, 2, 2]
         assert all(torch.equal(answer.direction, torch.zeros_like(X[:1])) for answer in answers)
 

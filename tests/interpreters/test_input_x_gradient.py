@@ -10,7 +10,7 @@ from torch import nn
 from support.nets import linear_classifier, pixel_weights, squares_classifier
 from support.toys import images, relu_net, smooth_net
 from underfire import Classifier, InputXGradient
-from underfire.interpreters import ForwardPass, Task
+from underfire.interpreters import ForwardPass, MapTarget
 from underfire.interpreters.maps import saliency, saliency_slope
 from underfire.testing import check_interpreter
 
@@ -61,7 +61,7 @@ def test_the_direction_has_both_terms_in_closed_form() -> None:
     hessian = torch.einsum("nk,nkchw->nchw", mixed, slopes)
     hessian += torch.einsum("nk,kchw->nchw", excess, 2 * weight / std**2) * v
     with classifier.frozen():
-        pull = interpreter.aim(Task(Y, target, ("a", "b", "c", "d"), 0))(ForwardPass(classifier, X))
+        pull = interpreter.objective(MapTarget(Y, target, ("a", "b", "c", "d"), 0))(ForwardPass(classifier, X))
     wanted = g * s + hessian
     assert float((pull.direction - wanted).abs().max()) < 1e-4 * float(wanted.abs().max())
     assert float((pull.direction - g * s).abs().max()) > 1e-2 * float(wanted.abs().max())

@@ -98,11 +98,11 @@ class TestDistance:
         torch.testing.assert_close(distance(a, b), distance(b, a))
 
     @given(st.floats(0.01, 1), st.integers(1, 9))
-    def test_it_is_a_mean_over_cells(self, gap: float, wrong: int) -> None:
+    def test_it_is_a_mean_over_cells(self, change: float, wrong: int) -> None:
         a = torch.zeros(1, 3, 3, dtype=torch.float64)
         b = a.clone()
-        b.view(-1)[:wrong] = gap
-        whole = torch.full_like(a, gap)
+        b.view(-1)[:wrong] = change
+        whole = torch.full_like(a, change)
         assert float(distance(a, b)) == pytest.approx(wrong / 9 * float(distance(a, whole)))
         assert float(distance(a, torch.ones_like(a))) == pytest.approx(1)
 
@@ -205,16 +205,16 @@ class TestSaliencySlope:
 
     def test_gap_and_loss_are_those_of_the_maps(self) -> None:
         attributions = _draw(3, 3, 8, 12)
-        gap, loss, slope = saliency_slope(attributions, self.TARGET)
-        torch.testing.assert_close(gap, distance(saliency(attributions), self.TARGET))
+        apart, loss, slope = saliency_slope(attributions, self.TARGET)
+        torch.testing.assert_close(apart, distance(saliency(attributions), self.TARGET))
         torch.testing.assert_close(loss, shape_distance(pooled(attributions), self.TARGET))
         assert slope.shape == attributions.shape
-        assert not any(t.requires_grad for t in (gap, loss, slope))
+        assert not any(t.requires_grad for t in (apart, loss, slope))
 
     def test_another_loss_may_be_asked_for(self) -> None:
         attributions = _draw(3, 3, 8, 12)
-        gap, loss, slope = saliency_slope(attributions, self.TARGET, scaled_distance)
-        assert torch.equal(loss, gap)
+        apart, loss, slope = saliency_slope(attributions, self.TARGET, scaled_distance)
+        assert torch.equal(loss, apart)
         assert not torch.equal(slope, saliency_slope(attributions, self.TARGET)[2])
 
     @pytest.mark.parametrize("wanted", [shape_distance, scaled_distance])
@@ -238,16 +238,16 @@ class TestSaliencySlope:
 
     def test_where_the_maps_agree_nothing_is_left_to_gain(self) -> None:
         attributions = _draw(3, 3, 8, 12)
-        gap, loss, _ = saliency_slope(attributions, saliency(attributions))
-        assert float(gap.max()) < 1e-12
+        apart, loss, _ = saliency_slope(attributions, saliency(attributions))
+        assert float(apart.max()) < 1e-12
         assert float(loss.max()) < 1e-12
 
     @pytest.mark.parametrize("value", [0.0, 0.3, -2.0])
     def test_attributions_without_a_shape_have_finite_losses_and_slopes(self, value: float) -> None:
         attributions = torch.full((3, 3, 8, 12), value, dtype=torch.float64)
-        gap, loss, slope = saliency_slope(attributions, self.TARGET)
-        torch.testing.assert_close(gap, self.TARGET.mean(dim=(1, 2)))
-        torch.testing.assert_close(loss, gap)
+        apart, loss, slope = saliency_slope(attributions, self.TARGET)
+        torch.testing.assert_close(apart, self.TARGET.mean(dim=(1, 2)))
+        torch.testing.assert_close(loss, apart)
         assert torch.isfinite(slope).all()
 
     def test_no_attribution_at_all_has_no_slope(self) -> None:
@@ -257,8 +257,8 @@ class TestSaliencySlope:
 
     def test_a_constant_target_has_no_slope(self) -> None:
         attributions = _draw(3, 3, 8, 12)
-        gap, loss, slope = saliency_slope(attributions, torch.full_like(self.TARGET, 0.25))
-        torch.testing.assert_close(gap, (saliency(attributions) - 0.25).abs().mean(dim=(1, 2)))
+        apart, loss, slope = saliency_slope(attributions, torch.full_like(self.TARGET, 0.25))
+        torch.testing.assert_close(apart, (saliency(attributions) - 0.25).abs().mean(dim=(1, 2)))
         assert torch.equal(loss, torch.zeros_like(loss))
         assert torch.equal(slope, torch.zeros_like(slope))
 
@@ -278,9 +278,9 @@ def test_gradients_that_have_almost_vanished_keep_their_shape(loss: RawLoss, exp
     draw = torch.Generator().manual_seed(exponent)
     attributions = torch.rand(2, 3, 16, 16, generator=draw)
     target = min_max(torch.rand(2, 4, 4, generator=draw))
-    gap, value, slope = saliency_slope(attributions, target, loss)
+    apart, value, slope = saliency_slope(attributions, target, loss)
     tiny = torch.tensor(10.0**-exponent)
     small_gap, small_value, small_slope = saliency_slope(attributions * tiny, target, loss)
-    torch.testing.assert_close((small_gap, small_value), (gap, value), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close((small_gap, small_value), (apart, value), rtol=1e-3, atol=1e-4)
     assert bool(small_slope.isfinite().all())
     torch.testing.assert_close(small_slope * tiny, slope, rtol=1e-2, atol=1e-4)

@@ -10,7 +10,7 @@ from support.toys import SMALL_FIT, images, small_mask
 from support.traces import scramble, untouched
 from underfire import ADV2, CAM, MASK, PGD, Classifier, InputError, MaskFit
 from underfire.attacks.budget import descent_of
-from underfire.interpreters import ForwardPass, Task
+from underfire.interpreters import ForwardPass, MapTarget
 from underfire.interpreters.maps import distance
 
 FIT = MaskFit(cell=4, mask_kernel=5, mask_sigma=1.0, jitter=1, sparsity=3e-3)
@@ -61,13 +61,13 @@ class TestSeeds:
         other = MASK(relu_classifier, fit=SMALL_FIT, seed=1)(x[:1], y[:1], keys=["a"])
         assert not torch.equal(other[0], maps[0])
 
-    def test_an_aim_sees_the_jitter_of_its_interpreter(self, smooth_classifier: Classifier) -> None:
+    def test_an_objective_sees_the_jitter_of_its_interpreter(self, smooth_classifier: Classifier) -> None:
         x, y, keys = images(2, 16), torch.tensor([1, 2]), ("a", "b")
         g = MASK(smooth_classifier, fit=SMALL_FIT, seed=5)
-        aim = g.aim(Task(y, torch.zeros(2, 8, 8), keys, seed=9))
+        objective = g.objective(MapTarget(y, torch.zeros(2, 8, 8), keys, seed=9))
         with smooth_classifier.frozen():
-            *_, last = (aim(ForwardPass(smooth_classifier, x)) for _ in range(SMALL_FIT.steps + 1))
-        torch.testing.assert_close(last.gap, g(x, y, keys=keys).mean(dim=(1, 2)))
+            *_, last = (objective(ForwardPass(smooth_classifier, x)) for _ in range(SMALL_FIT.steps + 1))
+        torch.testing.assert_close(last.distance, g(x, y, keys=keys).mean(dim=(1, 2)))
 
     def test_without_keys_an_image_is_its_own(self, relu_classifier: Classifier) -> None:
         x, y = images(3, 32), torch.tensor([1, 2, 3])

@@ -7,7 +7,7 @@ from torch import nn
 from support.toys import CLASSES, images, relu_net, smooth_net
 from support.traces import scramble, untouched
 from underfire.errors import InputError
-from underfire.interpreters import CAM, ForwardPass, Task
+from underfire.interpreters import CAM, ForwardPass, MapTarget
 from underfire.interpreters.maps import distance
 from underfire.interpreters.masking.network import MaskingNetwork
 from underfire.interpreters.rts import RTS
@@ -25,8 +25,8 @@ def with_own_encoder(classifier: Classifier, encoder: Classifier) -> RTS:
     return RTS(classifier, network=MaskingNetwork.untrained(classifier, encoder=encoder))
 
 
-def task(y: torch.Tensor, maps: torch.Tensor) -> Task:
-    return Task(y, maps, tuple(map(str, range(len(y)))), seed=0)
+def task(y: torch.Tensor, maps: torch.Tensor) -> MapTarget:
+    return MapTarget(y, maps, tuple(map(str, range(len(y)))), seed=0)
 
 
 def test_it_keeps_the_contract_with_an_exact_direction() -> None:
@@ -60,10 +60,10 @@ def test_float32_maps_and_directions_are_the_same_bits_split_or_whole(relu_class
         assert torch.equal(rts(x[rows], y[rows]), whole[rows])
     target = whole.roll(1, dims=0)
     with relu_classifier.frozen():
-        pull = rts.aim(task(y, target))(ForwardPass(relu_classifier, x, taps=rts.network.taps))
+        pull = rts.objective(task(y, target))(ForwardPass(relu_classifier, x, taps=rts.network.taps))
         for rows in (slice(1, 3), slice(2, 5)):
             view = ForwardPass(relu_classifier, x[rows], taps=rts.network.taps)
-            assert torch.equal(rts.aim(task(y[rows], target[rows]))(view).direction, pull.direction[rows])
+            assert torch.equal(rts.objective(task(y[rows], target[rows]))(view).direction, pull.direction[rows])
 
 
 def test_a_prepared_copy_gives_the_same_maps(toy_classifier: Classifier) -> None:
@@ -81,7 +81,7 @@ def test_it_leaves_no_trace(relu_classifier: Classifier) -> None:
         rts = untrained(relu_classifier)
         maps = rts(x, y)
         with relu_classifier.frozen():
-            rts.aim(task(y, maps.flip(0)))(ForwardPass(relu_classifier, x, taps=rts.network.taps))
+            rts.objective(task(y, maps.flip(0)))(ForwardPass(relu_classifier, x, taps=rts.network.taps))
     assert all(parameter.grad is None for parameter in rts.network.parameters())
 
 
@@ -89,8 +89,8 @@ def test_the_gap_is_the_distance_of_the_maps(smooth_classifier64: Classifier) ->
     rts, x, y = untrained(smooth_classifier64), images(3, 16, dtype=torch.float64), torch.arange(3)
     target = torch.rand(3, *rts.grid, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     with smooth_classifier64.frozen():
-        pull = rts.aim(task(y, target))(ForwardPass(smooth_classifier64, x, taps=rts.network.taps))
-    torch.testing.assert_close(pull.gap, distance(rts(x, y), target))
+        pull = rts.objective(task(y, target))(ForwardPass(smooth_classifier64, x, taps=rts.network.taps))
+    torch.testing.assert_close(pull.distance, distance(rts(x, y), target))
     assert pull.passes == rts.passes_per_step - 1 == 1
 
 
@@ -107,8 +107,8 @@ def test_an_attack_minds_the_own_classes_of_the_encoder_too(smooth_classifier64:
     x, y = images(3, 16, dtype=torch.float64), torch.arange(3)
     rts = with_own_encoder(smooth_classifier64, encoder)
     target = rts(x, y).roll(1, dims=0)
-    aim = rts.aim(task(y, target))
-    assert (aim.taps, aim.goes_back) == ((), False)
+    objective = rts.objective(task(y, target))
+    assert (objective.taps, objective.needs_backward) == ((), False)
 
     def at(images: torch.Tensor) -> torch.Tensor:
         return distance(rts(images, y), target) + 0.1 * nn.functional.cross_entropy(
@@ -116,9 +116,9 @@ def test_an_attack_minds_the_own_classes_of_the_encoder_too(smooth_classifier64:
         )
 
     with smooth_classifier64.frozen():
-        pull = aim(ForwardPass(smooth_classifier64, x))
+        pull = objective(ForwardPass(smooth_classifier64, x))
     torch.testing.assert_close(pull.loss, at(x).detach())
-    torch.testing.assert_close(pull.gap, distance(rts(x, y), target))
+    torch.testing.assert_close(pull.distance, distance(rts(x, y), target))
     assert pull.passes == 1
     along = torch.randn(x.shape, generator=torch.Generator().manual_seed(1), dtype=x.dtype)
     slope = (at(x + 1e-6 * along) - at(x - 1e-6 * along)).detach() / 2e-6
@@ -129,10 +129,10 @@ def test_descending_the_direction_brings_the_map_nearer(relu_classifier: Classif
     rts, x, y = untrained(relu_classifier), images(4, 32), torch.arange(4)
     target = rts(x, y).roll(1, dims=0)
     start, near = distance(rts(x, y), target), x.clone()
-    aim = rts.aim(task(y, target))
+    objective = rts.objective(task(y, target))
     for _ in range(40):
         with relu_classifier.frozen():
-            pull = aim(ForwardPass(relu_classifier, near, taps=aim.taps))
+            pull = objective(ForwardPass(relu_classifier, near, taps=objective.taps))
         near = (near - pull.direction.sign() / 255).clamp(x - 16 / 255, x + 16 / 255).clamp(0, 1)
     assert float((distance(rts(near, y), target) / start).mean()) < 0.7
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from support.nets import linear_classifier, pixel_weights
 from support.toys import images, relu_net, smooth_net
 from underfire import ADV2, GRAD, Classifier, InputError, SmoothGrad
-from underfire.interpreters import ForwardPass, Task
+from underfire.interpreters import ForwardPass, MapTarget
 from underfire.interpreters.maps import saliency, saliency_slope
 from underfire.testing import check_interpreter
 
@@ -78,9 +78,9 @@ def test_the_mean_of_a_round_of_directions_is_the_mean_of_hessians(smooth_classi
     classifier = smooth_classifier64
     g = SmoothGrad(classifier, samples=3, probe=1e-7)
     target = g(X, Y, keys=KEYS).roll(1, dims=0)
-    aim = g.aim(Task(Y, target, KEYS, 0))
+    objective = g.objective(MapTarget(Y, target, KEYS, 0))
     with classifier.frozen():
-        first, *others = [aim(ForwardPass(classifier, X)).direction for _ in range(4)]
+        first, *others = [objective(ForwardPass(classifier, X)).direction for _ in range(4)]
         leaf = X.clone().requires_grad_(True)
         gradients = []
         for sample in range(3):

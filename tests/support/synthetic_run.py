@@ -120,8 +120,8 @@ def _row(
 def _course(success: bool, joint: bool, l1: float) -> dict[str, Any]:
     """Of an attack that did what it could."""
     kept = 0.03 if success else 6.0
-    gap = {"gap_first": 0.4, "gap_half": 1.1 * l1, "gap_kept": l1} if joint else {}
-    return {"stuck": 0.0, "nll_first": 9.0, "nll_half": 1.2 * kept, "nll_kept": kept, **gap}
+    distance = {"gap_first": 0.4, "gap_half": 1.1 * l1, "gap_kept": l1} if joint else {}
+    return {"stuck": 0.0, "nll_first": 9.0, "nll_half": 1.2 * kept, "nll_kept": kept, **distance}
 
 
 def _run_json(recipe: Recipe, photos: list[dict[str, Any]]) -> dict[str, Any]:

@@ -2,10 +2,11 @@
 
 from underfire.attacks.adv2 import ADV2
 from underfire.attacks.authors import AuthorsADV2
+from underfire.attacks.joint import JointAttack
 from underfire.attacks.perturbations import L2, Flow, Linf
 from underfire.attacks.pgd import PGD
 from underfire.attacks.result import AttackResult
 from underfire.attacks.square import Square
 from underfire.attacks.stadv import StAdv
 
-__all__ = ["ADV2", "L2", "PGD", "AttackResult", "AuthorsADV2", "Flow", "Linf", "Square", "StAdv"]
+__all__ = ["ADV2", "L2", "PGD", "AttackResult", "AuthorsADV2", "Flow", "JointAttack", "Linf", "Square", "StAdv"]

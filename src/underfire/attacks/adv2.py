@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 from underfire.attacks.budget import chosen_finalists, chosen_steps, warm_steps
 from underfire.attacks.control import Schedule
-from underfire.attacks.engine import Keep, Setting
+from underfire.attacks.engine import Setting
 from underfire.attacks.joint import Descent
+from underfire.attacks.keepers import BEST, LATEST
 from underfire.attacks.perturbations import Perturbation, chosen
 from underfire.attacks.target_maps import of_one_classifier
 from underfire.interpreters.base import Interpreter
@@ -35,6 +36,9 @@ class ADV2(Descent):
     """
 
     name = "adv2"
+    title = "ADV²"
+    summary = "the prediction and the map of an interpreter, together"
+    version = 1
 
     def __init__(
         self,
@@ -53,6 +57,6 @@ class ADV2(Descent):
         count = chosen_steps(steps, passes, attacked)
         schedule = Schedule(count, warm=warm_steps(count), first=size, peak=2 * size, last=size / 10)
         finalists = chosen_finalists(count, passes, attacked)
-        keep: Keep = "latest" if any(g.estimates for g in attacked) else "best"
+        keep = LATEST if any(g.estimates for g in attacked) else BEST
         setting = Setting(model, schedule, keep=keep, finalists=finalists)
         super().__init__(attacked[0].classifier, attacked, setting, seed=seed)

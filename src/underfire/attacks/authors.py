@@ -3,28 +3,30 @@
 What is theirs: the steps and their length, λ, the losses, the second derivatives, and which iterate is kept.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Self
 
 from torch import Tensor
 from torch.nn import functional as F
 
 from underfire.attacks.budget import chosen_steps
 from underfire.attacks.control import Confidence, Schedule, Weighted
-from underfire.attacks.engine import Keep, Setting
-from underfire.attacks.joint import Descent
+from underfire.attacks.engine import Setting
+from underfire.attacks.joint import Descent, Terms
+from underfire.attacks.keepers import BEST, LAST, Keeper
 from underfire.attacks.perturbations import chosen
 from underfire.attacks.rules import Sign
 from underfire.attacks.smoothed import smoothed_clip
 from underfire.attacks.target_maps import one_interpreter
 from underfire.errors import InputError
 from underfire.interpreters import CAM, GRAD, IG, GradCAM
-from underfire.interpreters.activations import ActivationAim
-from underfire.interpreters.base import Aim, ForwardPass, Interpreter, Pull, Task
+from underfire.interpreters.activations import ActivationObjective
+from underfire.interpreters.base import ForwardPass, Interpreter, MapGradient, MapObjective, MapTarget
 from underfire.interpreters.clipping import double_backward
 from underfire.interpreters.directional import Linearised
-from underfire.interpreters.ig import PathAim
+from underfire.interpreters.ig import PathObjective
 from underfire.interpreters.maps import min_max, pooled, saliency_slope, scaled_distance
 from underfire.models.classifier import Classifier
 
@@ -54,7 +56,7 @@ class Published:
 
     warm: int
     stages: tuple[Stage, ...]
-    keep: Keep
+    keep: Keeper
     every: int
     confidence: float
 
@@ -85,13 +87,13 @@ class Published:
         return Published(ends[0], stages, self.keep, every, self.confidence)
 
 
-ACTIVATIONS = Published(400, (Stage(1200, 5.0, 10.0),), "last", every=1, confidence=0.0)
+ACTIVATIONS = Published(400, (Stage(1200, 5.0, 10.0),), LAST, every=1, confidence=0.0)
 """For CAM, and for Grad-CAM, which they did not attack."""
 
 GRADIENTS = Published(
     300,
     (Stage(301, 0.001, 0.001), Stage(201, 0.004, 0.004), Stage(101, 0.01, 0.01), Stage(101, 0.05, 0.05)),
-    "best",
+    BEST,
     every=10,
     confidence=0.8,
 )
@@ -128,6 +130,8 @@ class AuthorsADV2(Descent):
     """
 
     name = "adv2-authors"
+    title = "ADV² by its authors"
+    version = 1
 
     def __init__(
         self,
@@ -153,7 +157,22 @@ class AuthorsADV2(Descent):
             keep=plan.keep,
             every=plan.every,
         )
-        super().__init__(interpreter.classifier, (interpreter,), setting, seed=seed, aim_of=aim_of)
+        super().__init__(interpreter.classifier, (interpreter,), setting, seed=seed, objective_of=objective_of)
+
+    @classmethod
+    def planned(cls, _classifier: Classifier, interpreters: Sequence[Interpreter], terms: Terms) -> Self:
+        """The attack on the one of ``interpreters`` by the terms of a plan.
+
+        Raises:
+            InputError: they are several, or there is no schedule for it.
+        """
+        if len(interpreters) != 1:
+            names = ", ".join(g.name for g in interpreters)
+            raise InputError(f"the preset 'authors' attacks one interpreter, not {names} at once; name one of them")
+        effort = terms.effort
+        return cls(
+            interpreters[0], eps=terms.perturbation.eps, steps=effort.steps, passes=effort.passes, seed=terms.seed
+        )
 
 
 def _published(given: object) -> Published:
@@ -172,44 +191,44 @@ def _published(given: object) -> Published:
     raise InputError(f"no schedule of the authors is implemented for {interpreter.name!r}, only for {names}.")
 
 
-def aim_of(interpreter: Interpreter, task: Task) -> Aim:
-    """The authors' aim at the map of CAM, Grad-CAM, GRAD or IG."""
+def objective_of(interpreter: Interpreter, target: MapTarget) -> MapObjective:
+    """The authors' objective at the map of CAM, Grad-CAM, GRAD or IG."""
     if isinstance(interpreter, CAM | GradCAM):
-        return ActivationAim(interpreter.features, interpreter.raw_maps, task, loss=mean_squares)
+        return ActivationObjective(interpreter.features, interpreter.raw_maps, target, loss=mean_squares)
     if isinstance(interpreter, IG):
         ig = interpreter
 
         def along_path(classifier: Classifier, points: Tensor, classes: Tensor) -> Linearised:
             return double_backward(lambda z: ig.outputs(classifier.scores(z), classes), points, smoothed_clip)
 
-        return PathAim(ig, task, along_path, summed_squares, even=1.0)
-    return GradientAim(task)
+        return PathObjective(ig, target, along_path, summed_squares, even=1.0)
+    return GradientObjective(target)
 
 
-class GradientAim:
-    """The sum of squared errors of GRAD's map on the smoothed network; the gap is that of the network as it is."""
+class GradientObjective:
+    """The sum of squared errors of GRAD's map on the smoothed network; the distance is that of the network as it is."""
 
     taps = ()
-    goes_back = False
+    needs_backward = False
 
-    def __init__(self, task: Task) -> None:
-        self._task = task
+    def __init__(self, target: MapTarget) -> None:
+        self._target = target
 
-    def __call__(self, view: ForwardPass) -> Pull:
+    def __call__(self, view: ForwardPass) -> MapGradient:
         """The loss and the direction that lowers it."""
-        classifier, task = view.classifier, self._task
+        classifier, target = view.classifier, self._target
 
         def nll(z: Tensor) -> Tensor:
-            return F.cross_entropy(classifier.scores(z), task.classes, reduction="none")
+            return F.cross_entropy(classifier.scores(z), target.classes, reduction="none")
 
         gradient, product = double_backward(nll, view.x, smoothed_clip)
-        _, loss, v = saliency_slope(gradient, task.maps, summed_squares)
-        gap = scaled_distance(pooled(view.nll_gradient(task.classes)), task.maps)
-        return Pull(gap, loss, product(v), passes=1)
+        _, loss, v = saliency_slope(gradient, target.maps, summed_squares)
+        map_distance = scaled_distance(pooled(view.nll_gradient(target.classes)), target.maps)
+        return MapGradient(map_distance, loss, product(v), passes=1)
 
     def select(self, places: Tensor) -> None:
         """Go on with the images at ``places`` only."""
-        self._task = self._task.select(places)
+        self._target = self._target.select(places)
 
 
 def mean_squares(raw: Tensor, target: Tensor) -> Tensor:

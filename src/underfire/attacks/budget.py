@@ -2,10 +2,20 @@
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from numbers import Integral
 
 from underfire.errors import InputError
 from underfire.interpreters.base import Interpreter
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long an attack may work on a photo: so many steps, or so many passes; the other is None."""
+
+    steps: int | None = None
+    passes: int | None = None
+
 
 STEPS = 300
 """Steps of an attack whose caller names neither steps nor passes."""
@@ -32,7 +42,8 @@ def warm_steps(steps: int) -> int:
 def finalists_of(passes: int, interpreters: Sequence[Interpreter]) -> int:
     """How many iterates an attack chooses from in the end, by maps taken afresh, where ``passes`` pay for these.
 
-    None where the gap of every interpreter's aim is that of the iterate, and where the passes pay for fewer than two.
+    None where the map distance of every interpreter's objective is that of the iterate, and where the passes pay for
+    fewer than two.
     """
     if not any(g.estimates for g in interpreters):
         return 0

@@ -1,8 +1,9 @@
 """How an attack divides each step between the prediction and the maps, and how long its steps are."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import ClassVar, Protocol
 
 import torch
@@ -61,12 +62,12 @@ class Confidence:
     keep: float = 0.9
     seek: float = 0.95
 
-    def holds(self, logits: Tensor, target: Tensor) -> Tensor:
-        """(N,) bool: the label holds on these ``logits`` (N, K)."""
+    def label_reached(self, logits: Tensor, target: Tensor) -> Tensor:
+        """(N,) bool: the label is reached on these ``logits`` (N, K)."""
         p = probability(logits, target)
         return (p >= self.keep) & (logits.argmax(dim=1) == target)
 
-    def wanting(self, logits: Tensor, target: Tensor) -> Tensor:
+    def needs_confidence(self, logits: Tensor, target: Tensor) -> Tensor:
         """(N,) bool: the next step minds the prediction."""
         return probability(logits, target) < self.seek
 
@@ -75,13 +76,18 @@ class Mixer(Protocol):
     """How one attack shares its joint steps between the prediction and the maps."""
 
     def __call__(
-        self, prediction: Tensor, pulls: Sequence[Tensor], gaps: Sequence[Tensor], wanting: Tensor, step: int
+        self,
+        prediction: Tensor,
+        directions: Sequence[Tensor],
+        distances: Sequence[Tensor],
+        needs_confidence: Tensor,
+        step: int,
     ) -> Tensor:
         """The direction (N, ...) of a joint step from those of the prediction and of every map.
 
-        ``gaps`` (N,) tell how far each map is from its target, and ``wanting`` (N,) bool whose prediction is not yet
-        what it should be; ``step`` counts from the first step of the warm start. A step that looks at no map has no
-        ``pulls``.
+        ``distances`` (N,) tell how far each map is from its target, and ``needs_confidence`` (N,) bool whose
+        prediction is not yet what it should be; ``step`` counts from the first step of the warm start. A step that
+        looks at no map has no ``directions``.
         """
         ...
 
@@ -98,7 +104,7 @@ class Mix(Protocol):
         ...
 
 
-class Sharing(Protocol):
+class Weighting(Protocol):
     """How the maps of several interpreters share a step among themselves."""
 
     @property
@@ -106,52 +112,55 @@ class Sharing(Protocol):
         """What command lines and rows call it."""
         ...
 
-    def __call__(self, pulls: Sequence[Tensor], gaps: Sequence[Tensor]) -> Tensor:
+    def __call__(self, directions: Sequence[Tensor], distances: Sequence[Tensor]) -> Tensor:
         """One direction (N, ...) of unit size, or 0, from those of every map; at least one.
 
         Args:
-            pulls: for each interpreter the direction (N, ...) that lowers its loss.
-            gaps: for each the L1 distance (N,) of its map from the target.
+            directions: for each interpreter the direction (N, ...) that lowers its loss.
+            distances: for each the L1 distance (N,) of its map from the target.
         """
         ...
 
 
 @dataclass(frozen=True)
-class Even:
-    """Every map pulls alike, whatever the size of its gradient: gradient-balanced."""
+class Normalized:
+    """Every map counts alike, whatever the size of its gradient: gradient-balanced."""
 
-    name: ClassVar[str] = "even"
+    name: ClassVar[str] = "normalized"
 
-    def __call__(self, pulls: Sequence[Tensor], gaps: Sequence[Tensor]) -> Tensor:  # noqa: ARG002 - pulls suffice
+    def __call__(self, directions: Sequence[Tensor], distances: Sequence[Tensor]) -> Tensor:  # noqa: ARG002 - directions suffice
         """The mean of the directions at unit size; where they cancel out it is shorter."""
-        return torch.stack([unit(pull) for pull in pulls]).mean(dim=0)
+        return torch.stack([unit(direction) for direction in directions]).mean(dim=0)
 
 
 @dataclass(frozen=True)
-class Fixed:
+class Sum:
     """Every loss counts the same, as in a sum with fixed weights of 1: the steepest one leads."""
 
-    name: ClassVar[str] = "fixed"
+    name: ClassVar[str] = "sum"
 
-    def __call__(self, pulls: Sequence[Tensor], gaps: Sequence[Tensor]) -> Tensor:  # noqa: ARG002 - pulls suffice
+    def __call__(self, directions: Sequence[Tensor], distances: Sequence[Tensor]) -> Tensor:  # noqa: ARG002 - directions suffice
         """The sum of the directions, at unit size."""
-        return unit(torch.stack(list(pulls)).sum(dim=0))
+        return unit(torch.stack(list(directions)).sum(dim=0))
 
 
 @dataclass(frozen=True)
-class Worst:
+class Minimax:
     """For each image the map that is furthest from its target has the step: the descent of a maximum."""
 
-    name: ClassVar[str] = "worst"
+    name: ClassVar[str] = "minimax"
 
-    def __call__(self, pulls: Sequence[Tensor], gaps: Sequence[Tensor]) -> Tensor:
-        """Of each image the direction of the first interpreter with the largest gap, at unit size."""
-        chosen = torch.stack(list(gaps)).argmax(dim=0)
+    def __call__(self, directions: Sequence[Tensor], distances: Sequence[Tensor]) -> Tensor:
+        """Of each image the direction of the first interpreter with the largest map distance, at unit size."""
+        chosen = torch.stack(list(distances)).argmax(dim=0)
         rows = torch.arange(len(chosen), device=chosen.device)
-        return torch.stack([unit(pull) for pull in pulls])[chosen, rows]
+        return torch.stack([unit(direction) for direction in directions])[chosen, rows]
 
 
-EVEN, FIXED, WORST = Even(), Fixed(), Worst()
+NORMALIZED, SUM, MINIMAX = Normalized(), Sum(), Minimax()
+
+FORMER_NAMES: Mapping[str, str] = MappingProxyType({"even": "normalized", "fixed": "sum", "worst": "minimax"})
+"""What the weightings were called before: command lines still take these, and keys of work folders hold them."""
 
 
 @dataclass(frozen=True)
@@ -159,19 +168,19 @@ class Balance:
     """λ, the weight of the maps' direction against the prediction's: one number per image, steered by the label.
 
     Directions are scaled to unit size, so λ = 1 is an even share. While the prediction wants more, λ falls, so that
-    an image whose label is hard to get is not held back by its map; while the label holds, λ recovers and the
+    an image whose label is hard to get is not held back by its map; while the label is reached, λ recovers and the
     prediction is left alone.
 
     Attributes:
         lowest: λ stays in [``lowest``, 1].
-        fall, rise: its factors at a step whose label wants more, and at one whose label holds.
-        sharing: among the maps.
+        fall, rise: its factors at a step whose label wants more, and at one whose label is reached.
+        weighting: among the maps.
     """
 
     lowest: float = 0.1
     fall: float = 0.95
     rise: float = 1.05
-    sharing: Sharing = EVEN
+    weighting: Weighting = NORMALIZED
 
     def begin(self, x: Tensor) -> Mixer:
         """λ = 1 for each of the images ``x``."""
@@ -185,16 +194,16 @@ class _Balanced:
     def __call__(
         self,
         prediction: Tensor,
-        pulls: Sequence[Tensor],
-        gaps: Sequence[Tensor],
-        wanting: Tensor,
+        directions: Sequence[Tensor],
+        distances: Sequence[Tensor],
+        needs_confidence: Tensor,
         step: int,  # noqa: ARG002
     ) -> Tensor:
-        mixed = unit(prediction) * wanting[:, None, None, None]
-        if not pulls:
+        mixed = unit(prediction) * needs_confidence[:, None, None, None]
+        if not directions:
             return mixed
-        mixed = mixed + self._rule.sharing(pulls, gaps) * self._weight[:, None, None, None]
-        factor = torch.where(wanting, self._rule.fall, self._rule.rise)
+        mixed = mixed + self._rule.weighting(directions, distances) * self._weight[:, None, None, None]
+        factor = torch.where(needs_confidence, self._rule.fall, self._rule.rise)
         self._weight = (self._weight * factor).clamp(self._rule.lowest, 1.0)
         return mixed
 
@@ -226,12 +235,12 @@ class _Weighed:
     def __call__(
         self,
         prediction: Tensor,
-        pulls: Sequence[Tensor],
-        gaps: Sequence[Tensor],  # noqa: ARG002
-        wanting: Tensor,  # noqa: ARG002
+        directions: Sequence[Tensor],
+        distances: Sequence[Tensor],  # noqa: ARG002
+        needs_confidence: Tensor,  # noqa: ARG002
         step: int,
     ) -> Tensor:
-        return prediction + self._rule.weights[step - self._rule.warm] * sum(pulls)
+        return prediction + self._rule.weights[step - self._rule.warm] * sum(directions)
 
     def select(self, places: Tensor) -> None:
         pass

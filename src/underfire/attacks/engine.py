@@ -2,22 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from underfire.attacks.best import Best
 from underfire.attacks.control import Balance, Confidence, Mix, Schedule
+from underfire.attacks.keepers import BEST, Keeper, KeptIterates
 from underfire.attacks.perturbations import Perturbation
 from underfire.attacks.rules import Adam, Rule
 from underfire.attacks.trace import Recorder, Trace
 from underfire.attacks.transforms import Transform, TransformedBatch, identity
 from underfire.errors import NonFiniteError
-from underfire.interpreters.base import Aim, ForwardPass, Pull, require_finite
+from underfire.interpreters.base import ForwardPass, MapGradient, MapObjective, require_finite
 from underfire.models.classifier import Classifier
-
-Keep = Literal["best", "latest", "last"]
 
 
 @dataclass(frozen=True)
@@ -32,10 +29,8 @@ class Setting:
         rule: from a joint step's direction to its move; before, the steepest move is taken.
         transform: the input transform (EOT) under which the classifier sees the iterates. An iterate whose prediction
             alone is attacked is no candidate.
-        keep: ``"best"`` keeps the best iterate of each image and lets images that are done leave the batch;
-            ``"latest"`` keeps the last one whose label holds, for aims whose gap says little of the present iterate;
-            ``"last"`` keeps the last one, whatever it is.
-        every: with ``"best"``, only every so many-th joint iterate is a candidate.
+        keep: which iterate of each image is kept.
+        every: only every so many-th joint iterate is a candidate.
         finalists: how many late iterates are handed over beside the kept one, brought to whole grey levels.
     """
 
@@ -45,7 +40,7 @@ class Setting:
     mix: Mix = field(default_factory=Balance)
     rule: Rule = field(default_factory=Adam)
     transform: Transform = identity
-    keep: Keep = "best"
+    keep: Keeper = BEST
     every: int = 1
     finalists: int = 0
 
@@ -83,25 +78,28 @@ class Outcome:
     finalists: tuple[Iterate, ...] = ()
 
 
-def descend(classifier: Classifier, x: Tensor, target: Tensor, aims: Sequence[Aim], setting: Setting) -> Outcome:
-    """Move ``x`` (N, C, H, W) towards ``target`` (N,) and the maps of ``aims``; with no aim this is PGD.
+def descend(
+    classifier: Classifier, x: Tensor, target: Tensor, objectives: Sequence[MapObjective], setting: Setting
+) -> Outcome:
+    """Move ``x`` (N, C, H, W) towards ``target`` (N,) and the maps of ``objectives``; with no objective this is PGD.
 
-    Every step pays one shared forward pass, a backward pass, and what each aim asks for beyond them.
+    Every step pays one shared forward pass, a backward pass, and what each objective asks for beyond them.
     Each image follows its own path: nothing is averaged over the batch.
 
     Raises:
         NonFiniteError: a loss or a direction is not a number.
     """
-    model, best, recorder = setting.perturbation, Best(setting.perturbation.start(x)), Recorder(x)
+    model, recorder = setting.perturbation, Recorder(x)
+    best = KeptIterates(model.start(x), setting.keep)
     finalists: list[Iterate] = []
     if x.shape[0]:
         with classifier.frozen():
-            loop = _Loop(classifier, x, target, aims, setting, best, recorder)
+            loop = _Loop(classifier, x, target, objectives, setting, best, recorder)
             loop.run()
         wholes = [model.whole(x, theta) for theta in loop.finalists]
         finalists = [Iterate(model.image(x, theta), model.size(x, theta)) for theta in wholes]
     kept = Iterate(model.image(x, best.theta), model.size(x, best.theta))
-    trace = recorder.trace(best, joint=bool(aims))
+    trace = recorder.trace(best, joint=bool(objectives))
     return Outcome(kept.x_adv, kept.used, recorder.passes, trace, tuple(finalists))
 
 
@@ -117,14 +115,14 @@ class _Loop:
         classifier: Classifier,
         x: Tensor,
         target: Tensor,
-        aims: Sequence[Aim],
+        objectives: Sequence[MapObjective],
         setting: Setting,
-        best: Best,
+        best: KeptIterates,
         recorder: Recorder,
     ) -> None:
-        self._classifier, self._aims, self._setting = classifier, aims, setting
+        self._classifier, self._objectives, self._setting = classifier, objectives, setting
         self._best, self._recorder = best, recorder
-        self._taps = tuple({tap: None for aim in aims for tap in aim.taps})
+        self._taps = tuple({tap: None for objective in objectives for tap in objective.taps})
         self._x, self._target, self._theta = x, target, best.theta.clone()
         self._mixer, self._stepper = setting.mix.begin(x), setting.rule.begin(self._theta)
         self._rows = torch.arange(x.shape[0], device=x.device)
@@ -150,21 +148,21 @@ class _Loop:
 
     def _step(self, step: int) -> None:
         """Look at the present iterates, offer them, and take one step from each."""
-        batch, view, answers, holds = self._look(step)
+        batch, view, answers, reached = self._look(step)
         setting = self._setting
         joint = self._joint(step)
         if joint:
-            wanting = setting.confidence.wanting(view.logits, self._target)
-            direction = self._joint_direction(view, answers, wanting, step)
+            needs_confidence = setting.confidence.needs_confidence(view.logits, self._target)
+            direction = self._joint_direction(view, answers, needs_confidence, step)
         else:
             direction = view.nll_gradient(self._target)
         direction = batch.pull_back(direction)
         own = slice(self._own)
-        self._recorder.step(self._rows[own], direction[own], holds[own])
+        self._recorder.step(self._rows[own], direction[own], reached[own])
         direction = setting.perturbation.pull_back(self._x, self._theta, direction)
         require_finite(direction, "the direction of the step")  # sign(NaN) is 0: the image would silently stay
         # The rule sees the warm start too: its first joint moves are not those of a fresh mean.
-        considered = self._stepper(direction) if self._aims else direction
+        considered = self._stepper(direction) if self._objectives else direction
         model = setting.perturbation
         move = considered * model.share(self._theta) if joint else model.steepest(direction)
         moved = self._theta - setting.schedule.size(step) * move
@@ -172,14 +170,14 @@ class _Loop:
 
     def _finish(self) -> None:
         """The last iterates: one more look at them, or none where they are kept anyway."""
-        if self._setting.keep == "last":
-            self._best.theta[self._rows[: self._own]] = self._theta[: self._own]
+        if self._setting.keep.looks_last:
+            self._look(self._setting.schedule.steps, values_only=not self._objectives)
         else:
-            self._look(self._setting.schedule.steps, values_only=not self._aims)
+            self._best.theta[self._rows[: self._own]] = self._theta[: self._own]
 
     def _narrow(self) -> bool:
         """Let images that are done leave the batch; False if nobody is left."""
-        if self._setting.keep != "best" or not self._aims:
+        if not (self._setting.keep.narrows and self._objectives):
             return True
         left = (~self._best.done(self._rows[: self._own])).nonzero().flatten()
         if 0 < len(left) < self._own:
@@ -189,11 +187,11 @@ class _Loop:
 
     def _joint(self, step: int) -> bool:
         """Whether ``step`` comes after the warm start of an attack on maps."""
-        return bool(self._aims) and step >= self._setting.schedule.warm
+        return bool(self._objectives) and step >= self._setting.schedule.warm
 
     def _look(
         self, step: int, *, values_only: bool = False
-    ) -> tuple[TransformedBatch, ForwardPass, list[Pull], Tensor]:
+    ) -> tuple[TransformedBatch, ForwardPass, list[MapGradient], Tensor]:
         setting, target = self._setting, self._target
         batch = setting.transform(setting.perturbation.image(self._x, self._theta), self._rows, step)
         joint = self._joint(step)
@@ -202,43 +200,44 @@ class _Loop:
         view = ForwardPass(self._classifier, batch.images, taps=taps, attached=not values_only)
         nll = view.nll(target).detach()
         require_finite(nll[:, None], "the prediction loss")
-        if not values_only and not (mapped and any(aim.goes_back for aim in self._aims)):
+        if not values_only and not (mapped and any(objective.needs_backward for objective in self._objectives)):
             view.nll_gradient(target, last=True)  # before anybody needs memory for passes of its own
-        answers = [aim(view) for aim in self._aims] if mapped else []
-        gap = torch.stack([answer.gap for answer in answers]).mean(dim=0) if mapped else nll
-        require_finite(gap[:, None], "the interpretation loss")
-        holds = setting.confidence.holds(view.logits, target) if joint else view.logits.argmax(dim=1) == target
+        answers = [objective(view) for objective in self._objectives] if mapped else []
+        distance = torch.stack([answer.distance for answer in answers]).mean(dim=0) if mapped else nll
+        require_finite(distance[:, None], "the interpretation loss")
+        reached = (
+            setting.confidence.label_reached(view.logits, target) if joint else view.logits.argmax(dim=1) == target
+        )
         own, passes = slice(self._own), 1 + sum(answer.passes for answer in answers)
         rows = self._rows[own]
-        self._recorder.look(rows, nll[own], gap[own] if mapped else None, passes)
-        if mapped or not self._aims:
-            offer = {"rows": rows, "holds": holds[own], "nll": nll[own], "gap": gap[own]}
-            if setting.keep == "last":
-                self._best.take(self._theta[own], **offer)
-            elif setting.keep == "latest":
-                self._best.follow(self._theta[own], **offer)
-            elif (step - setting.schedule.warm) % setting.every == 0:
-                self._best.offer(self._theta[own], **offer)
+        self._recorder.look(rows, nll[own], distance[own] if mapped else None, passes)
+        if (mapped or not self._objectives) and (step - setting.schedule.warm) % setting.every == 0:
+            kept = {"rows": rows, "reached": reached[own], "nll": nll[own], "distance": distance[own]}
+            self._best.offer(self._theta[own], **kept)
         if step in self._final_looks:
             self.finalists.append(self._best.theta.clone())
-        return batch, view, answers, holds
+        return batch, view, answers, reached
 
-    def _joint_direction(self, view: ForwardPass, answers: list[Pull], wanting: Tensor, step: int) -> Tensor:
+    def _joint_direction(
+        self, view: ForwardPass, answers: list[MapGradient], needs_confidence: Tensor, step: int
+    ) -> Tensor:
         """Prediction and maps in one direction (N, C, H, W), mixed as far back as one backward pass can serve all."""
         taps = {answer.at for answer in answers}
         (tap,) = taps if len(taps) == 1 else (None,)
-        gaps = [answer.gap for answer in answers]
+        distances = [answer.distance for answer in answers]
         if tap is not None and tap.head is not None:  # all that the logits read passes here
-            pulls = [answer.direction for answer in answers]
-            mixed = self._mixer(view.gradient_at(tap, view.nll(self._target)), pulls, gaps, wanting, step)
+            directions = [answer.direction for answer in answers]
+            mixed = self._mixer(
+                view.gradient_at(tap, view.nll(self._target)), directions, distances, needs_confidence, step
+            )
             return view.carried(tap, mixed, last=True)
         prediction = view.nll_gradient(self._target)
         last = max((i for i, a in enumerate(answers) if a.at is not None), default=None)
-        pulls = [
+        directions = [
             a.direction if a.at is None else view.carried(a.at, a.direction, last=i == last)
             for i, a in enumerate(answers)
         ]
-        return self._mixer(prediction, pulls, gaps, wanting, step)
+        return self._mixer(prediction, directions, distances, needs_confidence, step)
 
     def _select(self, places: Tensor, *, own: int) -> None:
         """Go on with the images at ``places``, of which the first ``own`` count."""
@@ -246,5 +245,5 @@ class _Loop:
         self._theta, self._own = self._theta[places], own
         self._mixer.select(places)
         self._stepper.select(places)
-        for aim in self._aims:
-            aim.select(places)
+        for objective in self._objectives:
+            objective.select(places)

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from underfire.attacks.best import Best
 from underfire.attacks.control import Confidence
 from underfire.attacks.engine import Outcome
+from underfire.attacks.keepers import KeptIterates
 from underfire.attacks.trace import Trace
 from underfire.interpreters.base import Interpreter
 from underfire.interpreters.maps import distance
@@ -41,16 +41,16 @@ def decide(
     finalists = outcome.finalists
     rows = torch.arange(len(target), device=target.device)
     number = outcome.x_adv.new_zeros(len(target))  # of the finalist that leads, for each image
-    best, taken = Best(number), []
+    best, taken = KeptIterates(number), []
     for k, finalist in enumerate(finalists):
         images = finalist.x_adv.contiguous()
         with torch.no_grad():
             logits = classifier(images)
         maps = {g.name: g(images, target, keys=keys) for g in target_maps}
-        gap = torch.stack([distance(maps[g.name], aim) for g, aim in target_maps.items()]).mean(dim=0)
+        map_distance = torch.stack([distance(maps[g.name], aim) for g, aim in target_maps.items()]).mean(dim=0)
         nll = F.cross_entropy(logits, target, reduction="none")
-        holds = confidence.holds(logits, target)
-        best.offer(number + k, rows=rows, holds=holds, nll=nll, gap=gap)
+        reached = confidence.label_reached(logits, target)
+        best.offer(number + k, rows=rows, reached=reached, nll=nll, distance=map_distance)
         taken.append(maps)
     chosen = best.theta.long()
     cost = len(finalists) * sum(g.passes_per_map for g in target_maps)
@@ -60,14 +60,14 @@ def decide(
             x_adv=torch.stack([f.x_adv for f in finalists])[chosen, rows],
             used=torch.stack([f.used for f in finalists])[chosen, rows],
             passes=outcome.passes + cost,
-            trace=_ending(outcome.trace, nll=best.nll, gap=best.gap),
+            trace=_ending(outcome.trace, nll=best.nll, distance=best.distance),
             finalists=(),
         ),
         {name: torch.stack([maps[name] for maps in taken])[chosen, rows] for name in taken[0]},
     )
 
 
-def _ending(trace: Trace, *, nll: Tensor, gap: Tensor) -> Trace:
-    # What the loop noted at half of its steps is the gap of a shorter fit, which nothing may be compared with.
-    maps = None if trace.maps is None else replace(trace.maps, half=gap, kept=gap)
+def _ending(trace: Trace, *, nll: Tensor, distance: Tensor) -> Trace:
+    # What the loop noted at half of its steps is the map distance of a shorter fit, which nothing may be compared with.
+    maps = None if trace.maps is None else replace(trace.maps, half=distance, kept=distance)
     return replace(trace, prediction=replace(trace.prediction, kept=nll), maps=maps)

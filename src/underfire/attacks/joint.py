@@ -1,35 +1,87 @@
-"""An attack on the prediction and the maps together, however it is done."""
+"""What an attack is: the one call that all of them share, and what a plan has to know of each."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Self
 
 from torch import Tensor
 
+from underfire.attacks.budget import Effort
 from underfire.attacks.engine import Setting
+from underfire.attacks.perturbations import Perturbation
 from underfire.attacks.result import AttackResult
-from underfire.attacks.scored import AimOf, attack_and_score, own_aim
+from underfire.attacks.scored import ObjectiveOf, attack_and_score, own_objective
 from underfire.attacks.target_maps import TargetMap, refuse_maps, wanted_maps
 from underfire.interpreters.base import Interpreter
 from underfire.models.classifier import Classifier
 from underfire.seeding import owners
 
 
+@dataclass(frozen=True)
+class Terms:
+    """What a plan grants an attack: what it may do to an image, for how long, and the seed of its random numbers."""
+
+    perturbation: Perturbation
+    effort: Effort
+    seed: int = 0
+
+
 class JointAttack(ABC):
-    """The call of an attack that may aim at maps: what its users leave out is filled in, what they give is checked.
+    """An attack on the prediction and, where it is made from interpreters, on their maps.
+
+    A new attack gives :meth:`run`, the class attributes and, where its arguments are others than ``perturbation``,
+    ``steps``, ``passes`` and ``seed``, :meth:`planned`; ``underfire.testing.check_attack`` tells whether it keeps the
+    contract.
 
     Attributes:
         classifier: under attack.
         interpreters: those of it under attack; without any the attack is on the prediction alone.
         seed: of the attack's random numbers.
+        name: what command lines and rows call it.
+        title: the same as the literature writes it; the name, if empty.
+        summary: in a few words, what it attacks and how.
+        joint: a plan runs it on each of its interpreters in turn; else once, on the classifier alone.
+        unit: what its budget counts.
+        per_pass: how many of these a plan grants for each pass.
+        perturbations: the names of those it can work within; None for any.
+        asks_for_maps: it takes a map at every look, so that an interpreter whose every map is a fit costs too much.
+        version: raised whenever the same call makes other images, so that those kept before are not taken for them.
     """
 
     name: ClassVar[str]
+    title: ClassVar[str] = ""
+    summary: ClassVar[str] = ""
+    joint: ClassVar[bool] = True
+    unit: ClassVar[Literal["passes", "queries"]] = "passes"
+    per_pass: ClassVar[int] = 1
+    perturbations: ClassVar[tuple[str, ...] | None] = None
+    asks_for_maps: ClassVar[bool] = False
+    version: ClassVar[int] = 1
 
     def __init__(self, classifier: Classifier, interpreters: tuple[Interpreter, ...], *, seed: int) -> None:
         self.classifier = classifier
         self.interpreters = interpreters
         self.seed = seed
+
+    @classmethod
+    def planned(cls, classifier: Classifier, interpreters: Sequence[Interpreter], terms: Terms) -> Self:
+        """The attack on ``interpreters``, or on ``classifier`` if it is no joint one, by the terms of a plan.
+
+        Raises:
+            InputError: they don't pay for a single step, or don't suit.
+        """
+        make: Callable[..., Self] = cls
+        attacked: Any = interpreters if cls.joint else classifier
+        effort = terms.effort
+        return make(
+            attacked, perturbation=terms.perturbation, steps=effort.steps, passes=effort.passes, seed=terms.seed
+        )
+
+    @classmethod
+    def within(cls, planned: Perturbation) -> Perturbation:
+        """What it may do to an image in a plan whose perturbation is ``planned``; that itself, by default."""
+        return planned
 
     def __call__(
         self,
@@ -84,11 +136,11 @@ class Descent(JointAttack):
         setting: Setting,
         *,
         seed: int,
-        aim_of: AimOf = own_aim,
+        objective_of: ObjectiveOf = own_objective,
     ) -> None:
         super().__init__(classifier, interpreters, seed=seed)
         self.setting = setting
-        self._aim_of = aim_of
+        self._objective_of = objective_of
 
     def run(
         self, x: Tensor, target: Tensor, goals: Mapping[Interpreter, Tensor], keys: tuple[str, ...]
@@ -103,5 +155,5 @@ class Descent(JointAttack):
             self.setting,
             keys=keys,
             seed=self.seed,
-            aim_of=self._aim_of,
+            objective_of=self._objective_of,
         )

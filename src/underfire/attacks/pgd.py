@@ -1,21 +1,25 @@
 """PGD: the attack on the prediction alone (Madry et al. 2018)."""
 
-from collections.abc import Sequence
-
-from torch import Tensor
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Literal, Self
 
 from underfire.attacks.budget import chosen_steps
 from underfire.attacks.control import Schedule
-from underfire.attacks.engine import Keep, Setting
+from underfire.attacks.engine import Setting
+from underfire.attacks.joint import Descent, Terms
+from underfire.attacks.keepers import BEST, LAST, Keeper
 from underfire.attacks.perturbations import Perturbation, chosen
-from underfire.attacks.result import AttackResult
-from underfire.attacks.scored import attack_and_score
 from underfire.errors import InputError
+from underfire.interpreters.base import Interpreter
 from underfire.models.classifier import Classifier
-from underfire.seeding import owners
+
+Keep = Literal["best", "last"]
+
+_KEEPERS: Mapping[str, Keeper] = MappingProxyType({"best": BEST, "last": LAST})
 
 
-class PGD:
+class PGD(Descent):
     """Targeted projected gradient descent: the joint loop with no interpreter.
 
     Args:
@@ -33,6 +37,10 @@ class PGD:
     """
 
     name = "pgd"
+    title = "PGD"
+    summary = "the prediction alone, whatever the explanation shows"
+    joint = False
+    version = 1
 
     def __init__(
         self,
@@ -45,22 +53,14 @@ class PGD:
         perturbation: Perturbation | None = None,
         keep: Keep = "best",
     ) -> None:
-        if keep not in ("best", "last"):
+        if keep not in _KEEPERS:
             raise InputError(f"keep {keep!r} is unknown; give 'best' or 'last'.")
-        self.classifier = classifier
         model = chosen(perturbation, eps)
         schedule = Schedule.constant(chosen_steps(steps, passes), model.eps / 8 if step_size is None else step_size)
-        self.setting = Setting(model, schedule, keep=keep)
+        super().__init__(classifier, (), Setting(model, schedule, keep=_KEEPERS[keep]), seed=0)
 
-    def __call__(self, x: Tensor, target: Tensor, *, keys: Sequence[str] | None = None) -> AttackResult:
-        """Attack images ``x`` (N, C, H, W) in [0, 1] towards the classes ``target`` (N,), int64.
-
-        ``keys`` names the images in the result; by default by their content.
-
-        Raises:
-            InputError: ``x``, ``target`` or ``keys`` don't fit the classifier or each other.
-            NonFiniteError: a loss is not a number.
-        """
-        self.classifier.check_images(x)
-        self.classifier.check_classes(target, x.shape[0])
-        return attack_and_score(self.name, self.classifier, x, target, {}, self.setting, keys=owners(x, keys), seed=0)
+    @classmethod
+    def planned(cls, classifier: Classifier, _interpreters: Sequence[Interpreter], terms: Terms) -> Self:
+        """The attack on ``classifier`` by the terms of a plan."""
+        effort = terms.effort
+        return cls(classifier, perturbation=terms.perturbation, steps=effort.steps, passes=effort.passes)

@@ -82,6 +82,6 @@ class AttackResult:
             if not self.maps:
                 records.append(common)
             for name, maps in self.maps.items():
-                gap = (maps[i] - self.target_maps[name][i]).abs().mean()
-                records.append({**common, "interpreter": name, "l1": float(gap)})
+                distance = (maps[i] - self.target_maps[name][i]).abs().mean()
+                records.append({**common, "interpreter": name, "l1": float(distance)})
         return records

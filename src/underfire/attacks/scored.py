@@ -11,17 +11,17 @@ from underfire.attacks.engine import Outcome, Setting, descend
 from underfire.attacks.finals import decide
 from underfire.attacks.perturbations import Perturbation
 from underfire.attacks.result import AttackResult
-from underfire.interpreters.base import Aim, Interpreter, Task
+from underfire.interpreters.base import Interpreter, MapObjective, MapTarget
 from underfire.models.classifier import Classifier
 from underfire.models.folded import prepared
 
-AimOf = Callable[[Interpreter, Task], Aim]
+ObjectiveOf = Callable[[Interpreter, MapTarget], MapObjective]
 """How an attack aims at an interpreter's map."""
 
 
-def own_aim(interpreter: Interpreter, task: Task) -> Aim:
-    """The aim that the interpreter gives itself."""
-    return interpreter.aim(task)
+def own_objective(interpreter: Interpreter, target: MapTarget) -> MapObjective:
+    """The objective that the interpreter gives itself."""
+    return interpreter.objective(target)
 
 
 def attack_and_score(
@@ -34,13 +34,13 @@ def attack_and_score(
     *,
     keys: tuple[str, ...],
     seed: int,
-    aim_of: AimOf = own_aim,
+    objective_of: ObjectiveOf = own_objective,
 ) -> AttackResult:
     """Attack a checked batch on the prepared classifier and score what comes out on the unmodified one."""
     started = time.perf_counter()
     x = x.detach()
-    aims = [aim_of(g, Task(target, maps, keys, seed)) for g, maps in target_maps.items()]
-    outcome = descend(prepared(classifier), x, target, aims, setting)
+    objectives = [objective_of(g, MapTarget(target, maps, keys, seed)) for g, maps in target_maps.items()]
+    outcome = descend(prepared(classifier), x, target, objectives, setting)
     known: Mapping[str, Tensor] = {}
     if outcome.finalists:
         decided = decide(classifier, target, target_maps, outcome, confidence=setting.confidence, keys=keys)

@@ -4,15 +4,16 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 
-from underfire.attacks.best import Best
 from underfire.attacks.budget import check_whole
 from underfire.attacks.control import Confidence
 from underfire.attacks.engine import Outcome
-from underfire.attacks.joint import JointAttack
+from underfire.attacks.joint import JointAttack, Terms
+from underfire.attacks.keepers import KeptIterates
 from underfire.attacks.perturbations import Linf
 from underfire.attacks.result import AttackResult
 from underfire.attacks.scored import score
@@ -29,12 +30,12 @@ from underfire.seeding import generator
 class Square(JointAttack):
     """ADV² without gradients of its own: it sees ``classifier.probabilities(x)`` and ``interpreter(x, target)`` only.
 
-    A query is one look at one image by the classifier and, where its label holds, by the interpreters. Each proposes to
-    fill one square window of the best image so far with the benign pixels plus stripes of random direction, wavelength,
-    phase and sign per channel. As long as the label does not hold (argmax, with p_t of at least 0.9) the stripes are of
-    height eps, and a proposal is taken if it raises p_t. Once it holds their height is drawn from (0, eps], and a
-    proposal is taken if the label still holds and the maps are nearer to their targets. An image with a mean gap of at
-    most 0.002 is done and asks no more.
+    A query is one look at one image by the classifier and, where its label is reached, by the interpreters. Each
+    proposes to fill one square window of the best image so far with the benign pixels plus stripes of random
+    direction, wavelength, phase and sign per channel. As long as the label does not hold (argmax, with p_t of at least
+    0.9) the stripes are of height eps, and a proposal is taken if it raises p_t. Once it holds their height is drawn
+    from (0, eps], and a proposal is taken if the label still holds and the maps are nearer to their targets. An image
+    with a mean map distance of at most 0.002 is done and asks no more.
 
     Nothing is differentiated outside the interpreter, so a classifier whose gradients vanish or mislead is no harder
     than another. That makes it the check on attacks with gradients, which need far fewer passes: see
@@ -42,8 +43,8 @@ class Square(JointAttack):
 
     In the result a pass is one run of the classifier, forward alone or forward and backward: one for a query, and what
     the interpreters run beyond it, counted at the module (1 for CAM, 32 for IG with 32 points). The runs that make the
-    benign maps are not counted, nor is the final score. In its trace the gap to the target maps is infinite, and its
-    first value NaN, where no label held and so no map was asked for.
+    benign maps are not counted, nor is the final score. In its trace the distance to the target maps is infinite, and
+    its first value NaN, where no label held and so no map was asked for.
 
     Args:
         attacked: a classifier, whose prediction alone is attacked, or an interpreter or several of one classifier,
@@ -57,6 +58,14 @@ class Square(JointAttack):
     """
 
     name = "square"
+    title = "Square"
+    summary = "as adv2 but without gradients, a random search to check the others (linf only)"
+    unit = "queries"
+    per_pass = 10
+    """A query goes forward only, and tells one number, not a direction."""
+    perturbations = (Linf.name,)
+    asks_for_maps = True
+    version = 1
 
     def __init__(
         self,
@@ -78,6 +87,12 @@ class Square(JointAttack):
             )
         self.perturbation = Linf(eps)
         self.queries = queries
+
+    @classmethod
+    def planned(cls, _classifier: Classifier, interpreters: Sequence[Interpreter], terms: Terms) -> Self:
+        """The attack on ``interpreters`` by the terms of a plan, with as many queries as these have passes or steps."""
+        queries = terms.effort.passes or terms.effort.steps or 0
+        return cls(interpreters, eps=terms.perturbation.eps, queries=queries, seed=terms.seed)
 
     def run(
         self, x: Tensor, target: Tensor, goals: Mapping[Interpreter, Tensor], keys: tuple[str, ...]
@@ -120,7 +135,7 @@ class _Search:
         self._x, self._target, self._keys = x, target, keys
         self._draws = [generator(seed, key, Square.name) for key in keys]
         self._confidence = Confidence()
-        self.best = Best(x)
+        self.best = KeptIterates(x)
         self.recorder = Recorder(x)
 
     def run(self, queries: int) -> None:
@@ -138,13 +153,13 @@ class _Search:
     def _look(self, images: Tensor, rows: Tensor) -> None:
         """One query of ``images`` (n, C, H, W), proposals for the images ``rows``; the better ones are kept."""
         try:
-            nll, holds, gap = self._answers(images, rows)
+            nll, reached, distance = self._answers(images, rows)
         except NonFiniteError as error:
             raise NonFiniteError(error.what, int(rows[error.index])) from error
-        self.best.offer(images, rows=rows, holds=holds, nll=nll, gap=gap)
+        self.best.offer(images, rows=rows, reached=reached, nll=nll, distance=distance)
 
     def _answers(self, images: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The prediction loss, whether the label holds, and the gap, (n,) each; infinite where it was not asked for."""
+        """Prediction loss, whether the label is reached, and map distance, (n,) each; infinite where not asked for."""
         target = self._target[rows]
         p = self._classifier.probabilities(images)
         logits = p.clamp_min(torch.finfo(p.dtype).tiny).log()  # as good as the classifier's own
@@ -153,28 +168,28 @@ class _Search:
         self.recorder.look(rows, nll, None, passes=1)
         if not self._goals:
             return nll, logits.argmax(dim=1) == target, nll
-        holds = self._confidence.holds(logits, target)
-        gap = torch.full_like(nll, torch.inf)
-        asked = holds.nonzero().squeeze(1)
+        reached = self._confidence.label_reached(logits, target)
+        distance = torch.full_like(nll, torch.inf)
+        asked = reached.nonzero().squeeze(1)
         if len(asked):
             with _calls(self._classifier.module) as calls:
                 try:
-                    gap[asked] = self._gap(images[asked], rows[asked])
+                    distance[asked] = self._distance(images[asked], rows[asked])
                 except NonFiniteError as error:
                     raise NonFiniteError(error.what, int(asked[error.index])) from error
-            self.recorder.look(rows[asked], nll[asked], gap[asked], passes=len(calls))
-        return nll, holds, gap
+            self.recorder.look(rows[asked], nll[asked], distance[asked], passes=len(calls))
+        return nll, reached, distance
 
-    def _gap(self, images: Tensor, rows: Tensor) -> Tensor:
+    def _distance(self, images: Tensor, rows: Tensor) -> Tensor:
         """(n,) mean distance of the maps of ``images`` to their targets, the mean over the interpreters."""
         target, keys = self._target[rows], [self._keys[row] for row in rows.tolist()]
-        gaps = [distance(g(images, target, keys=keys), maps[rows]) for g, maps in self._goals.items()]
-        return torch.stack(gaps).mean(dim=0)
+        distances = [distance(g(images, target, keys=keys), maps[rows]) for g, maps in self._goals.items()]
+        return torch.stack(distances).mean(dim=0)
 
     def _proposals(self, rows: Tensor, share: float) -> Tensor:
         """The best images of ``rows`` with one window each drawn anew, (n, C, H, W)."""
         images = self.best.theta[rows]
-        tuning = [bool(self._goals) and math.isfinite(gap) for gap in self.best.gap[rows].tolist()]
+        tuning = [bool(self._goals) and math.isfinite(distance) for distance in self.best.distance[rows].tolist()]
         for image, row, is_tuned in zip(images, rows.tolist(), tuning, strict=True):
             self._redraw(image, row, share, is_tuned=is_tuned)
         return self._model.project(self._x[rows], images)

@@ -1,10 +1,11 @@
 """StAdv: pixels move (Xiao et al. 2018, Spatially Transformed Adversarial Examples)."""
 
 from collections.abc import Sequence
+from typing import Self
 
 from underfire.attacks.adv2 import ADV2
-from underfire.attacks.joint import Descent
-from underfire.attacks.perturbations import Flow
+from underfire.attacks.joint import Descent, Terms
+from underfire.attacks.perturbations import Flow, Perturbation
 from underfire.attacks.pgd import PGD
 from underfire.attacks.target_maps import classifier_and_interpreters
 from underfire.interpreters.base import Interpreter
@@ -32,6 +33,9 @@ class StAdv(Descent):
     """
 
     name = "stadv"
+    title = "StAdv"
+    summary = "the same by moving pixels, whatever --perturbation says"
+    version = 1
 
     def __init__(
         self,
@@ -52,3 +56,14 @@ class StAdv(Descent):
             else PGD(classifier, steps=steps, passes=passes, step_size=step_size, perturbation=flow)
         )
         super().__init__(classifier, interpreters, loop.setting, seed=seed)
+
+    @classmethod
+    def planned(cls, _classifier: Classifier, interpreters: Sequence[Interpreter], terms: Terms) -> Self:
+        """The attack on ``interpreters`` by the terms of a plan."""
+        effort = terms.effort
+        return cls(interpreters, eps=terms.perturbation.eps, steps=effort.steps, passes=effort.passes, seed=terms.seed)
+
+    @classmethod
+    def within(cls, planned: Perturbation) -> Perturbation:
+        """A flow field: the planned one, if it is one, or that of the default budget."""
+        return planned if planned.name == Flow.name else Flow()

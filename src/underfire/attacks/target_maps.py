@@ -11,8 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from underfire.errors import InputError
-from underfire.interpreters.base import Interpreter
-from underfire.interpreters.together import check_together
+from underfire.interpreters.base import Interpreter, check_together
 from underfire.models.classifier import Classifier
 from underfire.seeding import generator
 

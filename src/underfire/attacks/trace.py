@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from underfire.attacks.best import Best
+from underfire.attacks.keepers import KeptIterates
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Trace:
     Attributes:
         stuck: (N,) share of the steps at which the label did not hold and yet the gradient was zero in every pixel.
         prediction: the prediction loss −log p_t, in nats.
-        maps: the gap to the target maps, the mean over the attacked interpreters; None where none is attacked.
+        maps: the distance to the target maps, the mean over the attacked interpreters; None where none is attacked.
     """
 
     stuck: Tensor
@@ -50,29 +50,32 @@ class Recorder:
         n, device = like.shape[0], like.device
         self.passes = torch.zeros(n, dtype=torch.int64, device=device)
         self._nll = torch.full((n,), torch.nan, dtype=like.dtype, device=device)
-        self._gap = self._nll.clone()
+        self._distance = self._nll.clone()
         self._half: tuple[Tensor, Tensor] | None = None
         self._steps, self._stuck = torch.zeros_like(self._nll), torch.zeros_like(self._nll)
 
-    def look(self, rows: Tensor, nll: Tensor, gap: Tensor | None, passes: int) -> None:
-        """One look at an iterate: its losses (N,), the gap where maps are attacked, and what it cost."""
+    def look(self, rows: Tensor, nll: Tensor, distance: Tensor | None, passes: int) -> None:
+        """One look at an iterate: its losses (N,), the map distance where maps are attacked, and what it cost."""
         self.passes[rows] += passes
-        for stored, seen in ((self._nll, nll), (self._gap, gap)):
+        for stored, seen in ((self._nll, nll), (self._distance, distance)):
             if seen is not None:
                 stored[rows] = torch.where(stored[rows].isnan(), seen, stored[rows])
 
-    def step(self, rows: Tensor, direction: Tensor, holds: Tensor) -> None:
-        """One step along ``direction`` (N, ...) away from an iterate whose label ``holds`` (N,) or not."""
+    def step(self, rows: Tensor, direction: Tensor, reached: Tensor) -> None:
+        """One step along ``direction`` (N, ...) away from an iterate whose label ``reached`` (N,) or not."""
         self._steps[rows] += 1
         still = direction.flatten(1).abs().amax(dim=1) == 0
-        self._stuck[rows] += (still & ~holds).to(self._stuck)
+        self._stuck[rows] += (still & ~reached).to(self._stuck)
 
-    def halfway(self, best: Best) -> None:
+    def halfway(self, best: KeptIterates) -> None:
         """Half of the steps are taken, and ``best`` is kept."""
-        self._half = (best.nll.clone(), best.gap.clone())
+        self._half = (best.nll.clone(), best.distance.clone())
 
-    def trace(self, best: Best, *, joint: bool) -> Trace:
+    def trace(self, best: KeptIterates, *, joint: bool) -> Trace:
         """All of it, now that ``best`` is kept."""
-        half_nll, half_gap = self._half or (best.nll, best.gap)  # all images were done before half of the steps
-        maps = Course(self._gap, half_gap, best.gap) if joint else None
+        half_nll, half_distance = self._half or (
+            best.nll,
+            best.distance,
+        )  # all images were done before half of the steps
+        maps = Course(self._distance, half_distance, best.distance) if joint else None
         return Trace(self._stuck / self._steps.clamp_min(1), Course(self._nll, half_nll, best.nll), maps)

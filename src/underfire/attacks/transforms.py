@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from underfire.interpreters.base import Aim, ForwardPass, Pull
+from underfire.interpreters.base import ForwardPass, MapGradient, MapObjective
 from underfire.models.features import FeatureMap
 
 
@@ -114,7 +114,7 @@ class CycledObjective:
         objectives: one for each of ``cycle.target_maps``.
     """
 
-    def __init__(self, cycle: Cycle, objectives: Sequence[Aim]) -> None:
+    def __init__(self, cycle: Cycle, objectives: Sequence[MapObjective]) -> None:
         self._cycle, self._objectives = cycle, tuple(objectives)
 
     @property
@@ -123,11 +123,11 @@ class CycledObjective:
         return self._objectives[0].taps
 
     @property
-    def goes_back(self) -> bool:
+    def needs_backward(self) -> bool:
         """As any of its objectives."""
-        return self._objectives[0].goes_back
+        return self._objectives[0].needs_backward
 
-    def __call__(self, view: ForwardPass) -> Pull:
+    def __call__(self, view: ForwardPass) -> MapGradient:
         """Loss and direction towards the target map of the current transform."""
         return self._objectives[self._cycle.current](view)
 

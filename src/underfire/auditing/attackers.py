@@ -1,56 +1,32 @@
 """The attacks that a plan means."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
-from underfire.attacks import ADV2, PGD, AuthorsADV2, Square, StAdv
-from underfire.attacks.perturbations import Perturbation
-from underfire.auditing.plan import Attack, AuditPlan, Condition, Effort, Preset
-from underfire.errors import InputError
+from underfire.attacks.joint import JointAttack, Terms
+from underfire.attacks.registry import entry_of
+from underfire.auditing.plan import AuditPlan, Condition
 from underfire.interpreters import Interpreter
 from underfire.models.classifier import Classifier
 
 
 def attack_of(
-    plan: AuditPlan, condition: Condition, classifier: Classifier, interpreters: Sequence[Interpreter]
-) -> PGD | ADV2 | AuthorsADV2 | Square | StAdv:
-    """The attack of ``condition`` on ``classifier`` and on the one of the ``interpreters`` that it names, if any.
-
-    Raises:
-        InputError: the plan's passes don't pay for a single step, or the authors have no schedule for the interpreter.
-    """
-    perturbation, effort = plan.perturbation_of(condition), plan.effort_of(condition)
-    if condition.attack == "pgd":
-        return PGD(classifier, perturbation=perturbation, steps=effort.steps, passes=effort.passes)
-    attacked = [g for g in interpreters if g.name == condition.source]
-    return joint_attack(
-        condition.attack, plan.preset, attacked, perturbation=perturbation, effort=effort, seed=plan.seed
-    )
-
-
-def joint_attack(
-    attack: Attack,
-    preset: Preset,
+    plan: AuditPlan,
+    condition: Condition,
+    classifier: Classifier,
     interpreters: Sequence[Interpreter],
     *,
-    perturbation: Perturbation,
-    effort: Effort,
-    seed: int,
-) -> ADV2 | AuthorsADV2 | Square | StAdv:
-    """The attack on prediction and maps: StAdv, Square, ADV², or with the preset ``authors`` that of its authors.
+    given: Mapping[str, JointAttack] = MappingProxyType({}),
+) -> JointAttack:
+    """The attack of ``condition`` on ``classifier`` and on the one of the ``interpreters`` that it names, if any.
 
-    Square takes as many queries as its effort has passes or steps.
+    ``given`` are attacks that are made already, by their names.
 
     Raises:
-        InputError: the passes don't pay for a single step, or the authors have no schedule for several interpreters,
-            or for this one.
+        InputError: the plan's passes don't pay for a single step, or the attack does not suit the interpreter.
     """
-    if attack == "stadv":
-        return StAdv(interpreters, eps=perturbation.eps, steps=effort.steps, passes=effort.passes, seed=seed)
-    if attack == "square":
-        return Square(interpreters, eps=perturbation.eps, queries=effort.passes or effort.steps or 0, seed=seed)
-    if preset != "authors":
-        return ADV2(interpreters, perturbation=perturbation, steps=effort.steps, passes=effort.passes, seed=seed)
-    if len(interpreters) != 1:
-        names = ", ".join(g.name for g in interpreters)
-        raise InputError(f"the preset 'authors' attacks one interpreter, not {names} at once; name one of them")
-    return AuthorsADV2(interpreters[0], eps=perturbation.eps, steps=effort.steps, passes=effort.passes, seed=seed)
+    if condition.attack in given:
+        return given[condition.attack]
+    terms = Terms(plan.perturbation_of(condition), plan.effort_of(condition), plan.seed)
+    attacked = [g for g in interpreters if g.name == condition.source]
+    return entry_of(condition.attack).make(classifier, attacked, terms, preset=plan.preset)

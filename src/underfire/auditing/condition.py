@@ -6,25 +6,15 @@ The only place that knows how a condition is written; everybody else asks a `Con
 from dataclasses import dataclass
 from typing import Final
 
+from underfire.attacks import registry
+from underfire.interpreters.registry import interpreter_title
+
 _NO_SOURCE = "-"
 _BETWEEN_SOURCES = "+"
 _BEFORE_SOURCES = "-"
 _BEFORE_GOAL = "@"
 
-_ATTACKS = {
-    "none": "No attack",
-    "noise": "Harmless noise",
-    "pgd": "PGD",
-    "adv2": "ADV²",
-    "stadv": "StAdv",
-    "square": "Square",
-}
-_INTERPRETERS = {
-    "gradcam": "Grad-CAM",
-    "guidedbackprop": "Guided back-propagation",
-    "inputxgradient": "Input × gradient",
-    "smoothgrad": "SmoothGrad",
-}
+_CONTROLS = {"none": "No attack", "noise": "Harmless noise"}
 
 
 @dataclass(frozen=True)
@@ -109,12 +99,7 @@ PGD: Final = Condition("pgd")
 
 def attack_title(name: str) -> str:
     """An attack as the literature writes it: ``adv2`` is ADV²; an unknown one keeps its name."""
-    return _ATTACKS.get(name, name)
-
-
-def interpreter_title(name: str) -> str:
-    """An interpreter as the literature writes it: ``cam`` is CAM, ``gradcam`` Grad-CAM."""
-    return _INTERPRETERS.get(name, name.upper())
+    return _CONTROLS.get(name) or registry.attack_title(name)
 
 
 def interpreters_title(names: tuple[str, ...]) -> str:

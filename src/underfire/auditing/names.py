@@ -2,12 +2,18 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
-from typing import TypeVar
+from types import MappingProxyType
+from typing import Any, TypeVar
 
+from underfire import interpreters
 from underfire.attacks.perturbations import L2, Flow, Linf, Perturbation
+from underfire.attacks.registry import ATTACKS
 from underfire.errors import InputError
-from underfire.interpreters import ALL, RTS, Interpreter, MaskingNetwork
+from underfire.interpreters import RTS, Interpreter, MaskingNetwork
+from underfire.interpreters.base import check_together
+from underfire.interpreters.registry import INTERPRETERS
 from underfire.models.classifier import Classifier
+from underfire.plugins import Parts
 
 T = TypeVar("T")
 
@@ -22,27 +28,53 @@ def pick(name: str, known: Mapping[str, T], kind: str) -> T:
 
 
 def known_interpreters() -> dict[str, type[Interpreter]]:
-    """Every interpreter by the name that users type."""
-    return {cls.name: cls for cls in ALL}
+    """Every interpreter that comes with the package, by the name that users type."""
+    return {cls.name: cls for cls in interpreters.ALL}
+
+
+def load_parts(interpreters: Iterable[str] = (), attacks: Iterable[str] = ()) -> None:
+    """Import those that are written ``package.module:Name`` or ``file.py:Name``, as the user named them.
+
+    Raises:
+        InputError: one is unknown, cannot be imported, or is none.
+    """
+    for spec in interpreters:
+        INTERPRETERS.load(spec)
+    for spec in attacks:
+        ATTACKS.load(spec)
 
 
 def make_interpreters(
-    names: Iterable[str], classifier: Classifier, *, rts: str | None = None
+    names: Iterable[str],
+    classifier: Classifier,
+    *,
+    rts: str | None = None,
+    given: Mapping[str, Interpreter] = MappingProxyType({}),
 ) -> tuple[Interpreter, ...]:
-    """The named interpreters, RTS with the weights in the file ``rts``, or those that come with the package.
+    """The named interpreters in this order, RTS with the weights in the file ``rts``, or those of the package.
+
+    Args:
+        names: of built-in ones or of installed packages, or ``package.module:Name``.
+        classifier: that they explain.
+        rts: the file of RTS's weights.
+        given: interpreters that are made already, by their names, which go before all others.
 
     Raises:
         InputError: a name is unknown, or ``classifier`` or the weights do not suit.
     """
-    known = known_interpreters()
 
     def make(name: str) -> Interpreter:
-        interpreter = pick(name, known, "interpreter")
+        if name in given:
+            return given[name]
+        interpreter = INTERPRETERS.load(name)
         if issubclass(interpreter, RTS) and rts is not None:
             return interpreter(classifier, network=MaskingNetwork.load(rts, classifier))
         return interpreter(classifier)
 
-    return tuple(make(name) for name in names)
+    made = tuple(make(name) for name in names)
+    if made:
+        check_together(made)
+    return made
 
 
 def known_perturbations() -> dict[str, type[Linf] | type[L2] | type[Flow]]:
@@ -61,4 +93,17 @@ def split_names(text: str, known: Sequence[str], kind: str) -> tuple[str, ...]:
     names = tuple(name.strip() for name in text.split(","))
     for name in names:
         pick(name, dict.fromkeys(known), kind)
+    return names
+
+
+def split_parts(text: str, parts: Parts[Any], *, besides: Sequence[str] = ()) -> tuple[str, ...]:
+    """The names in a comma-separated ``text``, each that of one of ``parts``, or one of the words ``besides``.
+
+    Raises:
+        InputError: a name is unknown, or one of the user's own cannot be imported or is none.
+    """
+    names = tuple(name.strip() for name in text.split(","))
+    for name in names:
+        if name not in besides:
+            parts.load(name)
     return names

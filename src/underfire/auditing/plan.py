@@ -6,20 +6,17 @@ from types import MappingProxyType
 from typing import Literal
 
 from underfire.attacks.authors import PUBLISHED
-from underfire.attacks.perturbations import Flow, Perturbation
+from underfire.attacks.budget import Effort
+from underfire.attacks.perturbations import Perturbation
+from underfire.attacks.registry import ATTACKS, BUILT_IN, PlanFacts, entry_of, refusal_of
 from underfire.auditing.names import make_perturbation
 from underfire.auditing.rows import NO_SOURCE, condition
 from underfire.errors import InputError
-from underfire.interpreters import CAM, GRAD, IG, MASK
+from underfire.interpreters import CAM, GRAD, IG
+from underfire.interpreters.registry import INTERPRETERS
 
-Attack = Literal["none", "noise", "pgd", "adv2", "stadv", "square"]
+Attack = str
 """The values of the rows' column ``attack``. "none" and "noise", the floor, are measured in every audit."""
-
-ATTACKS: tuple[Attack, ...] = ("pgd", "adv2", "stadv", "square")
-"""The attacks that a user chooses from."""
-
-JOINT_ATTACKS: tuple[Attack, ...] = ("adv2", "stadv", "square")
-"""Those that are run on each interpreter in turn."""
 
 Preset = Literal["quick", "standard", "paper", "authors"]
 
@@ -35,20 +32,6 @@ attack takes the place of ADV² and has its published number of steps.
 
 QUICK = (GRAD.name, IG.name, CAM.name)
 """The interpreters that suit most classifiers and cost little."""
-
-REFITTED = frozenset({MASK.name})
-"""Interpreters whose every map is a fit: too dear for a search that looks at thousands of maps."""
-
-QUERIES = 10
-"""Queries of Square for each pass of a preset: a query goes forward only, and tells one number, not a direction."""
-
-
-@dataclass(frozen=True)
-class Effort:
-    """How long an attack may work on a photo: so many steps, or so many passes; the other is None."""
-
-    steps: int | None = None
-    passes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -131,23 +114,11 @@ class AuditPlan:
         if not self.interpreters:
             raise InputError("no interpreter is named; give at least one, such as 'cam'")
         if not self.attacks:
-            raise InputError(f"no attack is named; give at least one of {', '.join(ATTACKS)}")
-        if "square" in self.attacks and self.perturbation != "linf":
-            raise InputError(
-                f"the attack 'square' is for the perturbation 'linf', not '{self.perturbation}'; leave the attack out"
-            )
-        refitted = next((name for name in self.interpreters if name in REFITTED), None)
-        if "square" in self.attacks and refitted is not None:
-            raise InputError(
-                f"the attack 'square' asks for a map at every query, and '{refitted}' is fitted anew for each map; "
-                "leave one of the two out"
-            )
-        unpublished = next((name for name in self.interpreters if name not in PUBLISHED), None)
-        if self.preset == "authors" and "adv2" in self.attacks and unpublished is not None:
-            raise InputError(
-                f"the preset 'authors' has no schedule for '{unpublished}', only for {', '.join(PUBLISHED)}; "
-                "leave it out, or give another preset"
-            )
+            raise InputError(f"no attack is named; give at least one of {', '.join(ATTACKS.installed())}")
+        facts = PlanFacts(self.preset, self.perturbation, self.interpreters)
+        refusal = refusal_of(self.attacks, facts)
+        if refusal is not None:
+            raise InputError(refusal)
         for kind, names in (("interpreter", self.interpreters), ("attack", self.attacks)):
             twice = next((name for name in names if names.count(name) > 1), None)
             if twice is not None:
@@ -156,19 +127,20 @@ class AuditPlan:
     @property
     def conditions(self) -> tuple[Condition, ...]:
         """All conditions of a photo that can be attacked, in the order in which they are run."""
+        order = [entry.name for entry in BUILT_IN]
+        named = sorted(self.attacks, key=lambda name: order.index(name) if name in order else len(order))
+        sources = [INTERPRETERS.name_of(name) for name in self.interpreters]
         attacked: list[Condition] = []
-        if "pgd" in self.attacks:
-            attacked.append(Condition("pgd"))
-        for joint in JOINT_ATTACKS:
-            if joint in self.attacks:
-                attacked.extend(Condition(joint, name) for name in self.interpreters)
+        for entry in map(entry_of, named):
+            attacked += (
+                [Condition(entry.name, name) for name in sources] if entry.attack.joint else [Condition(entry.name)]
+            )
         return (NONE, NOISE, *attacked)
 
     def perturbation_of(self, condition: Condition) -> Perturbation:
         """What ``condition`` may do to an image. The plan's budget is StAdv's too where it is one of displacements."""
-        if condition.attack == "stadv" and self.perturbation != Flow.name:
-            return Flow()
-        return make_perturbation(self.perturbation, self.eps)
+        planned = make_perturbation(self.perturbation, self.eps)
+        return planned if condition in (NONE, NOISE) else entry_of(condition.attack).within(planned)
 
     def effort_of(self, condition: Condition) -> Effort:
         """How long the attack of ``condition`` may work on a photo; no steps where nothing is optimised."""
@@ -176,11 +148,11 @@ class AuditPlan:
             return Effort(steps=0)
         if self.steps is not None:
             return Effort(steps=self.steps)
-        if self.passes is None and self.preset == "authors" and condition.attack == "adv2":
-            return Effort(steps=PUBLISHED[condition.source].steps)
         if self.passes is not None:
             return Effort(passes=self.passes)
-        return Effort(passes=PASSES[self.preset] * (QUERIES if condition.attack == "square" else 1))
+        entry = entry_of(condition.attack)
+        granted = Effort(passes=PASSES[self.preset] * entry.attack.per_pass)
+        return entry.published(self.preset, (condition.source,)) or granted
 
     def as_config(self) -> dict[str, object]:
         """The plan for run.json: plain values only, the steps or passes of every attack resolved."""

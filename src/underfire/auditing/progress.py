@@ -3,9 +3,9 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from underfire.auditing.names import known_interpreters
 from underfire.auditing.plan import NONE, AuditPlan, Condition, Unit
 from underfire.auditing.unit import Event
+from underfire.interpreters.registry import passes_per_step
 
 
 class Eta:
@@ -61,5 +61,4 @@ def _passes(plan: AuditPlan, condition: Condition) -> int:
     effort = plan.effort_of(condition)
     if effort.passes is not None:
         return effort.passes
-    attacked = known_interpreters().get(condition.source)
-    return (effort.steps or 0) * (attacked.passes_per_step if attacked else 1)
+    return (effort.steps or 0) * (passes_per_step(condition.source) or 1)

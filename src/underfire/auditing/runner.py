@@ -215,9 +215,9 @@ def rts_sha256(plan: AuditPlan, classifier: Classifier) -> str | None:
 def _threat_model(plan: AuditPlan) -> dict[str, Any]:
     model = make_perturbation(plan.perturbation, plan.eps)
     facts = {"norm": model.name, "eps": model.eps, "unit": model.unit, "bounds": [0.0, 1.0]}
-    flow = next((plan.perturbation_of(c) for c in plan.conditions if c.attack == "stadv"), None)
-    if flow is not None and flow.name != model.name:
-        facts["stadv_eps"], facts["stadv_unit"] = flow.eps, flow.unit
+    for name, own in {c.attack: plan.perturbation_of(c) for c in plan.conditions}.items():
+        if own.name != model.name:
+            facts[f"{name}_eps"], facts[f"{name}_unit"] = own.eps, own.unit
     return facts
 
 

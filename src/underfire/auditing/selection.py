@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from underfire.attacks.authors import PUBLISHED
-from underfire.auditing.names import known_interpreters, make_interpreters
-from underfire.auditing.plan import QUICK, REFITTED, Attack, Preset
+from underfire.attacks.registry import entry_of
+from underfire.auditing.names import make_interpreters
+from underfire.auditing.plan import QUICK, Attack, Preset
 from underfire.errors import InputError
 from underfire.interpreters import MASK, RTS
+from underfire.interpreters.registry import INTERPRETERS
 from underfire.models.classifier import Classifier
 
 EVERY = "all"
@@ -45,7 +47,7 @@ def select_interpreters(
     if named is not None and not every:
         selection = Selection(tuple(named))
     else:
-        candidates = tuple(known_interpreters()) if every else (*QUICK, MASK.name, RTS.name)
+        candidates = INTERPRETERS.installed() if every else (*QUICK, MASK.name, RTS.name)
         reasons = {name: _reason(name, classifier, preset, attacks, rts, every=every) for name in candidates}
         left_out = tuple(f"{name} ({reason})" for name, reason in reasons.items() if reason)
         selection = Selection(tuple(name for name, reason in reasons.items() if not reason), left_out)
@@ -63,12 +65,12 @@ def _reason(
         return "the preset 'authors' has no schedule for it"
     if name == MASK.name and preset == "quick" and not every:
         return f"each of its maps takes {MASK.passes_per_map} passes, too many for 'quick'; name it with --interpreters"
-    if name in REFITTED and "square" in attacks:
-        return f"the attack 'square' would take {MASK.passes_per_map} passes for each of its queries"
-    try:
-        make_interpreters((name,), classifier, rts=rts)
-    except InputError as error:
-        if name == RTS.name and rts is not None:
-            raise
-        return str(error).removesuffix(".")
-    return None
+    cls = INTERPRETERS.find(name)
+    searching = next((attack for attack in attacks if entry_of(attack).attack.asks_for_maps), None)
+    if cls.estimates and searching is not None:
+        return f"the attack '{searching}' would take {cls.passes_per_map} passes for each of its queries"
+    if name == RTS.name and rts is not None:
+        make_interpreters((name,), classifier, rts=rts)  # says what is wrong with the weights
+        return None
+    reason = cls.available(classifier)
+    return None if reason is None else reason.removesuffix(".")

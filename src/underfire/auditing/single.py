@@ -8,11 +8,14 @@ import torch
 from torch import Tensor
 
 from underfire import metrics
+from underfire.attacks import ADV2
+from underfire.attacks.budget import Effort
+from underfire.attacks.joint import Terms
 from underfire.attacks.perturbations import Perturbation
-from underfire.auditing.attackers import joint_attack
+from underfire.attacks.registry import entry_of
 from underfire.auditing.look import View, calling, look
 from underfire.auditing.measured import Treated, rows_of
-from underfire.auditing.plan import Condition, Effort, PlannedPhoto, Preset
+from underfire.auditing.plan import Condition, PlannedPhoto, Preset
 from underfire.auditing.rows import Row
 from underfire.auditing.unit import save_and_read
 from underfire.errors import InputError
@@ -45,13 +48,14 @@ def attack_photo(
     file: str,
     target: int,
     target_maps: Mapping[str, Tensor] | None,
+    attack: str = ADV2.name,
     preset: Preset,
     perturbation: Perturbation,
     effort: Effort,
     seed: int,
     out: Path,
 ) -> SingleAttack:
-    """Attacks a photo and its maps at once, with ADV², and saves benign.png and adversarial.png in ``out``.
+    """Attacks a photo and its maps at once, with ``attack``, and saves benign.png and adversarial.png in ``out``.
 
     The label is the model's own prediction. ``target_maps`` (h, w) by interpreter; None for the benign maps.
     Raises `InputError` if the photo is seen as the target class already, or a number is not finite.
@@ -66,13 +70,14 @@ def attack_photo(
             "give another target class"
         )
     benign = look(classifier, interpreters, x, label, names=names)
-    aims = {i.name: benign.maps[i.name] if target_maps is None else target_maps[i.name][None] for i in interpreters}
+    wanted = {i.name: benign.maps[i.name] if target_maps is None else target_maps[i.name][None] for i in interpreters}
     targets = torch.tensor([target])
     with calling(names):
-        result = joint_attack("adv2", preset, interpreters, perturbation=perturbation, effort=effort, seed=seed)(
+        terms = Terms(perturbation, effort, seed)
+        result = entry_of(attack).make(classifier, interpreters, terms, preset=preset)(
             x.to(classifier.device),
             targets.to(classifier.device),
-            target_map={name: aim.to(classifier.device) for name, aim in aims.items()},
+            target_map={name: maps.to(classifier.device) for name, maps in wanted.items()},
             keys=names,
         )
     x_adv = result.x_adv.detach().cpu()
@@ -82,7 +87,7 @@ def attack_photo(
     saved_view = look(classifier, interpreters, saved, targets, names=names)
     photo = PlannedPhoto(image_id, "", pixels.sha256, file, int(label), False, target, None)
     treated = Treated(
-        Condition("adv2", "+".join(i.name for i in interpreters)),
+        Condition(entry_of(attack).name, "+".join(i.name for i in interpreters)),
         benign_x=x,
         x=x_adv,
         benign=benign,
@@ -101,6 +106,6 @@ def attack_photo(
         tuple(rows),
         benign,
         saved_view,
-        {name: aim[0] for name, aim in aims.items()},
-        {name: float(metrics.l1(saved_view.maps[name], aim)) for name, aim in aims.items()},
+        {name: maps[0] for name, maps in wanted.items()},
+        {name: float(metrics.l1(saved_view.maps[name], maps)) for name, maps in wanted.items()},
     )

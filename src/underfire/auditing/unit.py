@@ -10,13 +10,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from underfire.attacks import PGD
 from underfire.attacks.perturbations import Perturbation
 from underfire.attacks.trace import Trace
 from underfire.auditing.attackers import attack_of
 from underfire.auditing.look import View, calling, look
 from underfire.auditing.measured import Treated, rows_of
-from underfire.auditing.names import make_interpreters
+from underfire.auditing.names import load_parts, make_interpreters
 from underfire.auditing.plan import NOISE, NONE, AuditPlan, Condition, PlannedPhoto, Unit
 from underfire.auditing.rows import Row, write_part
 from underfire.auditing.store import RunDirectory
@@ -93,6 +92,7 @@ class Auditor:
         self.plan = plan
         self.classifier = classifier
         self.directory = directory
+        load_parts(plan.interpreters, plan.attacks)
         self.interpreters = make_interpreters(plan.interpreters, classifier, rts=plan.rts)
         self._attacks = {c: attack_of(plan, c, classifier, self.interpreters) for c in plan.conditions[2:]}
 
@@ -154,11 +154,8 @@ class Auditor:
             return _Perturbed(*noise(batch.x, model, seed=self.plan.seed, keys=batch.ids))
         x, target, attack = batch.x.to(device), batch.targets.to(device), self._attacks[condition]
         with calling(batch.ids):
-            if isinstance(attack, PGD):
-                result = attack(x, target, keys=batch.ids)
-            else:
-                target_map = benign.maps[condition.source].to(device)
-                result = attack(x, target, target_map=target_map, keys=batch.ids)
+            maps = {g.name: benign.maps[g.name].to(device) for g in attack.interpreters}
+            result = attack(x, target, target_map=maps or None, keys=batch.ids)
         return _Perturbed(
             result.x_adv.detach().cpu(),
             result.used.cpu(),

@@ -7,6 +7,8 @@ from pathlib import Path
 import click
 from torch import Tensor
 
+from underfire.attacks import ADV2
+from underfire.attacks.registry import ATTACKS, AttackEntry, entry_of
 from underfire.attacks.target_maps import random_patch
 from underfire.auditing.look import look, predict
 from underfire.auditing.names import make_interpreters, make_perturbation
@@ -16,7 +18,15 @@ from underfire.auditing.single import SingleAttack, attack_photo
 from underfire.auditing.store import write_json
 from underfire.auditing.targets import class_index
 from underfire.cli.console import print_table
-from underfire.cli.options import DEFAULTS, INTERPRETERS, attack_options, load_model, model_options, rts_option
+from underfire.cli.options import (
+    DEFAULTS,
+    INTERPRETERS,
+    PartNames,
+    attack_options,
+    load_model,
+    model_options,
+    rts_option,
+)
 from underfire.cli.pictures import save_maps
 from underfire.errors import InputError
 from underfire.images import Photo, builtin_photos, find_photos, load_photo
@@ -39,6 +49,15 @@ from underfire.present.pictures import read_photo
     help="Whose map is attacked; several, comma-separated, are attacked at once.",
 )
 @rts_option
+@click.option(
+    "--attack",
+    "attack_name",
+    type=PartNames(ATTACKS),
+    default=ADV2.name,
+    show_default=True,
+    metavar="NAME",
+    help="Which one: its name (see: underfire attacks), or your own as package.module:Name.",
+)
 @click.option("--target-class", required=True, metavar="CLASS", help="The class to reach, by index or name.")
 @click.option(
     "--target-map",
@@ -69,6 +88,7 @@ def attack(
     device: str,
     interpreters: tuple[str, ...],
     rts: str | None,
+    attack_name: tuple[str, ...],
     target_class: str,
     target_map: str,
     preset: Preset,
@@ -79,14 +99,15 @@ def attack(
 
     Without PHOTO the first built-in one is taken.
     """
-    plan = replace(plan, preset=preset, attacks=("adv2",), interpreters=interpreters, rts=rts)
+    plan = replace(plan, preset=preset, attacks=attack_name, interpreters=interpreters, rts=rts)
+    attack_entry = _one_attack(attack_name)
     classifier = load_model(settings, device)
     selection = select_interpreters(interpreters, classifier, preset=preset, rts=rts)
     explainers = make_interpreters(selection.interpreters, classifier, rts=rts)
     target = class_index(target_class, classifier.class_names)
     chosen = builtin_photos().photos[0] if photo is None else _one_photo(photo, classifier)
     pixels = load_photo(chosen.path, resize=classifier.resize, input_size=classifier.input_size)
-    aims = _target_maps(target_map, explainers, seed=plan.seed, key=chosen.image_id)
+    wanted = _target_maps(target_map, explainers, seed=plan.seed, key=chosen.image_id)
     out.mkdir(parents=True, exist_ok=True)
     result = attack_photo(
         explainers,
@@ -94,16 +115,26 @@ def attack(
         image_id=chosen.image_id,
         file=str(chosen.path),
         target=target,
-        target_maps=aims,
+        target_maps=wanted,
+        attack=attack_entry.name,
         preset=preset,
-        perturbation=make_perturbation(plan.perturbation, plan.eps),
-        effort=plan.effort_of(Condition("adv2", interpreters[0])),
+        perturbation=attack_entry.within(make_perturbation(plan.perturbation, plan.eps)),
+        effort=plan.effort_of(Condition(attack_entry.name, explainers[0].name)),
         seed=plan.seed,
         out=out,
     )
     _save(result, out)
     _print(result, classifier)
     click.echo(f"Images, maps and result.json: {printable(out)}")
+
+
+def _one_attack(names: tuple[str, ...]) -> AttackEntry:
+    if len(names) != 1:
+        raise InputError(f"--attack '{','.join(names)}' names {len(names)} attacks; give one")
+    entry = entry_of(names[0])
+    if not entry.attack.joint:
+        raise InputError(f"--attack '{names[0]}' attacks the prediction alone and no map; give another, such as 'adv2'")
+    return entry
 
 
 def _one_photo(source: str, classifier: Classifier) -> Photo:
@@ -131,10 +162,10 @@ def _target_maps(text: str, interpreters: Sequence[Interpreter], *, seed: int, k
 
 def _save(result: SingleAttack, out: Path) -> None:
     pictures = {name: read_photo(out / f"{name}.png") for name in ("benign", "adversarial")}
-    for name, aim in result.target_maps.items():
+    for name, maps in result.target_maps.items():
         save_maps(pictures["benign"], result.benign.maps[name][0], out / f"benign-{name}")
         save_maps(pictures["adversarial"], result.adversarial.maps[name][0], out / f"adversarial-{name}")
-        save_maps(pictures["adversarial"], aim, out / f"target-{name}")
+        save_maps(pictures["adversarial"], maps, out / f"target-{name}")
     write_json(
         out / "result.json",
         {

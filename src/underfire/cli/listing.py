@@ -1,13 +1,21 @@
 """``underfire models``, ``interpreters`` and ``attacks``: what is available."""
 
+from collections.abc import Iterator
+from typing import TypeVar
+
 import click
 
-from underfire.attacks import ADV2, PGD, Square, StAdv
-from underfire.auditing.names import known_interpreters, known_perturbations
-from underfire.auditing.plan import PASSES, QUERIES, Preset
-from underfire.cli.console import print_table
+from underfire.attacks.registry import ATTACKS, AUTHORS, AttackEntry
+from underfire.auditing.names import known_perturbations
+from underfire.auditing.plan import PASSES, Preset
+from underfire.cli.console import notes, print_table
+from underfire.errors import InputError
+from underfire.interpreters.registry import INTERPRETERS
 from underfire.models import available
+from underfire.plugins import Parts
 from underfire.present.text import budget
+
+T = TypeVar("T")
 
 
 @click.command()
@@ -28,8 +36,8 @@ def interpreters() -> None:
     print_table(
         ("interpreter", "family", "what its map shows", "passes a map", "passes a step", "needs"),
         [
-            (name, cls.family, cls.summary, str(cls.passes_per_map), str(cls.passes_per_step), cls.needs or "-")
-            for name, cls in known_interpreters().items()
+            (name, cls.family, cls.summary or "-", str(cls.passes_per_map), str(cls.passes_per_step), cls.needs or "-")
+            for name, cls in _installed(INTERPRETERS)
         ],
     )
 
@@ -37,15 +45,10 @@ def interpreters() -> None:
 @click.command()
 def attacks() -> None:
     """Lists the attacks that --attacks takes, with the passes of each preset, and what --perturbation takes."""
-    described = {
-        PGD.name: "the prediction alone, whatever the explanation shows",
-        ADV2.name: "the prediction and the map of an interpreter, together",
-        StAdv.name: "the same by moving pixels, whatever --perturbation says",
-        Square.name: "as adv2 but without gradients, a random search to check the others (linf only)",
-    }
+    entries = [AttackEntry.of(cls) for _, cls in _installed(ATTACKS)]
     print_table(
         ("attack", "what it aims at", *(f"passes, {preset}" for preset in PASSES)),
-        [(name, text, *(_passes(preset, name) for preset in PASSES)) for name, text in described.items()],
+        [(e.name, e.attack.summary or "-", *(_passes(preset, e) for preset in PASSES)) for e in entries],
     )
     click.echo()
     print_table(
@@ -54,7 +57,17 @@ def attacks() -> None:
     )
 
 
-def _passes(preset: Preset, attack: str) -> str:
-    if (preset, attack) == ("authors", ADV2.name):
+def _passes(preset: Preset, entry: AttackEntry) -> str:
+    if preset == AUTHORS and entry.authors is not None:
         return "as published"
-    return f"{PASSES[preset] * QUERIES} queries" if attack == Square.name else str(PASSES[preset])
+    granted = str(PASSES[preset] * entry.attack.per_pass)
+    return granted if entry.attack.unit == "passes" else f"{granted} {entry.attack.unit}"
+
+
+def _installed(parts: Parts[T]) -> Iterator[tuple[str, type[T]]]:
+    """The parts that can be loaded, by name; of others of installed packages a line on stderr says why not."""
+    for name in parts.installed():
+        try:
+            yield name, parts.find(name)
+        except InputError as error:
+            notes().print(f"Left out: {error}", highlight=False)

@@ -9,13 +9,16 @@ from typing import Any, TypeAlias
 
 import click
 
-from underfire.auditing.names import known_interpreters, known_perturbations, split_names
-from underfire.auditing.plan import ATTACKS, PASSES, AuditPlan, ModelSettings
+from underfire.attacks.registry import ATTACKS
+from underfire.auditing.names import known_perturbations, split_names, split_parts
+from underfire.auditing.plan import PASSES, AuditPlan, ModelSettings
 from underfire.auditing.selection import EVERY, select_interpreters
 from underfire.errors import InputError
 from underfire.images import PhotoSet, builtin_photos, find_photos
+from underfire.interpreters import registry as registered
 from underfire.models import load_classifier
 from underfire.models.classifier import Classifier
+from underfire.plugins import Parts
 
 DEFAULTS = AuditPlan()
 """The one place of defaults is the plan."""
@@ -60,6 +63,25 @@ class Names(click.ParamType[tuple[str, ...]]):
             self.fail(str(error), param, ctx)
 
 
+class PartNames(click.ParamType[tuple[str, ...]]):
+    """Comma-separated names of parts, built-in, installed or the user's own; or one of the words ``besides``."""
+
+    name = "names"
+
+    def __init__(self, parts: Parts[Any], besides: tuple[str, ...] = ()) -> None:
+        self._parts = parts
+        self._besides = besides
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        """The names, in the order given."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            return split_parts(str(value), self._parts, besides=self._besides)
+        except InputError as error:
+            self.fail(str(error), param, ctx)
+
+
 class Numbers(click.ParamType[tuple[float, ...]]):
     """Comma-separated numbers, one per channel."""
 
@@ -92,8 +114,8 @@ class Size(click.ParamType[tuple[int, int]]):
         return height, width
 
 
-INTERPRETERS = Names("interpreter", tuple(known_interpreters()))
-INTERPRETERS_OR_ALL = Names("interpreter", (*known_interpreters(), EVERY))
+INTERPRETERS = PartNames(registered.INTERPRETERS)
+INTERPRETERS_OR_ALL = PartNames(registered.INTERPRETERS, (EVERY,))
 
 _MODEL_OPTIONS = (
     click.option(
@@ -152,7 +174,7 @@ _INTERPRETERS_OPTION = click.option(
 _WHICH_ATTACKS_OPTIONS = (
     click.option(
         "--attacks",
-        type=Names("attack", ATTACKS),
+        type=PartNames(ATTACKS),
         default=",".join(DEFAULTS.attacks),
         show_default=True,
         help="Comma-separated.",

@@ -11,9 +11,10 @@ from typing import Any, get_args
 
 import click
 
-from underfire.attacks.control import EVEN
+from underfire.attacks.control import FORMER_NAMES, NORMALIZED
+from underfire.attacks.registry import entry_of
 from underfire.auditing.inspection import Inspection
-from underfire.auditing.plan import JOINT_ATTACKS, AuditPlan, ModelSettings, PlannedPhoto
+from underfire.auditing.plan import AuditPlan, ModelSettings, PlannedPhoto
 from underfire.auditing.runner import run_audit
 from underfire.auditing.store import STUDIES
 from underfire.cli.console import counted, notes, results
@@ -29,7 +30,7 @@ from underfire.cli.options import (
 )
 from underfire.cli.progress import ProgressDisplay
 from underfire.cli.report import rebuild
-from underfire.cli.study_types import Also, Counts, Grid, Other
+from underfire.cli.study_types import Also, Counts, Grid, Other, Renamed
 from underfire.cli.usable import usable
 from underfire.defenses.adaptive import PASSES
 from underfire.defenses.calibration import check_rate
@@ -52,7 +53,19 @@ from underfire.studies.transfer import transfer_study
 _FREE = frozenset({"photos", "out", "device", "limit", "onto", "tolerance", "logit_tolerance", "along", "grid", "aims"})
 """What may be given beside the directory of an audit, which has settings of its own."""
 
-_OF_DEFENCE = ("clean", "sets", "fpr", "budget", "sharing", "eps_grid", "passes_grid", "search", "also", "passes")
+_OF_DEFENCE = (
+    "clean",
+    "sets",
+    "fpr",
+    "budget",
+    "weighting",
+    "former",
+    "eps_grid",
+    "passes_grid",
+    "search",
+    "also",
+    "passes",
+)
 _FREE_OF_DEFENCE = _FREE.union(_OF_DEFENCE)
 """The same for the study of defences, whose attack has passes of its own."""
 
@@ -288,13 +301,14 @@ def gap(source: _Source, aims: tuple[Aim, ...]) -> None:
     help="What detection may cost for a photo; sets that cost more are shown, and not recommended.",
 )
 @click.option(
-    "--sharing",
-    type=click.Choice(list(SHARINGS)),
+    "--weighting",
+    type=Renamed(list(SHARINGS), FORMER_NAMES),
     multiple=True,
-    default=(EVEN.name,),
+    default=(NORMALIZED.name,),
     show_default=True,
     help="How the maps share a step of the adaptive attack; repeatable: the one counts that evades best on a photo.",
 )
+@click.option("--sharing", "former", type=Renamed(list(SHARINGS), FORMER_NAMES), multiple=True, hidden=True)
 @click.option(
     "--eps-grid",
     type=Grid(),
@@ -330,7 +344,8 @@ def defence(
     sets: tuple[tuple[str, ...], ...],
     fpr: float,
     budget: int | None,
-    sharing: tuple[str, ...],
+    weighting: tuple[str, ...],
+    former: tuple[str, ...],
     eps_grid: tuple[float, ...],
     passes_grid: tuple[int, ...],
     search: int | None,
@@ -370,7 +385,7 @@ def defence(
         fpr=fpr,
         budget=budget,
         passes=passes,
-        sharings=[SHARINGS[name] for name in dict.fromkeys(sharing)],
+        sharings=[SHARINGS[name] for name in dict.fromkeys(former or weighting)],
         eps_grid=eps_grid,
         passes_grid=passes_grid,
         search=search,
@@ -414,7 +429,7 @@ def _check_alone(photos: Sequence[str]) -> None:
 def _check_attacks(plan: AuditPlan, *, beside_pgd: bool) -> None:
     """Refuses attacks that leave a study of their audit nothing to look at."""
     given, instead = f"attacks '{','.join(plan.attacks)}' have", "give for instance --attacks pgd,adv2"
-    if not any(attack in plan.attacks for attack in JOINT_ATTACKS):
+    if not any(entry_of(name).attack.joint for name in plan.attacks):
         raise InputError(f"{given} no attack on an interpreter among them; {instead}")
     if beside_pgd and "pgd" not in plan.attacks:
         raise InputError(f"{given} no pgd among them to compare with; {instead}")

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,18 @@ import click
 
 from underfire.auditing.plan import ModelSettings
 from underfire.cli.options import Eps, Numbers, Size
+
+
+class Renamed(click.Choice[str]):
+    """A choice whose values were once called otherwise: the ``former`` names are taken as well, and not listed."""
+
+    def __init__(self, choices: Sequence[str], former: Mapping[str, str]) -> None:
+        super().__init__(choices)
+        self._former = former
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The value by its present name."""
+        return super().convert(self._former.get(value, value), param, ctx)
 
 
 class Other(click.ParamType[ModelSettings]):

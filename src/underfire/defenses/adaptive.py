@@ -21,17 +21,18 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from underfire.attacks.budget import MOST_FINALISTS, check_whole, warm_steps
-from underfire.attacks.control import EVEN, Balance, Schedule, Sharing
+from underfire.attacks.control import NORMALIZED, Balance, Schedule, Weighting
 from underfire.attacks.engine import Outcome, Setting, descend
+from underfire.attacks.keepers import LATEST
 from underfire.attacks.perturbations import Perturbation, chosen
-from underfire.attacks.scored import own_aim, score
+from underfire.attacks.scored import own_objective, score
 from underfire.attacks.transforms import Cycle, CycledObjective
 from underfire.defenses.detector_attack import DetectorAttack, DetectorAttackResult
 from underfire.defenses.ensemble import EnsembleDetector
 from underfire.defenses.signals import AttackableSignals, Signals
 from underfire.defenses.squeezing import FeatureSqueezing
 from underfire.errors import InputError
-from underfire.interpreters.base import Interpreter, Task
+from underfire.interpreters.base import Interpreter, MapTarget
 from underfire.models.folded import prepared
 
 PASSES = 300
@@ -53,7 +54,7 @@ class AdaptiveADV2(DetectorAttack):
         eps: L∞ budget, in pixel values of [0, 1]; 8/255 if neither it nor a perturbation is given.
         passes: how many forward and backward passes an image may cost, those of the detector's score included.
         perturbation: another perturbation model, in place of ``eps``.
-        sharing: how the maps share a step among themselves.
+        weighting: how the maps share a step among themselves.
         seed: of the random numbers of interpreters and views.
 
     Raises:
@@ -70,7 +71,7 @@ class AdaptiveADV2(DetectorAttack):
         eps: float | None = None,
         passes: int = PASSES,
         perturbation: Perturbation | None = None,
-        sharing: Sharing = EVEN,
+        weighting: Weighting = NORMALIZED,
         seed: int = 0,
     ) -> None:
         detector.check_fitted()
@@ -81,7 +82,7 @@ class AdaptiveADV2(DetectorAttack):
         size = model.eps / 8
         schedule = Schedule(steps, warm=warm_steps(steps), first=size, peak=2 * size, last=size / 10)
         finalists = finalists_for(passes, detector.signals)
-        self.setting = Setting(model, schedule, mix=Balance(sharing=sharing), keep="latest", finalists=finalists)
+        self.setting = Setting(model, schedule, mix=Balance(weighting=weighting), keep=LATEST, finalists=finalists)
 
     def run(
         self, x: Tensor, target: Tensor, goals: Mapping[Interpreter, Tensor], keys: tuple[str, ...]
@@ -91,12 +92,12 @@ class AdaptiveADV2(DetectorAttack):
         size = (int(x.shape[2]), int(x.shape[3]))
         transforms = self.detector.signals.transforms({g.name: maps for g, maps in goals.items()}, self.seed)
         cycle = Cycle(transforms, keys)
-        aims = []
+        objectives = []
         for g, maps in goals.items():
-            tasks = [Task(target, wanted, keys, self.seed) for wanted in cycle.target_maps(maps, size)]
-            aims.append(CycledObjective(cycle, [own_aim(g, task) for task in tasks]))
+            tasks = [MapTarget(target, wanted, keys, self.seed) for wanted in cycle.target_maps(maps, size)]
+            objectives.append(CycledObjective(cycle, [own_objective(g, task) for task in tasks]))
         setting = replace(self.setting, transform=cycle)
-        outcome, scores = descend(prepared(self.classifier), x, target, aims, setting), x.new_zeros(0).double()
+        outcome, scores = descend(prepared(self.classifier), x, target, objectives, setting), x.new_zeros(0).double()
         if x.shape[0]:
             outcome, scores = self._chosen(outcome, target)
         result = score(

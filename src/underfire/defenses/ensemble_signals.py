@@ -18,8 +18,7 @@ from underfire.defenses.evaluator import Evaluator
 from underfire.defenses.mean_map import MeanMap
 from underfire.defenses.signals import SIGNALS, Signal, SignalInput
 from underfire.errors import InputError
-from underfire.interpreters.base import Interpreter
-from underfire.interpreters.together import check_together
+from underfire.interpreters.base import Interpreter, check_together
 from underfire.models.classifier import Classifier
 from underfire.seeding import owners
 

@@ -8,8 +8,7 @@ from torch import Tensor
 
 from underfire.defenses.statistics import GRID, on_grid
 from underfire.errors import InputError
-from underfire.interpreters.base import Interpreter
-from underfire.interpreters.together import check_together
+from underfire.interpreters.base import Interpreter, check_together
 
 
 class MeanMap:

@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 from torch import Tensor
 
-from underfire.attacks.control import EVEN, FIXED, WORST, Sharing
+from underfire.attacks.control import FORMER_NAMES, MINIMAX, NORMALIZED, SUM, Weighting
 from underfire.attacks.perturbations import Linf, Perturbation
 from underfire.auditing.plan import PlannedPhoto
 from underfire.defenses.adaptive import AdaptiveADV2
@@ -21,7 +21,7 @@ from underfire.studies.kept import identity
 from underfire.studies.pictures import opened
 from underfire.studies.source import Note, Run
 
-SHARINGS: Mapping[str, Sharing] = MappingProxyType({sharing.name: sharing for sharing in (EVEN, FIXED, WORST)})
+SHARINGS: Mapping[str, Weighting] = MappingProxyType({sharing.name: sharing for sharing in (NORMALIZED, SUM, MINIMAX)})
 """How the maps of several interpreters may share a step of the attack."""
 
 
@@ -65,15 +65,16 @@ class Attempts:
     work: Path
     note: Note
 
-    def descent(self, perturbation: Perturbation, passes: int, sharing: Sharing, *, what: str) -> dict[str, Attempt]:
+    def descent(self, perturbation: Perturbation, passes: int, sharing: Weighting, *, what: str) -> dict[str, Attempt]:
         """By photo the attempt of :class:`AdaptiveADV2` within ``perturbation``.
 
         Raises:
             InputError: ``passes`` don't pay for a single step, a file is damaged, or a number is not finite.
         """
         seed = self.run.plan.seed
-        attack = AdaptiveADV2(self.detector, perturbation=perturbation, passes=passes, sharing=sharing, seed=seed)
-        shared = sharing.name if len(attack.interpreters) > 1 else None  # one map shares a step with none
+        attack = AdaptiveADV2(self.detector, perturbation=perturbation, passes=passes, weighting=sharing, seed=seed)
+        former = {name: before for before, name in FORMER_NAMES.items()}
+        shared = former[sharing.name] if len(attack.interpreters) > 1 else None  # one map shares a step with none
         folder = self._folder(AdaptiveADV2.version, passes, shared, perturbation)
         return self._made(made_by(attack), perturbation, folder, self.photos, what)
 

@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Sequence
 from itertools import combinations, product
 
+from underfire.attacks.registry import is_fitted
 from underfire.auditing.names import make_interpreters
-from underfire.auditing.plan import REFITTED, AuditPlan
+from underfire.auditing.plan import AuditPlan
 from underfire.defenses.adaptive import steps_for
 from underfire.defenses.detector import photos_to_fit
 from underfire.defenses.ensemble_signals import EnsembleSignals
@@ -33,7 +34,7 @@ def named_sets(plan: AuditPlan, sets: Sequence[Sequence[str]]) -> tuple[tuple[st
         InputError: a set names an interpreter twice, or none is left.
     """
     if not sets:
-        names = [name for name in plan.interpreters if name not in REFITTED]
+        names = [name for name in plan.interpreters if not is_fitted(name)]
         if not names:
             raise InputError(f"the run has no interpreter but {', '.join(plan.interpreters)}; name sets with --set")
         return tuple(found for size in range(1, len(names) + 1) for found in combinations(names, size))

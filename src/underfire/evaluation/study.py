@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from underfire.attacks.control import EVEN, Sharing
+from underfire.attacks.control import NORMALIZED, Weighting
 from underfire.auditing.plan import PlannedPhoto
 from underfire.auditing.summary import CONTROLS
 from underfire.defenses.adaptive import PASSES
@@ -42,7 +42,7 @@ def defence_study(
     fpr: float = FPR,
     budget: int | None = None,
     passes: int = PASSES,
-    sharings: Sequence[Sharing] = (EVEN,),
+    sharings: Sequence[Weighting] = (NORMALIZED,),
     eps_grid: Sequence[float] = (),
     passes_grid: Sequence[int] = (),
     search: int | None = None,
@@ -96,7 +96,7 @@ def defence_study(
     judges = {c.key: Judge(c, measured, classifier, rates=rates, seed=seed) for c in contenders}
     attacker = Attacker(run, photos, interpreters, work / "adaptive", where, note)
 
-    def attack(contender: Contender, resources: Resources, sharings: Sequence[Sharing]) -> Trial:
+    def attack(contender: Contender, resources: Resources, sharings: Sequence[Weighting]) -> Trial:
         what = f"adaptive attack {contenders.index(contender) + 1} of {len(contenders)} ({contender.key})"
         return attacker.on(contender, judges[contender.key].detector, resources, sharings, what=what)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
-from underfire.attacks.control import Sharing
+from underfire.attacks.control import Weighting
 from underfire.attacks.perturbations import Linf, Perturbation
 from underfire.auditing.names import make_perturbation
 from underfire.auditing.plan import AuditPlan, Condition, PlannedPhoto
@@ -103,7 +103,7 @@ class Attacker:
         contender: Contender,
         detector: EnsembleDetector | FeatureSqueezing,
         resources: Resources,
-        sharings: Sequence[Sharing],
+        sharings: Sequence[Weighting],
         *,
         what: str,
     ) -> Trial:

@@ -1,47 +1,29 @@
 """Interpreters: what the map of an image is, and which way an attacker would move it."""
 
-from underfire.interpreters.base import Aim, ForwardPass, Interpreter, Pull, Task
-from underfire.interpreters.cam import CAM
-from underfire.interpreters.grad import GRAD
-from underfire.interpreters.gradcam import GradCAM
-from underfire.interpreters.guided_backprop import GuidedBackprop
-from underfire.interpreters.ig import IG
-from underfire.interpreters.input_x_gradient import InputXGradient
-from underfire.interpreters.mask import MASK
-from underfire.interpreters.masking.network import MaskingNetwork
-from underfire.interpreters.masks.settings import MaskFit
-from underfire.interpreters.rts import RTS
-from underfire.interpreters.smoothgrad import SmoothGrad
+from underfire.interpreters.base import ForwardPass as ForwardPass
+from underfire.interpreters.base import Interpreter as Interpreter
+from underfire.interpreters.base import MapGradient as MapGradient
+from underfire.interpreters.base import MapObjective as MapObjective
+from underfire.interpreters.base import MapTarget as MapTarget
+from underfire.interpreters.masking.network import MaskingNetwork as MaskingNetwork
+from underfire.interpreters.masks.settings import MaskFit as MaskFit
 
-ALL: tuple[type[Interpreter], ...] = (
-    GRAD,
-    IG,
-    CAM,
-    GradCAM,
-    InputXGradient,
-    SmoothGrad,
-    GuidedBackprop,
-    MASK,
-    RTS,
+# The table of built-in interpreters, in the order in which they are listed and run: a line for each.
+# isort: off
+from underfire.interpreters.grad import GRAD as GRAD
+from underfire.interpreters.ig import IG as IG
+from underfire.interpreters.cam import CAM as CAM
+from underfire.interpreters.gradcam import GradCAM as GradCAM
+from underfire.interpreters.input_x_gradient import InputXGradient as InputXGradient
+from underfire.interpreters.smoothgrad import SmoothGrad as SmoothGrad
+from underfire.interpreters.guided_backprop import GuidedBackprop as GuidedBackprop
+from underfire.interpreters.mask import MASK as MASK
+from underfire.interpreters.rts import RTS as RTS
+# isort: on
+
+ALL: tuple[type[Interpreter], ...] = tuple(
+    found
+    for found in list(globals().values())
+    if isinstance(found, type) and issubclass(found, Interpreter) and found is not Interpreter
 )
 """The interpreters that come with the package, each made from a classifier alone; RTS has to be trained for it."""
-
-__all__ = [
-    "ALL",
-    "CAM",
-    "GRAD",
-    "IG",
-    "MASK",
-    "RTS",
-    "Aim",
-    "ForwardPass",
-    "GradCAM",
-    "GuidedBackprop",
-    "InputXGradient",
-    "Interpreter",
-    "MaskFit",
-    "MaskingNetwork",
-    "Pull",
-    "SmoothGrad",
-    "Task",
-]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from underfire.errors import NonFiniteError
+from underfire.errors import InputError, NonFiniteError
 from underfire.models.classifier import Classifier
 from underfire.models.features import FeatureMap, capture
 from underfire.seeding import owners
@@ -89,28 +89,28 @@ class ForwardPass:
 
 
 @dataclass(frozen=True)
-class Pull:
+class MapGradient:
     """What an interpreter answers at one step of an attack.
 
     Attributes:
-        gap: (N,) mean absolute difference of the present map and its target, the L1 measure; detached.
-        loss: (N,) interpretation loss, which ``direction`` lowers: the gap itself, or a distance that is easier to
-            descend and zero where the gap is. Detached.
+        distance: (N,) mean absolute difference of the present map and its target, the L1 measure; detached.
+        loss: (N,) interpretation loss, which ``direction`` lowers: that distance itself, or a distance that is easier
+            to descend and zero where that is. Detached.
         direction: the gradient of ``loss``, or an estimate; the attack moves against it. Detached. (N, C, H, W),
             in x, or where ``at`` names an activation, in that one.
         passes: forward and backward passes per image that it took beyond the shared one.
         at: the activation through which alone x reaches the loss; None for x itself.
     """
 
-    gap: Tensor
+    distance: Tensor
     loss: Tensor
     direction: Tensor
     passes: int
     at: FeatureMap | None = None
 
 
-class Aim(Protocol):
-    """One attack's aim at a target map, with whatever must be remembered from step to step."""
+class MapObjective(Protocol):
+    """One attack's objective at a target map, with whatever must be remembered from step to step."""
 
     @property
     def taps(self) -> tuple[FeatureMap, ...]:
@@ -118,11 +118,11 @@ class Aim(Protocol):
         ...
 
     @property
-    def goes_back(self) -> bool:
+    def needs_backward(self) -> bool:
         """Whether it goes backward through a view by itself; reading ``nll_gradient`` alone is no such thing."""
         ...
 
-    def __call__(self, view: ForwardPass) -> Pull:
+    def __call__(self, view: ForwardPass) -> MapGradient:
         """The loss and the direction that lowers it, at the images of ``view``."""
         ...
 
@@ -132,7 +132,7 @@ class Aim(Protocol):
 
 
 @dataclass(frozen=True)
-class Task:
+class MapTarget:
     """What the map of an attacked batch shall become.
 
     Attributes:
@@ -147,32 +147,36 @@ class Task:
     keys: tuple[str, ...]
     seed: int
 
-    def select(self, places: Tensor) -> "Task":
-        """The same task for the images at ``places``."""
+    def select(self, places: Tensor) -> "MapTarget":
+        """The same for the images at ``places``."""
         keys = tuple(self.keys[place] for place in places.tolist())
-        return Task(self.classes[places], self.maps[places], keys, self.seed)
+        return MapTarget(self.classes[places], self.maps[places], keys, self.seed)
 
 
 class Interpreter(ABC):
     """An interpreter ``g``: the attribution map of an image for a class, and the way to change it.
 
-    A new interpreter gives :meth:`compute` and :meth:`aim`; ``underfire.testing.check_interpreter`` tells
+    A new interpreter gives :meth:`compute` and :meth:`objective`; ``underfire.testing.check_interpreter`` tells
     whether it keeps the contract.
 
     Attributes:
         name: what command lines and rows call it.
+        title: the same as the literature writes it; the name in capitals, if empty.
+        family: of which kind it is: back-propagation, representation, model, perturbation.
+        summary: in a few words, what its map shows.
         classifier: the classifier that it explains.
         grid: (h, w) of its maps, the native grid on which they are compared.
         needs: what a classifier must have for it, in words; empty if any will do.
         passes_per_map: forward and backward passes that one map of one image takes; of the class, by its defaults.
         passes_per_step: forward and backward passes of one joint attack step, the shared one included.
-        estimates: an aim's answers rest on a fit under way: the gap is that of the fit, and the direction lowers the
-            loss but is no gradient of it.
+        estimates: an objective's answers rest on a fit under way: the distance is that of the fit, and the direction
+            lowers the loss but is no gradient of it.
     """
 
     name: str
-    family: ClassVar[str]
-    summary: str
+    title: ClassVar[str] = ""
+    family: ClassVar[str] = "other"
+    summary: str = ""
     needs: ClassVar[str] = ""
     passes_per_map: int = 1
     passes_per_step: int = 1
@@ -202,8 +206,13 @@ class Interpreter(ABC):
         require_finite(maps, f"the {self.name} map")
         return maps
 
+    @classmethod
+    def available(cls, classifier: Classifier) -> str | None:  # noqa: ARG003 - any will do, by default
+        """In a sentence why ``classifier`` cannot have it, made from that alone; None if it can."""
+        return None
+
     def further_passes(self, looks: int) -> int:
-        """Passes that an aim takes for ``looks`` joint looks at an image, beyond the shared ones."""
+        """Passes that an objective takes for ``looks`` joint looks at an image, beyond the shared ones."""
         return looks * (self.passes_per_step - 1)
 
     @abstractmethod
@@ -211,8 +220,8 @@ class Interpreter(ABC):
         """The maps of a checked, non-empty batch, inside ``classifier.frozen()``; detached."""
 
     @abstractmethod
-    def aim(self, task: Task) -> Aim:
-        """An aim for one attack; it works on the classifier of the views it is given, not on its own."""
+    def objective(self, target: MapTarget) -> MapObjective:
+        """An objective for one attack; it works on the classifier of the views it is given, not on its own."""
 
 
 def require_finite(values: Tensor, what: str) -> None:
@@ -220,3 +229,16 @@ def require_finite(values: Tensor, what: str) -> None:
     bad = ~torch.isfinite(values).flatten(1).all(dim=1)
     if bad.any():
         raise NonFiniteError(what, int(bad.nonzero()[0]))
+
+
+def check_together(interpreters: Sequence[Interpreter]) -> None:
+    """Refuse ``interpreters`` of which two share a name, or that explain different classifiers.
+
+    Raises:
+        InputError: they do.
+    """
+    names = [g.name for g in interpreters]
+    if len(set(names)) < len(names):
+        raise InputError(f"the interpreters {', '.join(names)} share a name; give each one once.")
+    if any(g.classifier is not interpreters[0].classifier for g in interpreters):
+        raise InputError(f"the interpreters {', '.join(names)} explain different classifiers; make them from one.")

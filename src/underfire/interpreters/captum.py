@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from underfire.errors import InputError
 from underfire.interpreters.attached import Attached, drawing, draws_noticed, quiet, undone
-from underfire.interpreters.base import Aim, ForwardPass, Interpreter, Pull, Task
+from underfire.interpreters.base import ForwardPass, Interpreter, MapGradient, MapObjective, MapTarget
 from underfire.interpreters.clipping import Clipping
 from underfire.interpreters.gates import gated_clip
 from underfire.interpreters.maps import min_max, pooled, saliency_grid, scaled_distance, shape_distance
@@ -102,7 +102,7 @@ class Captum(Interpreter):
         """The maps (N, h, w) of ``x`` for ``y``."""
         return min_max(self.raw_maps(self.classifier, x, y, keys).detach())
 
-    def aim(self, task: Task) -> Aim:
+    def objective(self, target: MapTarget) -> MapObjective:
         """The distance to the target map, and its gradient by autograd through all that Captum does.
 
         Raises:
@@ -118,7 +118,7 @@ class Captum(Interpreter):
                 f"{self.name} cannot be attacked at the layer {self._call.layer!r}: attacks work on a copy of the "
                 "classifier that has its batch norm folded into it; give the layer after the norm."
             )
-        return _CaptumAim(self, task)
+        return _CaptumObjective(self, target)
 
     def raw_maps(
         self, classifier: Classifier, x: Tensor, y: Tensor, keys: tuple[str, ...], *, attached: bool = False
@@ -139,30 +139,30 @@ class Captum(Interpreter):
         return pooled(attributions) if self.pixelwise else attributions.sum(dim=1)
 
 
-class _CaptumAim:
+class _CaptumObjective:
     """Goes back through the attribution, ReLU gates given a derivative (see :mod:`underfire.interpreters.gates`)."""
 
     taps = ()
-    goes_back = False
+    needs_backward = False
 
-    def __init__(self, interpreter: Captum, task: Task) -> None:
-        self._interpreter, self._task = interpreter, task
+    def __init__(self, interpreter: Captum, target: MapTarget) -> None:
+        self._interpreter, self._target = interpreter, target
         self._loss = shape_distance if interpreter.pixelwise else scaled_distance
 
-    def __call__(self, view: ForwardPass) -> Pull:
-        interpreter, task = self._interpreter, self._task
+    def __call__(self, view: ForwardPass) -> MapGradient:
+        interpreter, target = self._interpreter, self._target
         with torch.enable_grad():
             x = view.x.detach().requires_grad_(True)
-            raw = interpreter.raw_maps(view.classifier, x, task.classes, task.keys, attached=True)
-            loss = self._loss(raw, task.maps)
+            raw = interpreter.raw_maps(view.classifier, x, target.classes, target.keys, attached=True)
+            loss = self._loss(raw, target.maps)
             direction = torch.zeros_like(x)
             if loss.requires_grad:  # not where the attribution is the same for any image
                 (direction,) = torch.autograd.grad(loss.sum(), x, allow_unused=True, materialize_grads=True)
         passes = 2 * interpreter.passes_per_map
-        return Pull(scaled_distance(raw.detach(), task.maps), loss.detach(), direction, passes=passes)
+        return MapGradient(scaled_distance(raw.detach(), target.maps), loss.detach(), direction, passes=passes)
 
     def select(self, places: Tensor) -> None:
-        self._task = self._task.select(places)
+        self._target = self._target.select(places)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from underfire.interpreters.base import Aim, ForwardPass, Interpreter, Pull, Task
+from underfire.interpreters.base import ForwardPass, Interpreter, MapGradient, MapObjective, MapTarget
 from underfire.interpreters.directional import along
 from underfire.interpreters.maps import saliency, saliency_grid, saliency_slope
 from underfire.models.classifier import Classifier
@@ -33,12 +33,12 @@ class GRAD(Interpreter):
         """The maps (N, H/4, W/4) of ``x`` for ``y``."""
         return saliency(ForwardPass(self.classifier, x).nll_gradient(y, last=True))
 
-    def aim(self, task: Task) -> Aim:
+    def objective(self, target: MapTarget) -> MapObjective:
         """The distance of the map's shape to the target's; its gradient H·v by a directional difference."""
-        return _GradientAim(self, task)
+        return _GradientObjective(self, target)
 
 
-class _GradientAim:
+class _GradientObjective:
     """Finds which way the image moves its own gradient, without second derivatives.
 
     With g = ∂(−log p_c)/∂x, which the prediction loss needs anyway, and v the gradient of the loss in g, the
@@ -46,19 +46,19 @@ class _GradientAim:
     """
 
     taps = ()
-    goes_back = False
+    needs_backward = False
 
-    def __init__(self, grad: GRAD, task: Task) -> None:
-        self._probe, self._task = grad.probe, task
+    def __init__(self, grad: GRAD, target: MapTarget) -> None:
+        self._probe, self._target = grad.probe, target
 
-    def __call__(self, view: ForwardPass) -> Pull:
-        task, g = self._task, view.nll_gradient(self._task.classes)
-        gap, loss, v = saliency_slope(g, task.maps)
-        gradient_at = nll_field(view.classifier, task.classes)
-        return Pull(gap, loss, along(gradient_at, view.x.detach(), g, v, self._probe), passes=1)
+    def __call__(self, view: ForwardPass) -> MapGradient:
+        target, g = self._target, view.nll_gradient(self._target.classes)
+        map_distance, loss, v = saliency_slope(g, target.maps)
+        gradient_at = nll_field(view.classifier, target.classes)
+        return MapGradient(map_distance, loss, along(gradient_at, view.x.detach(), g, v, self._probe), passes=1)
 
     def select(self, places: Tensor) -> None:
-        self._task = self._task.select(places)
+        self._target = self._target.select(places)
 
 
 def nll_field(classifier: Classifier, classes: Tensor) -> Callable[[Tensor], Tensor]:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from underfire.errors import InputError
-from underfire.interpreters.base import Aim, ForwardPass, Interpreter, Pull, Task
+from underfire.interpreters.base import ForwardPass, Interpreter, MapGradient, MapObjective, MapTarget
 from underfire.interpreters.clipping import Clipping, double_backward
 from underfire.interpreters.gates import guiding
 from underfire.interpreters.maps import saliency, saliency_grid, saliency_slope
@@ -23,6 +23,7 @@ class GuidedBackprop(Interpreter):
     """
 
     name = "guidedbackprop"
+    title = "Guided back-propagation"
     family = "back-propagation"
     summary = "what comes back from the class logit if ReLUs let only positive values back"
     needs = "ReLU, ReLU6 or hardtanh; without any, the gradient of the logit"
@@ -30,12 +31,18 @@ class GuidedBackprop(Interpreter):
 
     def __init__(self, classifier: Classifier) -> None:
         super().__init__(classifier)
-        if any(isinstance(module, torch.jit.ScriptModule) for module in classifier.module.modules()):
-            raise InputError(
-                f"guidedbackprop cannot see the ReLUs of {classifier.name!r}, which is a scripted module; give the"
-                " module that it was made from."
-            )
+        reason = self.available(classifier)
+        if reason is not None:
+            raise InputError(reason)
         self.grid = saliency_grid(classifier.input_size)
+
+    @classmethod
+    def available(cls, classifier: Classifier) -> str | None:
+        """That the module was scripted, if so."""
+        if not any(isinstance(module, torch.jit.ScriptModule) for module in classifier.module.modules()):
+            return None
+        scripted = f"guidedbackprop cannot see the ReLUs of {classifier.name!r}, which is a scripted module"
+        return f"{scripted}; give the module that it was made from."
 
     def attribute(self, x: Tensor, y: Tensor) -> Tensor:
         """What comes back (N, C, H, W) to images ``x`` (N, C, H, W) in [0, 1] from the logits of classes ``y`` (N,).
@@ -52,9 +59,9 @@ class GuidedBackprop(Interpreter):
         """The maps (N, H/4, W/4) of ``x`` for ``y``."""
         return saliency(self._field(x, y))
 
-    def aim(self, task: Task) -> Aim:
+    def objective(self, target: MapTarget) -> MapObjective:
         """The distance of the map's shape to the target's; its gradient back through the way back."""
-        return _GuidedAim(task)
+        return _GuidedObjective(target)
 
     def _field(self, x: Tensor, y: Tensor) -> Tensor:
         with guiding() as clip:
@@ -65,7 +72,7 @@ class GuidedBackprop(Interpreter):
             return view.gradient(chosen, last=True)
 
 
-class _GuidedAim:
+class _GuidedObjective:
     """Goes back through the way back itself, ReLU gates given a derivative (see :mod:`underfire.interpreters.gates`).
 
     What comes back is no gradient of anything, and its Jacobian J not symmetric: a directional difference would give
@@ -73,24 +80,24 @@ class _GuidedAim:
     """
 
     taps = ()
-    goes_back = False
+    needs_backward = False
 
-    def __init__(self, task: Task) -> None:
-        self._task = task
+    def __init__(self, target: MapTarget) -> None:
+        self._target = target
 
-    def __call__(self, view: ForwardPass) -> Pull:
-        task = self._task
+    def __call__(self, view: ForwardPass) -> MapGradient:
+        target = self._target
 
         def logits(x: Tensor) -> Tensor:
-            return _chosen(view.classifier.scores(x), task.classes)
+            return _chosen(view.classifier.scores(x), target.classes)
 
         with guiding() as clip:
             field, product = double_backward(logits, view.x, clip)
-        gap, loss, slope = saliency_slope(field, task.maps)
-        return Pull(gap, loss, product(slope), passes=2)
+        map_distance, loss, slope = saliency_slope(field, target.maps)
+        return MapGradient(map_distance, loss, product(slope), passes=2)
 
     def select(self, places: Tensor) -> None:
-        self._task = self._task.select(places)
+        self._target = self._target.select(places)
 
 
 def _chosen(logits: Tensor, classes: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from underfire.errors import InputError
-from underfire.interpreters.base import Aim, ForwardPass, Interpreter, Pull, Task
+from underfire.interpreters.base import ForwardPass, Interpreter, MapGradient, MapObjective, MapTarget
 from underfire.interpreters.directional import Linearised, along
 from underfire.interpreters.maps import RawLoss, saliency, saliency_grid, saliency_slope, shape_distance
 from underfire.interpreters.quadrature import Rule, nodes
@@ -99,9 +99,9 @@ class IG(Interpreter):
         """The maps (N, H/4, W/4) of ``x`` for ``y``."""
         return saliency(self._integral(x, y))
 
-    def aim(self, task: Task) -> Aim:
+    def objective(self, target: MapTarget) -> MapObjective:
         """The distance to the target map of an estimate of the integral, of which each step renews a part."""
-        return PathAim(self, task, self.linearised, shape_distance)
+        return PathObjective(self, target, self.linearised, shape_distance)
 
     def linearised(self, classifier: Classifier, x: Tensor, y: Tensor) -> Linearised:
         """∂f_c/∂x at the points ``x`` (N, C, H, W), and H·v by a directional difference; each takes one pass."""
@@ -135,7 +135,7 @@ class IG(Interpreter):
         return scores.gather(1, y[:, None]).squeeze(1)
 
 
-class PathAim:
+class PathObjective:
     """The path's gradients, as an attack on one batch last saw them, part by part.
 
     The attribution is (x − x̄) ⊙ ∫ ∇f, estimated by one random point in each part of the path. An image moves
@@ -149,32 +149,32 @@ class PathAim:
 
     Args:
         ig: the interpreter under attack.
-        task: the attack's task.
+        target: what the maps shall become.
         linearise: the field ∂f_c/∂z of a classifier near path points (N, C, H, W), for classes (N,).
         loss: what is descended.
         even: the share of the chance that all parts have alike, in (0, 1]; 1 draws them whatever their size.
     """
 
     taps = ()
-    goes_back = False
+    needs_backward = False
 
     def __init__(
         self,
         ig: IG,
-        task: Task,
+        target: MapTarget,
         linearise: Callable[[Classifier, Tensor, Tensor], Linearised],
         loss: RawLoss,
         *,
         even: float = 0.25,
     ) -> None:
         self._ig = ig
-        self._task = task
+        self._target = target
         self._linearise, self._loss = linearise, loss
         self._even = even
-        self._draws = [generator(task.seed, key, ig.name) for key in task.keys]
+        self._draws = [generator(target.seed, key, ig.name) for key in target.keys]
         self._gradients: Tensor | None = None  # (N, strata, C, H, W): ∇f in each part, once they were looked at
 
-    def __call__(self, view: ForwardPass) -> Pull:
+    def __call__(self, view: ForwardPass) -> MapGradient:
         """The loss by the present estimate, and the direction that lowers it."""
         ig, reach = self._ig, view.x.detach() - self._ig.baseline
         rows = torch.arange(len(reach), device=reach.device)
@@ -186,19 +186,19 @@ class PathAim:
         fields = []
         for part, chance in renewed:
             t = ((part + self._uniform(reach)) / ig.strata).reshape(-1, 1, 1, 1)
-            gradient, product = self._linearise(view.classifier, ig.baseline + t * reach, self._task.classes)
+            gradient, product = self._linearise(view.classifier, ig.baseline + t * reach, self._target.classes)
             self._gradients[rows, part] = gradient
             fields.append((t / (ig.strata * chance.reshape(-1, 1, 1, 1)), product))
         mean_gradient = self._gradients.mean(dim=1)
-        gap, loss, slope = saliency_slope(reach * mean_gradient, self._task.maps, self._loss)
+        map_distance, loss, slope = saliency_slope(reach * mean_gradient, self._target.maps, self._loss)
         direction = slope * mean_gradient
         for factor, product in fields:
             direction = direction + factor * product(reach * slope)
-        return Pull(gap, loss, direction, passes=2 * len(fields))
+        return MapGradient(map_distance, loss, direction, passes=2 * len(fields))
 
     def select(self, places: Tensor) -> None:
         """Go on with the images at ``places`` only."""
-        self._task = self._task.select(places)
+        self._target = self._target.select(places)
         self._draws = [_twin(self._draws[place]) for place in places.tolist()]
         self._gradients = None if self._gradients is None else self._gradients[places]
 

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from underfire.interpreters.base import Aim, ForwardPass, Interpreter, Pull, Task
+from underfire.interpreters.base import ForwardPass, Interpreter, MapGradient, MapObjective, MapTarget
 from underfire.interpreters.directional import along
 from underfire.interpreters.grad import nll_field
 from underfire.interpreters.maps import saliency, saliency_grid, saliency_slope
@@ -18,6 +18,7 @@ class InputXGradient(Interpreter):
     """
 
     name = "inputxgradient"
+    title = "Input × gradient"
     family = "back-propagation"
     summary = "gradient of −log p in the pixels, times the pixels"
     passes_per_step = 2
@@ -31,29 +32,29 @@ class InputXGradient(Interpreter):
         """The maps (N, H/4, W/4) of ``x`` for ``y``."""
         return saliency(x * ForwardPass(self.classifier, x).nll_gradient(y, last=True))
 
-    def aim(self, task: Task) -> Aim:
+    def objective(self, target: MapTarget) -> MapObjective:
         """The distance of the map's shape to the target's; its gradient by one directional difference."""
-        return _ProductAim(self, task)
+        return _ProductObjective(self, target)
 
 
-class _ProductAim:
+class _ProductObjective:
     """Moves both factors of the attribution a = x ⊙ g.
 
     With s the gradient of the loss in a, the direction wanted is g ⊙ s + H·(x ⊙ s): g is at hand, H that of GRAD.
     """
 
     taps = ()
-    goes_back = False
+    needs_backward = False
 
-    def __init__(self, interpreter: InputXGradient, task: Task) -> None:
-        self._probe, self._task = interpreter.probe, task
+    def __init__(self, interpreter: InputXGradient, target: MapTarget) -> None:
+        self._probe, self._target = interpreter.probe, target
 
-    def __call__(self, view: ForwardPass) -> Pull:
-        task, x = self._task, view.x.detach()
-        g = view.nll_gradient(task.classes)
-        gap, loss, slope = saliency_slope(x * g, task.maps)
-        curved = along(nll_field(view.classifier, task.classes), x, g, x * slope, self._probe)
-        return Pull(gap, loss, g * slope + curved, passes=1)
+    def __call__(self, view: ForwardPass) -> MapGradient:
+        target, x = self._target, view.x.detach()
+        g = view.nll_gradient(target.classes)
+        map_distance, loss, slope = saliency_slope(x * g, target.maps)
+        curved = along(nll_field(view.classifier, target.classes), x, g, x * slope, self._probe)
+        return MapGradient(map_distance, loss, g * slope + curved, passes=1)
 
     def select(self, places: Tensor) -> None:
-        self._task = self._task.select(places)
+        self._target = self._target.select(places)

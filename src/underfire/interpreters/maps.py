@@ -67,7 +67,7 @@ def saliency_slope(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gap (N,), ``loss`` (N,) and its gradient (N, C, H, W) of the saliency maps of pixel-wise ``attributions``.
 
-    The gap is :func:`distance`; all detached.
+    The distance is :func:`distance`; all detached.
     """
     with torch.enable_grad():
         leaf = attributions.detach().requires_grad_(True)

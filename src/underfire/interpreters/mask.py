@@ -2,9 +2,9 @@
 
 from torch import Tensor
 
-from underfire.interpreters.base import Aim, Interpreter, Task
-from underfire.interpreters.masks.aim import MaskAim
+from underfire.interpreters.base import Interpreter, MapObjective, MapTarget
 from underfire.interpreters.masks.fit import Fitted, fit_masks
+from underfire.interpreters.masks.objective import MaskObjective
 from underfire.interpreters.masks.settings import MaskFit
 from underfire.models.classifier import Classifier
 from underfire.seeding import owners
@@ -48,6 +48,6 @@ class MASK(Interpreter):
         """The maps (N, h, w) of ``x`` for ``y``."""
         return 1 - fit_masks(self.classifier, self.fit, x, y, keys, self.seed).masks
 
-    def aim(self, task: Task) -> Aim:
-        """The value function's gap, by a fit that is replayed along the attack."""
-        return MaskAim(self.fit, self.classifier.input_size, task, seed=self.seed)
+    def objective(self, target: MapTarget) -> MapObjective:
+        """The value function's map distance, by a fit that is replayed along the attack."""
+        return MaskObjective(self.fit, self.classifier.input_size, target, seed=self.seed)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from underfire.errors import InputError
-from underfire.interpreters.base import Aim, ForwardPass, Interpreter, Pull, Task
+from underfire.interpreters.base import ForwardPass, Interpreter, MapGradient, MapObjective, MapTarget
 from underfire.interpreters.maps import distance
 from underfire.interpreters.masking.network import MaskingNetwork, gated_features
 from underfire.models.classifier import Classifier
@@ -41,60 +41,69 @@ class RTS(Interpreter):
         self.network = _of(classifier, own)
         self.grid = self.network.grid
 
+    @classmethod
+    def available(cls, classifier: Classifier) -> str | None:
+        """That no weights come with the package for the classifier, or that it has no linear head, if so."""
+        try:
+            default_weights(classifier)
+        except InputError as error:
+            return str(error)
+        return None
+
     def compute(self, x: Tensor, y: Tensor, keys: tuple[str, ...]) -> Tensor:  # noqa: ARG002 - draws nothing
         """The maps (N, H/4, W/4) of ``x`` for ``y``."""
         encoder = self.network.encoder or self.classifier
         with torch.no_grad(), encoder.frozen():
             return self.network.maps(ForwardPass(encoder, x, taps=self.network.taps, attached=False), y)
 
-    def aim(self, task: Task) -> Aim:
+    def objective(self, target: MapTarget) -> MapObjective:
         """The mean absolute distance to the target map, and its exact gradient through decoder and encoder."""
         if self.network.encoder is None:
-            return _SharedAim(self.network, task)
-        return _OwnAim(self.network, self.network.encoder, task)
+            return _SharedObjective(self.network, target)
+        return _OwnObjective(self.network, self.network.encoder, target)
 
 
-class _SharedAim:
+class _SharedObjective:
     """Reads the features of the attacked classifier itself: a backward pass more, and no forward pass."""
 
-    goes_back = True
+    needs_backward = True
 
-    def __init__(self, network: MaskingNetwork, task: Task) -> None:
+    def __init__(self, network: MaskingNetwork, target: MapTarget) -> None:
         self.taps = network.taps
-        self._network, self._task = network, task
+        self._network, self._target = network, target
 
-    def __call__(self, view: ForwardPass) -> Pull:
+    def __call__(self, view: ForwardPass) -> MapGradient:
         with torch.enable_grad():
-            gap = distance(self._network.maps(view, self._task.classes), self._task.maps)
-        return Pull(gap.detach(), gap.detach(), view.gradient(gap), passes=1)
+            map_distance = distance(self._network.maps(view, self._target.classes), self._target.maps)
+        return MapGradient(map_distance.detach(), map_distance.detach(), view.gradient(map_distance), passes=1)
 
     def select(self, places: Tensor) -> None:
-        self._task = self._task.select(places)
+        self._target = self._target.select(places)
 
 
-class _OwnAim:
+class _OwnObjective:
     """Reads an encoder apart from the classifier, a pass of its own.
 
     The encoder has to see the target class too, or its gate stays shut: its own −log p joins the loss, as in ADV².
     """
 
     taps = ()
-    goes_back = False
+    needs_backward = False
 
-    def __init__(self, network: MaskingNetwork, encoder: Classifier, task: Task) -> None:
-        self._network, self._encoder, self._task = network, encoder, task
+    def __init__(self, network: MaskingNetwork, encoder: Classifier, target: MapTarget) -> None:
+        self._network, self._encoder, self._target = network, encoder, target
 
-    def __call__(self, view: ForwardPass) -> Pull:
-        classes = self._task.classes
+    def __call__(self, view: ForwardPass) -> MapGradient:
+        classes = self._target.classes
         with self._encoder.frozen():
             own = ForwardPass(self._encoder, view.x, taps=self._network.taps)
             with torch.enable_grad():
-                gap = distance(self._network.maps(own, classes), self._task.maps)
-                loss = gap + _ENCODER_WEIGHT * own.nll(classes)
-            return Pull(gap.detach(), loss.detach(), own.gradient(loss, last=True), passes=1)
+                map_distance = distance(self._network.maps(own, classes), self._target.maps)
+                loss = map_distance + _ENCODER_WEIGHT * own.nll(classes)
+            return MapGradient(map_distance.detach(), loss.detach(), own.gradient(loss, last=True), passes=1)
 
     def select(self, places: Tensor) -> None:
-        self._task = self._task.select(places)
+        self._target = self._target.select(places)
 
 
 def _of(classifier: Classifier, network: MaskingNetwork) -> MaskingNetwork:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from underfire.errors import InputError
-from underfire.interpreters.base import Aim, ForwardPass, Interpreter, Pull, Task
+from underfire.interpreters.base import ForwardPass, Interpreter, MapGradient, MapObjective, MapTarget
 from underfire.interpreters.directional import along
 from underfire.interpreters.grad import nll_field
 from underfire.interpreters.maps import saliency, saliency_grid, saliency_slope
@@ -29,6 +29,7 @@ class SmoothGrad(Interpreter):
     """
 
     name = "smoothgrad"
+    title = "SmoothGrad"
     family = "back-propagation"
     summary = "gradient of −log p, averaged over noisy copies of the image"
     passes_per_map = 16
@@ -62,16 +63,16 @@ class SmoothGrad(Interpreter):
             total += gradient_at(x + self.noise(x, keys, sample))
         return saliency(total / self.samples)
 
-    def aim(self, task: Task) -> Aim:
+    def objective(self, target: MapTarget) -> MapObjective:
         """The distance of the map's shape to the target's, by gradients of which one copy's is renewed a step."""
-        return _NoisyAim(self, task)
+        return _NoisyObjective(self, target)
 
     def further_passes(self, looks: int) -> int:
         """Two for each look, and two for each other copy at the first."""
         return super().further_passes(looks) + (2 * (self.samples - 1) if looks else 0)
 
 
-class _NoisyAim:
+class _NoisyObjective:
     """The gradients at the noisy copies, as an attack on one batch last saw them.
 
     The noise is that of the maps that are looked at. The first look takes all copies, each later one renews a copy, in
@@ -80,25 +81,25 @@ class _NoisyAim:
     """
 
     taps = ()
-    goes_back = False
+    needs_backward = False
 
-    def __init__(self, interpreter: SmoothGrad, task: Task) -> None:
-        self._interpreter, self._task = interpreter, task
+    def __init__(self, interpreter: SmoothGrad, target: MapTarget) -> None:
+        self._interpreter, self._target = interpreter, target
         self._gradients: dict[int, Tensor] = {}
         self._due = list(range(interpreter.samples))  # the copies to renew at the next look: at first all, then in turn
 
-    def __call__(self, view: ForwardPass) -> Pull:
-        interpreter, task, x = self._interpreter, self._task, view.x.detach()
-        gradient_at = nll_field(view.classifier, task.classes)
-        points = {sample: x + interpreter.noise(x, task.keys, sample) for sample in self._due}
+    def __call__(self, view: ForwardPass) -> MapGradient:
+        interpreter, target, x = self._interpreter, self._target, view.x.detach()
+        gradient_at = nll_field(view.classifier, target.classes)
+        points = {sample: x + interpreter.noise(x, target.keys, sample) for sample in self._due}
         self._gradients.update({sample: gradient_at(point) for sample, point in points.items()})
-        gap, loss, v = saliency_slope(_mean(list(self._gradients.values())), task.maps)
+        map_distance, loss, v = saliency_slope(_mean(list(self._gradients.values())), target.maps)
         curved = [along(gradient_at, z, self._gradients[k], v, interpreter.probe) for k, z in points.items()]
         self._due = [(self._due[-1] + 1) % interpreter.samples]
-        return Pull(gap, loss, _mean(curved), passes=2 * len(points))
+        return MapGradient(map_distance, loss, _mean(curved), passes=2 * len(points))
 
     def select(self, places: Tensor) -> None:
-        self._task = self._task.select(places)
+        self._target = self._target.select(places)
         self._gradients = {sample: gradient[places] for sample, gradient in self._gradients.items()}
 
 

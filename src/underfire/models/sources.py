@@ -6,10 +6,8 @@ import importlib
 import importlib.util
 import math
 import os
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from types import ModuleType
 
 from torch import nn
@@ -18,6 +16,7 @@ from underfire.errors import InputError
 from underfire.models.checkpoints import load_checkpoint
 from underfire.models.class_names import imagenet_names
 from underfire.models.classifier import Classifier
+from underfire.plugins import current_directory_importable, described, imported
 
 _LITE_SIZES = {"efficientnet-lite0": 224, "efficientnet-lite1": 240, "efficientnet-lite2": 260}
 _LITE_CROP = 0.875
@@ -101,7 +100,7 @@ def find(spec: str, *, pretrained: bool, num_classes: int | None) -> Recipe | Cl
         return _torchvision(spec, name, pretrained, classes)
     if kind == "timm":
         return _timm(spec, name, pretrained, classes)
-    return _own_function(kind, name)
+    return _own_function(spec)
 
 
 def _installed(*packages: str) -> bool:
@@ -195,30 +194,23 @@ def _timm(spec: str, name: str, pretrained: bool, num_classes: int) -> Recipe:
     )
 
 
-def _own_function(module_name: str, function_name: str) -> Recipe | Classifier:
-    spec = f"{module_name}:{function_name}"
-    with _current_directory_importable():
-        try:
-            module = importlib.import_module(module_name)
-        except (Exception, SystemExit) as error:
-            raise InputError(f"model '{spec}': importing '{module_name}' fails with {_described(error)}.") from error
-        function = getattr(module, function_name, None)
-        if function is None:
-            raise InputError(f"model '{spec}': the module '{module_name}' has no '{function_name}'.")
-        if not callable(function):
-            raise InputError(
-                f"model '{spec}' is a {type(function).__name__}; name a function that returns a torch.nn.Module."
-            )
+def _own_function(spec: str) -> Recipe | Classifier:
+    function, (_, _, name) = imported(spec, "model"), spec.rpartition(":")
+    if not callable(function):
+        raise InputError(
+            f"model '{spec}' is a {type(function).__name__}; name a function that returns a torch.nn.Module."
+        )
+    with current_directory_importable():
         try:
             made = function()
         except (Exception, SystemExit) as error:
-            raise InputError(f"model '{spec}': calling {function_name}() fails with {_described(error)}.") from error
+            raise InputError(f"model '{spec}': calling {name}() fails with {described(error)}.") from error
     if isinstance(made, Classifier):
         return made
     if isinstance(made, nn.Module):
         return Recipe(made)
     raise InputError(
-        f"model '{spec}': {function_name}() returned a {type(made).__name__}; return a torch.nn.Module or a Classifier."
+        f"model '{spec}': {name}() returned a {type(made).__name__}; return a torch.nn.Module or a Classifier."
     )
 
 
@@ -237,18 +229,6 @@ def _weights_only() -> Iterator[None]:
             os.environ[variable] = before
 
 
-@contextlib.contextmanager
-def _current_directory_importable() -> Iterator[None]:
-    """Let a user name a module of the directory they are in, which a console script does not see."""
-    here = str(Path.cwd())
-    sys.path.insert(0, here)
-    try:
-        yield
-    finally:
-        with contextlib.suppress(ValueError):  # the user's module may have tidied up itself
-            sys.path.remove(here)
-
-
 def _names_for(num_classes: int) -> tuple[str, ...] | None:
     return imagenet_names() if num_classes == _IMAGENET else None
 
@@ -259,11 +239,7 @@ def _nearest(name: str, known: Iterable[str]) -> str:
 
 
 def _no_download(spec: str, error: Exception) -> str:
-    return f"the weights of '{spec}' cannot be had ({_described(error)}); give a checkpoint of your own."
-
-
-def _described(error: BaseException) -> str:
-    return f"{type(error).__name__}: {_line(error)}" if str(error) else type(error).__name__
+    return f"the weights of '{spec}' cannot be had ({described(error)}); give a checkpoint of your own."
 
 
 def _line(error: BaseException) -> str:

@@ -2,34 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 
+from underfire.auditing.condition import attack_title
 from underfire.auditing.rows import NO_SOURCE
+from underfire.interpreters.registry import interpreter_title as interpreter_title
 from underfire.stats import Estimate, Share
 
-_ATTACKS = {
-    "none": "No attack",
-    "noise": "Harmless noise",
-    "pgd": "PGD",
-    "adv2": "ADV²",
-    "stadv": "StAdv",
-    "square": "Square",
-}
-_INTERPRETERS = {
-    "gradcam": "Grad-CAM",
-    "guidedbackprop": "Guided back-propagation",
-    "inputxgradient": "Input × gradient",
-    "smoothgrad": "SmoothGrad",
-}
 _NOTHING = "–"
-
-
-def interpreter_title(name: str) -> str:
-    """An interpreter as the literature writes it: ``cam`` is CAM, ``gradcam`` Grad-CAM."""
-    return _INTERPRETERS.get(name, name.upper())
 
 
 def condition_title(attack: str, source: str) -> str:
     """A condition as a heading: ``ADV² on CAM``, ``PGD``, ``No attack``."""
-    title = _ATTACKS.get(attack, attack)
+    title = attack_title(attack)
     if source == NO_SOURCE:
         return title
     return f"{title} on {' + '.join(interpreter_title(name) for name in source.split('+'))}"
@@ -37,7 +20,7 @@ def condition_title(attack: str, source: str) -> str:
 
 def style_of(attack: str) -> str:
     """The CSS class of a condition's colour; an attack the page knows nothing of gets none."""
-    return attack if attack in _ATTACKS else ""
+    return attack if attack_title(attack) != attack else ""
 
 
 def class_title(index: int, names: Mapping[str, str]) -> str:

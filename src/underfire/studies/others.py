@@ -17,11 +17,12 @@ from torch import Tensor
 from underfire import metrics
 from underfire.auditing.look import calling, predict
 from underfire.auditing.names import make_interpreters
-from underfire.auditing.plan import NONE, REFITTED, PlannedPhoto
+from underfire.auditing.plan import NONE, PlannedPhoto
 from underfire.errors import InputError
 from underfire.images import load_photo
 from underfire.images.levels import from_8bit
 from underfire.interpreters import RTS, Interpreter
+from underfire.interpreters.registry import INTERPRETERS
 from underfire.models.classifier import Classifier
 from underfire.studies.cells import Distance
 from underfire.studies.kept import identity, kept
@@ -108,13 +109,12 @@ def onlooker(run: Run, classifier: Classifier, name: str) -> Onlooker:
     found: list[Interpreter] = []
     left_out = []
     for wanted in run.plan.interpreters:
-        if wanted in REFITTED:
-            left_out.append(f"{wanted} (it fits every map anew)")
-            continue
-        try:
+        cls = INTERPRETERS.load(wanted)
+        reason = "it fits every map anew" if cls.estimates else cls.available(classifier)
+        if reason is None:
             found.extend(make_interpreters((wanted,), classifier))
-        except InputError as error:
-            left_out.append(f"{wanted} ({str(error).removesuffix('.')})")
+        else:
+            left_out.append(f"{wanted} ({reason.removesuffix('.')})")
     if not found:
         raise InputError(f"model '{classifier.name}' can have none of the run's interpreters: {', '.join(left_out)}")
     return Onlooker(name, classifier, tuple(found), tuple(left_out))

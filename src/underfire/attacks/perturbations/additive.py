@@ -1,6 +1,7 @@
 """What perturbation models share that add to an image: the image itself is the parameter."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -35,3 +36,8 @@ class Additive(ABC):
     @abstractmethod
     def contains(self, x: Tensor, image: Tensor) -> Tensor:
         """As :meth:`Perturbation.contains`."""
+
+
+def random_signs(x: Tensor, draws: Sequence[torch.Generator]) -> Tensor:
+    """±1 for every value of ``x`` (N, C, H, W), those of each image from its own of the ``draws`` (on the CPU)."""
+    return torch.stack([torch.randint(2, x.shape[1:], generator=draw) * 2 - 1 for draw in draws]).to(x)

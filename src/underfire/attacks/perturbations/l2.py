@@ -8,9 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from underfire.attacks.perturbations.additive import Additive
-from underfire.attacks.perturbations.lengths import lengths
-from underfire.attacks.perturbations.signs import random_signs
+from underfire.attacks.perturbations.additive import Additive, random_signs
 from underfire.errors import InputError
 
 
@@ -92,3 +90,13 @@ class L2(Additive):
         return (
             lengths(image.double() - x.double()) <= self.eps + math.sqrt(x.shape[1:].numel()) * torch.finfo(x.dtype).eps
         )
+
+
+def lengths(offsets: Tensor) -> Tensor:
+    """L2 norms (N,) of ``offsets`` (N, C, H, W), in float64.
+
+    Rows of pixels are summed first, then the rows: where one image's sum is made in one go, a machine with several
+    threads splits it among them if the image is alone and not if it is one of many, and the last digits differ.
+    """
+    rows = offsets.contiguous().double().square().sum(dim=-1)
+    return rows.sum(dim=(1, 2)).sqrt()

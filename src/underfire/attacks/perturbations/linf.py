@@ -7,8 +7,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from underfire.attacks.perturbations.additive import Additive
-from underfire.attacks.perturbations.signs import random_signs
+from underfire.attacks.perturbations.additive import Additive, random_signs
+from underfire.attacks.perturbations.base import Perturbation
 from underfire.errors import InputError
 
 
@@ -63,3 +63,21 @@ class Linf(Additive):
     def contains(self, x: Tensor, image: Tensor) -> Tensor:
         """(N,) bool: no value changed by more than ``eps``, but for the rounding of sums."""
         return (image - x).abs().amax(dim=(1, 2, 3)) <= self.eps + 4 * torch.finfo(x.dtype).eps
+
+
+def chosen(perturbation: Perturbation | None, eps: float | None) -> Perturbation:
+    """The perturbation model of an attack's arguments: the one given, or the L∞ ball of size ``eps``, 8/255 by default.
+
+    Raises:
+        InputError: both are given, a class is given in place of a model, or ``eps`` is out of range.
+    """
+    if perturbation is None:
+        return Linf() if eps is None else Linf(eps)
+    if eps is not None:
+        raise InputError(
+            f"eps {eps:g} is given next to a perturbation, which has a budget of its own; give one of them."
+        )
+    if isinstance(perturbation, type):
+        name = perturbation.__name__
+        raise InputError(f"perturbation {name} is a class; write {name}() for its default budget, or {name}(eps).")
+    return perturbation

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from underfire.attacks.best import ENOUGH, Best
+from underfire.attacks.keepers import ENOUGH, LAST, LATEST, KeptIterates
 
 TYPES = (torch.bool, torch.float32, torch.float32)
 
@@ -23,9 +23,9 @@ def _theta(*values: float) -> Tensor:
     return torch.tensor(values, dtype=torch.float32).reshape(-1, 1, 1, 1)
 
 
-def _losses(holds: list[bool], nll: list[float], gap: list[float]) -> dict[str, Tensor]:
-    columns = zip((holds, nll, gap), TYPES, strict=True)
-    return dict(zip(("holds", "nll", "gap"), (torch.tensor(c, dtype=t) for c, t in columns), strict=True))
+def _losses(holds: list[bool], nll: list[float], distance: list[float]) -> dict[str, Tensor]:
+    columns = zip((holds, nll, distance), TYPES, strict=True)
+    return dict(zip(("reached", "nll", "distance"), (torch.tensor(c, dtype=t) for c, t in columns), strict=True))
 
 
 def _last_best(history: History, image: int) -> int:
@@ -40,66 +40,66 @@ class TestOffer:
     @given(histories)
     def test_it_keeps_what_sorting_the_whole_history_finds(self, history: History) -> None:
         n = len(history[0])
-        best = Best(torch.full((n, 1, 1, 1), -1.0))
+        best = KeptIterates(torch.full((n, 1, 1, 1), -1.0))
         for number, row in enumerate(history):
-            holds, nll, gap = (list(column) for column in zip(*row, strict=True))
-            best.offer(_theta(*[float(number)] * n), rows=torch.arange(n), **_losses(holds, nll, gap))
+            holds, nll, distance = (list(column) for column in zip(*row, strict=True))
+            best.offer(_theta(*[float(number)] * n), rows=torch.arange(n), **_losses(holds, nll, distance))
         for image in range(n):
             kept = _last_best(history, image)
             assert int(best.theta[image]) == kept
             assert float(best.nll[image]) == pytest.approx(history[kept][image][1])
-            assert float(best.gap[image]) == pytest.approx(history[kept][image][2])
+            assert float(best.distance[image]) == pytest.approx(history[kept][image][2])
 
     @given(histories, st.data())
     def test_images_may_come_in_any_order_and_leave(self, history: History, data: st.DataObject) -> None:
         """Only the images that an offer names are touched, each by its own numbers."""
         n = len(history[0])
-        best, expected = (Best(torch.full((n, 1, 1, 1), -1.0)) for _ in range(2))
+        best, expected = (KeptIterates(torch.full((n, 1, 1, 1), -1.0)) for _ in range(2))
         for number, row in enumerate(history):
             rows = data.draw(st.lists(st.integers(0, n - 1), unique=True))
             for image in rows:
-                holds, nll, gap = row[image]
-                losses = _losses([holds], [nll], [gap])
+                holds, nll, distance = row[image]
+                losses = _losses([holds], [nll], [distance])
                 expected.offer(_theta(float(number)), rows=torch.tensor([image]), **losses)
             losses = _losses(*([row[image][k] for image in rows] for k in range(3)))  # type: ignore[arg-type]
             places = torch.tensor(rows, dtype=torch.int64)
             best.offer(_theta(*[float(number)] * len(rows)), rows=places, **losses)
         assert torch.equal(best.theta, expected.theta)
         assert torch.equal(best.nll, expected.nll)
-        assert torch.equal(best.gap, expected.gap)
+        assert torch.equal(best.distance, expected.distance)
 
     def test_a_label_that_holds_beats_any_that_does_not(self) -> None:
-        best = Best(torch.zeros(1, 1, 1, 1))
-        for value, holds, nll, gap in [(1.0, False, 0.0, 0.0), (2.0, True, 0.1, 0.99), (3.0, False, 0.0, 0.0)]:
-            best.offer(_theta(value), rows=torch.tensor([0]), **_losses([holds], [nll], [gap]))
+        best = KeptIterates(torch.zeros(1, 1, 1, 1))
+        for value, holds, nll, distance in [(1.0, False, 0.0, 0.0), (2.0, True, 0.1, 0.99), (3.0, False, 0.0, 0.0)]:
+            best.offer(_theta(value), rows=torch.tensor([0]), **_losses([holds], [nll], [distance]))
         assert float(best.theta) == 2.0
         assert float(best.nll) == pytest.approx(0.1)
-        assert float(best.gap) == pytest.approx(0.99)
+        assert float(best.distance) == pytest.approx(0.99)
 
 
 def test_nothing_offered_keeps_the_start_and_no_loss() -> None:
     theta = torch.rand(2, 3, 4, 4)
-    best = Best(theta)
+    best = KeptIterates(theta)
     assert torch.equal(best.theta, theta)
     assert best.theta is not theta
-    assert best.nll.tolist() == best.gap.tolist() == [math.inf, math.inf]
+    assert best.nll.tolist() == best.distance.tolist() == [math.inf, math.inf]
     assert best.done(torch.arange(2)).tolist() == [False, False]
 
 
-def test_take_asks_no_questions() -> None:
-    best = Best(torch.zeros(3, 1, 1, 1))
+def test_the_last_is_kept_whatever_it_is() -> None:
+    best = KeptIterates(torch.zeros(3, 1, 1, 1), LAST)
     every = torch.arange(3)
     best.offer(_theta(1, 2, 3), rows=every, **_losses([True] * 3, [0.0] * 3, [0.0] * 3))
-    best.take(_theta(8, 9), rows=torch.tensor([2, 0]), **_losses([False, True], [5.0, 6.0], [7.0, 0.5]))
+    best.offer(_theta(8, 9), rows=torch.tensor([2, 0]), **_losses([False, True], [5.0, 6.0], [7.0, 0.5]))
     assert best.theta.flatten().tolist() == [9, 2, 8]
     assert best.nll.tolist() == [6, 0, 5]
-    assert best.gap.tolist() == [0.5, 0, 7]
+    assert best.distance.tolist() == [0.5, 0, 7]
     assert best.done(every).tolist() == [False, True, False]
 
 
-def test_what_is_taken_is_a_copy() -> None:
-    best, theta = Best(torch.zeros(1, 1, 1, 1)), _theta(4.0)
-    best.take(theta, rows=torch.tensor([0]), **_losses([True], [0.0], [0.0]))
+def test_what_is_kept_is_a_copy() -> None:
+    best, theta = KeptIterates(torch.zeros(1, 1, 1, 1), LAST), _theta(4.0)
+    best.offer(theta, rows=torch.tensor([0]), **_losses([True], [0.0], [0.0]))
     theta.zero_()
     assert float(best.theta) == 4
 
@@ -107,34 +107,34 @@ def test_what_is_taken_is_a_copy() -> None:
 class TestDone:
     @pytest.mark.parametrize("holds", [True, False])
     @pytest.mark.parametrize(
-        ("gap", "little"), [(0.0, True), (ENOUGH * 0.999, True), (ENOUGH * 1.001, False), (math.inf, False)]
+        ("distance", "little"), [(0.0, True), (ENOUGH * 0.999, True), (ENOUGH * 1.001, False), (math.inf, False)]
     )
-    def test_it_takes_the_label_and_half_a_grey_level(self, holds: bool, gap: float, little: bool) -> None:
-        best = Best(torch.zeros(1, 1, 1, 1))
-        best.offer(_theta(1.0), rows=torch.tensor([0]), **_losses([holds], [0.0], [gap]))
+    def test_it_takes_the_label_and_half_a_grey_level(self, holds: bool, distance: float, little: bool) -> None:
+        best = KeptIterates(torch.zeros(1, 1, 1, 1))
+        best.offer(_theta(1.0), rows=torch.tensor([0]), **_losses([holds], [0.0], [distance]))
         assert bool(best.done(torch.tensor([0]))) == (holds and little)
         assert ENOUGH == 0.5 / 255
 
     def test_it_speaks_of_the_images_asked_in_their_order(self) -> None:
-        best = Best(torch.zeros(4, 1, 1, 1))
-        best.take(_theta(1, 1, 1), rows=torch.tensor([3, 1, 0]), **_losses([True, True, False], [0.0] * 3, [0, 1, 0]))
+        best = KeptIterates(torch.zeros(4, 1, 1, 1), LAST)
+        best.offer(_theta(1, 1, 1), rows=torch.tensor([3, 1, 0]), **_losses([True, True, False], [0.0] * 3, [0, 1, 0]))
         assert best.done(torch.tensor([3, 2, 1, 0])).tolist() == [True, False, False, False]
 
     def test_a_worse_iterate_afterwards_changes_nothing(self) -> None:
-        best, row = Best(torch.zeros(1, 1, 1, 1)), torch.tensor([0])
+        best, row = KeptIterates(torch.zeros(1, 1, 1, 1)), torch.tensor([0])
         best.offer(_theta(1.0), rows=row, **_losses([True], [0.1], [0.0]))
         best.offer(_theta(2.0), rows=row, **_losses([False], [0.0], [0.5]))
         assert bool(best.done(row))
 
 
-class TestFollow:
+class TestLatest:
     @given(histories)
     def test_the_last_that_holds_is_kept_or_else_the_surest(self, history: History) -> None:
-        best = Best(_theta(*([-1.0] * len(history[0]))))
+        best = KeptIterates(_theta(*([-1.0] * len(history[0]))), LATEST)
         rows = torch.arange(len(history[0]))
         for k, offered in enumerate(history):
-            holds, nll, gap = (list(column) for column in zip(*offered, strict=True))
-            best.follow(_theta(*([float(k)] * len(rows))), rows=rows, **_losses(holds, nll, gap))
+            holds, nll, distance = (list(column) for column in zip(*offered, strict=True))
+            best.offer(_theta(*([float(k)] * len(rows))), rows=rows, **_losses(holds, nll, distance))
         for i in rows.tolist():
             held = [k for k in range(len(history)) if history[k][i][0]]
             surest = min(range(len(history)), key=lambda k: (history[k][i][1], -k))

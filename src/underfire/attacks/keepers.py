@@ -1,0 +1,116 @@
+"""Which iterate of an attack is kept, image by image."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+ENOUGH = 0.5 / 255
+"""So small a map distance is done: drawn in 256 levels, map and target differ by half a level in the mean."""
+
+
+@dataclass(frozen=True)
+class IterateLosses:
+    """What is known of one iterate of n images.
+
+    Attributes:
+        reached: (n,) bool, whether it has the label.
+        nll: (n,) prediction loss.
+        distance: (n,) map distance.
+    """
+
+    reached: Tensor
+    nll: Tensor
+    distance: Tensor
+
+
+class Keeper(Protocol):
+    """A rule by which an iterate takes the place of the one kept so far.
+
+    Attributes:
+        narrows: an image whose iterate is done needs no further step.
+        looks_last: the last iterates have to be looked at before they may be kept.
+    """
+
+    narrows: ClassVar[bool]
+    looks_last: ClassVar[bool]
+
+    def wins(self, kept: IterateLosses, new: IterateLosses, /) -> Tensor:
+        """Where (n,) the new iterate takes the place of the kept one."""
+        ...
+
+
+@dataclass(frozen=True)
+class KeepBest:
+    """An iterate with the label beats any without; of those with it the nearest to the target maps, else the surest.
+
+    Of equals the later one.
+    """
+
+    narrows: ClassVar[bool] = True
+    looks_last: ClassVar[bool] = True
+
+    def wins(self, kept: IterateLosses, new: IterateLosses, /) -> Tensor:
+        """Where the new one is better."""
+        lower = torch.where(new.reached, new.distance <= kept.distance, new.nll <= kept.nll)
+        return (new.reached & ~kept.reached) | ((new.reached == kept.reached) & lower)
+
+
+@dataclass(frozen=True)
+class KeepLatest:
+    """The last iterate with the label, or the surest where none has it.
+
+    For objectives whose map distance says little of the present iterate.
+    """
+
+    narrows: ClassVar[bool] = False
+    looks_last: ClassVar[bool] = True
+
+    def wins(self, kept: IterateLosses, new: IterateLosses, /) -> Tensor:
+        """Where the new one has the label, or none had it yet and it has the lower prediction loss."""
+        return new.reached | (~kept.reached & (new.nll <= kept.nll))
+
+
+@dataclass(frozen=True)
+class KeepLast:
+    """The last iterate, whatever it is."""
+
+    narrows: ClassVar[bool] = False
+    looks_last: ClassVar[bool] = False
+
+    def wins(self, _kept: IterateLosses, new: IterateLosses, /) -> Tensor:
+        """Everywhere."""
+        return torch.ones_like(new.reached)
+
+
+BEST, LATEST, LAST = KeepBest(), KeepLatest(), KeepLast()
+
+
+class KeptIterates:
+    """The iterate that is kept of each image, as the parameters θ of its perturbation.
+
+    Attributes:
+        theta: parameters of the kept iterates, one row per image.
+        nll, distance: (N,) their losses; infinite as long as nothing was offered.
+    """
+
+    def __init__(self, theta: Tensor, keeper: Keeper = BEST) -> None:
+        n = theta.shape[0]
+        self.theta = theta.clone()
+        self.nll = torch.full((n,), torch.inf, dtype=theta.dtype, device=theta.device)
+        self.distance = self.nll.clone()
+        self._reached = torch.zeros(n, dtype=torch.bool, device=theta.device)
+        self._keeper = keeper
+
+    def offer(self, theta: Tensor, *, rows: Tensor, reached: Tensor, nll: Tensor, distance: Tensor) -> None:
+        """Keep ``theta`` of the images ``rows``, whose losses (n,) are these, where the keeper says so."""
+        kept = IterateLosses(self._reached[rows], self.nll[rows], self.distance[rows])
+        wins = self._keeper.wins(kept, IterateLosses(reached, nll, distance))
+        taken = rows[wins]
+        self.theta[taken], self._reached[taken] = theta[wins], reached[wins]
+        self.nll[taken], self.distance[taken] = nll[wins], distance[wins]
+
+    def done(self, rows: Tensor) -> Tensor:
+        """Which of the images ``rows`` need no further step: label reached, map distance at most ``ENOUGH``."""
+        return self._reached[rows] & (self.distance[rows] <= ENOUGH)
