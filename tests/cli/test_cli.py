@@ -353,7 +353,7 @@ def test_built_in_photos_have_no_labels_for_a_model_of_other_classes(invoke: Inv
     result = invoke("audit", *MODEL_OPTIONS, *FAST, "--attacks", "pgd", "--limit", "2", "--out", "run")
     assert result.exit_code == 0, result.output
     rows = rows_of(Path("run"))
-    assert {row.image_id for row in rows} == {"imagenet_00_243.jpg", "imagenet_01_559.jpg"}
+    assert {row.image_id for row in rows} == {"00_german_shepherd.jpg", "01_espresso.jpg"}
     assert not any(row.label_given for row in rows)
 
 

@@ -1,31 +1,52 @@
-import sys
+import re
 
 import pytest
+import torch
 
-from underfire.errors import InputError
-from underfire.images import builtin, builtin_photos, load_photo
+from underfire.images import builtin_photos, find_photos, load_photo
+from underfire.models.class_names import imagenet_names
+from underfire.models.classifier import Classifier
 
 
 def test_the_built_in_photos() -> None:
     found = builtin_photos()
     assert not found.skipped
-    assert len(found.photos) == 20
+    assert len(found.photos) == 12
     assert [photo.image_id for photo in found.photos] == sorted(photo.image_id for photo in found.photos)
-    assert found.photos[0].image_id == "imagenet_00_243.jpg"
-    assert [photo.label for photo in found.photos[:4]] == [243, 559, 438, 990]
+    assert found.photos[0].image_id == "00_german_shepherd.jpg"
+    assert [photo.label for photo in found.photos[:4]] == [235, 967, 387, 567]
     assert all(photo.target is None for photo in found.photos)
     loaded = load_photo(found.photos[10].path, resize=256, input_size=(224, 224))
-    assert loaded.original_size == (1024, 683)
+    assert loaded.original_size == (450, 300)
 
 
-def test_foolbox_is_not_imported(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in sys.modules if name.partition(".")[0] == "foolbox"]:
-        monkeypatch.delitem(sys.modules, name)
-    assert builtin_photos().photos
-    assert "foolbox" not in sys.modules
+def test_their_folder_named_as_a_source_holds_the_same_photos() -> None:
+    found = builtin_photos()
+    folder = found.photos[0].path.parent
+    assert find_photos([folder], class_names=imagenet_names()) == found
+    assert {path.name for path in folder.glob("*.jpg")} == {photo.image_id for photo in found.photos}
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 600_000
 
 
-def test_a_missing_dependency_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(builtin, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match="install foolbox"):
-        builtin_photos()
+def test_the_credits_name_class_author_licence_and_source_of_every_photo() -> None:
+    photos = builtin_photos().photos
+    text = (photos[0].path.parent / "README.md").read_text(encoding="utf-8")
+    credited = [
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| `")
+    ]
+    names = imagenet_names()
+    assert [row[:2] for row in credited] == [[f"`{p.image_id}`", names[p.label or 0]] for p in photos]
+    for _, _, author, licence, source in credited:
+        assert author
+        assert licence in ("Public domain", "CC0-1.0")
+        assert re.search(r"https://\S+\), GCompris$|^scikit-image, `data\.\w+`", source)
+
+
+@pytest.mark.real
+def test_the_built_in_model_gets_all_of_them_right(efficientnet: Classifier) -> None:
+    photos = builtin_photos().photos
+    resize, size = efficientnet.resize, efficientnet.input_size
+    x = torch.stack([load_photo(photo.path, resize=resize, input_size=size).pixels for photo in photos]) / 255
+    p, predicted = efficientnet.probabilities(x).max(dim=1)
+    assert predicted.tolist() == [photo.label for photo in photos]
+    assert float(p.min()) > 0.7
