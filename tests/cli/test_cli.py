@@ -44,7 +44,7 @@ def test_an_audit_ends_in_a_summary_and_a_report(invoke: Invoke, photos: Path) -
     result = invoke("audit", photos, *MODEL_OPTIONS, *FAST, "--out", "run")
     assert result.exit_code == 0, result.output
     assert "1 file skipped" in result.stdout
-    assert "4 of 5 photos attacked (not attacked: 1 misclassified)." in result.stdout
+    assert "4 of 5 photos could be attacked; the others were misclassified (1)." in result.stdout
     for name in ("grad", "cam"):
         assert any(line.startswith(f"{name}  ") for line in result.stdout.splitlines())
     assert "Report: run/report.html" in result.stdout
@@ -384,7 +384,7 @@ def test_ctrl_c_exits_with_130_and_says_how_to_go_on(
     def press_ctrl_c(*_: Any, **__: Any) -> None:
         signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr("underfire.cli.audit.run_audit", press_ctrl_c)
+    monkeypatch.setattr("underfire.audits.run_audit", press_ctrl_c)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs tests in the background ignores it
     try:
         result = invoke("audit", photos, *MODEL_OPTIONS, "--out", "run")

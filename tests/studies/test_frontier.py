@@ -49,7 +49,7 @@ def test_the_point_of_adv2s_own_confidence_is_the_audits_adv2(
 ) -> None:
     run_audit(PLAN, found(photos), toy_classifier(), tmp_path / "run")
     for name in ("grad", "cam"):
-        audited = [row for row in rows_of(tmp_path / "run") if (row.source, row.interpreter) == (name, name)]
+        audited = [r for r in rows_of(tmp_path / "run") if (r.source, r.interpreter) == (name, name)]
         assert len(audited) == 4
         assert rows_of(weighed[0] / "weight-0.9" / name) == audited
         assert rows_of(weighed[0] / "weight-0.5" / name) != audited
@@ -247,7 +247,7 @@ def priced(
     def rows_under(_: Run, variant: Variant, **__: Any) -> list[Row]:
         name, demanded = variant.interpreter.name, float(variant.folder.parent.name.removeprefix("weight-"))
         return [
-            replace(
+            row(
                 some_row, image_id=f"photo-{i}", source=name, interpreter=name, success_8bit=True,
                 confidence_8bit=settled.get(name, demanded), iou_50_8bit=0.7 - prices[name] * demanded,
             )
