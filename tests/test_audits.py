@@ -64,6 +64,9 @@ def test_instances_take_part_like_names(photos: Path, tmp_path: Path) -> None:
 
 
 def test_instances_for_something_else_are_refused(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(uf.InputError, match="attack 'pdg' is unknown; did you mean 'pgd'"):
+        audited(photos, tmp_path / "run", attacks=["pdg"])
+    assert not (tmp_path / "run").exists()
     with pytest.raises(uf.InputError, match="explains another classifier"):
         audited(photos, tmp_path / "run", interpreters=[GRAD(toy_classifier())])
     classifier = toy_classifier()

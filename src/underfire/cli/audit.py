@@ -31,9 +31,7 @@ from underfire.present.text import plural
 from underfire.report.findings import sentences
 from underfire.report.soundness import warnings
 
-_FROM_PLAN = tuple(
-    field.name for field in fields(AuditPlan) if field.name not in ("interpreters", "left_out", "device")
-)
+_FROM_PLAN = tuple(field.name for field in fields(AuditPlan) if field.name not in ("interpreters", "left_out"))
 """What `underfire.audits.audit` takes as the plan has it."""
 
 

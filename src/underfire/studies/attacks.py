@@ -19,7 +19,7 @@ from underfire.attacks.joint import JointAttack
 from underfire.auditing.condition import NONE, PGD, Condition
 from underfire.auditing.distances import distances_at, map_distances
 from underfire.auditing.locks import holding
-from underfire.auditing.look import View, calling, look
+from underfire.auditing.look import ModelView, calling, look
 from underfire.auditing.measured import Treated, rows_of
 from underfire.auditing.plan import AuditPlan, PlannedPhoto, Unit, units
 from underfire.auditing.rows import Row, read_rows, write_part
@@ -190,7 +190,7 @@ def _attack_all(run: Run, variant: Variant, directory: RunDirectory, aimed: dict
         condition,
         benign_x=x,
         x=x_adv,
-        benign=View(benign.probabilities, {name: goal}),
+        benign=ModelView(benign.probabilities, {name: goal}),
         view=view,
         saved=saved_view,
         targets=targets,
