@@ -192,6 +192,18 @@ def test_the_other_commands_refuse_alike(arguments: tuple[str, ...], quoted: str
     assert here() == []
 
 
+def test_plan_says_what_an_audit_would_take_and_attacks_nothing(invoke: Invoke, photos: Path) -> None:
+    result = invoke("plan", photos, *MODEL_OPTIONS, *FAST, "--out", "run")
+    assert result.exit_code == 0, result.output
+    assert not Path("run").exists()
+    assert "5 photos in " in result.stdout
+    lines = {line.split()[0]: line.split()[1:] for line in result.stdout.splitlines() if line}
+    assert lines["none"][0] == "5"
+    assert (lines["pgd"][0], lines["adv2-cam"][0]) == ("4", "4")
+    total = sum(int(cells[-1]) for name, cells in lines.items() if name in ("none", "noise", "pgd") or "adv2" in name)
+    assert result.stdout.splitlines()[-1] == f"{total} passes in all."
+
+
 def test_a_directory_of_another_configuration_is_refused(invoke: Invoke, photos: Path) -> None:
     command = ("audit", photos, *MODEL_OPTIONS, *FAST, "--attacks", "pgd", "--out", "run")
     assert invoke(*command).exit_code == 0
