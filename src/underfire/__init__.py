@@ -4,6 +4,9 @@ It attacks a classifier's prediction and its explanation together and measures w
 attribution map would still notice.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from underfire import interpreters, metrics, stats
 from underfire.attacks import ADV2, L2, PGD, AttackResult, AuthorsADV2, Flow, JointAttack, Linf, Square, StAdv
 from underfire.defenses import EnsembleDetector
@@ -25,7 +28,14 @@ from underfire.interpreters import (
 from underfire.models import load_classifier
 from underfire.models.classifier import Classifier
 
+if TYPE_CHECKING:
+    from underfire.auditing.run import Run
+    from underfire.audits import audit, load_run
+
 __version__ = "0.1.0"
+
+# What stands on tables and plots, which nobody waits for who only wants a map.
+_LATER = {"Run": "underfire.auditing.run", "audit": "underfire.audits", "load_run": "underfire.audits"}
 
 __all__ = [
     "ADV2",
@@ -51,18 +61,23 @@ __all__ = [
     "MaskFit",
     "MaskingNetwork",
     "NonFiniteError",
+    "Run",
     "SmoothGrad",
     "Square",
     "StAdv",
+    "audit",
     "load_classifier",
+    "load_run",
     "metrics",
     "stats",
 ]
 
 
-def __getattr__(name: str) -> type[Interpreter]:
-    """The built-in interpreters that are not named above."""
+def __getattr__(name: str) -> Any:
+    """What is imported when it is first used, and the built-in interpreters that are not named above."""
+    if name in _LATER:
+        return getattr(import_module(_LATER[name]), name)
     for cls in interpreters.ALL:
         if cls.__name__ == name:
             return cls
-    raise AttributeError(f"module 'underfire' has no attribute {name!r}")
+    raise AttributeError(f"module 'underfire' has no attribute '{name}'")

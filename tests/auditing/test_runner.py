@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -37,8 +38,9 @@ from underfire.attacks.perturbations import Flow, Linf
 from underfire.auditing.locks import holding
 from underfire.auditing.names import make_interpreters
 from underfire.auditing.plan import AuditPlan, Shard, Unit
-from underfire.auditing.rows import Row, read_rows
-from underfire.auditing.runner import Outcome, run_audit
+from underfire.auditing.rows import read_rows
+from underfire.auditing.run import open_run
+from underfire.auditing.runner import AuditOutcome, run_audit
 from underfire.auditing.unit import Event, noise, save_and_read
 from underfire.diagnostics.model_checks import ModelCheck
 from underfire.errors import InputError
@@ -49,7 +51,7 @@ from underfire.report import build_report
 EPS = 8 / 255
 
 
-def run(photos: Path, out: Path, plan: AuditPlan | None = None, **options: Any) -> Outcome:
+def run(photos: Path, out: Path, plan: AuditPlan | None = None, **options: Any) -> AuditOutcome:
     return run_audit(plan or toy_plan(), found(photos), toy_classifier(), out, **options)
 
 
@@ -62,7 +64,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def whole(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("whole") / "run"
     outcome = run(photos, out, command="underfire audit …")
-    assert outcome == Outcome(out, photos=5, skipped=1, parts=3, finished_parts=3)
+    assert outcome == AuditOutcome(out, photos=5, skipped=1, parts=3, finished_parts=3)
     assert outcome.finished
     return out
 
@@ -184,7 +186,7 @@ def test_shards_in_one_directory_make_the_whole(whole: Path, photos: Path, tmp_p
 
 
 def test_shards_in_directories_of_their_own_make_the_whole(whole: Path, photos: Path, tmp_path: Path) -> None:
-    rows: list[Row] = []
+    rows: list[SimpleNamespace] = []
     for index in (1, 2):
         run(photos, tmp_path / str(index), shard=Shard(index, 2))
         rows += rows_of(tmp_path / str(index))
@@ -334,7 +336,7 @@ def test_names_that_are_no_utf8_go_through_the_command_line(photos: Path, tmp_pa
     for _ in range(2):  # begun, and gone on with
         ended = subprocess.run(
             [sys.executable, "-m", "underfire", "audit", picture, *MODEL_OPTIONS, *options],
-            cwd=Path(__file__).parents[1],
+            cwd=Path(__file__).parents[1] / "support",  # toys, the model's module, is there
             env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUTF8": "1"},
             capture_output=True,
             text=True,
@@ -441,6 +443,7 @@ def test_a_directory_of_something_else_is_refused(
 HOLDER = """
 import sys, time
 from pathlib import Path
+from types import SimpleNamespace
 from underfire.auditing.locks import holding
 with holding(Path(sys.argv[1]), [1]):
     print("held", flush=True)
@@ -516,7 +519,7 @@ def test_other_perturbations_are_kept_named_and_reported(
         assert row.used <= eps * (1 + 1e-6)
         if perturbation == "l2":
             assert row.used == pytest.approx(row.l2, rel=1e-4, abs=1e-6)
-    page = build_report(tmp_path / "run").read_text(encoding="utf-8")
+    page = build_report(open_run(tmp_path / "run")).read_text(encoding="utf-8")
     said = {"l2": "no longer than 1 (L2 norm", "flow": "With no pixel moved by more than 0.5 pixels"}
     assert said[perturbation] in page
     assert "1/255" not in page
@@ -533,7 +536,7 @@ def test_stadv_has_rows_and_a_budget_of_its_own(photos: Path, tmp_path: Path) ->
         assert row.passes >= 16
     threats = facts(tmp_path / "run")["threat_model"]
     assert (threats["norm"], threats["eps"], threats["stadv_eps"]) == ("linf", EPS, 1.0)
-    page = build_report(tmp_path / "run").read_text(encoding="utf-8")
+    page = build_report(open_run(tmp_path / "run")).read_text(encoding="utf-8")
     assert "StAdv on CAM" in page
     assert "By moving pixels instead, attacks made" in page
 

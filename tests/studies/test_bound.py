@@ -11,6 +11,7 @@ import pytest
 
 from support.made_runs import made_run
 from support.toy_photos import found, toy_classifier, toy_plan, write_photos
+from underfire.auditing import condition
 from underfire.auditing.runner import run_audit
 from underfire.errors import InputError
 from underfire.images import read_png
@@ -59,7 +60,7 @@ def test_a_run_is_measured_on_the_images_as_saved(run: Run, tmp_path: Path) -> N
     assert all(row["residual"] <= 0.02 and row["least_slack"] >= -0.02 for row in rows)
     by_hand = [
         proposition_1(
-            toy_classifier(), read_png(run.picture(photo, "benign")), read_png(run.picture(photo, "noise")),
+            toy_classifier(), *(read_png(run.picture(photo, c)) for c in (condition.NONE, condition.NOISE)),
             label=photo.label, target=photo.target, tolerance=0.02,
         )
         for photo in run.photos
@@ -170,7 +171,7 @@ def test_a_limit_is_at_least_one(run: Run, tmp_path: Path, limit: int) -> None:
 
 def test_a_run_without_an_attack_on_an_interpreter_is_refused(tmp_path: Path) -> None:
     whole = made_run()
-    run = replace(whole, rows=tuple(row for row in whole.rows if row.source == "-"))
+    run = replace(whole, records=tuple(row for row in whole.records if not row.condition.is_joint))
     with pytest.raises(InputError, match="no attack on an interpreter"):
         bound_study(run, toy_classifier(), work=tmp_path)
 
@@ -199,7 +200,7 @@ def test_counts_and_means_by_hand() -> None:
 def test_an_attack_is_counted_where_it_was_aimed() -> None:
     run = made_run(photos=1)
     measured = {"photo-0": dict.fromkeys(("noise", "pgd", "adv2-cam", "adv2-grad"), NOISE)}
-    assert set(cells_of(run.rows, measured)) == {
+    assert set(cells_of(run.records, measured)) == {
         ("noise", "cam"), ("noise", "grad"), ("pgd", "cam"), ("pgd", "grad"),
         ("adv2-cam", "cam"), ("adv2-grad", "grad"),
     }  # fmt: skip

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from support.made_runs import made_run
+from support.made_runs import made_run, planned_otherwise
 from support.toy_photos import MEAN, SIZE, STD, found, toy_classifier, toy_plan, write_photos
 from support.toys import relu_net
 from underfire import metrics
+from underfire.auditing.condition import NONE, Condition
 from underfire.auditing.runner import run_audit
 from underfire.errors import InputError
 from underfire.images import read_png
@@ -62,7 +63,7 @@ def looked(run: Run, found: list[Sight]) -> tuple[Any, dict[tuple[str, str, str 
     other = Onlooker("other", toy_classifier(), (CAM(toy_classifier()),), ())
     grads = replace(other, interpreters=(*other.interpreters, _named("grad")))
     conditions = ("none", "noise", "pgd", "adv2-cam", "adv2-grad")
-    seen = onlooking(run, conditions, grads, found)
+    seen = onlooking(run, tuple(map(Condition.parse, conditions)), grads, found)
     return seen, {(line.condition, line.map, line.compared): line for line in seen.lines}
 
 
@@ -105,7 +106,7 @@ def test_maps_are_those_that_its_own_interpreters_draw(run: Run, tmp_path: Path)
     (other,) = onlookers(run, [other_classifier()])
     found = {(s.image_id, s.condition): s for s in sights(run, other, tmp_path, note=quiet)}
     for photo in attacked(run.photos):
-        x = torch.stack([read_png(run.picture(photo, name)) for name in ("benign", "adv2-cam")])
+        x = torch.stack([read_png(run.picture(photo, c)) for c in (NONE, Condition.on("adv2", "cam"))])
         logits = other.classifier(x)
         assert found[photo.image_id, "none"].prediction == int(logits[0].argmax())
         sight = found[photo.image_id, "adv2-cam"]
@@ -181,13 +182,13 @@ def test_what_cannot_look_is_refused(run: Run) -> None:
     )
     with pytest.raises(InputError, match="classes that are not the 10 of the audited model"):
         onlookers(run, [other, strangers])
-    masks_only = replace(run, plan=replace(run.plan, interpreters=("mask",)))
+    masks_only = planned_otherwise(run, interpreters=("mask",))
     with pytest.raises(InputError, match=r"none of the run's interpreters: mask \(it fits every map anew\)"):
         onlookers(masks_only, [other])
 
 
 def test_an_interpreter_that_it_cannot_have_is_left_out(run: Run) -> None:
-    wider = replace(run, plan=replace(run.plan, interpreters=("cam", "mask", "rts")))
+    wider = planned_otherwise(run, interpreters=("cam", "mask", "rts"))
     (other,) = onlookers(wider, [other_classifier()])
     assert [interpreter.name for interpreter in other.interpreters] == ["cam"]
     assert [left.split(" ")[0] for left in other.left_out] == ["mask", "rts"]

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from support.made_runs import NEAR_L1, NOISE_L1, PGD_L1, made_run
+from support.rows import row
+from underfire.auditing.condition import PGD
 from underfire.auditing.summary import summarise
 from underfire.errors import InputError
 from underfire.studies.cells import comparable
@@ -63,7 +65,7 @@ def test_few_photos_decide_nothing() -> None:
 
 def test_means_and_differences_are_the_planted_ones_and_the_summarys() -> None:
     run = made_run(photos=10)
-    found, summary = cells(study_of(run)), summarise(run.rows)
+    found, summary = cells(study_of(run)), summarise(run.records)
     assert found["pgd", "cam"]["l1"] == pytest.approx(PGD_L1, rel=0.01)
     assert found["noise", "cam"]["l1"] == pytest.approx(NOISE_L1, rel=0.01)
     assert found["none", "cam"]["l1"] == 0
@@ -71,21 +73,21 @@ def test_means_and_differences_are_the_planted_ones_and_the_summarys() -> None:
     assert found["adv2-cam", "cam"]["l1_minus_pgd"] == pytest.approx(NEAR_L1 - PGD_L1, rel=0.01)
     assert found["adv2-cam", "cam"]["iou_minus_pgd"] == pytest.approx(PGD_L1 - NEAR_L1, rel=0.01)
     for cell in summary.transfer:
-        row = found[cell.condition, cell.interpreter]
+        line = found[str(cell.condition), cell.interpreter]
         for measure in ("l1", "iou_50"):
             mean = cell.mean(measure)
-            assert (row[measure], row[f"{measure}_low"], row[f"{measure}_high"]) == (mean.value, mean.low, mean.high)
+            assert (line[measure], line[f"{measure}_low"], line[f"{measure}_high"]) == (mean.value, mean.low, mean.high)
         if cell.l1_minus_pgd_8bit is not None:
-            assert row["l1_minus_pgd_low"] == cell.l1_minus_pgd_8bit.low
+            assert line["l1_minus_pgd_low"] == cell.l1_minus_pgd_8bit.low
 
 
 def test_failed_attacks_are_kept_apart() -> None:
     """Their maps did not move, which would look like the best attack of all."""
     run = made_run(photos=14, failed={"adv2-grad": (0, 1, 2), "pgd": (2, 3)})
-    row = cells(study_of(run))["adv2-grad", "cam"]
-    assert (row["n"], row["failed"], row["failed_l1"], row["pairs"]) == (11, 3, 0.0, 10)
-    assert row["l1"] == pytest.approx(PGD_L1, rel=0.01)
-    assert row["verdict"] == "does not transfer"
+    line = cells(study_of(run))["adv2-grad", "cam"]
+    assert (line["n"], line["failed"], line["failed_l1"], line["pairs"]) == (11, 3, 0.0, 10)
+    assert line["l1"] == pytest.approx(PGD_L1, rel=0.01)
+    assert line["verdict"] == "does not transfer"
     label = cells(study_of(run))["adv2-grad", "-"]
     assert (label["n"], label["failed"], label["reached"]) == (14, 0, pytest.approx(11 / 14))
     assert "missed its label are kept apart: PGD 2 and ADV² on GRAD 3." in study_of(run).words
@@ -93,13 +95,15 @@ def test_failed_attacks_are_kept_apart() -> None:
 
 def test_an_attack_by_other_changes_than_pgds_has_no_verdict() -> None:
     run = made_run()
-    rows = tuple(replace(row, perturbation="flow" if row.condition == "adv2-cam" else "linf") for row in run.rows)
-    found = cells(study_of(replace(run, rows=rows)))
+    rows = tuple(
+        row(found, perturbation="flow" if str(found.condition) == "adv2-cam" else "linf") for found in run.records
+    )
+    found = cells(study_of(replace(run, records=rows)))
     assert {found["adv2-cam", name]["verdict"] for name in ("cam", "grad")} == {None}
     assert {found["adv2-cam", name]["pairs"] for name in ("cam", "grad")} == {0}
     assert found["adv2-grad", "grad"]["verdict"] == "kept"
-    assert comparable(rows) == {"none", "noise", "pgd", "adv2-grad"}
-    assert comparable([row for row in rows if row.condition != "pgd"]) == frozenset()
+    assert set(map(str, comparable(rows))) == {"none", "noise", "pgd", "adv2-grad"}
+    assert comparable([found for found in rows if found.condition != PGD]) == frozenset()
 
 
 def test_one_interpreter_has_nothing_to_transfer_to() -> None:

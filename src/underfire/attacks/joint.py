@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from torch import Tensor
 
-from underfire.attacks.budget import Effort
+from underfire.attacks.budget import Effort, descent_of
 from underfire.attacks.engine import Setting
 from underfire.attacks.perturbations import Perturbation
 from underfire.attacks.result import AttackResult
@@ -115,6 +115,10 @@ class JointAttack(ABC):
         goals = wanted_maps(self.interpreters, x, target_map, label=label, keys=names)
         return self.run(x.detach(), target, goals, names)
 
+    def most_passes(self) -> int | None:
+        """Forward and backward passes that it takes for one photo, at most; None where it does not say."""
+        return None
+
     @abstractmethod
     def run(
         self, x: Tensor, target: Tensor, goals: Mapping[Interpreter, Tensor], keys: tuple[str, ...]
@@ -141,6 +145,12 @@ class Descent(JointAttack):
         super().__init__(classifier, interpreters, seed=seed)
         self.setting = setting
         self._objective_of = objective_of
+
+    def most_passes(self) -> int:
+        """Those of its steps, and of its finalists."""
+        schedule = self.setting.schedule
+        descent = descent_of(schedule.steps, self.interpreters, warm=lambda _: schedule.warm)
+        return descent + self.setting.finalists * sum(g.passes_per_map for g in self.interpreters)
 
     def run(
         self, x: Tensor, target: Tensor, goals: Mapping[Interpreter, Tensor], keys: tuple[str, ...]

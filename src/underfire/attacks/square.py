@@ -94,6 +94,10 @@ class Square(JointAttack):
         queries = terms.effort.passes or terms.effort.steps or 0
         return cls(interpreters, eps=terms.perturbation.eps, queries=queries, seed=terms.seed)
 
+    def most_passes(self) -> int:
+        """Those of its queries, which go forward alone, and of a map at each."""
+        return self.queries * (1 + sum(g.passes_per_map for g in self.interpreters))
+
     def run(
         self, x: Tensor, target: Tensor, goals: Mapping[Interpreter, Tensor], keys: tuple[str, ...]
     ) -> AttackResult:

@@ -5,7 +5,8 @@ from types import MappingProxyType
 
 from underfire.attacks.joint import JointAttack, Terms
 from underfire.attacks.registry import entry_of
-from underfire.auditing.plan import AuditPlan, Condition
+from underfire.auditing.condition import Condition
+from underfire.auditing.plan import AuditPlan
 from underfire.interpreters import Interpreter
 from underfire.models.classifier import Classifier
 
@@ -20,13 +21,13 @@ def attack_of(
 ) -> JointAttack:
     """The attack of ``condition`` on ``classifier`` and on the one of the ``interpreters`` that it names, if any.
 
-    ``given`` are attacks that are made already, by their names.
+    ``given`` are attacks that are made already, by their conditions.
 
     Raises:
         InputError: the plan's passes don't pay for a single step, or the attack does not suit the interpreter.
     """
-    if condition.attack in given:
-        return given[condition.attack]
+    if str(condition) in given:
+        return given[str(condition)]
     terms = Terms(plan.perturbation_of(condition), plan.effort_of(condition), plan.seed)
-    attacked = [g for g in interpreters if g.name == condition.source]
+    attacked = [g for g in interpreters if condition.is_own(g.name)]
     return entry_of(condition.attack).make(classifier, attacked, terms, preset=plan.preset)

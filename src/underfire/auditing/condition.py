@@ -102,6 +102,11 @@ def attack_title(name: str) -> str:
     return _CONTROLS.get(name) or registry.attack_title(name)
 
 
+def has_title(attack: str) -> bool:
+    """Whether the attack is one that the literature has a name for."""
+    return attack_title(attack) != attack
+
+
 def interpreters_title(names: tuple[str, ...]) -> str:
     """Several interpreters at once: ``CAM + GRAD``."""
     return " + ".join(map(interpreter_title, names))

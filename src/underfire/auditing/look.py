@@ -1,4 +1,4 @@
-"""How a classifier and its interpreters see images, and how far that is from how they saw others."""
+"""How a classifier and its interpreters see images."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from underfire import metrics
 from underfire.errors import InputError, NonFiniteError
 from underfire.images.files import quoted
 from underfire.interpreters import Interpreter
@@ -15,7 +14,7 @@ from underfire.models.classifier import Classifier
 
 
 @dataclass(frozen=True)
-class View:
+class ModelView:
     """What a person is shown for N images. All tensors are on the CPU."""
 
     probabilities: Tensor
@@ -32,20 +31,9 @@ class View:
         """(N,): the probability of each image's class in ``classes`` (N,)."""
         return self.probabilities.gather(1, classes[:, None])[:, 0]
 
-    def part(self, index: Tensor) -> "View":
+    def part(self, index: Tensor) -> "ModelView":
         """The view of the images at the positions ``index`` (M,)."""
-        return View(self.probabilities[index], {name: maps[index] for name, maps in self.maps.items()})
-
-
-@dataclass(frozen=True)
-class MapDistance:
-    """How far a map (N, h, w) is from another, by the measures of the rows; every field is (N,)."""
-
-    l1: Tensor
-    iou_50: Tensor
-    iou_25: Tensor
-    iou_75: Tensor
-    iou_top20: Tensor
+        return ModelView(self.probabilities[index], {name: maps[index] for name, maps in self.maps.items()})
 
 
 def look(
@@ -56,7 +44,7 @@ def look(
     *,
     names: Sequence[str],
     known: Mapping[str, Tensor] | None = None,
-) -> View:
+) -> ModelView:
     """Predictions on ``x`` (N, C, H, W) and every interpreter's maps for ``classes`` (N,).
 
     ``names`` are the owners of the images' random numbers, and what they are called in messages; ``known`` are maps
@@ -71,7 +59,7 @@ def look(
             i.name: (taken[i.name] if i.name in taken else i(x, classes, keys=names)).detach().cpu()
             for i in interpreters
         }
-    return View(probabilities, maps)
+    return ModelView(probabilities, maps)
 
 
 def predict(classifier: Classifier, x: Tensor, *, names: Sequence[str]) -> Tensor:
@@ -92,14 +80,3 @@ def calling(names: Sequence[str]) -> Iterator[None]:
             f"{error.what} is not a finite number for photo {quoted(names[error.index])}; "
             "take that photo out, or look for the overflow in the model"
         ) from error
-
-
-def distance(maps: Tensor, benign: Tensor) -> MapDistance:
-    """All measures between two batches of maps (N, h, w)."""
-    return MapDistance(
-        l1=metrics.l1(maps, benign),
-        iou_50=metrics.iou(maps, benign, threshold=0.5),
-        iou_25=metrics.iou(maps, benign, threshold=0.25),
-        iou_75=metrics.iou(maps, benign, threshold=0.75),
-        iou_top20=metrics.iou_top(maps, benign, share=0.2),
-    )

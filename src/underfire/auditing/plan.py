@@ -1,22 +1,20 @@
 """What an audit does: everything that decides its rows, in one frozen value."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 from underfire.attacks.authors import PUBLISHED
 from underfire.attacks.budget import Effort
 from underfire.attacks.perturbations import Perturbation
-from underfire.attacks.registry import ATTACKS, BUILT_IN, PlanFacts, entry_of, refusal_of
+from underfire.attacks.registry import ATTACKS, BUILT_IN, AttackEntry, PlanFacts, entry_of, refusal_of
+from underfire.auditing.condition import NOISE, NONE, Condition
 from underfire.auditing.names import make_perturbation
-from underfire.auditing.rows import NO_SOURCE, condition
 from underfire.errors import InputError
 from underfire.interpreters import CAM, GRAD, IG
 from underfire.interpreters.registry import INTERPRETERS
-
-Attack = str
-"""The values of the rows' column ``attack``. "none" and "noise", the floor, are measured in every audit."""
 
 Preset = Literal["quick", "standard", "paper", "authors"]
 
@@ -32,23 +30,6 @@ attack takes the place of ADV² and has its published number of steps.
 
 QUICK = (GRAD.name, IG.name, CAM.name)
 """The interpreters that suit most classifiers and cost little."""
-
-
-@dataclass(frozen=True)
-class Condition:
-    """One way in which every photo is looked at: untouched, under noise, or attacked."""
-
-    attack: Attack
-    source: str = NO_SOURCE
-    """The attacked interpreter's name, or "-"."""
-
-    @property
-    def key(self) -> str:
-        """The condition in file names and in the keys of maps: "pgd", "adv2-cam"."""
-        return condition(self.attack, self.source)
-
-
-NONE, NOISE = Condition("none"), Condition("noise")
 
 
 @dataclass(frozen=True)
@@ -80,7 +61,8 @@ class AuditPlan:
     """In words, the interpreters that the preset would not have and why; decides nothing."""
     rts: str | None = None
     """The file of RTS's weights; None for those that come with the package."""
-    attacks: tuple[Attack, ...] = ("pgd", "adv2")
+    attacks: tuple[str, ...] = ("pgd", "adv2")
+    """By name, each joint one on every interpreter in turn; or a whole condition, such as "mine-cam+grad"."""
     preset: Preset = "quick"
     targets: str = "random"
     """random | next | given | a class, by index or name."""
@@ -129,40 +111,76 @@ class AuditPlan:
         """All conditions of a photo that can be attacked, in the order in which they are run."""
         order = [entry.name for entry in BUILT_IN]
         named = sorted(self.attacks, key=lambda name: order.index(name) if name in order else len(order))
-        sources = [INTERPRETERS.name_of(name) for name in self.interpreters]
-        attacked: list[Condition] = []
-        for entry in map(entry_of, named):
-            attacked += (
-                [Condition(entry.name, name) for name in sources] if entry.attack.joint else [Condition(entry.name)]
-            )
+        attacked = [c for name in named for c in self._conditions_of(name)]
         return (NONE, NOISE, *attacked)
+
+    def _conditions_of(self, attack: str) -> list[Condition]:
+        entry = _entry(attack)
+        if entry is None and ":" not in attack:  # one that is made already, named by its condition
+            return [Condition.parse(attack)]
+        entry = entry_of(attack)
+        if not entry.attack.joint:
+            return [Condition.on(entry.name)]
+        return [Condition.on(entry.name, INTERPRETERS.name_of(name)) for name in self.interpreters]
 
     def perturbation_of(self, condition: Condition) -> Perturbation:
         """What ``condition`` may do to an image. The plan's budget is StAdv's too where it is one of displacements."""
         planned = make_perturbation(self.perturbation, self.eps)
-        return planned if condition in (NONE, NOISE) else entry_of(condition.attack).within(planned)
+        entry = None if condition.is_control else _entry(condition.attack)
+        return planned if entry is None else entry.within(planned)
 
     def effort_of(self, condition: Condition) -> Effort:
         """How long the attack of ``condition`` may work on a photo; no steps where nothing is optimised."""
-        if condition in (NONE, NOISE):
+        if condition.is_control:
             return Effort(steps=0)
         if self.steps is not None:
             return Effort(steps=self.steps)
         if self.passes is not None:
             return Effort(passes=self.passes)
-        entry = entry_of(condition.attack)
+        entry = _entry(condition.attack)
+        if entry is None:
+            return Effort(passes=PASSES[self.preset])
         granted = Effort(passes=PASSES[self.preset] * entry.attack.per_pass)
-        return entry.published(self.preset, (condition.source,)) or granted
+        return entry.published(self.preset, condition.sources) or granted
 
     def as_config(self) -> dict[str, object]:
         """The plan for run.json: plain values only, the steps or passes of every attack resolved."""
         config = asdict(self) | {"eps": make_perturbation(self.perturbation, self.eps).eps}
         model = config.pop("model")
-        efforts = {condition.key: self.effort_of(condition) for condition in self.conditions[2:]}
+        efforts = {str(condition): self.effort_of(condition) for condition in self.conditions[2:]}
         config["steps"] = {key: effort.steps for key, effort in efforts.items() if effort.steps is not None} or None
         config["passes"] = {key: effort.passes for key, effort in efforts.items() if effort.passes is not None} or None
         plain = {"model": model.pop("spec"), **model, **config}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan as it was given, of plain values; `from_json` makes it again."""
+        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return plain
+
+    @classmethod
+    def from_json(cls, plain: Mapping[str, Any]) -> "AuditPlan":
+        """The plan whose `to_json` is ``plain``.
+
+        Raises:
+            InputError: a value is out of its range.
+            TypeError: it is no plan.
+        """
+        model = ModelSettings(**_frozen(plain.get("model", {})))
+        return cls(**_frozen(plain) | {"model": model})
+
+
+def _frozen(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """``plain`` with tuples in place of the lists that JSON has."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()}
+
+
+def _entry(attack: str) -> AttackEntry | None:
+    """The entry of an attack by name; None for one that is handed over as an instance, and for one that is unknown."""
+    try:
+        return entry_of(attack)
+    except InputError:
+        return None
 
 
 # What these files held is compared itself, by fingerprint, names of classes and hash; where they lie decides nothing.
@@ -226,6 +244,20 @@ class Unit:
 def photo_key(position: int, sha256: str) -> str:
     """The name of a photo's folder in artifacts/: its place in the plan and the start of its hash."""
     return f"{position:05d}-{sha256[:8]}"
+
+
+def planned_photos(entries: Sequence[Mapping[str, Any]]) -> tuple[PlannedPhoto, ...]:
+    """The photos of a run.json, which others may have written: folders are named by their keys.
+
+    Raises:
+        ValueError: the key of one is not what a run gives it.
+        TypeError: an entry is no photo.
+    """
+    photos = tuple(PlannedPhoto(**entry) for entry in entries)
+    for position, photo in enumerate(photos):
+        if photo.key != photo_key(position, photo.sha256) or not photo.key.replace("-", "").isalnum():
+            raise ValueError(f"photo {photo.image_id!r} has the key {photo.key!r}")
+    return photos
 
 
 def units(photos: Sequence[PlannedPhoto], *, batch_size: int, shard: Shard = WHOLE) -> Iterator[Unit]:

@@ -3,7 +3,8 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from underfire.auditing.plan import NONE, AuditPlan, Condition, Unit
+from underfire.auditing.condition import NONE, Condition
+from underfire.auditing.plan import AuditPlan, Unit
 from underfire.auditing.unit import Event
 from underfire.interpreters.registry import passes_per_step
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from underfire.attacks.authors import PUBLISHED
 from underfire.attacks.registry import entry_of
 from underfire.auditing.names import make_interpreters
-from underfire.auditing.plan import QUICK, Attack, Preset
+from underfire.auditing.plan import QUICK, Preset
 from underfire.errors import InputError
 from underfire.interpreters import MASK, RTS
 from underfire.interpreters.registry import INTERPRETERS
@@ -29,7 +29,7 @@ def select_interpreters(
     classifier: Classifier,
     *,
     preset: Preset,
-    attacks: Sequence[Attack] = (),
+    attacks: Sequence[str] = (),
     rts: str | None = None,
 ) -> Selection:
     """The ``named`` interpreters, or for None those of the preset that suit: of GRAD, IG, CAM, MASK and RTS.
@@ -58,7 +58,7 @@ def select_interpreters(
 
 
 def _reason(
-    name: str, classifier: Classifier, preset: Preset, attacks: Sequence[Attack], rts: str | None, *, every: bool
+    name: str, classifier: Classifier, preset: Preset, attacks: Sequence[str], rts: str | None, *, every: bool
 ) -> str | None:
     """Why the interpreter takes no part; None if it does."""
     if preset == "authors" and name not in PUBLISHED:

@@ -13,9 +13,10 @@ from underfire.attacks.budget import Effort
 from underfire.attacks.joint import Terms
 from underfire.attacks.perturbations import Perturbation
 from underfire.attacks.registry import entry_of
-from underfire.auditing.look import View, calling, look
+from underfire.auditing.condition import Condition
+from underfire.auditing.look import ModelView, calling, look
 from underfire.auditing.measured import Treated, rows_of
-from underfire.auditing.plan import Condition, PlannedPhoto, Preset
+from underfire.auditing.plan import PlannedPhoto, Preset
 from underfire.auditing.rows import Row
 from underfire.auditing.unit import save_and_read
 from underfire.errors import InputError
@@ -31,8 +32,8 @@ class SingleAttack:
 
     rows: tuple[Row, ...]
     """One per attacked interpreter; their l1 and iou compare with the benign map."""
-    benign: View
-    adversarial: View
+    benign: ModelView
+    adversarial: ModelView
     """On the image as saved."""
     target_maps: Mapping[str, Tensor]
     """(h, w) each."""
@@ -87,7 +88,7 @@ def attack_photo(
     saved_view = look(classifier, interpreters, saved, targets, names=names)
     photo = PlannedPhoto(image_id, "", pixels.sha256, file, int(label), False, target, None)
     treated = Treated(
-        Condition(entry_of(attack).name, "+".join(i.name for i in interpreters)),
+        Condition.on(entry_of(attack).name, *(i.name for i in interpreters)),
         benign_x=x,
         x=x_adv,
         benign=benign,

@@ -2,25 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 
-from underfire.auditing.condition import attack_title
-from underfire.auditing.rows import NO_SOURCE
+from underfire.auditing.condition import Condition, has_title
 from underfire.interpreters.registry import interpreter_title as interpreter_title
 from underfire.stats import Estimate, Share
 
 _NOTHING = "–"
 
 
-def condition_title(attack: str, source: str) -> str:
-    """A condition as a heading: ``ADV² on CAM``, ``PGD``, ``No attack``."""
-    title = attack_title(attack)
-    if source == NO_SOURCE:
-        return title
-    return f"{title} on {' + '.join(interpreter_title(name) for name in source.split('+'))}"
-
-
 def style_of(attack: str) -> str:
     """The CSS class of a condition's colour; an attack the page knows nothing of gets none."""
-    return attack if attack_title(attack) != attack else ""
+    return attack if has_title(attack) else ""
 
 
 def class_title(index: int, names: Mapping[str, str]) -> str:
@@ -101,5 +92,4 @@ def estimate(figure: Estimate, digits: int = 3) -> str:
 
 def title(condition: str) -> str:
     """``adv2-cam`` as ADV² on CAM."""
-    attack, _, source = condition.partition("-")
-    return condition_title(attack, source or NO_SOURCE)
+    return Condition.parse(condition).title

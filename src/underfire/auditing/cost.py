@@ -1,0 +1,58 @@
+"""What an audit takes, in passes, before it is begun."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from underfire.attacks.joint import JointAttack
+from underfire.auditing.condition import NONE, Condition
+from underfire.auditing.plan import PlannedPhoto
+from underfire.interpreters import Interpreter
+
+
+@dataclass(frozen=True)
+class ConditionCost:
+    """Forward and backward passes of one photo under a condition, at most.
+
+    Attributes:
+        condition: what is done to it.
+        attack: passes of the attack; what it decides early it does not spend. None where it does not say.
+        maps: passes of the predictions and maps of the image, as computed and as saved.
+        photos: how many photos are to be seen under it.
+    """
+
+    condition: Condition
+    attack: int | None
+    maps: int
+    photos: int
+
+    @property
+    def total(self) -> int:
+        """Passes of all its photos, as far as they are known."""
+        return ((self.attack or 0) + self.maps) * self.photos
+
+
+def costs_of(
+    attacks: Mapping[Condition, JointAttack],
+    conditions: Sequence[Condition],
+    interpreters: Sequence[Interpreter],
+    photos: Sequence[PlannedPhoto],
+) -> tuple[ConditionCost, ...]:
+    """What each of the ``conditions`` of an audit takes, in their order.
+
+    Args:
+        attacks: those of the conditions that attack.
+        conditions: of the plan.
+        interpreters: whose maps are taken under every condition.
+        photos: of the audit; those that are excluded are seen once, untouched.
+    """
+    attackable = sum(photo.excluded is None for photo in photos)
+    seen = 1 + sum(interpreter.passes_per_map for interpreter in interpreters)
+    return tuple(
+        ConditionCost(
+            condition,
+            attacks[condition].most_passes() if condition in attacks else 0,
+            seen if condition == NONE else 2 * seen,
+            len(photos) if condition == NONE else attackable,
+        )
+        for condition in conditions
+    )
