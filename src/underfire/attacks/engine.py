@@ -8,10 +8,10 @@ from torch import Tensor
 
 from underfire.attacks.control import Balance, Confidence, Mix, Schedule
 from underfire.attacks.keepers import BEST, Keeper, KeptIterates
-from underfire.attacks.lens import Glimpse, Lens, bare
 from underfire.attacks.perturbations import Perturbation
 from underfire.attacks.rules import Adam, Rule
 from underfire.attacks.trace import Recorder, Trace
+from underfire.attacks.transforms import Transform, TransformedBatch, identity
 from underfire.errors import NonFiniteError
 from underfire.interpreters.base import ForwardPass, MapGradient, MapObjective, require_finite
 from underfire.models.classifier import Classifier
@@ -27,8 +27,8 @@ class Setting:
         confidence: when a label counts as holding, in the joint steps, and up to where a mix may mind it.
         mix: how prediction and maps share a joint step.
         rule: from a joint step's direction to its move; before, the steepest move is taken.
-        lens: what of an iterate is shown to the classifier at each step. An iterate of which the prediction alone is
-            shown is no candidate.
+        transform: the input transform (EOT) under which the classifier sees the iterates. An iterate whose prediction
+            alone is attacked is no candidate.
         keep: which iterate of each image is kept.
         every: only every so many-th joint iterate is a candidate.
         finalists: how many late iterates are handed over beside the kept one, brought to whole grey levels.
@@ -39,7 +39,7 @@ class Setting:
     confidence: Confidence = field(default_factory=Confidence)
     mix: Mix = field(default_factory=Balance)
     rule: Rule = field(default_factory=Adam)
-    lens: Lens = bare
+    transform: Transform = identity
     keep: Keeper = BEST
     every: int = 1
     finalists: int = 0
@@ -148,7 +148,7 @@ class _Loop:
 
     def _step(self, step: int) -> None:
         """Look at the present iterates, offer them, and take one step from each."""
-        glimpse, view, answers, reached = self._look(step)
+        batch, view, answers, reached = self._look(step)
         setting = self._setting
         joint = self._joint(step)
         if joint:
@@ -156,7 +156,7 @@ class _Loop:
             direction = self._joint_direction(view, answers, needs_confidence, step)
         else:
             direction = view.nll_gradient(self._target)
-        direction = glimpse.back(direction)
+        direction = batch.pull_back(direction)
         own = slice(self._own)
         self._recorder.step(self._rows[own], direction[own], reached[own])
         direction = setting.perturbation.pull_back(self._x, self._theta, direction)
@@ -189,13 +189,15 @@ class _Loop:
         """Whether ``step`` comes after the warm start of an attack on maps."""
         return bool(self._objectives) and step >= self._setting.schedule.warm
 
-    def _look(self, step: int, *, values_only: bool = False) -> tuple[Glimpse, ForwardPass, list[MapGradient], Tensor]:
+    def _look(
+        self, step: int, *, values_only: bool = False
+    ) -> tuple[TransformedBatch, ForwardPass, list[MapGradient], Tensor]:
         setting, target = self._setting, self._target
-        glimpse = setting.lens(setting.perturbation.image(self._x, self._theta), self._rows, step)
+        batch = setting.transform(setting.perturbation.image(self._x, self._theta), self._rows, step)
         joint = self._joint(step)
-        mapped = joint and glimpse.maps
+        mapped = joint and batch.maps
         taps = self._taps if mapped else ()
-        view = ForwardPass(self._classifier, glimpse.images, taps=taps, attached=not values_only)
+        view = ForwardPass(self._classifier, batch.images, taps=taps, attached=not values_only)
         nll = view.nll(target).detach()
         require_finite(nll[:, None], "the prediction loss")
         if not values_only and not (mapped and any(objective.needs_backward for objective in self._objectives)):
@@ -214,7 +216,7 @@ class _Loop:
             self._best.offer(self._theta[own], **kept)
         if step in self._final_looks:
             self.finalists.append(self._best.theta.clone())
-        return glimpse, view, answers, reached
+        return batch, view, answers, reached
 
     def _joint_direction(
         self, view: ForwardPass, answers: list[MapGradient], needs_confidence: Tensor, step: int
