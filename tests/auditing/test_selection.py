@@ -145,7 +145,7 @@ def test_masks_and_masking_networks_are_audited_like_the_others(
             fits.append(len(x))
             return super().compute(x, y, keys)
 
-    monkeypatch.setattr("underfire.auditing.names.ALL", (Short, RTS))
+    monkeypatch.setattr("underfire.interpreters.ALL", (Short, RTS))
     names = ("mask", "rts")
     attacks: Any = ("pgd", "adv2", "stadv")
     plan = replace(toy_plan(), interpreters=names, attacks=attacks, steps=6, perturbation=perturbation, rts=weights)

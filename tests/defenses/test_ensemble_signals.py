@@ -37,7 +37,7 @@ class Planted(Interpreter):
         self.calls.append(keys)
         return self._show(x, y)
 
-    def objective(self, task: MapTarget) -> MapObjective:
+    def objective(self, target: MapTarget) -> MapObjective:
         raise NotImplementedError
 
 

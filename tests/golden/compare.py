@@ -1,6 +1,7 @@
 """What differs between a golden record and what the tree makes now, in words that name the place."""
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
@@ -10,7 +11,7 @@ import pyarrow as pa
 RENAMED: Mapping[str, str] = {}
 """Columns, and fields of the summary, that got another name on purpose: the recorded name → the name now."""
 
-REWORDED: Mapping[str, str] = {}
+REWORDED: Mapping[str, str] = {"even": "normalized", "fixed": "sum", "worst": "minimax"}
 """Words in cells, figures and pages that were replaced on purpose: what the records say → what is said now."""
 
 RELATIVE, ABSOLUTE = 1e-9, 1e-12
@@ -24,7 +25,7 @@ DRAWN = 0.02
 def reworded(text: str) -> str:
     """The recorded ``text`` in the words of now."""
     for before, now in REWORDED.items():
-        text = text.replace(before, now)
+        text = re.sub(rf"\b{re.escape(before)}\b", now, text)
     return text
 
 

@@ -94,8 +94,8 @@ class AdaptiveADV2(DetectorAttack):
         cycle = Cycle(transforms, keys)
         objectives = []
         for g, maps in goals.items():
-            tasks = [MapTarget(target, wanted, keys, self.seed) for wanted in cycle.target_maps(maps, size)]
-            objectives.append(CycledObjective(cycle, [own_objective(g, task) for task in tasks]))
+            targets = [MapTarget(target, wanted, keys, self.seed) for wanted in cycle.target_maps(maps, size)]
+            objectives.append(CycledObjective(cycle, [own_objective(g, wanted) for wanted in targets]))
         setting = replace(self.setting, transform=cycle)
         outcome, scores = descend(prepared(self.classifier), x, target, objectives, setting), x.new_zeros(0).double()
         if x.shape[0]:
