@@ -29,13 +29,13 @@ from underfire.models import load_classifier
 from underfire.models.classifier import Classifier
 
 if TYPE_CHECKING:
+    from underfire.api import audit, load_run
     from underfire.auditing.run import Run
-    from underfire.audits import audit, load_run
 
 __version__ = "0.1.0"
 
 # What stands on tables and plots, which nobody waits for who only wants a map.
-_LATER = {"Run": "underfire.auditing.run", "audit": "underfire.audits", "load_run": "underfire.audits"}
+_LATER = {"Run": "underfire.auditing.run", "audit": "underfire.api", "load_run": "underfire.api"}
 
 __all__ = [
     "ADV2",

@@ -22,12 +22,12 @@ from golden.values import Attacked, AuditOutput, Kept, StudyOutput
 from support.made_runs import made_run
 from support.toy_photos import MEAN, SIZE, STD
 from support.toys import CLASSES, SMALL_FIT, images, relu_net
+from underfire.api import rebuild
 from underfire.attacks import ADV2, L2, PGD, AuthorsADV2, Flow, Linf, Square, StAdv
 from underfire.attacks.control import MINIMAX, NORMALIZED, SUM, Balance, Weighting
 from underfire.auditing.plan import AuditPlan, ModelSettings
 from underfire.auditing.rows import read_rows, table_of
 from underfire.auditing.runner import run_audit
-from underfire.audits import rebuild
 from underfire.defenses import EnsembleDetector
 from underfire.defenses.adaptive import AdaptiveADV2
 from underfire.defenses.score_based import ScoreSearch

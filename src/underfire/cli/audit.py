@@ -8,7 +8,8 @@ from typing import Any, get_args
 
 import click
 
-import underfire.audits
+import underfire.api
+from underfire.api import AuditRun, rebuild
 from underfire.auditing.attackers import attack_of
 from underfire.auditing.condition import NOISE, PGD
 from underfire.auditing.cost import costs_of
@@ -20,7 +21,6 @@ from underfire.auditing.names import make_interpreters
 from underfire.auditing.plan import AuditPlan, Shard, units
 from underfire.auditing.store import RunDirectory
 from underfire.auditing.summary import Summary
-from underfire.audits import AuditRun, rebuild
 from underfire.cli.console import notes, print_table, results
 from underfire.cli.interrupts import interruptible
 from underfire.cli.options import Command, completed, load_model, photos_of, plan_options
@@ -32,7 +32,7 @@ from underfire.report.findings import sentences
 from underfire.report.soundness import warnings
 
 _FROM_PLAN = tuple(field.name for field in fields(AuditPlan) if field.name not in ("interpreters", "left_out"))
-"""What `underfire.audits.audit` takes as the plan has it."""
+"""What `underfire.api.audit` takes as the plan has it."""
 
 
 class _ShardOption(click.ParamType[Shard]):
@@ -126,7 +126,7 @@ def audit(
     with interruptible(f"The finished parts in '{out}' are kept; the same command goes on from there."):
         classifier = load_model(plan.model, plan.device)
         with ProgressDisplay(notes()) as display:
-            underfire.audits.audit(
+            underfire.api.audit(
                 classifier,
                 photos or None,
                 interpreters=interpreters,

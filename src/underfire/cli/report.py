@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from underfire.audits import rebuild
+from underfire.api import rebuild
 from underfire.images.files import printable
 
 

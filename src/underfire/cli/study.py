@@ -11,13 +11,13 @@ from typing import Any, get_args
 
 import click
 
+from underfire.api import rebuild
 from underfire.attacks.control import FORMER_NAMES, NORMALIZED
 from underfire.attacks.registry import entry_of
 from underfire.auditing.inspection import Inspection
 from underfire.auditing.plan import AuditPlan, ModelSettings, PlannedPhoto
 from underfire.auditing.runner import run_audit
 from underfire.auditing.store import STUDIES
-from underfire.audits import rebuild
 from underfire.cli.console import notes, results
 from underfire.cli.interrupts import interruptible
 from underfire.cli.options import (

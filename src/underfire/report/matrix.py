@@ -15,7 +15,7 @@ _DARKEST = 0.5  # of the shading colour: any more and the number on it loses its
 
 
 @dataclass(frozen=True)
-class Entry:
+class MatrixEntry:
     """A cell of a table: ``shade`` is 0 for another map, most for the benign one, None for a control."""
 
     value: str
@@ -33,7 +33,7 @@ class MatrixLine:
     note: str
     style: str
     apart: bool
-    entries: tuple[Entry | None, ...]
+    entries: tuple[MatrixEntry | None, ...]
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def matrix(summary: Summary, measure: str, *, low_is_kept: bool) -> Matrix:
     digits = 3 if low_is_kept else 2
     top = max(known, default=0.0) if low_is_kept else 1.0
 
-    def entry(cell: Cell | None) -> Entry | None:
+    def entry(cell: Cell | None) -> MatrixEntry | None:
         if cell is None:
             return None
         mean = cell.mean(measure)
@@ -59,7 +59,7 @@ def matrix(summary: Summary, measure: str, *, low_is_kept: bool) -> Matrix:
         if not cell.control and mean.value is not None and top > 0:
             kept = 1 - mean.value / top if low_is_kept else mean.value
             shade = round(_DARKEST * min(1.0, max(0.0, kept)), 3)
-        return Entry(number(mean.value, digits), spread(mean, digits), mean.n, cell.own, shade)
+        return MatrixEntry(number(mean.value, digits), spread(mean, digits), mean.n, cell.own, shade)
 
     lines: list[MatrixLine] = []
     for condition in summary.conditions:

@@ -9,9 +9,9 @@ import pytest
 
 import underfire as uf
 from support.toy_photos import MISCLASSIFIED, found, rows_of, toy_classifier, toy_plan, write_photos
+from underfire.api import rebuild
 from underfire.auditing.given import GivenParts, named_attacks
 from underfire.auditing.runner import run_audit
-from underfire.audits import rebuild
 from underfire.interpreters import CAM, GRAD
 from underfire.studies.study import Claim, Study, Verdict, save
 
