@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from underfire.attacks.perturbations import L2, Flow, Linf
-from underfire.auditing.names import pick, split_names
 from underfire.auditing.plan import (
     ATTACKS,
     PASSES,
@@ -24,6 +23,7 @@ from underfire.auditing.plan import (
     units,
 )
 from underfire.auditing.targets import choose_target, class_index
+from underfire.choices import pick, split_names
 from underfire.errors import InputError
 
 NAMES = tuple(f"class {index}" for index in range(10))

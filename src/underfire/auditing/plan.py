@@ -3,14 +3,12 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from underfire.attacks.authors import PUBLISHED
-from underfire.attacks.perturbations import Flow, Perturbation
-from underfire.auditing.names import make_perturbation
-from underfire.auditing.rows import NO_SOURCE, condition
 from underfire.errors import InputError
-from underfire.interpreters import CAM, GRAD, IG, MASK
+
+if TYPE_CHECKING:  # the command line reads defaults here before anything large is imported
+    from underfire.attacks.perturbations import Perturbation
 
 Attack = Literal["none", "noise", "pgd", "adv2", "stadv", "square"]
 """The values of the rows' column ``attack``. "none" and "noise", the floor, are measured in every audit."""
@@ -23,9 +21,7 @@ JOINT_ATTACKS: tuple[Attack, ...] = ("adv2", "stadv", "square")
 
 Preset = Literal["quick", "standard", "paper", "authors"]
 
-_LONGEST = max(published.steps for published in PUBLISHED.values())
-
-PASSES: Mapping[Preset, int] = MappingProxyType({"quick": 150, "standard": 300, "paper": _LONGEST, "authors": _LONGEST})
+PASSES: Mapping[Preset, int] = MappingProxyType({"quick": 150, "standard": 300, "paper": 1600, "authors": 1600})
 """Forward and backward passes per photo, the same for every attack, so that none wins by its budget alone.
 
 "paper" has as many as the longest schedule that the authors of ADV² published has steps. With "authors" their own
@@ -33,10 +29,10 @@ attack takes the place of ADV² and has its published number of steps.
 """
 
 
-QUICK = (GRAD.name, IG.name, CAM.name)
+QUICK = ("grad", "ig", "cam")
 """The interpreters that suit most classifiers and cost little."""
 
-REFITTED = frozenset({MASK.name})
+REFITTED = frozenset({"mask"})
 """Interpreters whose every map is a fit: too dear for a search that looks at thousands of maps."""
 
 QUERIES = 10
@@ -56,12 +52,14 @@ class Condition:
     """One way in which every photo is looked at: untouched, under noise, or attacked."""
 
     attack: Attack
-    source: str = NO_SOURCE
+    source: str = "-"
     """The attacked interpreter's name, or "-"."""
 
     @property
     def key(self) -> str:
         """The condition in file names and in the keys of maps: "pgd", "adv2-cam"."""
+        from underfire.auditing.rows import condition
+
         return condition(self.attack, self.source)
 
 
@@ -117,6 +115,9 @@ class AuditPlan:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
+        from underfire.attacks.authors import PUBLISHED
+        from underfire.auditing.names import make_perturbation
+
         make_perturbation(self.perturbation, self.eps)
         if self.preset == "authors" and self.perturbation != "linf":
             raise InputError(
@@ -164,14 +165,19 @@ class AuditPlan:
                 attacked.extend(Condition(joint, name) for name in self.interpreters)
         return (NONE, NOISE, *attacked)
 
-    def perturbation_of(self, condition: Condition) -> Perturbation:
+    def perturbation_of(self, condition: Condition) -> "Perturbation":
         """What ``condition`` may do to an image. The plan's budget is StAdv's too where it is one of displacements."""
+        from underfire.attacks.perturbations import Flow
+        from underfire.auditing.names import make_perturbation
+
         if condition.attack == "stadv" and self.perturbation != Flow.name:
             return Flow()
         return make_perturbation(self.perturbation, self.eps)
 
     def effort_of(self, condition: Condition) -> Effort:
         """How long the attack of ``condition`` may work on a photo; no steps where nothing is optimised."""
+        from underfire.attacks.authors import PUBLISHED
+
         if condition in (NONE, NOISE):
             return Effort(steps=0)
         if self.steps is not None:
@@ -184,6 +190,8 @@ class AuditPlan:
 
     def as_config(self) -> dict[str, object]:
         """The plan for run.json: plain values only, the steps or passes of every attack resolved."""
+        from underfire.auditing.names import make_perturbation
+
         config = asdict(self) | {"eps": make_perturbation(self.perturbation, self.eps).eps}
         model = config.pop("model")
         efforts = {condition.key: self.effort_of(condition) for condition in self.conditions[2:]}

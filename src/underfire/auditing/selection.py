@@ -6,12 +6,10 @@ from dataclasses import dataclass
 from underfire.attacks.authors import PUBLISHED
 from underfire.auditing.names import known_interpreters, make_interpreters
 from underfire.auditing.plan import QUICK, REFITTED, Attack, Preset
+from underfire.choices import EVERY
 from underfire.errors import InputError
 from underfire.interpreters import MASK, RTS
 from underfire.models.classifier import Classifier
-
-EVERY = "all"
-"""In place of names: every interpreter that suits the classifier and the preset."""
 
 
 @dataclass(frozen=True)

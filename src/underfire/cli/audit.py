@@ -7,12 +7,12 @@ from typing import Any, get_args
 
 import click
 
-from underfire.auditing.engines import EngineName
 from underfire.auditing.locks import describing
 from underfire.auditing.plan import AuditPlan, Shard
 from underfire.auditing.runner import Outcome, run_audit
 from underfire.auditing.store import RunDirectory
 from underfire.auditing.summary import Gate, Summary, check_gates, headline_sentences, parse_gate
+from underfire.choices import EngineName
 from underfire.cli.console import counted, notes, print_table, results
 from underfire.cli.interrupts import interruptible
 from underfire.cli.options import completed, load_model, photos_of, plan_options

@@ -1,29 +1,87 @@
 """Options that several commands share, and how their values are read."""
 
-from collections.abc import Callable, Sequence
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from fractions import Fraction
 from functools import wraps
-from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 
-from underfire.auditing.names import known_interpreters, known_perturbations, split_names
 from underfire.auditing.plan import ATTACKS, PASSES, AuditPlan, ModelSettings
-from underfire.auditing.selection import EVERY, select_interpreters
+from underfire.choices import BUILT_IN_INTERPRETERS, EVERY, PERTURBATIONS, split_names
 from underfire.errors import InputError
-from underfire.images import PhotoSet, builtin_photos, find_photos
-from underfire.models import load_classifier
-from underfire.models.classifier import Classifier
 
-DEFAULTS = AuditPlan()
-"""The one place of defaults is the plan."""
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from underfire.images import PhotoSet
+    from underfire.models.classifier import Classifier
+
+DEFAULTS = AuditPlan
+"""The one place of defaults is the plan; its class has them without the checks of a whole plan."""
 
 _IMAGENET_CLASSES = 1000
 
 Command: TypeAlias = Callable[..., Any]
 """A function that options are added to."""
+
+
+class Group(click.Group):
+    """A group that knows what its commands were once called; help does not list the old names.
+
+    Args:
+        old_names: from a command's old name to its name.
+        rest: as `click.Group`.
+    """
+
+    def __init__(self, *rest: Any, old_names: Mapping[str, str] | None = None, **named: Any) -> None:
+        super().__init__(*rest, **named)
+        self.old_names = old_names or {}
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that the first argument names, under its own name."""
+        return super().resolve_command(ctx, [self.old_names.get(args[0], args[0]), *args[1:]])
+
+
+class Option(click.Option):
+    """An option that knows what it, and its values, were once called; help and errors have the new names alone.
+
+    Args:
+        old_names: what the option was called, as ``--also``.
+        old_values: from a value's old name to its name.
+        rest: as `click.Option`.
+    """
+
+    def __init__(
+        self,
+        *rest: Any,
+        old_names: Sequence[str] = (),
+        old_values: Mapping[str, str] | None = None,
+        **named: Any,
+    ) -> None:
+        super().__init__(*rest, **named)
+        self.old_names = tuple(old_names)
+        self.old_values = old_values or {}
+
+    def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
+        """Lets the parser take the old names too."""
+        shown = self.opts
+        self.opts = [*shown, *self.old_names]
+        super().add_to_parser(parser, ctx)
+        self.opts = shown
+
+    def type_cast_value(self, ctx: click.Context, value: Any) -> Any:
+        """The value, or values, in the option's type, read by their names of today."""
+        if isinstance(value, str):
+            value = self.old_values.get(value, value)
+        elif self.multiple and value:
+            value = tuple(self.old_values.get(one, one) if isinstance(one, str) else one for one in value)
+        return super().type_cast_value(ctx, value)
 
 
 class Eps(click.ParamType[float]):
@@ -92,8 +150,8 @@ class Size(click.ParamType[tuple[int, int]]):
         return height, width
 
 
-INTERPRETERS = Names("interpreter", tuple(known_interpreters()))
-INTERPRETERS_OR_ALL = Names("interpreter", (*known_interpreters(), EVERY))
+INTERPRETERS = Names("interpreter", BUILT_IN_INTERPRETERS)
+INTERPRETERS_OR_ALL = Names("interpreter", (*BUILT_IN_INTERPRETERS, EVERY))
 
 _MODEL_OPTIONS = (
     click.option(
@@ -116,7 +174,7 @@ _MODEL_OPTIONS = (
 _ATTACK_OPTIONS = (
     click.option(
         "--perturbation",
-        type=click.Choice(list(known_perturbations())),
+        type=click.Choice(PERTURBATIONS),
         default=DEFAULTS.perturbation,
         show_default=True,
         help="What an attack may change: each pixel value a little (linf), all together a little (l2), or where "
@@ -222,6 +280,8 @@ def plan_options(command: Command) -> Command:
 
 def completed(plan: AuditPlan, interpreters: tuple[str, ...] | None, classifier: Classifier) -> AuditPlan:
     """``plan`` with the interpreters that the user named, or those that suit it."""
+    from underfire.auditing.selection import select_interpreters
+
     selection = select_interpreters(interpreters, classifier, preset=plan.preset, attacks=plan.attacks, rts=plan.rts)
     return replace(plan, interpreters=selection.interpreters, left_out=selection.left_out)
 
@@ -245,6 +305,8 @@ def _with_options(options: Sequence[Callable[[Command], Command]], command: Comm
 
 def load_model(settings: ModelSettings, device: str) -> Classifier:
     """The classifier that the options name."""
+    from underfire.models import load_classifier
+
     return load_classifier(
         settings.spec,
         checkpoint=settings.checkpoint,
@@ -262,6 +324,8 @@ def photos_of(sources: tuple[str, ...], classifier: Classifier) -> PhotoSet:
 
     The built-in photos' labels are ImageNet's; a model without 1000 classes gets them without.
     """
+    from underfire.images import PhotoSet, builtin_photos, find_photos
+
     if sources:
         return find_photos(sources, class_names=classifier.class_names)
     found = builtin_photos()
