@@ -384,7 +384,7 @@ def test_ctrl_c_exits_with_130_and_says_how_to_go_on(
     def press_ctrl_c(*_: Any, **__: Any) -> None:
         signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr("underfire.cli.audit.run_audit", press_ctrl_c)
+    monkeypatch.setattr("underfire.auditing.runner.run_audit", press_ctrl_c)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs tests in the background ignores it
     try:
         result = invoke("audit", photos, *MODEL_OPTIONS, "--out", "run")

@@ -1,30 +1,27 @@
 """``underfire attack``: one photo, one joint attack on the prediction and its explanation."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
-from torch import Tensor
 
-from underfire.attacks.target_maps import random_patch
-from underfire.auditing.look import look, predict
-from underfire.auditing.names import make_interpreters, make_perturbation
 from underfire.auditing.plan import PASSES, AuditPlan, Condition, ModelSettings, Preset
-from underfire.auditing.selection import select_interpreters
-from underfire.auditing.single import SingleAttack, attack_photo
-from underfire.auditing.store import write_json
-from underfire.auditing.targets import class_index
 from underfire.cli.console import print_table
 from underfire.cli.options import DEFAULTS, INTERPRETERS, attack_options, load_model, model_options, rts_option
-from underfire.cli.pictures import save_maps
 from underfire.errors import InputError
-from underfire.images import Photo, builtin_photos, find_photos, load_photo
-from underfire.images.files import printable, quoted
-from underfire.images.levels import from_8bit
-from underfire.interpreters import Interpreter
-from underfire.models.classifier import Classifier
-from underfire.present.pictures import read_photo
+from underfire.files import printable, quoted
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from underfire.auditing.single import SingleAttack
+    from underfire.images import Photo
+    from underfire.interpreters import Interpreter
+    from underfire.models.classifier import Classifier
 
 
 @click.command()
@@ -79,6 +76,12 @@ def attack(
 
     Without PHOTO the first built-in one is taken.
     """
+    from underfire.auditing.names import make_interpreters, make_perturbation
+    from underfire.auditing.selection import select_interpreters
+    from underfire.auditing.single import attack_photo
+    from underfire.auditing.targets import class_index
+    from underfire.images import builtin_photos, load_photo
+
     plan = replace(plan, preset=preset, attacks=("adv2",), interpreters=interpreters, rts=rts)
     classifier = load_model(settings, device)
     selection = select_interpreters(interpreters, classifier, preset=preset, rts=rts)
@@ -107,6 +110,8 @@ def attack(
 
 
 def _one_photo(source: str, classifier: Classifier) -> Photo:
+    from underfire.images import find_photos
+
     found = find_photos([source], class_names=classifier.class_names)
     if len(found.photos) != 1:
         why = f" ({found.skipped[0].reason})" if found.skipped else ""
@@ -116,6 +121,11 @@ def _one_photo(source: str, classifier: Classifier) -> Photo:
 
 def _target_maps(text: str, interpreters: Sequence[Interpreter], *, seed: int, key: str) -> dict[str, Tensor] | None:
     """The target maps (h, w) that ``text`` means, by interpreter; None for the photo's own."""
+    from underfire.attacks.target_maps import random_patch
+    from underfire.auditing.look import look, predict
+    from underfire.images import load_photo
+    from underfire.images.levels import from_8bit
+
     if text == "benign":
         return None
     if text == "patch":
@@ -130,6 +140,10 @@ def _target_maps(text: str, interpreters: Sequence[Interpreter], *, seed: int, k
 
 
 def _save(result: SingleAttack, out: Path) -> None:
+    from underfire.auditing.store import write_json
+    from underfire.cli.pictures import save_maps
+    from underfire.present.pictures import read_photo
+
     pictures = {name: read_photo(out / f"{name}.png") for name in ("benign", "adversarial")}
     for name, aim in result.target_maps.items():
         save_maps(pictures["benign"], result.benign.maps[name][0], out / f"benign-{name}")

@@ -1,26 +1,25 @@
 """``underfire audit``: every photo, every attack, every interpreter; then the report."""
 
+from __future__ import annotations
+
 import shlex
 import sys
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from underfire.auditing.locks import describing
 from underfire.auditing.plan import AuditPlan, Shard
-from underfire.auditing.runner import Outcome, run_audit
-from underfire.auditing.store import RunDirectory
-from underfire.auditing.summary import Gate, Summary, check_gates, headline_sentences, parse_gate
 from underfire.choices import EngineName
 from underfire.cli.console import counted, notes, print_table, results
 from underfire.cli.interrupts import interruptible
 from underfire.cli.options import completed, load_model, photos_of, plan_options
-from underfire.cli.progress import ProgressDisplay
-from underfire.cli.report import rebuild
 from underfire.errors import InputError
-from underfire.images.files import printable
-from underfire.report.soundness import warnings
+from underfire.files import printable
+
+if TYPE_CHECKING:
+    from underfire.auditing.runner import Outcome
+    from underfire.auditing.summary import Gate, Summary
 
 
 class _ShardOption(click.ParamType[Shard]):
@@ -40,12 +39,14 @@ class _ShardOption(click.ParamType[Shard]):
             self.fail(f"'{value}' is not a shard; write it as i/N, such as 1/4", param, ctx)
 
 
-class _GateOption(click.ParamType[Gate]):
+class _GateOption(click.ParamType["Gate"]):
     """``iou>0.5``."""
 
     name = "gate"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Gate:
+        from underfire.auditing.summary import Gate, parse_gate
+
         if isinstance(value, Gate):
             return value
         try:
@@ -99,6 +100,14 @@ def audit(
     Photos are files, folders (sub-folders are classes) or manifests (CSV or JSONL: file_name,label[,target]);
     without any, the built-in ones.
     """
+    from underfire.auditing.locks import describing
+    from underfire.auditing.runner import run_audit
+    from underfire.auditing.store import RunDirectory
+    from underfire.auditing.summary import check_gates
+    from underfire.cli.progress import ProgressDisplay
+    from underfire.cli.report import rebuild
+    from underfire.report.soundness import warnings
+
     command = shlex.join(["underfire", *sys.argv[1:]])
     with interruptible(f"The finished parts in '{out}' are kept; the same command goes on from there."):
         classifier = load_model(plan.model, plan.device)
@@ -130,6 +139,8 @@ def audit(
 
 
 def _print_outcome(outcome: Outcome, summary: Summary, page: Path) -> None:
+    from underfire.auditing.summary import headline_sentences
+
     console = results()
     if outcome.skipped:
         console.print(f"{counted(outcome.skipped, 'file')} skipped; run.json and the report say why.")

@@ -3,21 +3,12 @@
 from pathlib import Path
 
 import click
-import torch
 
-from underfire.auditing.look import look, predict
-from underfire.auditing.names import make_interpreters
 from underfire.auditing.plan import ModelSettings
-from underfire.auditing.selection import select_interpreters
-from underfire.auditing.targets import class_index
 from underfire.cli.console import notes, print_table
 from underfire.cli.options import DEFAULTS, INTERPRETERS_OR_ALL, load_model, model_options, photos_of, rts_option
-from underfire.cli.pictures import file_stems, photo_bytes, save_maps
 from underfire.errors import InputError
-from underfire.images import load_photo
-from underfire.images.files import printable, quoted
-from underfire.images.levels import from_8bit
-from underfire.interpreters import IG
+from underfire.files import printable, quoted
 
 
 @click.command()
@@ -53,6 +44,17 @@ def explain(
     A photo that cannot be used is named on stderr and left out. The IG residual is what the attributions miss of
     the change of the probability from a black image to the photo: 0 for the exact integral.
     """
+    import torch
+
+    from underfire.auditing.look import look, predict
+    from underfire.auditing.names import make_interpreters
+    from underfire.auditing.selection import select_interpreters
+    from underfire.auditing.targets import class_index
+    from underfire.cli.pictures import file_stems, photo_bytes, save_maps
+    from underfire.images import load_photo
+    from underfire.images.levels import from_8bit
+    from underfire.interpreters import IG
+
     classifier = load_model(settings, device)
     selection = select_interpreters(interpreters, classifier, preset=DEFAULTS.preset, rts=rts)
     explainers = make_interpreters(selection.interpreters, classifier, rts=rts)

@@ -2,17 +2,15 @@
 
 import click
 
-from underfire.attacks import ADV2, PGD, Square, StAdv
-from underfire.auditing.names import known_interpreters, known_perturbations
 from underfire.auditing.plan import PASSES, QUERIES, Preset
 from underfire.cli.console import print_table
-from underfire.models import available
-from underfire.present.text import budget
 
 
 @click.command()
 def models() -> None:
     """Lists the models that --model takes."""
+    from underfire.models import available
+
     print_table(
         ("model", "what it is", "installed"),
         [(source.name, source.description, "yes" if source.installed else "no") for source in available()],
@@ -25,6 +23,8 @@ def interpreters() -> None:
 
     A pass is one forward and backward pass of the model, per photo. A step is one of ADV².
     """
+    from underfire.auditing.names import known_interpreters
+
     print_table(
         ("interpreter", "family", "what its map shows", "passes a map", "passes a step", "needs"),
         [
@@ -37,6 +37,10 @@ def interpreters() -> None:
 @click.command()
 def attacks() -> None:
     """Lists the attacks that --attacks takes, with the passes of each preset, and what --perturbation takes."""
+    from underfire.attacks import ADV2, PGD, Square, StAdv
+    from underfire.auditing.names import known_perturbations
+    from underfire.present.text import budget
+
     described = {
         PGD.name: "the prediction alone, whatever the explanation shows",
         ADV2.name: "the prediction and the map of an interpreter, together",
@@ -55,6 +59,8 @@ def attacks() -> None:
 
 
 def _passes(preset: Preset, attack: str) -> str:
+    from underfire.attacks import ADV2, Square
+
     if (preset, attack) == ("authors", ADV2.name):
         return "as published"
     return f"{PASSES[preset] * QUERIES} queries" if attack == Square.name else str(PASSES[preset])
