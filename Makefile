@@ -1,6 +1,6 @@
 # `make demo` and `make test` work from a bare clone and install nothing the second time.
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint types unit bench clean
+.PHONY: help demo test lint types unit lowest bench clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -16,6 +16,7 @@ help:
 	@echo "make demo   audit six built-in photos with the built-in model into demo-run/"
 	@echo "make test   lint, types and tests"
 	@echo "make lint   ruff only"
+	@echo "make lowest tests with the lowest versions that pyproject.toml declares, torch aside"
 	@echo "make bench  the cost of a step and the comparison with other libraries, as ratios; some minutes"
 	@echo "make clean  remove the virtual environment and caches"
 
@@ -53,6 +54,26 @@ $(VENV)/.dev-stamp: $(VENV)/.run-stamp
 	$(PIP) --no-deps -c constraints.txt torchattacks torchvision
 	@touch $@
 
+# The lowest versions that pyproject.toml declares. torch and what only tests use stay as constraints.txt pins them; the
+# lowest torch is `make lowest LOWEST_TORCH=torch==2.10.0`. torch comes first and without its dependencies, so that those
+# which are ours too are resolved to their lowest versions. LOWEST_TESTS narrows the tests down.
+LOWEST := .venv-lowest
+LOWEST_TESTS ?= tests
+LOWEST_TORCH ?= $(TORCH)
+LOWEST_PINS := $(shell grep -E '^(pytest|hypothesis|foolbox)==' constraints.txt)
+
+lowest: $(LOWEST)/.stamp
+	$(LOWEST)/bin/pytest -q -m "not real" $(LOWEST_TESTS)
+
+$(LOWEST)/.stamp: pyproject.toml constraints.txt
+	$(PYTHON) -m venv --clear $(LOWEST)
+	$(LOWEST)/bin/pip config get global.extra-index-url >/dev/null 2>&1 || \
+	export PIP_EXTRA_INDEX_URL="$${PIP_EXTRA_INDEX_URL:-$(CPU_INDEX)}"; \
+	$(LOWEST)/bin/pip install -q --disable-pip-version-check --no-deps $(LOWEST_TORCH) uv
+	$(LOWEST)/bin/uv pip install -q --python $(LOWEST)/bin/python --resolution lowest-direct \
+		$(LOWEST_TORCH) $(LOWEST_PINS) -e ".[captum,ray]"
+	@touch $@
+
 clean:
-	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) $(LOWEST) build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
 	find src -name '*.egg-info' -prune -exec rm -rf {} +
