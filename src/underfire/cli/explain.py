@@ -78,7 +78,6 @@ def explain(
         out.mkdir(parents=True, exist_ok=True)
         for name, maps in view.maps.items():
             save_maps(photo_bytes(loaded.pixels), maps[0], out / f"{stem}-{name}")
-        index = int(explained)
         residuals = [
             f"{float(ig.attribute(x.to(classifier.device), explained.to(classifier.device)).residual):.3f}"
             for ig in explainers
@@ -87,8 +86,8 @@ def explain(
         table.append(
             (
                 photo.image_id,
-                classifier.class_names[index],
-                f"{float(probabilities[0, index]):.3f}",
+                classifier.class_names[int(explained)],
+                f"{float(probabilities[0, int(explained)]):.3f}",
                 *residuals,
                 f"{stem}-*.png",
             )
@@ -97,6 +96,6 @@ def explain(
         notes().print(f"Skipped {quoted(name)}: {reason}")
     if not table:
         raise InputError(f"none of the {len(skipped)} files given is a photo that can be used; give at least one")
-    residual = ("IG residual",) if any(isinstance(g, IG) for g in explainers) else ()
-    print_table(("photo", "class", "probability", *residual, "files"), table)
+    residuals = ["IG residual" for ig in explainers if isinstance(ig, IG)]
+    print_table(("photo", "class", "probability", *residuals, "files"), table)
     click.echo(f"Maps: {printable(out)}")
