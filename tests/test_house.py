@@ -30,6 +30,7 @@ TWICE = {
 TWICE |= {"Shot", "Sign", "Source", "Trial", "Verdict", "View", "_Call"}
 LONG = {
     "auditing/single.py: attack_photo",
+    "cli/explain.py: explain",
     "evaluation/study.py: defence_study",
     "models/load.py: load_classifier",
     "studies/bound.py: bound_study",
