@@ -1,6 +1,6 @@
-# `make demo` and `make test` work from a bare clone and install nothing the second time.
+# `make demo`, `make quick` and `make test` work from a bare clone and install nothing the second time.
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint types unit lowest bench clean
+.PHONY: help demo quick test full lint types inner unit every lowest bench clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -14,7 +14,9 @@ CPU_INDEX := https://download.pytorch.org/whl/cpu
 
 help:
 	@echo "make demo   audit six built-in photos with the built-in model into demo-run/"
-	@echo "make test   lint, types and tests"
+	@echo "make quick  lint, types and the tests to run while writing; TESTS=tests/attacks runs others"
+	@echo "make test   lint, types and all tests but the longest, with coverage"
+	@echo "make full   lint, types and all tests, with coverage"
 	@echo "make lint   ruff only"
 	@echo "make lowest tests with the lowest versions that pyproject.toml declares, torch aside"
 	@echo "make bench  the cost of a step and the comparison with other libraries, as ratios; some minutes"
@@ -23,7 +25,16 @@ help:
 demo: $(VENV)/.run-stamp
 	$(BIN)/underfire audit --preset quick --limit 6 --out demo-run
 
+# While writing: without coverage, the types beside the tests.
+TESTS := tests/test_house.py tests/test_metrics.py tests/stats tests/present tests/images tests/models tests/cli/test_light.py \
+	tests/cli/test_options.py tests/auditing/test_plan.py tests/auditing/test_rows.py tests/auditing/test_summary.py \
+	tests/attacks/perturbations tests/contracts/test_perturbations.py
+quick: $(VENV)/.dev-stamp
+	$(MAKE) --no-print-directory --output-sync -j2 types lint inner
+
 test: lint types unit
+
+full: lint types every
 
 lint: $(VENV)/.dev-stamp
 	$(BIN)/ruff check .
@@ -32,8 +43,18 @@ lint: $(VENV)/.dev-stamp
 types: $(VENV)/.dev-stamp
 	$(BIN)/mypy
 
+# As many workers as cores, of one thread each: more threads than cores slow each other down many times over.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest
+COVERED := $(PYTEST) -n auto --dist worksteal --cov --cov-report=term --durations=15
+
+inner: $(VENV)/.dev-stamp
+	$(PYTEST) -q -m "not slow and not real" --durations=5 $(TESTS)
+
 unit: $(VENV)/.dev-stamp
-	$(BIN)/pytest --cov --cov-report=term
+	$(COVERED) -m "not slow"
+
+every: $(VENV)/.dev-stamp
+	$(COVERED)
 
 bench: $(VENV)/.dev-stamp
 	$(BIN)/python -m benchmarks

@@ -18,7 +18,8 @@ from benchmarks.quality.measure import Batch, batches
 from benchmarks.stamps import find_stamps, scenes
 from benchmarks.tables import Table, interval
 from underfire import Classifier, load_classifier, stats
-from underfire.auditing.names import known_interpreters, split_names
+from underfire.auditing.names import known_interpreters
+from underfire.choices import split_names
 from underfire.errors import InputError
 from underfire.images import find_photos
 from underfire.interpreters.faithfulness import Faithfulness, Probe, faithfulness

@@ -366,7 +366,7 @@ def _photo(folder: Path) -> Path:
 
 def test_the_run_directory_is_as_the_page_shows_it(empty_directory: Path) -> None:
     out = empty_directory / "run"
-    model = ["--model", "toys:relu_net", "--input-size", "32", "--interpreters", "cam,grad"]
+    model = ["--model", "support.toys:relu_net", "--input-size", "32", "--interpreters", "cam,grad"]
     result = CliRunner().invoke(cli, ["audit", *model, "--steps", "2", "--limit", "1", "--out", str(out)])
     assert result.exit_code == 0, result.output
     text = (ROOT / "docs" / "audit.md").read_text(encoding="utf-8")

@@ -175,7 +175,7 @@ def test_an_interpreter_is_its_file_and_one_line(monkeypatch: pytest.MonkeyPatch
 
     assert underfire.Toy is Toy
     with pytest.raises(AttributeError, match="has no attribute 'Toys'"):
-        assert underfire.Toys
+        underfire.Toys
 
 
 def test_an_attack_is_its_file_and_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

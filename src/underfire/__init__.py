@@ -2,40 +2,77 @@
 
 It attacks a classifier's prediction and its explanation together and measures what a person who looks at the
 attribution map would still notice.
+
+Importing it imports nothing large: a public name brings its module, and PyTorch, when it is first used.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
-from underfire import interpreters, metrics, stats
-from underfire.attacks import ADV2, L2, PGD, AttackResult, AuthorsADV2, Flow, JointAttack, Linf, Square, StAdv
-from underfire.defenses import EnsembleDetector
-from underfire.errors import InputError, NonFiniteError
-from underfire.interpreters import (
-    CAM,
-    GRAD,
-    IG,
-    MASK,
-    RTS,
-    GradCAM,
-    GuidedBackprop,
-    InputXGradient,
-    Interpreter,
-    MaskFit,
-    MaskingNetwork,
-    SmoothGrad,
-)
-from underfire.models import load_classifier
-from underfire.models.classifier import Classifier
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from underfire import metrics, stats
     from underfire.api import audit, load_run
+    from underfire.attacks import ADV2, L2, PGD, AttackResult, AuthorsADV2, Flow, JointAttack, Linf, Square, StAdv
     from underfire.auditing.run import Run
+    from underfire.defenses import EnsembleDetector
+    from underfire.errors import InputError, NonFiniteError
+    from underfire.interpreters import (
+        CAM,
+        GRAD,
+        IG,
+        MASK,
+        RTS,
+        GradCAM,
+        GuidedBackprop,
+        InputXGradient,
+        Interpreter,
+        MaskFit,
+        MaskingNetwork,
+        SmoothGrad,
+    )
+    from underfire.models import load_classifier
+    from underfire.models.classifier import Classifier
+else:
+    from importlib import import_module as _import_module
+    from importlib.util import find_spec as _find_spec
+
+    _HOMES = {
+        "api": ("audit", "load_run"),
+        "attacks": (
+            *("ADV2", "L2", "PGD", "AttackResult", "AuthorsADV2", "Flow", "JointAttack", "Linf", "Square", "StAdv"),
+        ),
+        "auditing.run": ("Run",),
+        "defenses": ("EnsembleDetector",),
+        "errors": ("InputError", "NonFiniteError"),
+        "interpreters": (
+            *("CAM", "GRAD", "IG", "MASK", "RTS", "GradCAM", "GuidedBackprop", "InputXGradient", "Interpreter"),
+            *("MaskFit", "MaskingNetwork", "SmoothGrad"),
+        ),
+        "models": ("load_classifier",),
+        "models.classifier": ("Classifier",),
+    }
+    _HOME = {name: f"{__name__}.{home}" for home, names in _HOMES.items() for name in names}
+
+    def __getattr__(name):
+        """A public name, or a module of the package, imported when it is first used."""
+        if name in _HOME:
+            found = getattr(_import_module(_HOME[name]), name)
+            globals()[name] = found
+            return found
+        if name.startswith("_"):
+            raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+        if _find_spec(f"{__name__}.{name}"):
+            return _import_module(f"{__name__}.{name}")
+        for cls in _import_module(f"{__name__}.interpreters").ALL:  # the table of interpreters
+            if cls.__name__ == name:
+                return cls
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+
+    def __dir__():
+        """The public names."""
+        return [*__all__, "__version__"]
+
 
 __version__ = "0.1.0"
-
-# What stands on tables and plots, which nobody waits for who only wants a map.
-_LATER = {"Run": "underfire.auditing.run", "audit": "underfire.api", "load_run": "underfire.api"}
 
 __all__ = [
     "ADV2",
@@ -71,13 +108,3 @@ __all__ = [
     "metrics",
     "stats",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    """What is imported when it is first used, and the built-in interpreters that are not named above."""
-    if name in _LATER:
-        return getattr(import_module(_LATER[name]), name)
-    for cls in interpreters.ALL:
-        if cls.__name__ == name:
-            return cls
-    raise AttributeError(f"module 'underfire' has no attribute '{name}'")

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import TypedDict, Unpack
 
 from underfire.attacks.joint import JointAttack
-from underfire.auditing.engines import EngineName
 from underfire.auditing.given import GivenParts, PhotosGiven, named_attacks, named_interpreters, photos_given
 from underfire.auditing.locks import describing
 from underfire.auditing.plan import WHOLE, AuditPlan, ModelSettings, Preset, Shard
@@ -13,6 +12,7 @@ from underfire.auditing.run import Run, open_run, read_run
 from underfire.auditing.runner import AuditListener, run_audit
 from underfire.auditing.selection import select_interpreters
 from underfire.auditing.store import STUDIES, RunDirectory, write_json
+from underfire.choices import EngineName
 from underfire.interpreters import Interpreter
 from underfire.models.classifier import Classifier
 from underfire.report import REPORT, build_report

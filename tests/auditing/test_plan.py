@@ -11,7 +11,6 @@ from underfire.attacks.budget import Effort
 from underfire.attacks.perturbations import L2, Flow, Linf
 from underfire.attacks.registry import ATTACKS
 from underfire.auditing.condition import Condition
-from underfire.auditing.names import pick, split_names
 from underfire.auditing.plan import (
     PASSES,
     AuditPlan,
@@ -23,6 +22,7 @@ from underfire.auditing.plan import (
     units,
 )
 from underfire.auditing.targets import choose_target, class_index
+from underfire.choices import pick, split_names
 from underfire.errors import InputError
 
 NAMES = tuple(f"class {index}" for index in range(10))

@@ -146,7 +146,7 @@ def test_run_json_describes_the_run(whole: Path, photos: Path) -> None:
         "bounds": [0.0, 1.0],
     }
     model = run_json["model"]
-    assert (model["name"], model["input_size"], model["resize"]) == ("toys:relu_net", [SIZE, SIZE], SIZE)
+    assert (model["name"], model["input_size"], model["resize"]) == ("support.toys:relu_net", [SIZE, SIZE], SIZE)
     assert model["fingerprint"] == toy_classifier().fingerprint()
     (skipped,) = run_json["skipped"]
     assert skipped["name"] == BROKEN
@@ -263,7 +263,7 @@ def test_a_run_of_another_configuration_is_refused_by_name(name: str, whole: Pat
 
 
 def test_other_weights_are_refused(whole: Path, photos: Path) -> None:
-    other = Classifier(relu_net(seed=1), mean=0.5, std=0.25, input_size=SIZE, name="toys:relu_net")
+    other = Classifier(relu_net(seed=1), mean=0.5, std=0.25, input_size=SIZE, name="support.toys:relu_net")
     with pytest.raises(InputError, match="other weights or preprocessing"):
         run_audit(toy_plan(), found(photos), other, whole)
 
@@ -296,7 +296,7 @@ def test_another_number_of_threads_is_refused(whole: Path, photos: Path, tmp_pat
 
 def test_other_names_of_classes_are_refused(whole: Path, photos: Path) -> None:
     names = [f"kind {index}" for index in range(10)]
-    other = Classifier(relu_net(), mean=MEAN, std=STD, input_size=SIZE, class_names=names, name="toys:relu_net")
+    other = Classifier(relu_net(), mean=MEAN, std=STD, input_size=SIZE, class_names=names, name="support.toys:relu_net")
     with pytest.raises(InputError, match="other names of classes"):
         run_audit(toy_plan(), found(photos), other, whole)
 
@@ -557,6 +557,7 @@ def test_an_image_outside_the_budget_is_our_mistake_and_stops_the_run(tmp_path: 
         save_and_read(benign + 0.1, benign, Linf(EPS), [tmp_path / "x.png"])
 
 
+@pytest.mark.slow
 def test_ray_gives_the_same_rows(photos: Path, tmp_path: Path) -> None:
     pytest.importorskip("ray")
     assert run(photos, tmp_path / "run", engine="ray").finished

@@ -11,8 +11,9 @@ from support.toy_photos import found, rows_of, toy_classifier, toy_plan, write_p
 from underfire import ADV2
 from underfire.auditing.plan import PASSES, Preset
 from underfire.auditing.runner import run_audit
-from underfire.auditing.selection import EVERY, select_interpreters
+from underfire.auditing.selection import select_interpreters
 from underfire.auditing.store import RunDirectory
+from underfire.choices import EVERY
 from underfire.errors import InputError
 from underfire.interpreters import MASK, RTS, MaskFit, MaskingNetwork
 from underfire.models.classifier import Classifier

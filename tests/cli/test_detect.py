@@ -228,8 +228,17 @@ def test_bad_input_ends_with_code_2(invoke: Invoke, photos: Path, arguments: tup
 def test_a_detector_of_another_model_and_files_that_are_none_are_refused(
     invoke: Invoke, photos: Path, fitted: Path
 ) -> None:
-    other = ("--model", "toys:relu_net", "--input-size", "32", "--mean", "0.4,0.4,0.4", "--std", "0.25,0.25,0.25")
-    mine, its = toy_classifier().fingerprint()[:12], "'toys:relu_net' ("
+    other = (
+        "--model",
+        "support.toys:relu_net",
+        "--input-size",
+        "32",
+        "--mean",
+        "0.4,0.4,0.4",
+        "--std",
+        "0.25,0.25,0.25",
+    )
+    mine, its = toy_classifier().fingerprint()[:12], "'support.toys:relu_net' ("
     cases = [
         ((fitted, photos, *other), (f"({mine})", its, "fit the detector again")),
         (("gone.safetensors", photos, *MODEL_OPTIONS), ("'gone.safetensors' is no file",)),

@@ -11,7 +11,7 @@ from underfire.cli import cli
 from underfire.interpreters.masking.network import MaskingNetwork
 from underfire.models import load_classifier
 
-MODEL = ("--model", "training.planted:planted_net", "--input-size", "32")
+MODEL = ("--model", "support.planted:planted_net", "--input-size", "32")
 QUICK = ("--epochs", "1", "--batch-size", "4", "--held-out", "3")
 Invoke = Callable[..., Result]
 
@@ -45,7 +45,7 @@ def test_a_training_ends_in_weights_and_a_score(invoke: Invoke, photos: Path) ->
     assert "Skipped 'broken.png'" in result.stderr
     assert "5 photos to train on, 3 held out" in result.stderr
     assert "epoch 1/1" in result.stderr
-    classifier = load_classifier("training.planted:planted_net", input_size=32)
+    classifier = load_classifier("support.planted:planted_net", input_size=32)
     about = MaskingNetwork.load("w.safetensors", classifier).about
     assert (about["settings"]["photos"], about["settings"]["held_out"]) == (5, 3)
     assert about["settings"]["plan"]["epochs"] == 1
@@ -104,7 +104,7 @@ def test_a_name_that_is_no_photo_is_refused(invoke: Invoke, photos: Path, tmp_pa
 
 def test_a_model_without_a_linear_head_is_refused(invoke: Invoke, photos: Path) -> None:
     result = invoke(
-        photos, "--model", "training.planted:flat_net", "--input-size", "32", *QUICK, "--out", "w.safetensors"
+        photos, "--model", "support.planted:flat_net", "--input-size", "32", *QUICK, "--out", "w.safetensors"
     )
     assert result.exit_code == 2
     assert "RTS needs global average pooling and one linear layer" in result.stderr
@@ -156,7 +156,7 @@ class TestAid:
             (("--rts", "gone.safetensors"), "'gone.safetensors' is no file; give weights that"),
             (("--rts", "junk.safetensors"), "'junk.safetensors' is damaged or no safetensors file"),
             (("--rts", "other.safetensors"), "'other.safetensors' holds weights for classifier 'planted'"),
-            ((), "RTS needs a masking network trained for 'training.planted:planted_net', and none comes with"),
+            ((), "RTS needs a masking network trained for 'support.planted:planted_net', and none comes with"),
             (("--rts", "start.safetensors", "--attack-passes", "1"), "one step of an attack on rts takes 4"),
             (("--rts", "start.safetensors", "--margin", "1.5"), "--margin"),
             (("--rts", "start.safetensors", "--out", "start.safetensors"), "was trained with other settings"),

@@ -105,7 +105,7 @@ def test_a_pickle_that_runs_code_is_refused_and_its_code_not_run(
 def test_a_whole_module_is_refused_with_its_class(tmp_path: Path) -> None:
     path = tmp_path / "module.pt"
     torch.save(relu_net(), path)
-    with pytest.raises(InputError, match=r"needs to run code \(toys.ReluNet\).*state_dict\(\)"):
+    with pytest.raises(InputError, match=r"needs to run code \(support.toys.ReluNet\).*state_dict\(\)"):
         load_checkpoint(relu_net(), path)
 
 

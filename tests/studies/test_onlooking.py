@@ -170,7 +170,7 @@ def test_one_that_sees_nothing_rightly_is_not_fooled(run: Run, tmp_path: Path) -
 
 def test_two_of_one_name_are_told_apart(run: Run, tmp_path: Path) -> None:
     study = transfer_study(run, [other_classifier(), other_classifier(seed=2)], work=tmp_path)
-    assert {row["model"] for row in study.table.to_pylist()} == {"toys:relu_net", "other", "other (2)"}
+    assert {row["model"] for row in study.table.to_pylist()} == {"support.toys:relu_net", "other", "other (2)"}
 
 
 def test_what_cannot_look_is_refused(run: Run) -> None:

@@ -15,7 +15,7 @@ from underfire.auditing.rows import read_rows
 from underfire.images import PhotoSet, find_photos, save_png
 from underfire.models.classifier import Classifier
 
-SPEC = "toys:relu_net"
+SPEC = "support.toys:relu_net"
 SIZE = 32
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 MODEL_OPTIONS = ("--model", SPEC, "--input-size", "32", "--mean", "0.5,0.5,0.5", "--std", "0.25,0.25,0.25")

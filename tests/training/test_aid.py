@@ -206,6 +206,7 @@ class TestLesson:
         assert two != six
 
 
+@pytest.mark.slow
 def test_after_it_an_attack_on_the_new_network_shows_and_benign_maps_have_stayed(
     split: Split, start: Path, tmp_path: Path
 ) -> None:

@@ -6,9 +6,6 @@ The only place that knows how a condition is written; everybody else asks a `Con
 from dataclasses import dataclass
 from typing import Final
 
-from underfire.attacks import registry
-from underfire.interpreters.registry import interpreter_title
-
 _NO_SOURCE = "-"
 _BETWEEN_SOURCES = "+"
 _BEFORE_SOURCES = "-"
@@ -99,6 +96,8 @@ PGD: Final = Condition("pgd")
 
 def attack_title(name: str) -> str:
     """An attack as the literature writes it: ``adv2`` is ADV²; an unknown one keeps its name."""
+    from underfire.attacks import registry
+
     return _CONTROLS.get(name) or registry.attack_title(name)
 
 
@@ -109,4 +108,6 @@ def has_title(attack: str) -> bool:
 
 def interpreters_title(names: tuple[str, ...]) -> str:
     """Several interpreters at once: ``CAM + GRAD``."""
+    from underfire.interpreters.registry import interpreter_title
+
     return " + ".join(map(interpreter_title, names))

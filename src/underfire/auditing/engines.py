@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -17,8 +17,6 @@ from underfire.auditing.store import RunDirectory
 from underfire.auditing.unit import Auditor, Event
 from underfire.errors import InputError
 from underfire.models.classifier import Classifier
-
-EngineName = Literal["local", "ray"]
 
 
 class Engine(Protocol):

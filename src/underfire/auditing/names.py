@@ -1,30 +1,18 @@
 """From a name that a user typed to the part that it names."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from difflib import get_close_matches
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any
 
 from underfire import interpreters
 from underfire.attacks.perturbations import L2, Flow, Linf, Perturbation
 from underfire.attacks.registry import ATTACKS
-from underfire.errors import InputError
+from underfire.choices import pick
 from underfire.interpreters import RTS, Interpreter, MaskingNetwork
 from underfire.interpreters.base import check_together
 from underfire.interpreters.registry import INTERPRETERS
 from underfire.models.classifier import Classifier
 from underfire.plugins import Parts
-
-T = TypeVar("T")
-
-
-def pick(name: str, known: Mapping[str, T], kind: str) -> T:
-    """What ``name`` stands for among ``known``; raises `InputError` with the closest name if nothing does."""
-    if name in known:
-        return known[name]
-    close = get_close_matches(name.lower(), known, n=1)
-    hint = f"did you mean '{close[0]}'? There" if close else "there"
-    raise InputError(f"{kind} '{name}' is unknown; {hint} are: {', '.join(known)}")
 
 
 def known_interpreters() -> dict[str, type[Interpreter]]:
@@ -86,14 +74,6 @@ def make_perturbation(name: str, eps: float | None) -> Perturbation:
     """The named model with the budget ``eps``, in its unit, or its default; raises `InputError` for either."""
     model = pick(name, known_perturbations(), "perturbation")
     return model() if eps is None else model(eps)
-
-
-def split_names(text: str, known: Sequence[str], kind: str) -> tuple[str, ...]:
-    """The names in a comma-separated ``text``, each of them known; raises `InputError` otherwise."""
-    names = tuple(name.strip() for name in text.split(","))
-    for name in names:
-        pick(name, dict.fromkeys(known), kind)
-    return names
 
 
 def split_parts(text: str, parts: Parts[Any], *, besides: Sequence[str] = ()) -> tuple[str, ...]:

@@ -1,26 +1,24 @@
 """What an audit does: everything that decides its rows, in one frozen value."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from underfire.attacks.authors import PUBLISHED
-from underfire.attacks.budget import Effort
-from underfire.attacks.perturbations import Perturbation
-from underfire.attacks.registry import ATTACKS, BUILT_IN, AttackEntry, PlanFacts, entry_of, refusal_of
 from underfire.auditing.condition import NOISE, NONE, Condition
-from underfire.auditing.names import make_perturbation
 from underfire.errors import InputError
-from underfire.interpreters import CAM, GRAD, IG
-from underfire.interpreters.registry import INTERPRETERS
+
+if TYPE_CHECKING:  # the command line reads defaults here before anything large is imported
+    from underfire.attacks.budget import Effort
+    from underfire.attacks.perturbations import Perturbation
+    from underfire.attacks.registry import AttackEntry
 
 Preset = Literal["quick", "standard", "paper", "authors"]
 
-_LONGEST = max(published.steps for published in PUBLISHED.values())
-
-PASSES: Mapping[Preset, int] = MappingProxyType({"quick": 150, "standard": 300, "paper": _LONGEST, "authors": _LONGEST})
+PASSES: Mapping[Preset, int] = MappingProxyType({"quick": 150, "standard": 300, "paper": 1600, "authors": 1600})
 """Forward and backward passes per photo, the same for every attack, so that none wins by its budget alone.
 
 "paper" has as many as the longest schedule that the authors of ADV² published has steps. With "authors" their own
@@ -28,7 +26,7 @@ attack takes the place of ADV² and has its published number of steps.
 """
 
 
-QUICK = (GRAD.name, IG.name, CAM.name)
+QUICK = ("grad", "ig", "cam")
 """The interpreters that suit most classifiers and cost little."""
 
 
@@ -82,6 +80,9 @@ class AuditPlan:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
+        from underfire.attacks.registry import ATTACKS, PlanFacts, refusal_of
+        from underfire.auditing.names import make_perturbation
+
         make_perturbation(self.perturbation, self.eps)
         if self.preset == "authors" and self.perturbation != "linf":
             raise InputError(
@@ -109,12 +110,17 @@ class AuditPlan:
     @property
     def conditions(self) -> tuple[Condition, ...]:
         """All conditions of a photo that can be attacked, in the order in which they are run."""
+        from underfire.attacks.registry import BUILT_IN
+
         order = [entry.name for entry in BUILT_IN]
         named = sorted(self.attacks, key=lambda name: order.index(name) if name in order else len(order))
         attacked = [c for name in named for c in self._conditions_of(name)]
         return (NONE, NOISE, *attacked)
 
     def _conditions_of(self, attack: str) -> list[Condition]:
+        from underfire.attacks.registry import entry_of
+        from underfire.interpreters.registry import INTERPRETERS
+
         entry = _entry(attack)
         if entry is None and ":" not in attack:  # one that is made already, named by its condition
             return [Condition.parse(attack)]
@@ -125,12 +131,16 @@ class AuditPlan:
 
     def perturbation_of(self, condition: Condition) -> Perturbation:
         """What ``condition`` may do to an image. The plan's budget is StAdv's too where it is one of displacements."""
+        from underfire.auditing.names import make_perturbation
+
         planned = make_perturbation(self.perturbation, self.eps)
         entry = None if condition.is_control else _entry(condition.attack)
         return planned if entry is None else entry.within(planned)
 
     def effort_of(self, condition: Condition) -> Effort:
         """How long the attack of ``condition`` may work on a photo; no steps where nothing is optimised."""
+        from underfire.attacks.budget import Effort
+
         if condition.is_control:
             return Effort(steps=0)
         if self.steps is not None:
@@ -145,6 +155,8 @@ class AuditPlan:
 
     def as_config(self) -> dict[str, object]:
         """The plan for run.json: plain values only, the steps or passes of every attack resolved."""
+        from underfire.auditing.names import make_perturbation
+
         config = asdict(self) | {"eps": make_perturbation(self.perturbation, self.eps).eps}
         model = config.pop("model")
         efforts = {str(condition): self.effort_of(condition) for condition in self.conditions[2:]}
@@ -159,7 +171,7 @@ class AuditPlan:
         return plain
 
     @classmethod
-    def from_json(cls, plain: Mapping[str, Any]) -> "AuditPlan":
+    def from_json(cls, plain: Mapping[str, Any]) -> AuditPlan:
         """The plan whose `to_json` is ``plain``.
 
         Raises:
@@ -177,6 +189,8 @@ def _frozen(plain: Mapping[str, Any]) -> dict[str, Any]:
 
 def _entry(attack: str) -> AttackEntry | None:
     """The entry of an attack by name; None for one that is handed over as an instance, and for one that is unknown."""
+    from underfire.attacks.registry import entry_of
+
     try:
         return entry_of(attack)
     except InputError:

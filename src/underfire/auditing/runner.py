@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import torch
 
 from underfire.auditing.checks import check_on_photos
-from underfire.auditing.engines import Engine, EngineName, LocalEngine, RayEngine
+from underfire.auditing.engines import Engine, LocalEngine, RayEngine
 from underfire.auditing.given import NOTHING_GIVEN, GivenParts
 from underfire.auditing.inspection import Inspection, check_unchanged, inspect_photos
 from underfire.auditing.locks import describing, holding
@@ -21,6 +21,7 @@ from underfire.auditing.rows import SCHEMA_VERSION
 from underfire.auditing.store import RunDirectory
 from underfire.auditing.targets import NO_TARGET
 from underfire.auditing.unit import Auditor, Event
+from underfire.choices import EngineName
 from underfire.errors import InputError
 from underfire.images import PhotoSet
 from underfire.interpreters.rts import RTS, shipped_weights

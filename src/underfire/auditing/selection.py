@@ -7,13 +7,11 @@ from underfire.attacks.authors import PUBLISHED
 from underfire.attacks.registry import entry_of
 from underfire.auditing.names import make_interpreters
 from underfire.auditing.plan import QUICK, Preset
+from underfire.choices import EVERY
 from underfire.errors import InputError
 from underfire.interpreters import MASK, RTS
 from underfire.interpreters.registry import INTERPRETERS
 from underfire.models.classifier import Classifier
-
-EVERY = "all"
-"""In place of names: every interpreter that suits the classifier and the preset."""
 
 
 @dataclass(frozen=True)

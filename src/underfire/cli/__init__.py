@@ -1,18 +1,39 @@
-"""The command line: parse, call, print."""
+"""The command line: parse, call, print.
+
+What a command needs is imported when that command runs, so that help, the version and mistakes come at once.
+"""
 
 import sys
 import traceback
+from collections.abc import Iterator, Mapping, MutableMapping
+from importlib import import_module
 from typing import Any
 
 import click
 
-from underfire.cli import attack, audit, detect, explain, listing, report, study, train
+from underfire import __version__
+from underfire.cli.options import Group
 from underfire.errors import InputError
 
 __all__ = ["cli", "main"]
 
 INTERNAL_ERROR = 70
 """The exit code of our own mistakes (EX_SOFTWARE of sysexits.h): 1 must mean that a gate failed."""
+
+COMMANDS: Mapping[str, tuple[str, str]] = {
+    "attack": ("attack", "Makes a photo look like TARGET_CLASS to the model, with the map you choose."),
+    "attacks": ("listing", "Lists the attacks that --attacks takes."),
+    "audit": ("audit", "Attacks photos and their explanations, and reports how far to trust them."),
+    "detect": ("detect", "Flags photos whose maps are unlike those of clean photos."),
+    "explain": ("explain", "Shows where the model looks: attribution maps as PNG."),
+    "interpreters": ("listing", "Lists the interpreters that --interpreters takes."),
+    "models": ("listing", "Lists the models that --model takes."),
+    "plan": ("audit", "Tells what an audit would do, in passes, without doing it."),
+    "report": ("report", "(Re)builds the summary and the report of a run."),
+    "study": ("study", "Tests the claims of the paper's discussion on your model."),
+    "train": ("train", "Trains the interpreters that learn."),
+}
+"""The module of each command, where it has the command's name, and the line that tells of it."""
 
 
 class _Refusal(click.ClickException):
@@ -31,8 +52,36 @@ class _Interrupted(click.ClickException):
         click.echo(self.format_message(), err=True)
 
 
-class _Commands(click.Group):
-    """A group whose commands end as the exit codes promise, and never in a traceback for bad input."""
+class _Imported(MutableMapping[str, click.Command]):
+    """The commands by name, each imported when it is looked up."""
+
+    def __getitem__(self, name: str) -> click.Command:
+        module = import_module(f"{__name__}.{COMMANDS[name][0]}")
+        command: click.Command = next(
+            found for found in vars(module).values() if isinstance(found, click.Command) and found.name == name
+        )
+        return command
+
+    def __setitem__(self, name: str, command: click.Command) -> None:
+        raise TypeError(f"'{name}' goes into the table of commands")
+
+    def __delitem__(self, name: str) -> None:
+        raise TypeError(f"'{name}' stands in the table of commands")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(COMMANDS)
+
+    def __len__(self) -> int:
+        return len(COMMANDS)
+
+
+class _Commands(Group):
+    """The group whose commands end as the exit codes promise, and never in a traceback for bad input."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Lists the commands, none of them imported."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, COMMANDS[name][1]) for name in self.list_commands(ctx)])
 
     def invoke(self, ctx: click.Context) -> Any:
         """Runs the chosen command."""
@@ -44,29 +93,17 @@ class _Commands(click.Group):
             raise _Interrupted(str(stop) or "Interrupted.") from stop
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(package_name="underfire")
+@click.group(
+    cls=_Commands,
+    commands=_Imported(),
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__)
 def cli() -> None:
     """Audits interpretable image classifiers under attack.
 
     Can an attacker choose the prediction and keep its explanation?
     """
-
-
-for _command in (
-    audit.audit,
-    audit.plan_command,
-    explain.explain,
-    attack.attack,
-    report.report,
-    detect.detect,
-    study.study,
-    train.train,
-    listing.models,
-    listing.interpreters,
-    listing.attacks,
-):
-    cli.add_command(_command)
 
 
 def main() -> None:

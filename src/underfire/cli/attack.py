@@ -1,23 +1,16 @@
 """``underfire attack``: one photo, one joint attack on the prediction and its explanation."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
-from torch import Tensor
 
-from underfire.attacks import ADV2
-from underfire.attacks.registry import ATTACKS, AttackEntry, entry_of
-from underfire.attacks.target_maps import random_patch
 from underfire.auditing.condition import Condition
-from underfire.auditing.look import look, predict
-from underfire.auditing.names import make_interpreters, make_perturbation
 from underfire.auditing.plan import PASSES, AuditPlan, ModelSettings, Preset
-from underfire.auditing.selection import select_interpreters
-from underfire.auditing.single import SingleAttack, attack_photo
-from underfire.auditing.store import write_json
-from underfire.auditing.targets import class_index
 from underfire.cli.console import print_table
 from underfire.cli.options import (
     DEFAULTS,
@@ -28,14 +21,17 @@ from underfire.cli.options import (
     model_options,
     rts_option,
 )
-from underfire.cli.pictures import save_maps
 from underfire.errors import InputError
-from underfire.images import Photo, builtin_photos, find_photos, load_photo
-from underfire.images.files import printable, quoted
-from underfire.images.levels import from_8bit
-from underfire.interpreters import Interpreter
-from underfire.models.classifier import Classifier
-from underfire.present.pictures import read_photo
+from underfire.files import printable, quoted
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from underfire.attacks.registry import AttackEntry
+    from underfire.auditing.single import SingleAttack
+    from underfire.images import Photo
+    from underfire.interpreters import Interpreter
+    from underfire.models.classifier import Classifier
 
 
 @click.command()
@@ -53,8 +49,8 @@ from underfire.present.pictures import read_photo
 @click.option(
     "--attack",
     "attack_name",
-    type=PartNames(ATTACKS),
-    default=ADV2.name,
+    type=PartNames("attacks"),
+    default="adv2",
     show_default=True,
     metavar="NAME",
     help="Which one: its name (see: underfire attacks), or your own as package.module:Name.",
@@ -100,6 +96,12 @@ def attack(
 
     Without PHOTO the first built-in one is taken.
     """
+    from underfire.auditing.names import make_interpreters, make_perturbation
+    from underfire.auditing.selection import select_interpreters
+    from underfire.auditing.single import attack_photo
+    from underfire.auditing.targets import class_index
+    from underfire.images import builtin_photos, load_photo
+
     plan = replace(plan, preset=preset, attacks=attack_name, interpreters=interpreters, rts=rts)
     attack_entry = _one_attack(attack_name)
     classifier = load_model(settings, device)
@@ -130,6 +132,8 @@ def attack(
 
 
 def _one_attack(names: tuple[str, ...]) -> AttackEntry:
+    from underfire.attacks.registry import entry_of
+
     if len(names) != 1:
         raise InputError(f"--attack '{','.join(names)}' names {len(names)} attacks; give one")
     entry = entry_of(names[0])
@@ -139,6 +143,8 @@ def _one_attack(names: tuple[str, ...]) -> AttackEntry:
 
 
 def _one_photo(source: str, classifier: Classifier) -> Photo:
+    from underfire.images import find_photos
+
     found = find_photos([source], class_names=classifier.class_names)
     if len(found.photos) != 1:
         why = f" ({found.skipped[0].reason})" if found.skipped else ""
@@ -148,6 +154,11 @@ def _one_photo(source: str, classifier: Classifier) -> Photo:
 
 def _target_maps(text: str, interpreters: Sequence[Interpreter], *, seed: int, key: str) -> dict[str, Tensor] | None:
     """The target maps (h, w) that ``text`` means, by interpreter; None for the photo's own."""
+    from underfire.attacks.target_maps import random_patch
+    from underfire.auditing.look import look, predict
+    from underfire.images import load_photo
+    from underfire.images.levels import from_8bit
+
     if text == "benign":
         return None
     if text == "patch":
@@ -162,6 +173,10 @@ def _target_maps(text: str, interpreters: Sequence[Interpreter], *, seed: int, k
 
 
 def _save(result: SingleAttack, out: Path) -> None:
+    from underfire.auditing.store import write_json
+    from underfire.cli.pictures import save_maps
+    from underfire.present.pictures import read_photo
+
     pictures = {name: read_photo(out / f"{name}.png") for name in ("benign", "adversarial")}
     for name, maps in result.target_maps.items():
         save_maps(pictures["benign"], result.benign.maps[name][0], out / f"benign-{name}")

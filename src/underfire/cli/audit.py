@@ -1,35 +1,28 @@
 """``underfire audit``: every photo, every attack, every interpreter; then the report. ``underfire plan``: before it."""
 
+from __future__ import annotations
+
 import shlex
 import sys
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-import underfire.api
-from underfire.api import AuditRun, rebuild
-from underfire.auditing.attackers import attack_of
 from underfire.auditing.condition import NOISE, PGD
-from underfire.auditing.cost import costs_of
-from underfire.auditing.engines import EngineName
-from underfire.auditing.gates import Gate, check_gates, parse_gate
-from underfire.auditing.inspection import inspect_photos
-from underfire.auditing.locks import describing
-from underfire.auditing.names import make_interpreters
 from underfire.auditing.plan import AuditPlan, Shard, units
-from underfire.auditing.store import RunDirectory
-from underfire.auditing.summary import Summary
+from underfire.choices import EngineName
 from underfire.cli.console import notes, print_table, results
 from underfire.cli.interrupts import interruptible
 from underfire.cli.options import Command, completed, load_model, photos_of, plan_options
-from underfire.cli.progress import ProgressDisplay
 from underfire.errors import InputError
-from underfire.images.files import printable
-from underfire.present.text import plural
-from underfire.report.findings import sentences
-from underfire.report.soundness import warnings
+from underfire.files import printable
+
+if TYPE_CHECKING:
+    from underfire.api import AuditRun
+    from underfire.auditing.gates import Gate
+    from underfire.auditing.summary import Summary
 
 _FROM_PLAN = tuple(field.name for field in fields(AuditPlan) if field.name not in ("interpreters", "left_out"))
 """What `underfire.api.audit` takes as the plan has it."""
@@ -52,12 +45,14 @@ class _ShardOption(click.ParamType[Shard]):
             self.fail(f"'{value}' is not a shard; write it as i/N, such as 1/4", param, ctx)
 
 
-class _GateOption(click.ParamType[Gate]):
+class _GateOption(click.ParamType["Gate"]):
     """``iou>0.5``."""
 
     name = "gate"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Gate:
+        from underfire.auditing.gates import Gate, parse_gate
+
         if isinstance(value, Gate):
             return value
         try:
@@ -123,10 +118,17 @@ def audit(
     Photos are files, folders (sub-folders are classes) or manifests (CSV or JSONL: file_name,label[,target]);
     without any, the built-in ones.
     """
+    from underfire import api
+    from underfire.auditing.gates import check_gates
+    from underfire.auditing.locks import describing
+    from underfire.auditing.store import RunDirectory
+    from underfire.cli.progress import ProgressDisplay
+    from underfire.report.soundness import warnings
+
     with interruptible(f"The finished parts in '{out}' are kept; the same command goes on from there."):
         classifier = load_model(plan.model, plan.device)
         with ProgressDisplay(notes()) as display:
-            underfire.api.audit(
+            api.audit(
                 classifier,
                 photos or None,
                 interpreters=interpreters,
@@ -139,7 +141,7 @@ def audit(
                 **{name: getattr(plan, name) for name in _FROM_PLAN},
             )
         with describing(RunDirectory(out).lock_file):  # of two shards the later one sees what the other did
-            run = rebuild(out)
+            run = api.rebuild(out)
     _print_run(run)
     for warning in warnings(run.entries("model_checks"), run.summary):
         click.echo(f"Warning: {warning}", err=True)
@@ -166,6 +168,12 @@ def plan_command(
 
     A pass is one forward and backward pass of one image. Attacks may end sooner.
     """
+    from underfire.auditing.attackers import attack_of
+    from underfire.auditing.cost import costs_of
+    from underfire.auditing.inspection import inspect_photos
+    from underfire.auditing.names import make_interpreters
+    from underfire.present.text import plural
+
     classifier = load_model(plan.model, plan.device)
     plan = completed(plan, interpreters, classifier)
     parts = make_interpreters(plan.interpreters, classifier, rts=plan.rts)
@@ -188,6 +196,9 @@ def plan_command(
 
 
 def _print_run(run: AuditRun) -> None:
+    from underfire.present.text import plural
+    from underfire.report.findings import sentences
+
     console = results()
     if run.skipped:
         console.print(f"{plural(run.skipped, 'file')} skipped; run.json and the report say why.")

@@ -1,24 +1,33 @@
 """Printing for people: results on stdout, how it comes along on stderr."""
 
-from collections.abc import Sequence
+from __future__ import annotations
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def results() -> Console:
     """Where results go. Made anew each time: a test, or a caller, may have replaced the stream."""
+    from rich.console import Console
+
     return Console(highlight=False, markup=False, soft_wrap=True)
 
 
 def notes() -> Console:
     """Where progress and remarks go."""
+    from rich.console import Console
+
     return Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Prints a table on stdout. The cells are data: nothing in them is markup."""
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         table.add_column(Text(column), overflow="fold")

@@ -1,18 +1,16 @@
 """``underfire detect``: a detector of manipulated photos, fitted on clean ones, that scores others."""
 
+from __future__ import annotations
+
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
-import torch
-from torch import Tensor
 
-from underfire.auditing.look import calling, predict
-from underfire.auditing.names import make_interpreters
 from underfire.auditing.plan import ModelSettings
-from underfire.auditing.selection import select_interpreters
 from underfire.cli.console import notes, print_table
 from underfire.cli.interrupts import interruptible
 from underfire.cli.options import (
@@ -23,18 +21,18 @@ from underfire.cli.options import (
     model_options,
     rts_option,
 )
-from underfire.cli.pictures import file_stems, photo_bytes, save_side_by_side
-from underfire.cli.progress import PhotosDisplay
-from underfire.cli.usable import usable
-from underfire.cli.verdicts import COLUMNS, PhotoVerdict, save_verdicts
-from underfire.defenses.ensemble import EnsembleDetector
 from underfire.errors import InputError
-from underfire.images.dataset import Photos, Source, stacked
-from underfire.images.files import printable, quoted
-from underfire.interpreters import MASK, Interpreter
-from underfire.models.classifier import Classifier
-from underfire.present.text import plural
-from underfire.seeding import content_key
+from underfire.files import printable, quoted
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from underfire.cli.progress import PhotosDisplay
+    from underfire.cli.verdicts import PhotoVerdict
+    from underfire.defenses.ensemble import EnsembleDetector
+    from underfire.images.dataset import Photos, Source
+    from underfire.interpreters import Interpreter
+    from underfire.models.classifier import Classifier
 
 _SCORES = "scores.parquet"
 
@@ -55,7 +53,7 @@ def detect() -> None:
     type=INTERPRETERS_OR_ALL,
     show_default="grad,ig,cam; rts where there are weights",
     help="Whose maps are compared, comma-separated, or 'all'. MASK takes part if it is named, or with 'all': each of "
-    f"its maps is a fit of {MASK.passes_per_map} passes, and every photo takes several.",
+    "its maps is a fit of many passes, and every photo takes several.",
 )
 @rts_option
 @click.option(
@@ -98,6 +96,11 @@ def fit(
     seed, say what is usual; the other half set the threshold. The fewer there are, the less is known of the true
     false-positive rate: its interval is printed.
     """
+    from underfire.auditing.look import calling
+    from underfire.cli.usable import usable
+    from underfire.defenses.ensemble import EnsembleDetector
+    from underfire.present.text import plural
+
     check_writable(out)
     with interruptible("Nothing was written."):
         classifier = load_model(settings, device)
@@ -151,6 +154,10 @@ def score(
     Higher scores are more like clean photos. Beside each score stand the signals that add most to its distance from the
     clean photos.
     """
+    from underfire.cli.usable import usable
+    from underfire.cli.verdicts import COLUMNS, save_verdicts
+    from underfire.present.text import plural
+
     if out is not None and (out / _SCORES).exists():  # whose pictures would stay among the new ones
         raise InputError(f"--out '{out}' holds the scores of another call; give another folder.")
     with interruptible("The pictures that are there are whole." if out else "Nothing is kept."):
@@ -174,6 +181,9 @@ def score(
 
 def _interpreters(named: tuple[str, ...] | None, classifier: Classifier, rts: str | None) -> tuple[Interpreter, ...]:
     """Those that the user named, or those of an audit but MASK."""
+    from underfire.auditing.names import make_interpreters
+    from underfire.auditing.selection import select_interpreters
+
     selection = select_interpreters(named, classifier, preset="quick", rts=rts)
     for reason in selection.left_out if named else ():  # nobody expects what was not asked for
         notes().print(f"Left out: {reason}")
@@ -182,6 +192,7 @@ def _interpreters(named: tuple[str, ...] | None, classifier: Classifier, rts: st
 
 def _load(file: Path, classifier: Classifier, rts: str | None) -> EnsembleDetector:
     """The detector in ``file``, its RTS with the weights in the file ``rts``, or those that come with the package."""
+    from underfire.defenses.ensemble import EnsembleDetector
 
     class Ensemble(EnsembleDetector):
         """The same detector, whose interpreters are made as those of every command."""
@@ -195,6 +206,8 @@ def _load(file: Path, classifier: Classifier, rts: str | None) -> EnsembleDetect
 
 def _distinct(photos: Photos) -> dict[str, int]:
     """The places of ``photos`` by their content, each content once: twice, it might be in either half of a fit."""
+    from underfire.seeding import content_key
+
     rows: dict[str, int] = {}
     for row, source in enumerate(photos.sources):
         first = rows.setdefault(content_key(photos[row]), row)
@@ -206,6 +219,8 @@ def _distinct(photos: Photos) -> dict[str, int]:
 
 def _batches(photos: Photos, rows: Sequence[int], detector: EnsembleDetector) -> Iterator[tuple[list[Source], Tensor]]:
     """The photos at ``rows``, a few at a time: their sources, and the images (N, C, H, W) on the model's device."""
+    from underfire.images.dataset import stacked
+
     for start in range(0, len(rows), detector.batch_size):
         part = rows[start : start + detector.batch_size]
         images = stacked([photos[row] for row in part], detector.signals.classifier)
@@ -214,6 +229,9 @@ def _batches(photos: Photos, rows: Sequence[int], detector: EnsembleDetector) ->
 
 def _display(count: int, detector: EnsembleDetector) -> PhotosDisplay:
     """The progress display for ``count`` photos; prints what each will cost."""
+    from underfire.cli.progress import PhotosDisplay
+    from underfire.present.text import plural
+
     names = ", ".join(g.name for g in detector.signals.interpreters)
     notes().print(f"{plural(count, 'photo')}, {names}: about {detector.signals.passes_per_image} passes for each")
     return PhotosDisplay(notes(), count)
@@ -221,6 +239,10 @@ def _display(count: int, detector: EnsembleDetector) -> PhotosDisplay:
 
 def _measured(photos: Photos, rows: Sequence[int], detector: EnsembleDetector) -> Tensor:
     """The signals (N, S) of the photos at ``rows``."""
+    import torch
+
+    from underfire.auditing.look import calling
+
     values = []
     with _display(len(rows), detector) as display:
         for sources, x in _batches(photos, rows, detector):
@@ -232,6 +254,10 @@ def _measured(photos: Photos, rows: Sequence[int], detector: EnsembleDetector) -
 
 def _verdicts(photos: Photos, detector: EnsembleDetector, out: Path | None) -> list[PhotoVerdict]:
     """What is found of each photo; the pictures of those that are flagged are saved in ``out``."""
+    from underfire.auditing.look import calling, predict
+    from underfire.cli.pictures import file_stems
+    from underfire.cli.verdicts import PhotoVerdict
+
     classifier = detector.signals.classifier
     stems = file_stems([source.image_id for source in photos.sources])
     verdicts: list[PhotoVerdict] = []
@@ -253,5 +279,9 @@ def _verdicts(photos: Photos, detector: EnsembleDetector, out: Path | None) -> l
 
 def _save_picture(image: Tensor, maps: Mapping[str, Tensor], path: Path) -> None:
     """An image (3, H, W) in [0, 1] with its maps (h, w) beside it."""
+    import torch
+
+    from underfire.cli.pictures import photo_bytes, save_side_by_side
+
     pixels = photo_bytes((255 * image).round().to("cpu", torch.uint8))
     save_side_by_side(pixels, {name: found.cpu() for name, found in maps.items()}, path)

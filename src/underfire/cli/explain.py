@@ -3,21 +3,12 @@
 from pathlib import Path
 
 import click
-import torch
 
-from underfire.auditing.look import look, predict
-from underfire.auditing.names import make_interpreters
 from underfire.auditing.plan import ModelSettings
-from underfire.auditing.selection import select_interpreters
-from underfire.auditing.targets import class_index
 from underfire.cli.console import notes, print_table
 from underfire.cli.options import DEFAULTS, INTERPRETERS_OR_ALL, load_model, model_options, photos_of, rts_option
-from underfire.cli.pictures import file_stems, photo_bytes, save_maps
 from underfire.errors import InputError
-from underfire.images import load_photo
-from underfire.images.files import printable, quoted
-from underfire.images.levels import from_8bit
-from underfire.interpreters import IG
+from underfire.files import printable, quoted
 
 
 @click.command()
@@ -53,6 +44,17 @@ def explain(
     A photo that cannot be used is named on stderr and left out. The IG residual is what the attributions miss of
     the change of the probability from a black image to the photo: 0 for the exact integral.
     """
+    import torch
+
+    from underfire.auditing.look import look, predict
+    from underfire.auditing.names import make_interpreters
+    from underfire.auditing.selection import select_interpreters
+    from underfire.auditing.targets import class_index
+    from underfire.cli.pictures import file_stems, photo_bytes, save_maps
+    from underfire.images import load_photo
+    from underfire.images.levels import from_8bit
+    from underfire.interpreters import IG
+
     classifier = load_model(settings, device)
     selection = select_interpreters(interpreters, classifier, preset=DEFAULTS.preset, rts=rts)
     explainers = make_interpreters(selection.interpreters, classifier, rts=rts)
@@ -76,7 +78,6 @@ def explain(
         out.mkdir(parents=True, exist_ok=True)
         for name, maps in view.maps.items():
             save_maps(photo_bytes(loaded.pixels), maps[0], out / f"{stem}-{name}")
-        index = int(explained)
         residuals = [
             f"{float(ig.attribute(x.to(classifier.device), explained.to(classifier.device)).residual):.3f}"
             for ig in explainers
@@ -85,8 +86,8 @@ def explain(
         table.append(
             (
                 photo.image_id,
-                classifier.class_names[index],
-                f"{float(probabilities[0, index]):.3f}",
+                classifier.class_names[int(explained)],
+                f"{float(probabilities[0, int(explained)]):.3f}",
                 *residuals,
                 f"{stem}-*.png",
             )
@@ -95,6 +96,6 @@ def explain(
         notes().print(f"Skipped {quoted(name)}: {reason}")
     if not table:
         raise InputError(f"none of the {len(skipped)} files given is a photo that can be used; give at least one")
-    residual = ("IG residual",) if any(isinstance(g, IG) for g in explainers) else ()
-    print_table(("photo", "class", "probability", *residual, "files"), table)
+    residuals = ["IG residual" for ig in explainers if isinstance(ig, IG)]
+    print_table(("photo", "class", "probability", *residuals, "files"), table)
     click.echo(f"Maps: {printable(out)}")

@@ -1,19 +1,19 @@
 """``underfire models``, ``interpreters`` and ``attacks``: what is available."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from underfire.attacks.registry import ATTACKS, AUTHORS, AttackEntry
-from underfire.auditing.names import known_perturbations
 from underfire.auditing.plan import PASSES, Preset
 from underfire.cli.console import notes, print_table
 from underfire.errors import InputError
-from underfire.interpreters.registry import INTERPRETERS
-from underfire.models import available
-from underfire.plugins import Parts
-from underfire.present.text import budget
+
+if TYPE_CHECKING:
+    from underfire.attacks.registry import AttackEntry
+    from underfire.plugins import Parts
 
 T = TypeVar("T")
 
@@ -21,6 +21,8 @@ T = TypeVar("T")
 @click.command()
 def models() -> None:
     """Lists the models that --model takes."""
+    from underfire.models import available
+
     print_table(
         ("model", "what it is", "installed"),
         [(source.name, source.description, "yes" if source.installed else "no") for source in available()],
@@ -33,6 +35,8 @@ def interpreters() -> None:
 
     A pass is one forward and backward pass of the model, per photo. A step is one of ADV².
     """
+    from underfire.interpreters.registry import INTERPRETERS
+
     print_table(
         ("interpreter", "family", "what its map shows", "passes a map", "passes a step", "needs"),
         [
@@ -45,6 +49,10 @@ def interpreters() -> None:
 @click.command()
 def attacks() -> None:
     """Lists the attacks that --attacks takes, with the passes of each preset, and what --perturbation takes."""
+    from underfire.attacks.registry import ATTACKS, AttackEntry
+    from underfire.auditing.names import known_perturbations
+    from underfire.present.text import budget
+
     entries = [AttackEntry.of(cls) for _, cls in _installed(ATTACKS)]
     print_table(
         ("attack", "what it aims at", *(f"passes, {preset}" for preset in PASSES)),
@@ -58,6 +66,8 @@ def attacks() -> None:
 
 
 def _passes(preset: Preset, entry: AttackEntry) -> str:
+    from underfire.attacks.registry import AUTHORS
+
     if preset == AUTHORS and entry.authors is not None:
         return "as published"
     granted = str(PASSES[preset] * entry.attack.per_pass)

@@ -1,63 +1,105 @@
 """Options that several commands share, and how their values are read."""
 
-from collections.abc import Callable, Sequence
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
-from fractions import Fraction
 from functools import wraps
-from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import click
 
-from underfire.attacks.registry import ATTACKS
-from underfire.auditing.given import photos_given
-from underfire.auditing.names import known_perturbations, split_names, split_parts
+from underfire import parsing
 from underfire.auditing.plan import PASSES, AuditPlan, ModelSettings
-from underfire.auditing.selection import EVERY, select_interpreters
+from underfire.choices import EVERY, PERTURBATIONS
 from underfire.errors import InputError
-from underfire.images import PhotoSet
-from underfire.interpreters import registry as registered
-from underfire.models import load_classifier
-from underfire.models.classifier import Classifier
-from underfire.plugins import Parts
 
-DEFAULTS = AuditPlan()
-"""The one place of defaults is the plan."""
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from underfire.images import PhotoSet
+    from underfire.models.classifier import Classifier
+
+DEFAULTS = AuditPlan
+"""The one place of defaults is the plan; its class has them without the checks of a whole plan."""
 
 Command: TypeAlias = Callable[..., Any]
 """A function that options are added to."""
 
 
-class Eps(click.ParamType[float]):
-    """A budget: ``8/255``, ``0.03`` or ``3``. Whether it is one is for the perturbation model to say."""
+class Group(click.Group):
+    """A group that knows what its commands were once called; help does not list the old names.
 
-    name = "eps"
+    Args:
+        old_names: from a command's old name to its name.
+        rest: as `click.Group`.
+    """
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """The budget as a number."""
-        if isinstance(value, float):
+    def __init__(self, *rest: Any, old_names: Mapping[str, str] | None = None, **named: Any) -> None:
+        super().__init__(*rest, **named)
+        self.old_names = old_names or {}
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that the first argument names, under its own name."""
+        return super().resolve_command(ctx, [self.old_names.get(args[0], args[0]), *args[1:]])
+
+
+class Option(click.Option):
+    """An option that knows what it, and its values, were once called; help and errors have the new names alone.
+
+    Args:
+        old_names: what the option was called, as ``--also``.
+        old_values: from a value's old name to its name.
+        rest: as `click.Option`.
+    """
+
+    def __init__(
+        self,
+        *rest: Any,
+        old_names: Sequence[str] = (),
+        old_values: Mapping[str, str] | None = None,
+        **named: Any,
+    ) -> None:
+        super().__init__(*rest, **named)
+        self.old_names = tuple(old_names)
+        self.old_values = old_values or {}
+
+    def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
+        """Lets the parser take the old names too."""
+        shown = self.opts
+        self.opts = [*shown, *self.old_names]
+        super().add_to_parser(parser, ctx)
+        self.opts = shown
+
+    def type_cast_value(self, ctx: click.Context, value: Any) -> Any:
+        """The value, or values, in the option's type, read by their names of today."""
+        if isinstance(value, str):
+            value = self.old_values.get(value, value)
+        elif self.multiple and value:
+            value = tuple(self.old_values.get(one, one) if isinstance(one, str) else one for one in value)
+        return super().type_cast_value(ctx, value)
+
+
+class Parsed(click.ParamType[Any]):
+    """A value that ``parse`` reads from text; what it refuses is a usage error.
+
+    Args:
+        name: what help calls the value.
+        parse: text to value; it raises `InputError` with a sentence.
+    """
+
+    def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
+        self.name = name
+        self._parse = parse
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The value; one that is no text has been read already."""
+        if not isinstance(value, str):
             return value
         try:
-            return float(Fraction(str(value).replace(" ", "")))
-        except (ValueError, ZeroDivisionError, OverflowError):
-            self.fail(f"'{value}' is not a number; write it as 8/255 or 0.03", param, ctx)
-
-
-class Names(click.ParamType[tuple[str, ...]]):
-    """Comma-separated names, each of them known."""
-
-    name = "names"
-
-    def __init__(self, kind: str, known: tuple[str, ...]) -> None:
-        self._kind = kind
-        self._known = known
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
-        """The names, in the order given."""
-        if isinstance(value, tuple):
-            return value
-        try:
-            return split_names(str(value), self._known, self._kind)
+            return self._parse(value)
         except InputError as error:
             self.fail(str(error), param, ctx)
 
@@ -67,54 +109,31 @@ class PartNames(click.ParamType[tuple[str, ...]]):
 
     name = "names"
 
-    def __init__(self, parts: Parts[Any], besides: tuple[str, ...] = ()) -> None:
-        self._parts = parts
+    def __init__(self, kind: Literal["interpreters", "attacks"], besides: tuple[str, ...] = ()) -> None:
+        self._kind = kind
         self._besides = besides
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
         """The names, in the order given."""
         if isinstance(value, tuple):
             return value
+        from underfire.attacks.registry import ATTACKS
+        from underfire.auditing.names import split_parts
+        from underfire.interpreters.registry import INTERPRETERS as PARTS
+
         try:
-            return split_parts(str(value), self._parts, besides=self._besides)
+            return split_parts(str(value), ATTACKS if self._kind == "attacks" else PARTS, besides=self._besides)
         except InputError as error:
             self.fail(str(error), param, ctx)
 
 
-class Numbers(click.ParamType[tuple[float, ...]]):
-    """Comma-separated numbers, one per channel."""
+Eps = Parsed("eps", parsing.budget)
+"""A budget; whether it is one is for the perturbation model to say."""
+Numbers = Parsed("numbers", parsing.numbers)
+Size = Parsed("size", parsing.size)
 
-    name = "numbers"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
-        """The numbers."""
-        if isinstance(value, tuple):
-            return value
-        try:
-            return tuple(float(part) for part in str(value).split(","))
-        except ValueError:
-            self.fail(f"'{value}' is not a list of numbers; write it as 0.485,0.456,0.406", param, ctx)
-
-
-class Size(click.ParamType[tuple[int, int]]):
-    """Pixels: ``224`` for a square or ``224x160`` for height x width."""
-
-    name = "size"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
-        """(height, width)."""
-        if isinstance(value, tuple):
-            return value
-        parts = str(value).lower().split("x")
-        try:
-            height, width = (int(part) for part in (parts * 2 if len(parts) == 1 else parts))
-        except ValueError:
-            self.fail(f"'{value}' is not a size; write it as 224 or 224x160 (height x width)", param, ctx)
-        return height, width
-
-
-INTERPRETERS = PartNames(registered.INTERPRETERS)
-INTERPRETERS_OR_ALL = PartNames(registered.INTERPRETERS, (EVERY,))
+INTERPRETERS = PartNames("interpreters")
+INTERPRETERS_OR_ALL = PartNames("interpreters", (EVERY,))
 
 _MODEL_OPTIONS = (
     click.option(
@@ -127,9 +146,9 @@ _MODEL_OPTIONS = (
     ),
     click.option("--checkpoint", metavar="FILE", help="Weights: safetensors, or a state dict of torch.save."),
     click.option("--class-names", metavar="FILE", help="The classes' names, one a line, or JSON."),
-    click.option("--mean", type=Numbers(), metavar="R,G,B", help="Normalisation of a bare module."),
-    click.option("--std", type=Numbers(), metavar="R,G,B", help="Normalisation of a bare module."),
-    click.option("--input-size", type=Size(), metavar="PIXELS", help="Input of a bare module: 224, or 224x160."),
+    click.option("--mean", type=Numbers, metavar="R,G,B", help="Normalisation of a bare module."),
+    click.option("--std", type=Numbers, metavar="R,G,B", help="Normalisation of a bare module."),
+    click.option("--input-size", type=Size, metavar="PIXELS", help="Input of a bare module: 224, or 224x160."),
     click.option("--resize", type=click.IntRange(min=1), metavar="PIXELS", help="Short side before the crop."),
     click.option("--device", default=DEFAULTS.device, show_default=True, help="cpu, cuda, cuda:1 …"),
 )
@@ -137,7 +156,7 @@ _MODEL_OPTIONS = (
 _ATTACK_OPTIONS = (
     click.option(
         "--perturbation",
-        type=click.Choice(list(known_perturbations())),
+        type=click.Choice(PERTURBATIONS),
         default=DEFAULTS.perturbation,
         show_default=True,
         help="What an attack may change: each pixel value a little (linf), all together a little (l2), or where "
@@ -145,7 +164,7 @@ _ATTACK_OPTIONS = (
     ),
     click.option(
         "--eps",
-        type=Eps(),
+        type=Eps,
         show_default="8/255 of the pixel range for linf, 3 of its length for l2, 1 pixel for flow",
         help="The budget, in the perturbation's unit.",
     ),
@@ -173,9 +192,9 @@ _INTERPRETERS_OPTION = click.option(
 _WHICH_ATTACKS_OPTIONS = (
     click.option(
         "--attacks",
-        type=PartNames(ATTACKS),
-        default=",".join(DEFAULTS.attacks),
-        show_default=True,
+        type=PartNames("attacks"),
+        default=DEFAULTS.attacks,
+        show_default=",".join(DEFAULTS.attacks),
         help="Comma-separated.",
     ),
     click.option(
@@ -243,6 +262,8 @@ def plan_options(command: Command) -> Command:
 
 def completed(plan: AuditPlan, interpreters: tuple[str, ...] | None, classifier: Classifier) -> AuditPlan:
     """``plan`` with the interpreters that the user named, or those that suit it."""
+    from underfire.auditing.selection import select_interpreters
+
     selection = select_interpreters(interpreters, classifier, preset=plan.preset, attacks=plan.attacks, rts=plan.rts)
     return replace(plan, interpreters=selection.interpreters, left_out=selection.left_out)
 
@@ -266,6 +287,8 @@ def _with_options(options: Sequence[Callable[[Command], Command]], command: Comm
 
 def load_model(settings: ModelSettings, device: str) -> Classifier:
     """The classifier that the options name."""
+    from underfire.models import load_classifier
+
     return load_classifier(
         settings.spec,
         checkpoint=settings.checkpoint,
@@ -280,6 +303,8 @@ def load_model(settings: ModelSettings, device: str) -> Classifier:
 
 def photos_of(sources: tuple[str, ...], classifier: Classifier) -> PhotoSet:
     """The photos that the user names, or the built-in ones."""
+    from underfire.auditing.given import photos_given
+
     return photos_given(sources or None, classifier)
 
 

@@ -4,12 +4,13 @@ from pathlib import Path
 
 import click
 
-from underfire.api import rebuild
-from underfire.images.files import printable
+from underfire.files import printable
 
 
 @click.command()
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 def report(directory: Path) -> None:
     """(Re)builds DIR/summary.json and DIR/report.html from the rows of a run."""
+    from underfire.api import rebuild
+
     click.echo(printable(rebuild(directory).page))

@@ -39,8 +39,8 @@ from underfire.evaluation.adaptive import SHARINGS
 from underfire.evaluation.sets import FPR, check_enough, check_sets
 from underfire.evaluation.study import defence_study
 from underfire.evaluation.trials import Resources, further
+from underfire.files import printable, quoted
 from underfire.images.dataset import Photos
-from underfire.images.files import printable, quoted
 from underfire.models.classifier import Classifier
 from underfire.present.text import plural
 from underfire.studies.bound import LOGIT_TOLERANCE, TOLERANCE, bound_study

@@ -1,26 +1,24 @@
 """``underfire train``: interpreters that learn."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from underfire.auditing.plan import ModelSettings
 from underfire.cli.console import notes, print_table
 from underfire.cli.options import check_writable, load_model, model_options, rts_option
-from underfire.cli.training import TrainingDisplay
-from underfire.cli.usable import usable
 from underfire.errors import InputError
-from underfire.images.dataset import Source, Split, drawn, split_photos
-from underfire.images.files import printable, quoted
-from underfire.interpreters.masking.network import MaskingNetwork
-from underfire.interpreters.rts import default_weights
-from underfire.models.classifier import Classifier
-from underfire.present.text import plural
-from underfire.training.aid import train_aid
+from underfire.files import printable, quoted
 from underfire.training.plan import AidPlan, TrainingPlan
-from underfire.training.rts import train_rts
+
+if TYPE_CHECKING:
+    from underfire.images.dataset import Source, Split
+    from underfire.interpreters.masking.network import MaskingNetwork
+    from underfire.models.classifier import Classifier
 
 _RTS, _AID = TrainingPlan(), AidPlan()
 _HELD_OUT = 100
@@ -100,6 +98,9 @@ def rts(
     the salient part alone is shown, and where it is destroyed; the mean of its map, and of the map of a class that is
     not there.
     """
+    from underfire.cli.training import TrainingDisplay
+    from underfire.training.rts import train_rts
+
     check_writable(out)
     plan = TrainingPlan(seed=seed, **numbers)
     classifier = load_model(settings, device)
@@ -149,6 +150,10 @@ def aid(
     (stayed), how many of a few attacked ones got the target class (reached), and how far their maps are from the
     benign ones (showed).
     """
+    from underfire.cli.training import TrainingDisplay
+    from underfire.interpreters.rts import default_weights
+    from underfire.training.aid import train_aid
+
     check_writable(out)
     plan = AidPlan(seed=seed, **numbers)
     classifier = load_model(settings, device)
@@ -161,6 +166,10 @@ def aid(
 
 def _split(photos: tuple[str, ...], classifier: Classifier, held_out: int | Path, seed: int) -> Split:
     """The photos to train on and those to keep out; says on stderr what was skipped and how many there are."""
+    from underfire.cli.usable import usable
+    from underfire.images.dataset import split_photos
+    from underfire.present.text import plural
+
     sources = list(usable(photos, classifier).sources)
     split = split_photos(sources, _held_out_names(held_out, sources, seed), classifier)
     notes().print(f"{plural(len(split.train), 'photo')} to train on, {len(split.held_out)} held out")
@@ -180,6 +189,8 @@ def _held_out_names(held_out: int | Path, sources: list[Source], seed: int) -> f
     Raises:
         InputError: the file cannot be read, or names a photo that is not there.
     """
+    from underfire.images.dataset import drawn
+
     if isinstance(held_out, int):
         return drawn(sources, held_out, seed)
     try:

@@ -2,8 +2,8 @@
 
 from underfire.cli.console import notes
 from underfire.cli.options import photos_of
+from underfire.files import quoted
 from underfire.images.dataset import Photos, Source, read_sources
-from underfire.images.files import quoted
 from underfire.models.classifier import Classifier
 
 

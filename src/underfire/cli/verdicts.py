@@ -9,9 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from underfire.defenses import Explanation, Reason
-from underfire.files import write_whole
+from underfire.files import printable, write_whole
 from underfire.images.dataset import Source
-from underfire.images.files import printable
 
 COLUMNS = ("photo", "class", "score", "flagged", "what speaks most against it")
 """Of the table that is printed."""

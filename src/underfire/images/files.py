@@ -5,24 +5,9 @@ import stat
 from pathlib import Path
 
 from underfire.errors import InputError
-
-_SHOWN = 200  # characters of a hostile name that a message or a report repeats
-
-
-def printable(name: str | os.PathLike[str]) -> str:
-    r"""``name`` as valid UTF-8: bytes that are none, which POSIX allows, are spelt out as ``\udcXX``."""
-    return os.fspath(name).encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def shortened(text: str) -> str:
-    """``text``, printable and not longer than a report can show."""
-    text = printable(text)
-    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
-
-
-def quoted(name: str | os.PathLike[str]) -> str:
-    """``name`` within quotes for a sentence, control characters escaped, not longer than a line or two."""
-    return repr(shortened(os.fspath(name)))
+from underfire.files import printable as printable
+from underfire.files import quoted as quoted
+from underfire.files import shortened as shortened
 
 
 def read_regular_file(path: Path, *, limit: int) -> bytes:
