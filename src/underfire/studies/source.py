@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from underfire.auditing.condition import Condition
 from underfire.auditing.inspection import Inspection, inspect_photos
 from underfire.auditing.plan import AuditPlan, ModelSettings, PlannedPhoto
 from underfire.auditing.rows import Row, read_rows
@@ -144,3 +145,13 @@ def _largest(counts: Mapping[str, int] | None) -> int | None:
 
 def _frozen(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
+
+
+def condition_of(row: Row) -> Condition:
+    """What was done to the photo of ``row``."""
+    return Condition.of_columns(row.attack, row.source)
+
+
+def conditions_of(run: Run) -> tuple[Condition, ...]:
+    """All conditions of ``run``, in the order in which they were run, the benign input first."""
+    return tuple(Condition.of_columns(condition.attack, condition.source) for condition in run.plan.conditions)
