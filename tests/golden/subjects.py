@@ -236,7 +236,12 @@ class Toy:
     def __init__(self, world: World, folder: Path) -> None:
         self.world, self.folder = world, folder
         self.classifier = world.classifier()
-        self._photos = self._written()
+        written = (folder / "photos").is_dir()
+        self._photos = self._found() if written else self._written()
+
+    def resumed(self, name: str) -> Run:
+        """The audit in the folder ``name``, brought to its end."""
+        return self._audit(name)
 
     def audited(self) -> AuditOutput:
         """An audit with every attack, and two studies in its report."""
@@ -290,7 +295,10 @@ class Toy:
         lines = [f"photo-{index}.png,{label},{(label + 2) % CLASSES}" for index, label in enumerate(labels)]
         text = "\n".join(["file_name,label,target", lines[0], "broken.png,0,1", *lines[1:], ""])
         (folder / "manifest.csv").write_text(text, encoding="utf-8")
-        return find_photos([folder], class_names=self.classifier.class_names)
+        return self._found()
+
+    def _found(self) -> PhotoSet:
+        return find_photos([self.folder / "photos"], class_names=self.classifier.class_names)
 
     def _plan(self, **changes: Any) -> AuditPlan:
         model = ModelSettings(SPEC, mean=MEAN, std=STD, input_size=(SIZE, SIZE))
@@ -342,6 +350,12 @@ class Toy:
     def pictures(self) -> tuple[str, ...]:
         """Those of all that was audited and attacked so far."""
         return pixels(self.folder)
+
+
+def here_and_now(facts: dict[str, Any]) -> dict[str, Any]:
+    """The content of a run.json with the torch and the threads of this process, which alone may finish a run."""
+    threads = {"threads": torch.get_num_threads()}
+    return facts | threads | {"versions": facts["versions"] | {"torch": torch.__version__}}
 
 
 def _without_time_and_place(run: Path) -> None:

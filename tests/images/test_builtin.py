@@ -2,10 +2,10 @@ import re
 
 import pytest
 import torch
-from underfire.classifier import Classifier
-from underfire.zoo.class_names import imagenet_names
 
 from underfire.images import builtin_photos, find_photos, load_photo
+from underfire.models.class_names import imagenet_names
+from underfire.models.classifier import Classifier
 
 
 def test_the_built_in_photos() -> None:

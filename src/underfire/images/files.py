@@ -1,4 +1,4 @@
-"""Names and bytes of files that nobody vouches for."""
+"""Names and bytes of untrusted files."""
 
 import os
 import stat
