@@ -28,7 +28,7 @@ from underfire.stats import Estimate, Share, bootstrap_mean, bootstrap_paired, r
 from underfire.studies.bound_statistics import Proposition1, TwoClass, logit_attributions, proposition_1, two_class
 from underfire.studies.options import Source, option
 from underfire.studies.pictures import opened
-from underfire.studies.source import Note, Run, attacked, condition_of, conditions_of, quiet
+from underfire.studies.source import Note, Run, attacked, quiet
 from underfire.studies.study import Claim, Study, Verdict, above, together
 from underfire.studies.transfer import comparable
 
@@ -224,14 +224,14 @@ def bound_study(
             tolerance. Attributions that are complete exclude both, so it is a mistake in this code.
     """
     photos = attacked(run.photos)
-    if not any(condition_of(row).is_joint for row in run.rows):
+    if not any(row.condition.is_joint for row in run.records):
         raise InputError(
             f"the run {quoted(run.path)} has no attack on an interpreter; run an audit with --attacks pgd,adv2"
         )
     tolerances = Tolerances(tolerance, logit_tolerance)
     measured = measure(run, classifier, tolerances, limit=limit, work=work, note=note)
-    order = conditions_of(run)
-    cells = sorted(cells_of(run.rows, measured), key=lambda cell: order.index(cell.condition))
+    order = run.plan.conditions
+    cells = sorted(cells_of(run.records, measured), key=lambda cell: order.index(cell.condition))
     if not any(cell.images for cell in cells):
         raise InputError(
             f"no image of the run {quoted(run.path)} has integrals that are complete within the tolerances "
@@ -240,7 +240,7 @@ def bound_study(
         )
     records = [record_of(cell) for cell in cells]
     claims = judge(cells, records)
-    alike = comparable(run.rows)
+    alike = comparable(run.records)
     return Study(
         name="bound",
         title="Does a change of the prediction force a change of the explanation?",
@@ -280,8 +280,8 @@ def measure(
 def _measured(run: Run, classifier: Classifier, photo: PlannedPhoto, tolerances: Tolerances) -> Measured:
     label, target = photo.label, photo.target
 
-    def picture(name: str) -> torch.Tensor:
-        return opened([run.picture(photo, name)], classifier.dtype)[0].to(classifier.device)
+    def picture(condition: Condition) -> torch.Tensor:
+        return opened([run.picture(photo, condition)], classifier.dtype)[0].to(classifier.device)
 
     def bounds(benign: torch.Tensor, before: PathAttribution, x: torch.Tensor) -> ImageBounds:
         after = logit_attributions(classifier, x, label=label, target=target, tolerance=tolerances.logit)
@@ -290,14 +290,14 @@ def _measured(run: Run, classifier: Classifier, photo: PlannedPhoto, tolerances:
             two_class(before, after),
         )
 
-    conditions = [condition for condition in conditions_of(run) if condition != NONE]
-    benign = picture("benign")
+    conditions = [condition for condition in run.plan.conditions if condition != NONE]
+    benign = picture(NONE)
     found: dict[Condition, ImageBounds | None] = dict.fromkeys(conditions)
     with calling([photo.image_id] * 4), suppress(IncompleteError):  # of whichever point of a pass
         before = logit_attributions(classifier, benign, label=label, target=target, tolerance=tolerances.logit)
         for condition in conditions:
             with suppress(IncompleteError):
-                found[condition] = bounds(benign, before, picture(str(condition)))
+                found[condition] = bounds(benign, before, picture(condition))
     return found
 
 
@@ -321,7 +321,7 @@ def cells_of(rows: Sequence[Row], measured: Mapping[str, Measured]) -> list[Boun
     """
     found: dict[tuple[Condition, str], tuple[list[MeasuredMap], list[str]]] = {}
     for row in sorted(rows, key=lambda row: row.image_id):
-        here, condition = measured.get(row.image_id, {}), condition_of(row)
+        here, condition = measured.get(row.image_id, {}), row.condition
         if condition in here and (not condition.is_joint or condition.is_own(row.interpreter)):
             images, unresolved = found.setdefault((condition, row.interpreter), ([], []))
             bounds, noise = here[condition], here[NOISE]

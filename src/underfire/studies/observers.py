@@ -25,7 +25,7 @@ from underfire.images import load_photo
 from underfire.images.levels import from_8bit
 from underfire.interpreters import RTS, Interpreter
 from underfire.models.classifier import Classifier
-from underfire.studies.source import Note, Run, attacked, conditions_of
+from underfire.studies.source import Note, Run, attacked
 
 
 @dataclass(frozen=True)
@@ -164,8 +164,8 @@ def _observer(run: Run, classifier: Classifier, name: str) -> Observer:
 
 def _observed(run: Run, observer: Observer, photo: PlannedPhoto) -> list[Observation]:
     classifier = observer.classifier
-    conditions = [condition for condition in conditions_of(run) if condition != NONE]
-    paths = [run.picture(photo, name) for name in ("benign", *map(str, conditions))]
+    conditions = [condition for condition in run.plan.conditions if condition != NONE]
+    paths = [run.picture(photo, condition) for condition in (NONE, *conditions)]
     side = min(classifier.input_size)
     pixels = [load_photo(path, resize=side, input_size=classifier.input_size).pixels for path in paths]
     x = from_8bit(torch.stack(pixels), classifier.dtype).to(classifier.device)

@@ -22,7 +22,6 @@ from typing import Literal
 from underfire.auditing.condition import NONE, PGD, Condition
 from underfire.auditing.plan import ModelSettings
 from underfire.auditing.rows import Row
-from underfire.auditing.summary import summarise
 from underfire.errors import InputError
 from underfire.images.files import quoted
 from underfire.models.classifier import Classifier
@@ -34,7 +33,7 @@ from underfire.stats import LEVEL, NO_ESTIMATE, Estimate, Share, bootstrap_mean,
 from underfire.studies.attacks import taking_part
 from underfire.studies.observers import Distance, Observation, Observer, check_observer, observe, observers_of, resizing
 from underfire.studies.options import Source, model_settings, option
-from underfire.studies.source import Note, Run, attacked, condition_of, conditions_of, quiet
+from underfire.studies.source import Note, Run, attacked, quiet
 from underfire.studies.study import Claim, Study, Verdict, majority, together
 
 CLAIM = (
@@ -173,8 +172,8 @@ def transfer_study(run: Run, others: Sequence[Classifier], *, work: Path, note: 
     """
     attacked(run.photos)
     for lacking, what in (
-        (not any(condition_of(row) == PGD for row in run.rows), "no PGD to compare with"),
-        (not any(condition_of(row).is_joint for row in run.rows), "no attack on an interpreter"),
+        (not any(row.condition == PGD for row in run.records), "no PGD to compare with"),
+        (not any(row.condition.is_joint for row in run.records), "no attack on an interpreter"),
     ):
         if lacking:
             raise InputError(f"the run {quoted(run.path)} has {what}; run an audit with --attacks pgd,adv2")
@@ -195,24 +194,24 @@ def transfer_study(run: Run, others: Sequence[Classifier], *, work: Path, note: 
 def audited_records(run: Run) -> list[TransferRecord]:
     """The transfer matrix of an audit, without verdicts: first what became of the predictions, then the maps."""
     model = str(run.facts["model"]["name"])
-    summary = summarise(run.rows)
-    excluded = {row.image_id for row in run.rows if row.excluded is not None}
+    summary = run.summary
+    excluded = {row.image_id for row in run.records if row.excluded is not None}
     found: dict[tuple[Condition, str], tuple[dict[str, Distance], dict[str, Distance]]] = {}
-    for row in sorted(run.rows, key=lambda row: row.image_id):
+    for row in sorted(run.records, key=lambda row: row.image_id):
         if row.image_id not in excluded:
-            reached, failed = found.setdefault((condition_of(row), row.interpreter), ({}, {}))
+            reached, failed = found.setdefault((row.condition, row.interpreter), ({}, {}))
             distance = Distance(row.l1_8bit, row.iou_50_8bit)
             (reached if row.success_8bit else failed)[row.image_id] = distance
     cells: dict[tuple[Condition, str], tuple[Distances, Distances]] = {}
     for cell in summary.transfer:
-        condition = Condition.parse(str(cell.condition))
-        reached, failed = found[condition, cell.interpreter]
-        cells[condition, cell.interpreter] = ({**reached, **failed}, {}) if condition.is_control else (reached, failed)
+        key = (cell.condition, cell.interpreter)
+        reached, failed = found[key]
+        cells[key] = ({**reached, **failed}, {}) if cell.control else (reached, failed)
     labels = [
-        TransferRecord(model=model, condition=Condition.parse(str(a.condition)), kind="label", n=a.n, reached=a.asr_8bit)
+        TransferRecord(model=model, condition=a.condition, kind="label", n=a.n, reached=a.asr_8bit)
         for a in summary.attacks
     ]
-    return [*labels, *matrix(model, "seen", cells, comparable(run.rows), tested=True)]
+    return [*labels, *matrix(model, "seen", cells, comparable(run.records), tested=True)]
 
 
 def observed(run: Run, observer: Observer, observations: Sequence[Observation]) -> Observed:
@@ -222,8 +221,8 @@ def observed(run: Run, observer: Observer, observations: Sequence[Observation]) 
     """
     photos = {photo.image_id: photo for photo in attacked(run.photos)}
     right = {o.image_id for o in observations if o.condition == NONE and o.prediction == photos[o.image_id].label}
-    reached = {(row.image_id, condition_of(row)) for row in run.rows if row.success_8bit}
-    seen: dict[Condition, list[Observation]] = {c: [] for c in conditions_of(run) if c != NONE}
+    reached = {(row.image_id, row.condition) for row in run.records if row.success_8bit}
+    seen: dict[Condition, list[Observation]] = {c: [] for c in run.summary.conditions if c != NONE}
     for observation in sorted(observations, key=lambda observation: observation.image_id):
         if observation.image_id in right and observation.condition != NONE:
             seen[observation.condition].append(observation)
@@ -258,7 +257,7 @@ def observed(run: Run, observer: Observer, observations: Sequence[Observation]) 
                 model=observer.name, condition=condition, kind="label", n=len(kept), failed=failed, **shares
             )
         )
-    alike = comparable(run.rows)
+    alike = comparable(run.records)
     maps = [
         record
         for compared in _COMPARED
@@ -279,7 +278,7 @@ def comparable(rows: Sequence[Row]) -> frozenset[Condition]:
 
     StAdv moves pixels, and PGD may change them: their distances tell nothing of the interpreters.
     """
-    ways = {condition_of(row): row.perturbation for row in rows}
+    ways = {row.condition: row.allowed.perturbation for row in rows}
     return frozenset(condition for condition, way in ways.items() if way == ways.get(PGD))
 
 
