@@ -1,8 +1,6 @@
 """The studies: one line for each, read by the command line, by what saves them and by the report. Imports none."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Literal
 
 _ABOUT = {
@@ -37,8 +35,7 @@ class StudyEntry:
         return f"{self.question}\n\n{_ABOUT[self.needs]} {self.more}".strip()
 
 
-STUDIES: Mapping[str, StudyEntry] = MappingProxyType(
-    {
+STUDIES: dict[str, StudyEntry] = {
         # A verdict on the first photos of a finished audit would hide the others, and saves nothing.
         "transfer": StudyEntry(
             "Does an attack on one interpreter fool another? And another classifier?",
@@ -65,6 +62,5 @@ STUDIES: Mapping[str, StudyEntry] = MappingProxyType(
             beside_run=("limit", "passes"),
             old_names=("defence",),
         ),
-    }
-)
+}
 """By name, in the order in which they are shown."""

@@ -25,9 +25,6 @@ from underfire.present.tables import markdown
 from underfire.stats import Estimate, bonferroni, sign_test
 from underfire.studies.registry import STUDIES
 
-NAMES = tuple(STUDIES)
-"""The studies, in the order in which they are shown."""
-
 _KEY = b"underfire.study"
 _LIBRARIES = ("underfire", "torch", "numpy", "pyarrow")
 
@@ -150,8 +147,8 @@ def save(study: Study, out: Path, *, command: str, seed: int) -> None:
         ValueError: ``study`` has a name that no report looks for.
         OSError: the disk refused.
     """
-    if study.name not in NAMES:
-        raise ValueError(f"a study is named {', '.join(NAMES)}, not {study.name!r}")
+    if study.name not in STUDIES:
+        raise ValueError(f"a study is named {', '.join(STUDIES)}, not {study.name!r}")
     made = Provenance(
         command=printable(command),
         seed=seed,
@@ -178,7 +175,7 @@ def save(study: Study, out: Path, *, command: str, seed: int) -> None:
 
 
 def read(out: Path) -> tuple[SavedStudy, ...]:
-    """The studies in the folder ``out``, in the order of `NAMES`; none where there is no such folder.
+    """The studies in the folder ``out``, in the order of `STUDIES`; none where there is no such folder.
 
     Raises:
         InputError: a study is damaged, or of another version.
