@@ -248,7 +248,7 @@ def bound_study(
         claims=claims,
         table=to_arrow(records, BoundRecord),
         figure=_figure(cells),
-        words=_words(cells, records, claims, tolerances, left_out=len(photos) - len(measured), alike=alike),
+        words=words_of(cells, records, claims, tolerances, left_out=len(photos) - len(measured), alike=alike),
     )
 
 
@@ -433,7 +433,7 @@ def _attacks(records: Sequence[BoundRecord]) -> list[BoundRecord]:
     return list(found.values())
 
 
-def _words(
+def words_of(
     cells: Sequence[BoundCell],
     records: Sequence[BoundRecord],
     claims: tuple[Claim, Claim, Claim],
@@ -442,6 +442,16 @@ def _words(
     left_out: int,
     alike: frozenset[Condition],
 ) -> str:
+    """The words, from cells of which one has an image.
+
+    Args:
+        cells: all of them.
+        records: their rows.
+        claims: what `judge` says of them.
+        tolerances: of the integrals.
+        left_out: how many photos were attacked and not measured at all.
+        alike: the conditions that may be compared with PGD.
+    """
     images = {(cell.condition, i.image_id): i for cell in cells for i in cell.images}
     every = [image.bounds for image in images.values()]
     reached, high = _attacks(records), max(GAINS)
