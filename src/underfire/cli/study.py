@@ -43,7 +43,7 @@ from underfire.images.files import printable, quoted
 from underfire.models.classifier import Classifier
 from underfire.studies.bound import LOGIT_TOLERANCE, TOLERANCE, bound_study
 from underfire.studies.frontier import Along, frontier_study
-from underfire.studies.gap import Aim, gap_study
+from underfire.studies.gap import MapSource, gap_study
 from underfire.studies.others import check_other
 from underfire.studies.source import Run, decide, is_run, read_run
 from underfire.studies.study import Study, save
@@ -240,12 +240,12 @@ def frontier(source: _Source, along: Along, grid: tuple[float, ...] | None) -> N
 @_on_run_or_photos
 @click.option(
     "--aims",
-    type=Names("aim", get_args(Aim)),
-    default=",".join(get_args(Aim)),
+    type=Names("aim", get_args(MapSource)),
+    default=",".join(get_args(MapSource)),
     show_default=True,
     help="The maps to show, comma-separated: another photo's, of another class, or a random patch.",
 )
-def gap(source: _Source, aims: tuple[Aim, ...]) -> None:
+def gap(source: _Source, aims: tuple[MapSource, ...]) -> None:
     """Can the explanation be led anywhere, whatever the prediction?
 
     RUN is the directory of an audit, whose photos and settings are taken; the attacks are the study's own.

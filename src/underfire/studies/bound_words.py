@@ -6,6 +6,7 @@ from statistics import median
 from underfire.auditing.names import known_interpreters
 from underfire.auditing.summary import CONTROLS
 from underfire.images.files import shortened
+from underfire.interpreters.base import BACK_PROPAGATION
 from underfire.present.text import estimate, interpreter_title, plural, title
 from underfire.stats import Estimate, bootstrap_paired
 from underfire.studies.bound_cells import (
@@ -21,7 +22,7 @@ from underfire.studies.bound_cells import (
 )
 from underfire.studies.bound_sides import Tolerances
 from underfire.studies.cells import PGD
-from underfire.studies.frontier_statistics import Finding, below_zero
+from underfire.studies.study import Verdict, below, together
 
 CLAIM = (
     "Section 5, Proposition 1: what an attack adds to the probability of the target class is at most the L1 norm of "
@@ -29,7 +30,6 @@ CLAIM = (
     "attacks on back-propagation interpreters, and adds that the bound may be loose."
 )
 
-_BACK_PROPAGATION = "back-propagation"
 _NAMED = 5  # unresolved photos
 
 Images = Mapping[tuple[str, str], Sequence[Image]]
@@ -69,13 +69,13 @@ def correlations(lines: Sequence[Line]) -> tuple[list[Line], list[Line]]:
     """The attacks on a back-propagation interpreter, and those on others."""
     own = [line for line in lines if line.condition not in (*CONTROLS, PGD)]
     families = {name: cls.family for name, cls in known_interpreters().items()}
-    first = [line for line in own if families.get(line.map) == _BACK_PROPAGATION]
+    first = [line for line in own if families.get(line.map) == BACK_PROPAGATION]
     return first, [line for line in own if line not in first]
 
 
-def related(figures: Sequence[Estimate]) -> Finding:
+def related(figures: Sequence[Estimate]) -> Verdict:
     """Whether every one of ``figures``, rank correlations, is above zero, by their intervals."""
-    return below_zero([_turned(figure) for figure in figures])
+    return together(below(_turned(figure)) for figure in figures)
 
 
 def _turned(figure: Estimate) -> Estimate:

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from underfire.auditing.plan import NONE, PlannedPhoto
 from underfire.present.text import interpreter_title, listing, number, plural, title
 from underfire.stats import LEVEL, least_photos
-from underfire.studies.attacks import taking_part
 from underfire.studies.cells import DOES_NOT_TRANSFER, KEPT, NOT_DECIDED, NOT_KEPT, TRANSFERS, Compared, Kind, Line
 from underfire.studies.onlooking import Onlooking
+from underfire.studies.reruns import taking_part
 from underfire.studies.transfer_statistics import MARGIN
 
 CLAIM = (

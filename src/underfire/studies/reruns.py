@@ -1,0 +1,258 @@
+"""Attacks of a study's own, resumable: audits of its photos, and ADV² on an audit's photos towards another map.
+
+An audit always aims at the benign map and asks for one confidence. A `Rerun` differs from it in that; it begins from
+what the audit left of each photo, so that label, target, exclusion and benign map are the audit's.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from underfire.attacks.joint import JointAttack
+from underfire.auditing.attackers import joint_attack
+from underfire.auditing.locks import holding
+from underfire.auditing.look import MapDistance, View, calling, distance, look
+from underfire.auditing.measured import Treated, rows_of
+from underfire.auditing.plan import AuditPlan, Condition, PlannedPhoto, Unit, units
+from underfire.auditing.rows import Row, read_rows, write_part
+from underfire.auditing.runner import run_audit
+from underfire.auditing.store import RunDirectory
+from underfire.auditing.targets import NO_TARGET
+from underfire.auditing.unit import Event, save_and_read
+from underfire.errors import InputError
+from underfire.images import Photo, PhotoSet
+from underfire.images.files import quoted
+from underfire.interpreters import Interpreter
+from underfire.models.classifier import Classifier
+from underfire.present.text import plural
+from underfire.studies.pictures import opened
+from underfire.studies.source import Note, Run, read_run
+
+_MAPS_FILE = "maps.safetensors"
+
+
+@dataclass(frozen=True)
+class Rerun:
+    """ADV² on one interpreter, towards another map or with another setting than in an audit.
+
+    Attributes:
+        folder: where its rows and artifacts go. The rows' ``l1`` and ``iou_*`` are distances to the target map.
+        interpreter: under attack.
+        attack: on it.
+        target_map: from a photo to the map (h, w) in [0, 1] to reach; None leaves the photo out.
+        controls: whether the maps of the benign photos and of those under PGD are compared with the target map too.
+    """
+
+    folder: Path
+    interpreter: Interpreter
+    attack: JointAttack
+    target_map: Callable[[PlannedPhoto], Tensor | None]
+    controls: bool = False
+
+    @property
+    def condition(self) -> Condition:
+        """The condition of its rows."""
+        return _adv2_on(self.interpreter)
+
+
+@dataclass(frozen=True)
+class RerunArtifacts:
+    """What a rerun left of one photo: 8-bit pictures by path, and maps (h, w) on the native grid."""
+
+    benign: Path
+    adversarial: Path
+    benign_map: Tensor
+    adversarial_map: Tensor
+    """Of the image as saved, for the target class."""
+    target_map: Tensor
+
+
+class _PartReporter:
+    """A listener of the runner that reports finished parts."""
+
+    def __init__(self, what: str, note: Note) -> None:
+        self._what, self._note = what, note
+        self._parts = self._finished = 0
+
+    def started(self, plan: AuditPlan, todo: Sequence[Unit], finished: int) -> None:  # noqa: ARG002 - a listener's
+        self._parts, self._finished = len(todo) + finished, finished
+
+    def advanced(self, event: Event) -> None:
+        if event.condition is None:
+            self._finished += 1
+            self._note(f"{self._what}: part {self._finished}/{self._parts}")
+
+
+def audit_of(
+    plan: AuditPlan, photos: Sequence[PlannedPhoto], classifier: Classifier, path: Path, *, what: str, note: Note
+) -> Run:
+    """The audit of ``photos`` with ``plan`` in the directory ``path``, made or resumed.
+
+    Raises:
+        InputError: ``path`` holds an audit with another plan, model or set of photos; a photo is no longer what it was.
+    """
+    found = PhotoSet(tuple(map(_as_found, photos)), ())
+    run_audit(replace(plan, limit=None), found, classifier, path, listener=_PartReporter(what, note))
+    run = read_run(path)
+    here = {photo.image_id: photo.sha256 for photo in run.photos}
+    lost = next((photo for photo in photos if here.get(photo.image_id) != photo.sha256), None)
+    if lost is not None:
+        raise InputError(f"photo {quoted(lost.file)} is damaged, or another one than before; put it back")
+    return run
+
+
+def adv2_of(plan: AuditPlan, interpreter: Interpreter) -> JointAttack:
+    """The attack on ``interpreter`` that ``plan`` means by ADV²; raises `InputError` if it cannot be made."""
+    condition = _adv2_on(interpreter)
+    return joint_attack(
+        condition.attack,
+        plan.preset,
+        [interpreter],
+        perturbation=plan.perturbation_of(condition),
+        effort=plan.effort_of(condition),
+        seed=plan.seed,
+    )
+
+
+def rerun_rows(run: Run, rerun: Rerun, *, what: str, note: Note) -> list[Row]:
+    """The rows of ``rerun`` on the photos of ``run`` that are attacked and have a target map.
+
+    Units that are finished are left as they are; one that was interrupted is done again, with the same numbers.
+    """
+    directory = RunDirectory(rerun.folder)
+    share = list(units(run.photos, batch_size=run.plan.batch_size))
+    with holding(RunDirectory(run.path).lock_file, (unit.number for unit in share)):
+        todo = [unit for unit in share if not directory.has_part(unit.number)]
+        for place, unit in enumerate(todo, start=len(share) - len(todo) + 1):
+            directory.sweep(unit)
+            goals = {p: goal for p in unit.photos if p.excluded is None and (goal := rerun.target_map(p)) is not None}
+            rows = _attack(run, rerun, directory, goals) if goals else []
+            # Written after the artifacts: a part that is there is a unit that is finished.
+            write_part(directory.part(unit.number), rows)
+            note(f"{what}: part {place}/{len(share)}")
+    return read_rows(rerun.folder)
+
+
+def taking_part(photos: Sequence[PlannedPhoto], skipped: int = 0) -> str:
+    """How many of ``photos`` are attacked, and why the others are not; ``skipped`` files could not be used at all."""
+    reasons = Counter(photo.excluded for photo in photos if photo.excluded is not None)
+    why = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
+    left_out = f" (not attacked: {why})" if why else ""
+    attacked = f"{len(photos) - reasons.total()} of {plural(len(photos), 'photo')} attacked{left_out}."
+    return f"{attacked} {plural(skipped, 'file')} could not be used." if skipped else attacked
+
+
+def benign_map(run: Run, photo: PlannedPhoto, *, interpreter: str) -> Tensor:
+    """The map (h, w) of the benign ``photo`` for its label, as the audit ``run`` took it."""
+    return _map(run.path, photo, f"none/{interpreter}")
+
+
+def artifacts_of(run: Run, rerun: Rerun, photo: PlannedPhoto) -> RerunArtifacts:
+    """What ``rerun`` left of ``photo``."""
+    name, condition = rerun.interpreter.name, rerun.condition.key
+    return RerunArtifacts(
+        run.picture(photo, "benign"),
+        RunDirectory(rerun.folder).artifacts / photo.key / f"{condition}.png",
+        benign_map(run, photo, interpreter=name),
+        _map(rerun.folder, photo, f"{condition}/{name}"),
+        _map(rerun.folder, photo, f"aim/{name}"),
+    )
+
+
+def _attack(run: Run, rerun: Rerun, directory: RunDirectory, goals: Mapping[PlannedPhoto, Tensor]) -> list[Row]:
+    """Attacks photos towards their target maps ``goals`` (h, w), and leaves their artifacts.
+
+    The target maps stand where an audit has the benign ones, so that the rows have the distances to them.
+    """
+    interpreter, condition, photos = rerun.interpreter, rerun.condition, tuple(goals)
+    classifier, name = interpreter.classifier, interpreter.name
+    device, names = classifier.device, [photo.image_id for photo in photos]
+    x = opened([run.picture(photo, "benign") for photo in photos], classifier.dtype)
+    labels, targets = (torch.tensor([getattr(photo, kind) for photo in photos]) for kind in ("label", "target"))
+    known = torch.stack([benign_map(run, photo, interpreter=name) for photo in photos]).to(x.dtype)
+    benign = look(classifier, (interpreter,), x, labels, names=names, known={name: known})
+    goal = torch.stack(list(goals.values())).to(x.dtype)
+    with calling(names):
+        result = rerun.attack(x.to(device), targets.to(device), target_map=goal.to(device), keys=names)
+    x_adv = result.x_adv.detach().cpu()
+    with ExitStack() as stack:
+        folders = [stack.enter_context(directory.new_artifacts(photo.key)) for photo in photos]
+        paths = [folder / f"{condition.key}.png" for folder in folders]
+        saved = save_and_read(x_adv, x, result.perturbation, paths)
+        view = look(classifier, (interpreter,), x_adv, targets, names=names, known=result.maps)
+        saved_view = look(classifier, (interpreter,), saved, targets, names=names)
+        for folder, own, wanted in zip(folders, saved_view.maps[name], goal, strict=True):
+            maps = {f"{condition.key}/{name}": own, f"aim/{name}": wanted}
+            save_file({key: m.float().contiguous().clone() for key, m in maps.items()}, folder / _MAPS_FILE)
+    treated = Treated(
+        condition,
+        benign_x=x,
+        x=x_adv,
+        benign=View(benign.probabilities, {name: goal}),
+        view=view,
+        saved=saved_view,
+        targets=targets,
+        perturbation=result.perturbation,
+        used=result.used.cpu(),
+        steps=result.steps,
+        passes=result.passes.tolist(),
+        seconds=result.seconds / len(photos),
+        trace=result.trace,
+    )
+    rows = [row for rows in rows_of(photos, treated, seed=run.plan.seed) for row in rows]
+    return rows + (_controls(run, rerun, goals) if rerun.controls else [])
+
+
+def _controls(run: Run, rerun: Rerun, goals: Mapping[PlannedPhoto, Tensor]) -> list[Row]:
+    """The audit's own rows of no attack and of PGD, the distances of their maps being those to the target maps."""
+    interpreter, name, photos = rerun.interpreter, rerun.interpreter.name, tuple(goals)
+    x = opened([run.picture(photo, "pgd") for photo in photos], interpreter.classifier.dtype)
+    targets = torch.tensor([photo.target for photo in photos])
+    attacked = look(interpreter.classifier, (interpreter,), x, targets, names=[p.image_id for p in photos])
+    base = {(row.image_id, row.attack): row for row in run.rows if row.interpreter == name}
+    found = []
+    for photo, saved in zip(photos, attacked.maps[name], strict=True):
+        benign, goal = benign_map(run, photo, interpreter=name), goals[photo]
+        computed = _map(run.path, photo, f"pgd/{name}")
+        found.append(_measured_against(base[photo.image_id, "none"], benign, benign, goal))
+        found.append(_measured_against(base[photo.image_id, "pgd"], computed, saved, goal))
+    return found
+
+
+def _measured_against(row: Row, computed: Tensor, saved: Tensor, goal: Tensor) -> Row:
+    """``row`` with the distances of its map (h, w), as ``computed`` and of the image as ``saved``, from ``goal``."""
+    changed = {
+        f"{field.name}{ending}": float(getattr(distance(maps[None], goal[None].to(maps.dtype)), field.name))
+        for maps, ending in ((computed, ""), (saved, "_8bit"))
+        for field in fields(MapDistance)
+    }
+    return replace(row, **changed)  # type: ignore[arg-type]
+
+
+def _map(folder: Path, photo: PlannedPhoto, key: str) -> Tensor:
+    """The map ``key`` of ``photo`` in the directory ``folder``, of an audit or of a rerun."""
+    path = RunDirectory(folder).artifacts / photo.key / _MAPS_FILE
+    try:
+        return load_file(path)[key]
+    except (OSError, KeyError, SafetensorError) as error:
+        raise InputError(
+            f"{quoted(path)} is damaged or lacks the map '{key}'; delete {quoted(folder)} and run the study again"
+        ) from error
+
+
+def _as_found(photo: PlannedPhoto) -> Photo:
+    """``photo`` as a source would have named it."""
+    label = photo.label if photo.label_given else None
+    target = None if photo.excluded == NO_TARGET else photo.target
+    return Photo(photo.image_id, Path(photo.file).absolute(), label, target)
+
+
+def _adv2_on(interpreter: Interpreter) -> Condition:
+    return Condition("adv2", interpreter.name)
