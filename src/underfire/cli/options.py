@@ -1,6 +1,6 @@
 """Options that several commands share, and how their values are read."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from fractions import Fraction
 from functools import wraps
@@ -9,21 +9,75 @@ from typing import Any, TypeAlias
 
 import click
 
+from underfire.auditing.given import photos_given
 from underfire.auditing.names import known_interpreters, known_perturbations, split_names
 from underfire.auditing.plan import ATTACKS, PASSES, AuditPlan, ModelSettings
 from underfire.auditing.selection import EVERY, select_interpreters
 from underfire.errors import InputError
-from underfire.images import PhotoSet, builtin_photos, find_photos
+from underfire.images import PhotoSet
 from underfire.models import load_classifier
 from underfire.models.classifier import Classifier
 
 DEFAULTS = AuditPlan()
 """The one place of defaults is the plan."""
 
-_IMAGENET_CLASSES = 1000
-
 Command: TypeAlias = Callable[..., Any]
 """A function that options are added to."""
+
+
+class Group(click.Group):
+    """A group that knows what its commands were once called; help does not list the old names.
+
+    Args:
+        old_names: from a command's old name to its name.
+        rest: as `click.Group`.
+    """
+
+    def __init__(self, *rest: Any, old_names: Mapping[str, str] | None = None, **named: Any) -> None:
+        super().__init__(*rest, **named)
+        self.old_names = old_names or {}
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that the first argument names, under its own name."""
+        return super().resolve_command(ctx, [self.old_names.get(args[0], args[0]), *args[1:]])
+
+
+class Option(click.Option):
+    """An option that knows what it, and its values, were once called; help and errors have the new names alone.
+
+    Args:
+        old_names: what the option was called, as ``--also``.
+        old_values: from a value's old name to its name.
+        rest: as `click.Option`.
+    """
+
+    def __init__(
+        self,
+        *rest: Any,
+        old_names: Sequence[str] = (),
+        old_values: Mapping[str, str] | None = None,
+        **named: Any,
+    ) -> None:
+        super().__init__(*rest, **named)
+        self.old_names = tuple(old_names)
+        self.old_values = old_values or {}
+
+    def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
+        """Lets the parser take the old names too."""
+        shown = self.opts
+        self.opts = [*shown, *self.old_names]
+        super().add_to_parser(parser, ctx)
+        self.opts = shown
+
+    def type_cast_value(self, ctx: click.Context, value: Any) -> Any:
+        """The value, or values, in the option's type, read by their names of today."""
+        if isinstance(value, str):
+            value = self.old_values.get(value, value)
+        elif self.multiple and value:
+            value = tuple(self.old_values.get(one, one) if isinstance(one, str) else one for one in value)
+        return super().type_cast_value(ctx, value)
 
 
 class Eps(click.ParamType[float]):
@@ -258,16 +312,8 @@ def load_model(settings: ModelSettings, device: str) -> Classifier:
 
 
 def photos_of(sources: tuple[str, ...], classifier: Classifier) -> PhotoSet:
-    """The photos that the user names, or the built-in ones.
-
-    The built-in photos' labels are ImageNet's; a model without 1000 classes gets them without.
-    """
-    if sources:
-        return find_photos(sources, class_names=classifier.class_names)
-    found = builtin_photos()
-    if classifier.num_classes == _IMAGENET_CLASSES:
-        return found
-    return PhotoSet(tuple(replace(photo, label=None) for photo in found.photos), found.skipped)
+    """The photos that the user names, or the built-in ones."""
+    return photos_given(sources or None, classifier)
 
 
 def check_writable(out: Path) -> None:

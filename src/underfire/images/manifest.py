@@ -25,7 +25,7 @@ MAX_MANIFEST_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
-class Entry:
+class ManifestEntry:
     """One photo of a manifest as it was written: nothing is checked but the types."""
 
     line: int
@@ -34,7 +34,7 @@ class Entry:
     target: str | int | None
 
 
-def read_manifest(path: Path) -> tuple[list[Entry], list[Skipped]]:
+def read_manifest(path: Path) -> tuple[list[ManifestEntry], list[Skipped]]:
     """The entries of the manifest at ``path`` in its own order, and the lines that are none.
 
     Raises:
@@ -48,7 +48,7 @@ def read_manifest(path: Path) -> tuple[list[Entry], list[Skipped]]:
     except InputError as error:
         raise InputError(f"The manifest {name} cannot be read: {error}.") from error
     rows = _csv_rows(text, name) if path.suffix.lower() == ".csv" else _json_rows(text)
-    entries: list[Entry] = []
+    entries: list[ManifestEntry] = []
     skipped: list[Skipped] = []
     objects = 0
     for line, row in rows:
@@ -116,14 +116,14 @@ def _json_rows(text: str) -> Iterator[tuple[int, _Row]]:
         yield line, row if isinstance(row, dict) else InputError("the line is not a JSON object")
 
 
-def _entry(line: int, row: Mapping[str, object]) -> Entry:
+def _entry(line: int, row: Mapping[str, object]) -> ManifestEntry:
     missing = [column for column in ("file_name", "label") if column not in row]
     if missing:
         raise InputError(f"the line has no {missing[0]!r}")
     file_name = row["file_name"]
     if not isinstance(file_name, str) or not file_name:
         raise InputError("the line names no file")
-    return Entry(line, file_name, _class("label", row["label"]), _class("target", row.get("target")))
+    return ManifestEntry(line, file_name, _class("label", row["label"]), _class("target", row.get("target")))
 
 
 def _class(column: str, value: object) -> str | int | None:

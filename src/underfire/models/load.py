@@ -46,24 +46,15 @@ def load_classifier(
         InputError: the model, the checkpoint, the names or an option cannot be used; the sentence says which.
     """
     options = {
-        "checkpoint": checkpoint,
-        "class_names": class_names,
-        "mean": mean,
-        "std": std,
-        "input_size": input_size,
+        "checkpoint": checkpoint, "class_names": class_names, "mean": mean, "std": std, "input_size": input_size,
         "resize": resize,
-    }
+    }  # fmt: skip
     target = _device(device)
     names = None if class_names is None else read_class_names(class_names)
     with torch.random.fork_rng(devices=[]):  # networks draw initial weights
         found = find(spec, pretrained=checkpoint is None, num_classes=None if names is None else len(names))
     if isinstance(found, Classifier):
-        given = [option for option, value in options.items() if value is not None]
-        if given:
-            raise InputError(
-                f"model '{spec}' returns a finished Classifier, which {' and '.join(given)} cannot change; "
-                "set them in the function, or let it return the bare module."
-            )
+        _refuse(spec, [option for option, value in options.items() if value is not None])
         return found.to(target)
     if checkpoint is not None:
         load_checkpoint(found.module, checkpoint)
@@ -81,6 +72,15 @@ def load_classifier(
         class_names=found.class_names if names is None else names,
         name=spec,
     ).to(target)
+
+
+def _refuse(spec: str, given: Sequence[str]) -> None:
+    """Refuses options that would count for nothing."""
+    if given:
+        raise InputError(
+            f"model '{spec}' returns a finished Classifier, which {' and '.join(given)} cannot change; "
+            "set them in the function, or let it return the bare module."
+        )
 
 
 def _first(

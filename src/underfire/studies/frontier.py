@@ -28,9 +28,10 @@ from matplotlib.axes import Axes
 from underfire.attacks import ADV2
 from underfire.attacks.control import Confidence
 from underfire.attacks.joint import Descent
+from underfire.auditing.condition import PGD, Condition
 from underfire.auditing.names import known_interpreters, make_interpreters, make_perturbation
 from underfire.auditing.plan import PASSES, AuditPlan, PlannedPhoto
-from underfire.auditing.rows import NO_SOURCE, Row
+from underfire.auditing.rows import Row
 from underfire.errors import InputError
 from underfire.interpreters import GRAD
 from underfire.interpreters.base import BACK_PROPAGATION
@@ -251,7 +252,7 @@ def _rows_by_audits(
         here = replace(plan, eps=value) if scale.along == "eps" else replace(plan, passes=round(value), steps=None)
         path = work / f"{scale.along}-{value:.6g}"
         run = audit_of(here, photos, classifier, path, what=f"{scale.name} {scale.shown(value)}", note=note)
-        found[value] = list(run.rows)
+        found[value] = list(run.records)
     return found
 
 
@@ -275,7 +276,7 @@ def _rows_by_confidence(
     if len(attacks) < len(interpreters):
         raise InputError(f"the preset '{plan.preset}' demands no confidence; give another preset, or go along eps")
     run = audit_of(replace(plan, attacks=("pgd",)), photos, classifier, work / "pgd", what="PGD", note=note)
-    pgd = [row for row in run.rows if row.attack == "pgd"]
+    pgd = [row for row in run.records if row.condition == PGD]
     found: dict[float, list[Row]] = {}
     for value in scale.values:
         found[value] = list(pgd)
@@ -292,15 +293,15 @@ def _rows_by_confidence(
 
 
 def _frontier(name: str, rows: Mapping[float, Sequence[Row]]) -> _Frontier:
-    def results(attack: str, source: str) -> tuple[PointResult, ...]:
+    def results(condition: Condition) -> tuple[PointResult, ...]:
         return tuple(
             PointResult(row.image_id, value, row.success_8bit, row.confidence_8bit, row.l1_8bit, row.iou_50_8bit)
             for value, here in rows.items()
             for row in here
-            if (row.attack, row.source, row.interpreter) == (attack, source, name)
+            if (row.condition, row.interpreter) == (condition, name)
         )
 
-    return _Frontier(name, results("adv2", name), results("pgd", NO_SOURCE))
+    return _Frontier(name, results(Condition.on(ADV2.name, name)), results(PGD))
 
 
 # Statistics

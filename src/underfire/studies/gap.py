@@ -18,6 +18,7 @@ from typing import Literal, get_args
 from torch import Tensor
 
 from underfire.attacks.target_maps import random_patch
+from underfire.auditing.condition import NONE, PGD
 from underfire.auditing.names import make_interpreters
 from underfire.auditing.plan import AuditPlan, PlannedPhoto
 from underfire.auditing.rows import Row
@@ -227,10 +228,10 @@ _TARGET_MAPS: Mapping[MapSource, Callable[[Run, Interpreter, PlannedPhoto], Tens
 
 def _chosen_maps(rows: Sequence[Row]) -> Iterator[ChosenMap]:
     """One for each photo that was attacked."""
-    by_attack = {(row.image_id, row.attack): row for row in rows}
+    by_condition = {(row.image_id, row.condition): row for row in rows}
     for row in rows:
-        if row.attack == "adv2":
-            benign, pgd = by_attack[row.image_id, "none"], by_attack[row.image_id, "pgd"]
+        if row.condition.is_joint:
+            benign, pgd = by_condition[row.image_id, NONE], by_condition[row.image_id, PGD]
             yield ChosenMap(
                 photo=row.image_id,
                 success=row.success_8bit,

@@ -7,7 +7,7 @@ what the audit left of each photo, so that label, target, exclusion and benign m
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -17,13 +17,15 @@ from torch import Tensor
 
 from underfire.attacks.joint import JointAttack
 from underfire.auditing.attackers import joint_attack
+from underfire.auditing.condition import NONE, PGD, Condition
+from underfire.auditing.distances import distances_at, map_distances
 from underfire.auditing.locks import holding
-from underfire.auditing.look import MapDistance, View, calling, distance, look
+from underfire.auditing.look import View, calling, look
 from underfire.auditing.measured import Treated, rows_of
-from underfire.auditing.plan import AuditPlan, Condition, PlannedPhoto, Unit, units
+from underfire.auditing.plan import AuditPlan, PlannedPhoto, Unit, units
 from underfire.auditing.rows import Row, read_rows, write_part
 from underfire.auditing.runner import run_audit
-from underfire.auditing.store import RunDirectory
+from underfire.auditing.store import MAPS_FILE, RunDirectory, map_name, picture_name
 from underfire.auditing.targets import NO_TARGET
 from underfire.auditing.unit import Event, save_and_read
 from underfire.errors import InputError
@@ -35,7 +37,8 @@ from underfire.present.text import plural
 from underfire.studies.pictures import opened
 from underfire.studies.source import Note, Run, read_run
 
-_MAPS_FILE = "maps.safetensors"
+_TARGET_MAP = "aim/{}"
+"""The name among a photo's maps of the target map, by interpreter."""
 
 
 @dataclass(frozen=True)
@@ -151,18 +154,18 @@ def taking_part(photos: Sequence[PlannedPhoto], skipped: int = 0) -> str:
 
 def benign_map(run: Run, photo: PlannedPhoto, *, interpreter: str) -> Tensor:
     """The map (h, w) of the benign ``photo`` for its label, as the audit ``run`` took it."""
-    return _map(run.path, photo, f"none/{interpreter}")
+    return _map(run.path, photo, map_name(NONE, interpreter))
 
 
 def artifacts_of(run: Run, rerun: Rerun, photo: PlannedPhoto) -> RerunArtifacts:
     """What ``rerun`` left of ``photo``."""
-    name, condition = rerun.interpreter.name, rerun.condition.key
+    name, condition = rerun.interpreter.name, rerun.condition
     return RerunArtifacts(
-        run.picture(photo, "benign"),
-        RunDirectory(rerun.folder).artifacts / photo.key / f"{condition}.png",
+        run.picture(photo, NONE),
+        RunDirectory(rerun.folder).artifacts / photo.key / picture_name(condition),
         benign_map(run, photo, interpreter=name),
-        _map(rerun.folder, photo, f"{condition}/{name}"),
-        _map(rerun.folder, photo, f"aim/{name}"),
+        _map(rerun.folder, photo, map_name(condition, name)),
+        _map(rerun.folder, photo, _TARGET_MAP.format(name)),
     )
 
 
@@ -174,7 +177,7 @@ def _attack(run: Run, rerun: Rerun, directory: RunDirectory, goals: Mapping[Plan
     interpreter, condition, photos = rerun.interpreter, rerun.condition, tuple(goals)
     classifier, name = interpreter.classifier, interpreter.name
     device, names = classifier.device, [photo.image_id for photo in photos]
-    x = opened([run.picture(photo, "benign") for photo in photos], classifier.dtype)
+    x = opened([run.picture(photo, NONE) for photo in photos], classifier.dtype)
     labels, targets = (torch.tensor([getattr(photo, kind) for photo in photos]) for kind in ("label", "target"))
     known = torch.stack([benign_map(run, photo, interpreter=name) for photo in photos]).to(x.dtype)
     benign = look(classifier, (interpreter,), x, labels, names=names, known={name: known})
@@ -184,13 +187,13 @@ def _attack(run: Run, rerun: Rerun, directory: RunDirectory, goals: Mapping[Plan
     x_adv = result.x_adv.detach().cpu()
     with ExitStack() as stack:
         folders = [stack.enter_context(directory.new_artifacts(photo.key)) for photo in photos]
-        paths = [folder / f"{condition.key}.png" for folder in folders]
+        paths = [folder / picture_name(condition) for folder in folders]
         saved = save_and_read(x_adv, x, result.perturbation, paths)
         view = look(classifier, (interpreter,), x_adv, targets, names=names, known=result.maps)
         saved_view = look(classifier, (interpreter,), saved, targets, names=names)
         for folder, own, wanted in zip(folders, saved_view.maps[name], goal, strict=True):
-            maps = {f"{condition.key}/{name}": own, f"aim/{name}": wanted}
-            save_file({key: m.float().contiguous().clone() for key, m in maps.items()}, folder / _MAPS_FILE)
+            maps = {map_name(condition, name): own, _TARGET_MAP.format(name): wanted}
+            save_file({key: m.float().contiguous().clone() for key, m in maps.items()}, folder / MAPS_FILE)
     treated = Treated(
         condition,
         benign_x=x,
@@ -213,32 +216,28 @@ def _attack(run: Run, rerun: Rerun, directory: RunDirectory, goals: Mapping[Plan
 def _controls(run: Run, rerun: Rerun, goals: Mapping[PlannedPhoto, Tensor]) -> list[Row]:
     """The audit's own rows of no attack and of PGD, the distances of their maps being those to the target maps."""
     interpreter, name, photos = rerun.interpreter, rerun.interpreter.name, tuple(goals)
-    x = opened([run.picture(photo, "pgd") for photo in photos], interpreter.classifier.dtype)
+    x = opened([run.picture(photo, PGD) for photo in photos], interpreter.classifier.dtype)
     targets = torch.tensor([photo.target for photo in photos])
     attacked = look(interpreter.classifier, (interpreter,), x, targets, names=[p.image_id for p in photos])
-    base = {(row.image_id, row.attack): row for row in run.rows if row.interpreter == name}
+    base = {(row.image_id, row.condition): row for row in run.records if row.interpreter == name}
     found = []
     for photo, saved in zip(photos, attacked.maps[name], strict=True):
         benign, goal = benign_map(run, photo, interpreter=name), goals[photo]
-        computed = _map(run.path, photo, f"pgd/{name}")
-        found.append(_measured_against(base[photo.image_id, "none"], benign, benign, goal))
-        found.append(_measured_against(base[photo.image_id, "pgd"], computed, saved, goal))
+        computed = _map(run.path, photo, map_name(PGD, name))
+        found.append(_measured_against(base[photo.image_id, NONE], benign, benign, goal))
+        found.append(_measured_against(base[photo.image_id, PGD], computed, saved, goal))
     return found
 
 
 def _measured_against(row: Row, computed: Tensor, saved: Tensor, goal: Tensor) -> Row:
     """``row`` with the distances of its map (h, w), as ``computed`` and of the image as ``saved``, from ``goal``."""
-    changed = {
-        f"{field.name}{ending}": float(getattr(distance(maps[None], goal[None].to(maps.dtype)), field.name))
-        for maps, ending in ((computed, ""), (saved, "_8bit"))
-        for field in fields(MapDistance)
-    }
-    return replace(row, **changed)  # type: ignore[arg-type]
+    here, there = (distances_at(map_distances(maps[None], goal[None].to(maps.dtype)), 0) for maps in (computed, saved))
+    return replace(row, distances=here, saved=replace(row.saved, distances=there))
 
 
 def _map(folder: Path, photo: PlannedPhoto, key: str) -> Tensor:
     """The map ``key`` of ``photo`` in the directory ``folder``, of an audit or of a rerun."""
-    path = RunDirectory(folder).artifacts / photo.key / _MAPS_FILE
+    path = RunDirectory(folder).artifacts / photo.key / MAPS_FILE
     try:
         return load_file(path)[key]
     except (OSError, KeyError, SafetensorError) as error:
@@ -255,4 +254,4 @@ def _as_found(photo: PlannedPhoto) -> Photo:
 
 
 def _adv2_on(interpreter: Interpreter) -> Condition:
-    return Condition("adv2", interpreter.name)
+    return Condition.on("adv2", interpreter.name)
