@@ -8,6 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from underfire.studies.bound_cells import Image, attribution_count, cells_of, distance_count, line_of, table
+from underfire.studies.bound_sides import Sides, Tolerances, sides_of
+from underfire.studies.bound_words import bound_words, correlations, related
+from underfire.studies.frontier_statistics import Finding
 
 from support.made_runs import made_run
 from support.toy_photos import found, toy_classifier, toy_plan, write_photos
@@ -18,12 +22,8 @@ from underfire.interpreters.path import IncompleteError
 from underfire.stats import Estimate
 from underfire.studies import bound_sides
 from underfire.studies.bound import bound_study
-from underfire.studies.bound_cells import Image, attribution_count, cells_of, distance_count, line_of, table
-from underfire.studies.bound_sides import Sides, Tolerances, sides_of
 from underfire.studies.bound_statistics import BoundViolationError, Proposition1, TwoClass, proposition_1
-from underfire.studies.bound_words import bound_words, correlations, related
 from underfire.studies.source import Run, attacked, read_run
-from underfire.studies.study import Verdict
 
 TOLERANCES = Tolerances(0.02, 0.5)
 
@@ -265,12 +265,12 @@ def test_many_unresolved_photos_are_counted_and_the_first_named() -> None:
 @pytest.mark.parametrize(
     ("ends", "finding"),
     [
-        ([(0.1, 0.5), (0.2, 0.9)], Verdict.HOLDS),
-        ([(0.1, 0.5), (-0.2, 0.9)], Verdict.UNDECIDED),
-        ([(0.1, 0.5), (-0.9, -0.2)], Verdict.FAILS),
-        ([], Verdict.UNDECIDED),
-        ([(None, None)], Verdict.UNDECIDED),
+        ([(0.1, 0.5), (0.2, 0.9)], Finding.HOLDS),
+        ([(0.1, 0.5), (-0.2, 0.9)], Finding.OPEN),
+        ([(0.1, 0.5), (-0.9, -0.2)], Finding.FAILS),
+        ([], Finding.OPEN),
+        ([(None, None)], Finding.OPEN),
     ],
 )
-def test_the_verdict_on_a_relation(ends: list[tuple[float | None, float | None]], finding: Verdict) -> None:
+def test_the_verdict_on_a_relation(ends: list[tuple[float | None, float | None]], finding: Finding) -> None:
     assert related([Estimate(0.3, low, high, 9) for low, high in ends]) is finding

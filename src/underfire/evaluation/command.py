@@ -23,7 +23,7 @@ from underfire.studies.study import Study
 
 
 @dataclass(frozen=True)
-class Options:
+class DetectorOptions:
     """What the command takes beside the options of an audit."""
 
     clean: tuple[str, ...] = option(
@@ -90,7 +90,8 @@ class Options:
     def check(self) -> None:
         """Raises `InputError` for what can be seen to be wrong without a model."""
         check_rate(self.fpr)
-        twice = next((name for name, times in Counter(name for name, _ in self.extra_attacks).items() if times > 1), None)
+        names = Counter(name for name, _ in self.extra_attacks)
+        twice = next((name for name, times in names.items() if times > 1), None)
         if twice is not None:
             raise InputError(f"--extra-attacks '{twice}' is given twice; give every folder a name of its own")
         lost = next((folder for _, folder in self.extra_attacks if not folder.is_dir()), None)
@@ -100,7 +101,7 @@ class Options:
             )
 
 
-def study(source: Source, options: Options) -> Study:
+def study(source: Source, options: DetectorOptions) -> Study:
     """The study as the command line calls it."""
     options.check()
     passes = source.plan.passes or PASSES
@@ -127,6 +128,4 @@ def study(source: Source, options: Options) -> Study:
         "search": options.score_search,
         "also": dict(options.extra_attacks),
     }
-    return defence_study(
-        run, known[0], classifier, work=source.work, limit=source.limit, note=source.note, **settings
-    )
+    return defence_study(run, known[0], classifier, work=source.work, limit=source.limit, note=source.note, **settings)

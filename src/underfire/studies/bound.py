@@ -176,14 +176,14 @@ class BoundRecord:
 
 
 @dataclass(frozen=True)
-class Options:
+class BoundOptions:
     """What the command takes beside the options of an audit."""
 
     tolerance: float = option(TOLERANCE, help="Completeness tolerance for integrals of a probability.", parse=positive)
     logit_tolerance: float = option(LOGIT_TOLERANCE, help="Completeness tolerance for logit integrals.", parse=positive)
 
 
-def study(source: Source, options: Options) -> Study:
+def study(source: Source, options: BoundOptions) -> Study:
     """The study as the command line calls it."""
     run = source.audited()
     classifier = run.classifier(source.plan.device)
@@ -529,9 +529,7 @@ def _figure(cells: Sequence[BoundCell]) -> str:
     right.plot([_LEAST, end], [_LEAST, end], color=svg.INK, linewidth=1)
     right.set_xscale("log")
     right.set_yscale("log")
-    plots.label_axes(
-        right, x="half the change of the margin (logits)", y="D, measure over two classes (logits)"
-    )
+    plots.label_axes(right, x="half the change of the margin (logits)", y="D, measure over two classes (logits)")
     plots.legend_below(figure, left)
     medians = ". ".join(_medians(cell) for cell in shown.values())
     said = f"Up to the tolerances every image lies above the lines of equal sides. Medians. {medians}."

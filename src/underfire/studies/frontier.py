@@ -15,7 +15,7 @@ fewer.
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations, pairwise
 from pathlib import Path
@@ -36,6 +36,7 @@ from underfire.errors import InputError
 from underfire.interpreters import GRAD
 from underfire.interpreters.base import BACK_PROPAGATION
 from underfire.models.classifier import Classifier
+from underfire.parsing import budgets
 from underfire.present.plots import axes_of, blank, label_axes, mark
 from underfire.present.svg import ADV2 as ADV2_COLOUR
 from underfire.present.svg import INK, LINE, MUTED, inline
@@ -44,6 +45,7 @@ from underfire.present.tables import to_arrow
 from underfire.present.text import budget, interpreter_title
 from underfire.present.words import written
 from underfire.stats import NO_ESTIMATE, Estimate, bootstrap_mean, bootstrap_paired, wilson
+from underfire.studies.options import Source, option
 from underfire.studies.reruns import Rerun, adv2_of, audit_of, benign_map, rerun_rows, taking_part
 from underfire.studies.source import Note, attacked, quiet
 from underfire.studies.study import Claim, Study, Verdict, above, below, together
@@ -61,28 +63,27 @@ CLAIM = (
 _EPS_SHARES = (0.125, 0.25, 0.5, 1.0, 2.0)  # of the perturbation's default: 1, 2, 4, 8, 16 /255 for L∞
 _PASSES_SHARES = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the preset's
 _WEIGHTS = (0.5, 0.7, 0.9, 0.95, 0.99)
+_GROWN: Mapping[Along, tuple[str, ...]] = {"eps": ("eps",), "passes": ("passes", "steps"), "weight": ()}
+"""The audit's options that say how much there is of what grows."""
 _NAMES: Mapping[Along, str] = {"eps": "ε", "passes": "passes", "weight": "confidence demanded"}
 
 
 @dataclass(frozen=True)
 class FrontierOptions:
-    """What a user may choose."""
+    """What ``underfire study frontier`` takes beside the options of an audit."""
 
-    along: Along = field(default="eps", metadata={"help": "What grows along the frontier."})
-    grid: tuple[float, ...] | None = field(
-        default=None,
-        metadata={
-            "help": "Its values in rising order, as 2/255,8/255: in the perturbation's unit, in passes, or as "
-            "probabilities. By default five around the defaults.",
-            "parse": "grid",
-        },
+    along: Along = option(
+        "eps",
+        help="What grows: the budget, the passes, or the confidence that is demanded of an image.",
+        choices=get_args(Along),
     )
-
-    def values(self, plan: AuditPlan) -> tuple[float, ...]:
-        """The points of the frontier; raises `InputError` if the grid is none."""
-        if self.along not in get_args(Along):
-            raise InputError(f"a frontier along '{self.along}' is unknown; there are: {', '.join(get_args(Along))}")
-        return _checked(_default(plan, self.along) if self.grid is None else self.grid, self.along)
+    grid: tuple[float, ...] | None = option(
+        None,
+        help="The values of what grows, rising, comma-separated, as 2/255,4/255,8/255.",
+        parse=budgets,
+        metavar="VALUES",
+        shown_default="five around the defaults",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,6 +171,18 @@ class _Frontier:
         return _mean(self.at(value), measure)
 
 
+def study(source: Source, options: FrontierOptions) -> Study:
+    """The study as the command line calls it."""
+    for name in _GROWN[options.along]:
+        source.refuse(name, f"grows along {options.along}, over the values of --grid")
+    source.refuse("attacks", "runs PGD and ADV²")
+    planned = source.planned()
+    return frontier_study(
+        planned.plan, planned.photos, planned.classifier, work=source.work, note=source.note,
+        along=options.along, grid=options.grid, skipped=planned.skipped,
+    )  # fmt: skip
+
+
 def frontier_study(
     plan: AuditPlan,
     photos: Sequence[PlannedPhoto],
@@ -198,8 +211,9 @@ def frontier_study(
         InputError: the grid is none, the plan or a photo cannot be used, ``work`` holds runs with other settings.
     """
     count = len(attacked(photos))
-    options = FrontierOptions(along, None if grid is None else tuple(grid))
-    scale = _Scale(along, options.values(plan), plan.perturbation)
+    if along not in get_args(Along):
+        raise InputError(f"a frontier along '{along}' is unknown; there are: {', '.join(get_args(Along))}")
+    scale = _Scale(along, _checked(_default(plan, along) if grid is None else grid, along), plan.perturbation)
     base = replace(plan, attacks=("pgd", "adv2"))
     rows = (_rows_by_confidence if along == "weight" else _rows_by_audits)(base, photos, classifier, scale, work, note)
     found = [_frontier(name, rows) for name in plan.interpreters]
@@ -573,7 +587,11 @@ def _draw(axes: Axes, results: Sequence[PointResult], scale: _Scale, measure: Me
     by_point = [(value, _at(results, value)) for value in scale.values]
     tried = [(value, _mean(here, measure), _mean(here, "confidence"), len(here)) for value, here in by_point]
     ends = [point for point in tried if point[1].n]
-    axes.plot([x.value for _, x, _, _ in ends], [y.value for _, _, y, _ in ends], color=colour, linewidth=1.2, zorder=2)
+    across, up = (
+        [figure.value or 0.0 for figure in figures]
+        for figures in ([x for _, x, _, _ in ends], [y for _, _, y, _ in ends])
+    )
+    axes.plot(across, up, color=colour, linewidth=1.2, zorder=2)
     for _, x, y, of in ends:
         mark(axes, x, y, colour, solid=2 * y.n >= of, whisker=0.7, alpha=0.45, edge=1.2)
     if colour == ADV2_COLOUR:

@@ -10,7 +10,7 @@ model. The target maps come from one of these sources:
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from underfire.attacks.target_maps import random_patch
 from underfire.auditing.condition import NONE, PGD
-from underfire.auditing.names import make_interpreters
+from underfire.auditing.names import make_interpreters, split_names
 from underfire.auditing.plan import AuditPlan, PlannedPhoto
 from underfire.auditing.rows import Row
 from underfire.auditing.summary import KEPT_IOU
@@ -32,6 +32,7 @@ from underfire.present.words import written
 from underfire.seeding import derive_seed
 from underfire.stats import Estimate, Share, bootstrap_mean, bootstrap_paired, wilson
 from underfire.studies.gap_figure import Distances, Exhibit, PhotoExample, gap_figure
+from underfire.studies.options import Source, option
 from underfire.studies.reruns import Rerun, adv2_of, artifacts_of, audit_of, benign_map, rerun_rows, taking_part
 from underfire.studies.source import Note, Run, attacked, quiet
 from underfire.studies.study import Claim, Study, Verdict, majority, together
@@ -54,10 +55,13 @@ _MISCLASSIFIED = "misclassified"
 
 @dataclass(frozen=True)
 class GapOptions:
-    """What a user may choose."""
+    """What ``underfire study gap`` takes beside the options of an audit."""
 
-    aims: tuple[MapSource, ...] = field(
-        default=get_args(MapSource), metadata={"help": "Where the target maps come from.", "parse": "names"}
+    aims: tuple[MapSource, ...] = option(
+        get_args(MapSource),
+        help="The maps to show, comma-separated: another photo's, of another class, or a random patch.",
+        parse=partial(split_names, known=get_args(MapSource), kind="aim"),
+        shown_default=",".join(get_args(MapSource)),
     )
 
 
@@ -143,6 +147,16 @@ class _Attacks:
     @property
     def title(self) -> str:
         return interpreter_title(self.rerun.interpreter.name)
+
+
+def study(source: Source, options: GapOptions) -> Study:
+    """The study as the command line calls it."""
+    source.refuse("attacks", "runs PGD and ADV²")
+    planned = source.planned()
+    return gap_study(
+        planned.plan, planned.photos, planned.classifier, work=source.work, note=source.note,
+        aims=options.aims, skipped=planned.skipped,
+    )  # fmt: skip
 
 
 def gap_study(

@@ -1,13 +1,13 @@
 """How a study says which options its command takes, and what a command hands to a study.
 
-A study's module has a frozen dataclass ``Options``, whose fields are made by `option`, and a function
-``study(source, options) -> Study``; `underfire.studies.registry` has a line with its name. That is all a command needs.
+A study has a function ``study(source, options) -> Study``, whose ``options`` are a frozen dataclass with fields made by
+`option`, and an entry in `underfire.studies.registry`. That is all a command needs.
 """
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -17,6 +17,7 @@ from underfire.parsing import count, numbers, size
 
 if TYPE_CHECKING:
     from underfire.auditing.plan import AuditPlan, ModelSettings, PlannedPhoto
+    from underfire.images.dataset import Photos
     from underfire.models.classifier import Classifier
     from underfire.studies.source import Run
 
@@ -73,26 +74,23 @@ class Planned:
 
 
 class Source(Protocol):
-    """What a study is to work on, as a command was given it: the directory of an audit, or photos.
-
-    Attributes:
-        plan: the settings that were named; those of a run are its own.
-        work: the folder for what the study measures, its own.
-        limit: at most so many of a run's photos, the first ones; None for all, and where an audit is made for the study.
-        note: is told how the study comes along, a line at a time.
-    """
+    """What a study is to work on, as a command was given it: the directory of an audit, or photos."""
 
     @property
-    def plan(self) -> AuditPlan: ...
+    def plan(self) -> AuditPlan:
+        """The settings that were named; those of a run are its own."""
 
     @property
-    def work(self) -> Path: ...
+    def work(self) -> Path:
+        """The study's own folder for what it measures."""
 
     @property
-    def limit(self) -> int | None: ...
+    def limit(self) -> int | None:
+        """At most so many of a run's photos, the first ones; None for all, and where photos are audited first."""
 
     @property
-    def note(self) -> Callable[[str], None]: ...
+    def note(self) -> Callable[[str], None]:
+        """Reports progress, a line at a time."""
 
     def audited(self, check: Callable[[AuditPlan, Classifier], None] = ..., *, beside_pgd: bool = False) -> Run:
         """The audit that was named, or that of the photos, which is made, or resumed.
@@ -105,21 +103,20 @@ class Source(Protocol):
         """What an audit would do: that of the run that was named, or of the photos."""
 
     def refuse(self, name: str, why: str) -> None:
-        """Refuses the audit's option ``name`` if it was given; ``why`` it would count for nothing, after "this study"."""
+        """Refuses the audit's option ``name`` if it was given; ``why`` it is useless completes "this study …"."""
+
+    def usable(self, named: tuple[str, ...], classifier: Classifier) -> Photos:
+        """The photos ``named``, beside those of the audit, that can be decoded."""
 
     def load(self, settings: ModelSettings) -> Classifier:
         """A further classifier, on the audit's device."""
 
 
-def names_of(kind: str, known: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
-    """A parser of comma-separated names, each of them ``known``; ``kind`` is what they name."""
+def interpreter_names(text: str) -> tuple[str, ...]:
+    """Comma-separated names of interpreters."""
+    from underfire.auditing.names import known_interpreters, split_names
 
-    def parse(text: str) -> tuple[str, ...]:
-        from underfire.auditing.names import split_names
-
-        return split_names(text, tuple(known), kind)
-
-    return parse
+    return split_names(text, tuple(known_interpreters()), "interpreter")
 
 
 def named_folder(text: str) -> tuple[str, Path]:

@@ -5,7 +5,7 @@ from typing import Literal
 
 _ABOUT = {
     "audit": "RUN is the directory of an audit. Photos are audited first, into DIR/run, with the options of an audit.",
-    "settings": "RUN is the directory of an audit, whose photos and settings are taken; the attacks are the study's own.",
+    "settings": "RUN is the directory of an audit; its photos and settings are taken, the attacks are the study's own.",
 }
 
 
@@ -15,7 +15,7 @@ class StudyEntry:
 
     Attributes:
         question: what it answers, one line.
-        module: has the study's ``Options`` and its function ``study``, see `underfire.studies.options`.
+        run: the function that makes it, as ``package.module:function``, see `underfire.studies.options`.
         needs: "audit", the images of a finished one; "settings", those of an audit and the photos.
         more: what help says beside that.
         beside_run: the audit's options that may be given beside the directory of an audit, which has its own settings.
@@ -23,7 +23,7 @@ class StudyEntry:
     """
 
     question: str
-    module: str
+    run: str
     needs: Literal["audit", "settings"] = "audit"
     more: str = ""
     beside_run: tuple[str, ...] = ("limit",)
@@ -36,31 +36,31 @@ class StudyEntry:
 
 
 STUDIES: dict[str, StudyEntry] = {
-        # A verdict on the first photos of a finished audit would hide the others, and saves nothing.
-        "transfer": StudyEntry(
-            "Does an attack on one interpreter fool another? And another classifier?",
-            "underfire.studies.transfer",
-            beside_run=(),
-        ),
-        "bound": StudyEntry(
-            "Does a change of the prediction force a change of the explanation (Proposition 1)?",
-            "underfire.studies.bound",
-        ),
-        "frontier": StudyEntry(
-            "How much of the prediction must be given up to keep the explanation?",
-            "underfire.studies.frontier",
-            "settings",
-        ),
-        "gap": StudyEntry(
-            "Can the explanation be led anywhere, whatever the prediction?", "underfire.studies.gap", "settings"
-        ),
-        "defense": StudyEntry(
-            "Which interpreters detect best within a budget of passes, against an adaptive attacker?",
-            "underfire.evaluation.command",
-            more="--passes is for the adaptive attack, 300 if it is not given; where photos are audited first, for the "
-            "audit's attacks too.",
-            beside_run=("limit", "passes"),
-            old_names=("defence",),
-        ),
+    # A verdict on the first photos of a finished audit would hide the others, and saves nothing.
+    "transfer": StudyEntry(
+        "Does an attack on one interpreter fool another? And another classifier?",
+        "underfire.studies.transfer:study",
+        beside_run=(),
+    ),
+    "bound": StudyEntry(
+        "Does a change of the prediction force a change of the explanation (Proposition 1)?",
+        "underfire.studies.bound:study",
+    ),
+    "frontier": StudyEntry(
+        "How much of the prediction must be given up to keep the explanation?",
+        "underfire.studies.frontier:study",
+        "settings",
+    ),
+    "gap": StudyEntry(
+        "Can the explanation be led anywhere, whatever the prediction?", "underfire.studies.gap:study", "settings"
+    ),
+    "defense": StudyEntry(
+        "Which interpreters detect best within a budget of passes, against an adaptive attacker?",
+        "underfire.evaluation.command:study",
+        more="--passes is for the adaptive attack, 300 if it is not given; where photos are audited first, for the "
+        "audit's attacks too.",
+        beside_run=("limit", "passes"),
+        old_names=("defence",),
+    ),
 }
 """By name, in the order in which they are shown."""

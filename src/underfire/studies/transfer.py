@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Literal
 
 from underfire.auditing.condition import NONE, PGD, Condition
-from underfire.auditing.plan import ModelSettings
+from underfire.auditing.plan import AuditPlan, ModelSettings
 from underfire.auditing.rows import Row
 from underfire.errors import InputError
 from underfire.images.files import quoted
@@ -29,10 +29,20 @@ from underfire.present import plots, svg
 from underfire.present.tables import to_arrow
 from underfire.present.text import interpreter_title, number
 from underfire.present.words import written
-from underfire.stats import LEVEL, NO_ESTIMATE, Estimate, Share, bootstrap_mean, bootstrap_paired, least_photos, sign_test, wilson
-from underfire.studies.reruns import taking_part
+from underfire.stats import (
+    LEVEL,
+    NO_ESTIMATE,
+    Estimate,
+    Share,
+    bootstrap_mean,
+    bootstrap_paired,
+    least_photos,
+    sign_test,
+    wilson,
+)
 from underfire.studies.observers import Distance, Observation, Observer, check_observer, observe, observers_of, resizing
 from underfire.studies.options import Source, model_settings, option
+from underfire.studies.reruns import taking_part
 from underfire.studies.source import Note, Run, attacked, quiet
 from underfire.studies.study import Claim, Study, Verdict, majority, together
 
@@ -137,7 +147,7 @@ class Observed:
 
 
 @dataclass(frozen=True)
-class Options:
+class TransferOptions:
     """What the command takes beside the options of an audit."""
 
     onto: tuple[ModelSettings, ...] = option(
@@ -150,11 +160,11 @@ class Options:
     )
 
 
-def study(source: Source, options: Options) -> Study:
+def study(source: Source, options: TransferOptions) -> Study:
     """The study as the command line calls it."""
     others = [source.load(settings) for settings in options.onto]
 
-    def check(classifier: Classifier) -> None:
+    def check(_plan: AuditPlan, classifier: Classifier) -> None:
         for other in others:
             check_observer(other, classifier.name, classifier.class_names, classifier.fingerprint())
 
@@ -253,9 +263,7 @@ def observed(run: Run, observer: Observer, observations: Sequence[Observation]) 
         shares = {"reached": wilson(sum(map(fooled, kept)), len(kept)), "lost": wilson(lost, len(kept))}
         failed = len(some) - len(kept)
         labels.append(
-            TransferRecord(
-                model=observer.name, condition=condition, kind="label", n=len(kept), failed=failed, **shares
-            )
+            TransferRecord(model=observer.name, condition=condition, kind="label", n=len(kept), failed=failed, **shares)
         )
     alike = comparable(run.records)
     maps = [
@@ -265,9 +273,7 @@ def observed(run: Run, observer: Observer, observations: Sequence[Observation]) 
     ]
     records, judged = judge([*labels, *maps])
     size = resizing(run, observer.classifier)
-    return Observed(
-        observer.name, size, len(photos), len(right), observer.left_out, tuple(records), tuple(judged)
-    )
+    return Observed(observer.name, size, len(photos), len(right), observer.left_out, tuple(records), tuple(judged))
 
 
 _COMPARED: tuple[Compared, ...] = ("label", "target", "seen")
@@ -285,7 +291,7 @@ def comparable(rows: Sequence[Row]) -> frozenset[Condition]:
 def matrix(
     model: str, compared: Compared, cells: Cells, alike: frozenset[Condition], *, tested: bool
 ) -> list[TransferRecord]:
-    """A record per cell, in the order of ``cells``; attacks among ``alike`` are compared with PGD, ``tested`` or not."""
+    """A record per cell, in the order of ``cells``; attacks among ``alike`` are compared with PGD and ``tested``."""
     records = []
     for (condition, name), (found, failed) in cells.items():
         record = TransferRecord(
