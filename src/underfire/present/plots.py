@@ -53,14 +53,14 @@ def axes_of(figure: Figure, box: tuple[float, float, float, float]) -> Axes:
     return axes
 
 
-def label_axes(axes: Axes, *, x: str, y: str | None = None, tick_size: float = 9.0) -> None:
+def label_axes(axes: Axes, *, x: str, y: str | None = None, tick_size: float = 9.0, size: float = 10.0) -> None:
     """Names the axes and leaves only those that are named; without ``y`` the rows are labelled by the caller."""
-    axes.set_xlabel(x, color=MUTED, fontsize=10)
+    axes.set_xlabel(x, color=MUTED, fontsize=size)
     if y is None:
         axes.set_yticks([])
         axes.tick_params(axis="x", colors=MUTED, labelsize=tick_size, length=3)
     else:
-        axes.set_ylabel(y, color=MUTED, fontsize=10)
+        axes.set_ylabel(y, color=MUTED, fontsize=size)
         axes.tick_params(which="both", colors=MUTED, labelsize=tick_size, length=3)
     for side in ("left", "bottom", "right", "top"):
         if side == "bottom" or (side == "left" and y is not None):
@@ -76,6 +76,37 @@ def text_at(
     axes.text(
         x, y, text, transform=axes.get_yaxis_transform(), ha=ha, va="center", fontsize=9.5, color=colour,
         fontweight=weight, parse_math=False,
+    )  # fmt: skip
+
+
+def mark(
+    axes: Axes,
+    x: Estimate,
+    y: Estimate | float,
+    colour: str,
+    *,
+    solid: bool,
+    whisker: float,
+    alpha: float,
+    edge: float,
+    zorders: tuple[float, float] = (1, 3),
+) -> None:
+    """An estimate as a point, hollow unless ``solid``, with whiskers for the intervals of ``x`` and ``y``.
+
+    Nothing is drawn of what has no value. ``whisker`` and ``alpha`` are the whiskers' width and opacity, ``edge`` is
+    the width of the point's edge, and ``zorders`` are those of whiskers and point.
+    """
+    height = y.value if isinstance(y, Estimate) else y
+    below, above = zorders
+    if x.value is None or height is None:
+        return
+    if x.low is not None and x.high is not None:
+        axes.plot([x.low, x.high], [height] * 2, color=colour, linewidth=whisker, alpha=alpha, zorder=below)
+    if isinstance(y, Estimate) and y.low is not None and y.high is not None:
+        axes.plot([x.value] * 2, [y.low, y.high], color=colour, linewidth=whisker, alpha=alpha, zorder=below)
+    axes.plot(
+        [x.value], [height], marker="o", markersize=5.5, markerfacecolor=colour if solid else PAPER,
+        markeredgecolor=colour, markeredgewidth=edge, zorder=above,
     )  # fmt: skip
 
 

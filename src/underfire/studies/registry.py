@@ -48,11 +48,11 @@ STUDIES: dict[str, StudyEntry] = {
     ),
     "frontier": StudyEntry(
         "How much of the prediction must be given up to keep the explanation?",
-        "underfire.studies.commands:frontier",
+        "underfire.studies.frontier:study",
         "settings",
     ),
     "gap": StudyEntry(
-        "Can the explanation be led anywhere, whatever the prediction?", "underfire.studies.commands:gap", "settings"
+        "Can the explanation be led anywhere, whatever the prediction?", "underfire.studies.gap:study", "settings"
     ),
     "defense": StudyEntry(
         "Which interpreters detect best within a budget of passes, against an adaptive attacker?",

@@ -40,9 +40,9 @@ from underfire.stats import (
     sign_test,
     wilson,
 )
-from underfire.studies.attacks import taking_part
 from underfire.studies.observers import Distance, Observation, Observer, check_observer, observe, observers_of, resizing
 from underfire.studies.options import Source, model_settings, option
+from underfire.studies.reruns import taking_part
 from underfire.studies.source import Note, Run, attacked, quiet
 from underfire.studies.study import Claim, Study, Verdict, majority, together
 
