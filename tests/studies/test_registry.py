@@ -1,5 +1,6 @@
 """A further study is one file, one template and one line in the table; the command comes of itself."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -137,8 +138,8 @@ def test_what_an_option_declares_is_found_again() -> None:
 
 
 def test_the_table_of_studies_imports_no_study() -> None:
-    program = (
-        "import sys, underfire.studies.registry; print([m for m in sys.modules if m.startswith('underfire.studies.')])"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "['underfire.studies.registry']"
+    modules = "[name for name in sys.modules if name.startswith('underfire.studies.')]"
+    program = f"import sys, underfire.studies.registry; print(*{modules})"
+    path = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=path)
+    assert done.stdout.split() == ["underfire.studies.registry"]

@@ -19,7 +19,7 @@ import click
 from underfire.auditing.store import STUDIES as STUDIES_FOLDER
 from underfire.cli.console import notes, results
 from underfire.cli.interrupts import interruptible
-from underfire.cli.options import Command, Group, Option, completed, load_model, photos_of, plan_options
+from underfire.cli.options import Command, Option, completed, load_model, photos_of, plan_options
 from underfire.errors import InputError
 from underfire.images.files import printable, quoted
 from underfire.present.text import plural
@@ -38,7 +38,7 @@ _FREE = ("photos", "out", "device")
 """What may be given beside the directory of an audit, whichever study it is."""
 
 
-class _Studies(Group):
+class _Studies(click.Group):
     """A command per entry of `STUDIES`; help imports none of them."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - the signature is click's
@@ -46,9 +46,10 @@ class _Studies(Group):
         return list(STUDIES)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's
-        """The command of a study, None where there is none of this name."""
-        entry = STUDIES.get(cmd_name)
-        return None if entry is None else _command_of(cmd_name, entry)
+        """The command of a study by its name, or by an old one; None where there is none."""
+        known = ((name, entry) for name, entry in STUDIES.items() if cmd_name in (name, *entry.old_names))
+        found = next(known, None)
+        return None if found is None else _command_of(*found)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's
         """Lists the studies with their questions."""
@@ -56,7 +57,7 @@ class _Studies(Group):
             formatter.write_dl([(name, entry.question) for name, entry in STUDIES.items()])
 
 
-@click.group(cls=_Studies, old_names={old: name for name, entry in STUDIES.items() for old in entry.old_names})
+@click.group(cls=_Studies)
 def study() -> None:
     """Tests the claims of the paper's discussion on your model.
 
