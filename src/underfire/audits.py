@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 from underfire.attacks.joint import JointAttack
 from underfire.auditing.engines import EngineName
@@ -17,8 +18,37 @@ from underfire.models.classifier import Classifier
 from underfire.report import REPORT, build_report
 from underfire.studies.study import Claim, read
 
-DEFAULTS = AuditPlan()
-"""The one place of defaults is the plan."""
+
+class AuditSettings(TypedDict, total=False):
+    """What decides an audit's rows beside its model, photos, interpreters and attacks; see `AuditPlan` for defaults.
+
+    Attributes:
+        preset: how many passes an attack may spend on a photo: quick, standard, paper or authors.
+        perturbation: linf, l2 or flow.
+        eps: the budget, in the perturbation's unit.
+        passes: forward and backward passes of every attack per photo, in place of the preset's.
+        steps: of every attack, in place of passes.
+        seed: of all random numbers.
+        targets: random, next, given (a manifest's), or a class by index or name.
+        batch_size: photos that are attacked together.
+        limit: at most so many photos, the first ones.
+        rts: the file of RTS's weights, in place of those that come with the package.
+        model: how the classifier is loaded again, for studies of the run; by default by its name.
+        device: where it is loaded then; by default where the classifier is.
+    """
+
+    preset: Preset
+    perturbation: str
+    eps: float | None
+    passes: int | None
+    steps: int | None
+    seed: int
+    targets: str
+    batch_size: int
+    limit: int | None
+    rts: str | None
+    model: ModelSettings
+    device: str
 
 
 class AuditRun(Run):
@@ -78,24 +108,14 @@ def audit(
     photos: PhotosGiven = None,
     *,
     interpreters: Sequence[str | Interpreter] | None = None,
-    attacks: Sequence[str | JointAttack] = DEFAULTS.attacks,
+    attacks: Sequence[str | JointAttack] = AuditPlan.attacks,
     out: str | Path = "underfire-run",
-    preset: Preset = DEFAULTS.preset,
-    perturbation: str = DEFAULTS.perturbation,
-    eps: float | None = None,
-    passes: int | None = None,
-    steps: int | None = None,
-    seed: int = DEFAULTS.seed,
-    targets: str = DEFAULTS.targets,
-    batch_size: int = DEFAULTS.batch_size,
-    limit: int | None = None,
-    rts: str | None = None,
-    model: ModelSettings | None = None,
     shard: Shard = WHOLE,
     engine: EngineName = "local",
     strict: bool = False,
     command: str | None = None,
     listener: AuditListener | None = None,
+    **settings: Unpack[AuditSettings],
 ) -> AuditRun:
     """Attacks photos and their explanations, and measures how far the explanations can be trusted.
 
@@ -108,22 +128,12 @@ def audit(
         interpreters: names or instances; by default those of the preset that suit the classifier.
         attacks: names, or instances for interpreters that take part.
         out: the run directory.
-        preset: how many passes an attack may spend on a photo.
-        perturbation: linf, l2 or flow.
-        eps: the budget, in the perturbation's unit.
-        passes: forward and backward passes of every attack per photo, in place of the preset's.
-        steps: of every attack, in place of passes.
-        seed: of all random numbers.
-        targets: random, next, given (a manifest's), or a class by index or name.
-        batch_size: photos that are attacked together.
-        limit: at most so many photos, the first ones.
-        rts: the file of RTS's weights, in place of those that come with the package.
-        model: how the classifier is loaded again, for studies of the run; by default by its name.
         shard: the share of the audit to do.
         engine: local, or ray for the processes of a Ray cluster.
         strict: refuse a photo that cannot be used, rather than leave it out.
         command: what the report names as the command that made it.
-        listener: is told how the work comes along.
+        listener: follows the work.
+        settings: see `AuditSettings`.
 
     Returns:
         The run, unfinished where other shards have parts to do.
@@ -131,28 +141,7 @@ def audit(
     Raises:
         InputError: something that was given cannot be used, does not fit the rest or what is in ``out``.
     """
-    names, instances = named_interpreters(interpreters, classifier)
-    selection = select_interpreters(
-        names, classifier, preset=preset, attacks=[a for a in attacks if isinstance(a, str)], rts=rts
-    )
-    attack_names, given_attacks = named_attacks(attacks, selection.interpreters, classifier)
-    plan = AuditPlan(
-        model=model or ModelSettings(spec=classifier.name),
-        interpreters=selection.interpreters,
-        left_out=selection.left_out,
-        rts=rts,
-        attacks=attack_names,
-        preset=preset,
-        targets=targets,
-        perturbation=perturbation,
-        eps=eps,
-        steps=steps,
-        passes=passes,
-        seed=seed,
-        batch_size=batch_size,
-        limit=limit,
-        device=str(classifier.device),
-    )
+    plan, given = _planned(classifier, interpreters, attacks, settings)
     run_audit(
         plan,
         photos_given(photos, classifier),
@@ -163,7 +152,32 @@ def audit(
         strict=strict,
         command=command,
         listener=listener,
-        given=GivenParts(instances, given_attacks),
+        given=given,
     )
     with describing(RunDirectory(Path(out)).lock_file):  # of two shards the later one sees what the other did
         return load_run(out)
+
+
+def _planned(
+    classifier: Classifier,
+    interpreters: Sequence[str | Interpreter] | None,
+    attacks: Sequence[str | JointAttack],
+    settings: AuditSettings,
+) -> tuple[AuditPlan, GivenParts]:
+    names, instances = named_interpreters(interpreters, classifier)
+    selection = select_interpreters(
+        names,
+        classifier,
+        preset=settings.get("preset", AuditPlan.preset),
+        attacks=[attack for attack in attacks if isinstance(attack, str)],
+        rts=settings.get("rts"),
+    )
+    attack_names, given_attacks = named_attacks(attacks, selection.interpreters, classifier)
+    loaded: AuditSettings = {"model": ModelSettings(spec=classifier.name), "device": str(classifier.device)}
+    plan = AuditPlan(
+        interpreters=selection.interpreters,
+        left_out=selection.left_out,
+        attacks=attack_names,
+        **{**loaded, **settings},
+    )
+    return plan, GivenParts(instances, given_attacks)

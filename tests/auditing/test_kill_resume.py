@@ -15,7 +15,7 @@ from support.toy_photos import (
 )
 
 PHOTOS = 10
-TESTS = Path(__file__).parents[1]
+TESTS = Path(__file__).parents[1] / "support"
 
 # However fast the audit is: after one part it waits in the middle of the next, before it saves an image.
 ONE_PART = """

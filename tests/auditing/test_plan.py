@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from underfire.attacks.perturbations import L2, Flow, Linf
+from underfire.auditing.condition import Condition
 from underfire.auditing.names import pick, split_names
 from underfire.auditing.plan import (
     ATTACKS,
     PASSES,
     QUERIES,
     AuditPlan,
-    Condition,
     Effort,
     ModelSettings,
     PlannedPhoto,

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -37,7 +38,7 @@ from underfire.attacks.perturbations import Flow, Linf
 from underfire.auditing.locks import holding
 from underfire.auditing.names import make_interpreters
 from underfire.auditing.plan import AuditPlan, Shard, Unit
-from underfire.auditing.rows import Row, read_rows
+from underfire.auditing.rows import read_rows
 from underfire.auditing.run import open_run
 from underfire.auditing.runner import AuditOutcome, run_audit
 from underfire.auditing.unit import Event, noise, save_and_read
@@ -185,7 +186,7 @@ def test_shards_in_one_directory_make_the_whole(whole: Path, photos: Path, tmp_p
 
 
 def test_shards_in_directories_of_their_own_make_the_whole(whole: Path, photos: Path, tmp_path: Path) -> None:
-    rows: list[Row] = []
+    rows: list[SimpleNamespace] = []
     for index in (1, 2):
         run(photos, tmp_path / str(index), shard=Shard(index, 2))
         rows += rows_of(tmp_path / str(index))
@@ -335,7 +336,7 @@ def test_names_that_are_no_utf8_go_through_the_command_line(photos: Path, tmp_pa
     for _ in range(2):  # begun, and gone on with
         ended = subprocess.run(
             [sys.executable, "-m", "underfire", "audit", picture, *MODEL_OPTIONS, *options],
-            cwd=Path(__file__).parents[1],
+            cwd=Path(__file__).parents[1] / "support",  # toys, the model's module, is there
             env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUTF8": "1"},
             capture_output=True,
             text=True,
@@ -442,6 +443,7 @@ def test_a_directory_of_something_else_is_refused(
 HOLDER = """
 import sys, time
 from pathlib import Path
+from types import SimpleNamespace
 from underfire.auditing.locks import holding
 with holding(Path(sys.argv[1]), [1]):
     print("held", flush=True)

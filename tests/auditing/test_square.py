@@ -72,7 +72,7 @@ class TestMaskedGradients:
         rows = read_rows(masked)
         k = sum(found.success for found in _of(rows, "square"))
         assert k >= 2
-        assert not any(found.success for found in rows if found.attack in ("pgd", "adv2"))
+        assert not any(found.answer.success for found in rows if found.attack in ("pgd", "adv2"))
         text = Page(build_report(open_run(masked)).read_text(encoding="utf-8")).text
         for blind, white_box in (("Square on CAM", "ADV² on CAM"), ("Square", "PGD")):
             assert (

@@ -44,7 +44,7 @@ def test_an_audit_ends_in_a_summary_and_a_report(invoke: Invoke, photos: Path) -
     result = invoke("audit", photos, *MODEL_OPTIONS, *FAST, "--out", "run")
     assert result.exit_code == 0, result.output
     assert "1 file skipped" in result.stdout
-    assert "4 of 5 photos attacked (not attacked: 1 misclassified)." in result.stdout
+    assert "4 of 5 photos could be attacked; the others were misclassified (1)." in result.stdout
     for name in ("grad", "cam"):
         assert any(line.startswith(f"{name}  ") for line in result.stdout.splitlines())
     assert "Report: run/report.html" in result.stdout
@@ -190,6 +190,18 @@ def test_the_other_commands_refuse_alike(arguments: tuple[str, ...], quoted: str
     assert quoted in result.stderr
     assert "Traceback" not in result.output
     assert here() == []
+
+
+def test_plan_says_what_an_audit_would_take_and_attacks_nothing(invoke: Invoke, photos: Path) -> None:
+    result = invoke("plan", photos, *MODEL_OPTIONS, *FAST, "--out", "run")
+    assert result.exit_code == 0, result.output
+    assert not Path("run").exists()
+    assert "5 photos in " in result.stdout
+    lines = {line.split()[0]: line.split()[1:] for line in result.stdout.splitlines() if line}
+    assert lines["none"][0] == "5"
+    assert (lines["pgd"][0], lines["adv2-cam"][0]) == ("4", "4")
+    total = sum(int(cells[-1]) for name, cells in lines.items() if name in ("none", "noise", "pgd") or "adv2" in name)
+    assert result.stdout.splitlines()[-1] == f"{total} passes in all."
 
 
 def test_a_directory_of_another_configuration_is_refused(invoke: Invoke, photos: Path) -> None:
@@ -384,7 +396,7 @@ def test_ctrl_c_exits_with_130_and_says_how_to_go_on(
     def press_ctrl_c(*_: Any, **__: Any) -> None:
         signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr("underfire.cli.audit.run_audit", press_ctrl_c)
+    monkeypatch.setattr("underfire.audits.run_audit", press_ctrl_c)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs tests in the background ignores it
     try:
         result = invoke("audit", photos, *MODEL_OPTIONS, "--out", "run")

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from support.made_runs import planned_otherwise
 from support.stopping import Stop, stopping_after
 from support.toy_photos import MISCLASSIFIED, found, toy_classifier, toy_plan
 from support.toys import images
@@ -16,6 +17,7 @@ from underfire import metrics
 from underfire.attacks import ADV2
 from underfire.attacks.control import EVEN, WORST
 from underfire.attacks.perturbations import Linf
+from underfire.auditing.condition import NONE, Condition
 from underfire.auditing.names import make_interpreters
 from underfire.auditing.plan import AuditPlan
 from underfire.auditing.runner import run_audit
@@ -49,7 +51,7 @@ def clean(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Photos:
     for index, picture in enumerate(images(CLEAN, 32, seed=9)):
         save_png(picture, folder / f"{index:02}.png")
     save_png(read_png(folder / "00.png"), folder / "twice.png")
-    save_png(read_png(run.picture(run.photos[0], "benign")), folder / "of-the-run.png")
+    save_png(read_png(run.picture(run.photos[0], NONE)), folder / "of-the-run.png")
     return read(find_photos([folder], class_names=toy_classifier().class_names))
 
 
@@ -84,15 +86,15 @@ def test_what_is_told_is_what_a_detector_says_of_the_saved_images(
     assert len(x) == CLEAN
     detector = EnsembleDetector(make_interpreters(names, toy_classifier()), fpr=RATE).fit(x)
     photos = [photo for photo in run.photos if photo.excluded is None]
-    benign = {p.image_id: read_png(run.picture(p, "benign")) for p in photos}
+    benign = {p.image_id: read_png(run.picture(p, NONE)) for p in photos}
     scores = {name: float(detector.score_samples(image[None])) for name, image in benign.items()}
     (summary,) = rows(whole[1], kind="set", detector=key)
     assert summary["false_positives"] == sum(score < detector.threshold_ for score in scores.values()) / 4
     assert (summary["clean"], summary["passes"]) == (CLEAN, detector.signals.passes_per_image)
     for under in ("pgd", "adv2-grad", "adv2-cam"):
-        reached = {r.image_id for r in run.records if r.condition == under and r.success_8bit}
+        reached = {r.image_id for r in run.records if str(r.condition) == under and r.success_8bit}
         theirs = [
-            float(detector.score_samples(read_png(run.picture(p, under))[None]))
+            float(detector.score_samples(read_png(run.picture(p, Condition.parse(under)))[None]))
             for p in photos
             if p.image_id in reached
         ]
@@ -257,7 +259,7 @@ def test_what_the_attacker_needs_is_told_of_every_set(
         assert 0 < line["attack_passes"] <= line["most_passes"]
         if line["under"] == unders[1]:
             assert (line["evaded"], line["auroc"]) == (given["evaded"], given["auroc"])
-    (benign,) = [run.picture(p, "benign") for p in run.photos if p.image_id == "photo-0.png"]
+    (benign,) = [run.picture(p, NONE) for p in run.photos if p.image_id == "photo-0.png"]
     nearest = min(
         metrics.linf(read_png(found)[None], read_png(benign)[None]).item()
         for found in (whole[0] / "adaptive").rglob(f"{benign.parent.name}.png")
@@ -283,7 +285,7 @@ def test_a_search_by_the_score_goes_on_from_the_attack(run: Run, clean: Photos, 
 
     def scores(where: Path) -> list[float]:
         pictures = torch.stack([read_png(where / f"{photo.key}.png") for photo in searched])
-        benign = torch.stack([read_png(run.picture(photo, "benign")) for photo in searched])
+        benign = torch.stack([read_png(run.picture(photo, NONE)) for photo in searched])
         assert Linf(8 / 255).contains(benign, pictures).all()
         return detector.score_samples(pictures).tolist()
 
@@ -307,7 +309,7 @@ def test_a_search_by_the_score_goes_on_from_the_attack(run: Run, clean: Photos, 
     for line in rows(both, kind="search"):
         (given,) = rows(both, kind="set", detector=line["detector"])
         assert line["evaded"] >= given["evaded"]
-    flow = replace(run, plan=replace(run.plan, perturbation="flow", eps=None))
+    flow = planned_otherwise(run, perturbation="flow", eps=None)
     with pytest.raises(InputError, match="not 'flow'; leave --search out"):
         study(flow, clean, whole[0], search=200)
 
@@ -317,7 +319,7 @@ def test_an_attack_on_all_maps_by_one_who_knows_no_detector(run: Run, clean: Pho
     (folder,) = (whole[0] / "blind").glob("grad+cam-*")
     interpreters = make_interpreters(("grad", "cam"), toy_classifier())
     photos = [photo for photo in run.photos if photo.excluded is None]
-    x = torch.stack([read_png(run.picture(p, "benign")) for p in photos])
+    x = torch.stack([read_png(run.picture(p, NONE)) for p in photos])
     targets = torch.tensor([p.target for p in photos])
     labels = torch.tensor([p.label for p in photos])
     made = ADV2(interpreters, passes=60)(x, targets, label=labels, keys=[p.image_id for p in photos]).x_adv

@@ -25,9 +25,9 @@ from support.toys import CLASSES, SMALL_FIT, images, relu_net
 from underfire.attacks import ADV2, L2, PGD, AuthorsADV2, Flow, Linf, Square, StAdv
 from underfire.attacks.control import EVEN, FIXED, WORST, Balance
 from underfire.auditing.plan import AuditPlan, ModelSettings
-from underfire.auditing.rows import SCHEMA, read_rows
+from underfire.auditing.rows import read_rows, table_of
 from underfire.auditing.runner import run_audit
-from underfire.cli.report import rebuild
+from underfire.audits import rebuild
 from underfire.defenses import EnsembleDetector
 from underfire.defenses.adaptive import AdaptiveADV2
 from underfire.defenses.search import ScoreSearch
@@ -250,10 +250,9 @@ class Toy:
             save(study, run.path / "studies", command=f"underfire study {study.name} run", seed=0)
         _without_time_and_place(run.path)
         rebuild(run.path)
-        rows = sorted(read_rows(run.path), key=lambda row: (row.image_id, row.attack, row.source, row.interpreter))
-        columns = {name: [getattr(row, name) for row in rows] for name in SCHEMA.names}
+        order = [(name, "ascending") for name in ("image_id", "attack", "source", "interpreter")]
         return AuditOutput(
-            pa.table(columns, schema=SCHEMA.remove_metadata()),
+            table_of(read_rows(run.path)).sort_by(order).replace_schema_metadata(None),
             json.loads((run.path / "summary.json").read_text(encoding="utf-8")),
             (run.path / "report.html").read_text(encoding="utf-8"),
             pixels(run.path),

@@ -65,7 +65,7 @@ def test_the_point_of_adv2s_own_confidence_is_the_audits_adv2(
 ) -> None:
     run_audit(PLAN, found(photos), toy_classifier(), tmp_path / "run")
     for name in ("grad", "cam"):
-        audited = [row for row in rows_of(tmp_path / "run") if (row.source, row.interpreter) == (name, name)]
+        audited = [r for r in rows_of(tmp_path / "run") if (r.source, r.interpreter) == (name, name)]
         assert len(audited) == 4
         assert rows_of(weighed[0] / "weight-0.9" / name) == audited
         assert rows_of(weighed[0] / "weight-0.5" / name) != audited

@@ -1,7 +1,7 @@
 """Rows of an audit whose transfer is planted, and studies of nothing."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,11 @@ def made_run(
         "model": {"name": "made", "fingerprint": "f" * 64, "input_size": [32, 32], "class_names": names},
     }
     return run_of(plan, planned, rows, path=Path("made"), **facts)
+
+
+def planned_otherwise(run: Run, **changes: Any) -> Run:
+    """``run`` as if its plan had these ``changes``."""
+    return replace(run, facts={**run.facts, "plan": replace(run.plan, **changes).to_json()})
 
 
 def run_of(

@@ -1,6 +1,7 @@
 """The attacks that a plan means."""
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 from underfire.attacks import ADV2, PGD, AuthorsADV2, Square, StAdv
 from underfire.attacks.perturbations import Perturbation
@@ -10,10 +11,12 @@ from underfire.errors import InputError
 from underfire.interpreters import Interpreter
 from underfire.models.classifier import Classifier
 
+PlannedAttack: TypeAlias = PGD | ADV2 | AuthorsADV2 | Square | StAdv
+
 
 def attack_of(
     plan: AuditPlan, condition: Condition, classifier: Classifier, interpreters: Sequence[Interpreter]
-) -> PGD | ADV2 | AuthorsADV2 | Square | StAdv:
+) -> PlannedAttack:
     """The attack of ``condition`` on ``classifier`` and on the one of the ``interpreters`` that it names, if any.
 
     Raises:

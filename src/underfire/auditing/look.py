@@ -14,7 +14,7 @@ from underfire.models.classifier import Classifier
 
 
 @dataclass(frozen=True)
-class View:
+class ModelView:
     """What a person is shown for N images. All tensors are on the CPU."""
 
     probabilities: Tensor
@@ -31,9 +31,9 @@ class View:
         """(N,): the probability of each image's class in ``classes`` (N,)."""
         return self.probabilities.gather(1, classes[:, None])[:, 0]
 
-    def part(self, index: Tensor) -> "View":
+    def part(self, index: Tensor) -> "ModelView":
         """The view of the images at the positions ``index`` (M,)."""
-        return View(self.probabilities[index], {name: maps[index] for name, maps in self.maps.items()})
+        return ModelView(self.probabilities[index], {name: maps[index] for name, maps in self.maps.items()})
 
 
 def look(
@@ -44,7 +44,7 @@ def look(
     *,
     names: Sequence[str],
     known: Mapping[str, Tensor] | None = None,
-) -> View:
+) -> ModelView:
     """Predictions on ``x`` (N, C, H, W) and every interpreter's maps for ``classes`` (N,).
 
     ``names`` are the owners of the images' random numbers, and what they are called in messages; ``known`` are maps
@@ -59,7 +59,7 @@ def look(
             i.name: (taken[i.name] if i.name in taken else i(x, classes, keys=names)).detach().cpu()
             for i in interpreters
         }
-    return View(probabilities, maps)
+    return ModelView(probabilities, maps)
 
 
 def predict(classifier: Classifier, x: Tensor, *, names: Sequence[str]) -> Tensor:

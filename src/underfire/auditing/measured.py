@@ -11,7 +11,7 @@ from underfire.attacks.perturbations import Perturbation
 from underfire.attacks.trace import Trace
 from underfire.auditing.condition import NONE, Condition
 from underfire.auditing.distances import distances_at, map_distances
-from underfire.auditing.look import View
+from underfire.auditing.look import ModelView
 from underfire.auditing.plan import PlannedPhoto
 from underfire.auditing.rows import Allowed, Answer, ImageChange, Row, RowPhoto, Saved, Spent
 from underfire.diagnostics.attack_signs import image_traces
@@ -25,9 +25,9 @@ class Treated:
     benign_x: Tensor
     x: Tensor
     """(N, C, H, W) in [0, 1], like ``benign_x``."""
-    benign: View
-    view: View
-    saved: View
+    benign: ModelView
+    view: ModelView
+    saved: ModelView
     targets: Tensor
     """(N,) int64."""
     perturbation: Perturbation

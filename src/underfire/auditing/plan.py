@@ -35,7 +35,7 @@ QUICK = (GRAD.name, IG.name, CAM.name)
 """The interpreters that suit most classifiers and cost little."""
 
 REFITTED = frozenset({MASK.name})
-"""Interpreters whose every map is a fit: too dear for a search that looks at thousands of maps."""
+"""Interpreters whose every map is a fit: too costly for a search that looks at thousands of maps."""
 
 QUERIES = 10
 """Queries of Square for each pass of a preset: a query goes forward only, and tells one number, not a direction."""
@@ -121,7 +121,7 @@ class AuditPlan:
         refitted = next((name for name in self.interpreters if name in REFITTED), None)
         if "square" in self.attacks and refitted is not None:
             raise InputError(
-                f"the attack 'square' asks for a map at every query, and '{refitted}' is fitted anew for each map; "
+                f"the attack 'square' asks for a map at every query, and '{refitted}' takes a fit for each map; "
                 "leave one of the two out"
             )
         unpublished = next((name for name in self.interpreters if name not in PUBLISHED), None)

@@ -235,7 +235,7 @@ _PLACES = tuple(place.name for place in fields(ImageCourse))
 
 
 def _course_columns(course: ImageTrace | None) -> dict[str, float | None]:
-    found = {"stuck": course and course.stuck}
+    found: dict[str, float | None] = {"stuck": None if course is None else course.stuck}
     for beginning, part in _LOSSES.items():
         loss = getattr(course, part, None)
         found |= {f"{beginning}_{place}": getattr(loss, place, None) for place in _PLACES}

@@ -112,7 +112,7 @@ class Run:
         return path
 
     def classifier(self, device: str | torch.device = "cpu") -> Classifier:
-        """The audited classifier, loaded anew; raises `InputError` if it, or RTS's weights, are no longer the same."""
+        """The audited classifier, loaded again; raises `InputError` if it, or RTS's weights, are no longer the same."""
         settings = asdict(self.plan.model)
         classifier = load_classifier(settings.pop("spec"), **settings, device=device)
         if classifier.fingerprint() != self.facts["model"]["fingerprint"]:

@@ -11,7 +11,7 @@ from underfire import metrics
 from underfire.attacks.perturbations import Perturbation
 from underfire.auditing.attackers import joint_attack
 from underfire.auditing.condition import Condition
-from underfire.auditing.look import View, calling, look
+from underfire.auditing.look import ModelView, calling, look
 from underfire.auditing.measured import Treated, rows_of
 from underfire.auditing.plan import Effort, PlannedPhoto, Preset
 from underfire.auditing.rows import Row
@@ -29,8 +29,8 @@ class SingleAttack:
 
     rows: tuple[Row, ...]
     """One per attacked interpreter; their l1 and iou compare with the benign map."""
-    benign: View
-    adversarial: View
+    benign: ModelView
+    adversarial: ModelView
     """On the image as saved."""
     target_maps: Mapping[str, Tensor]
     """(h, w) each."""

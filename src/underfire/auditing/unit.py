@@ -16,10 +16,10 @@ from underfire.attacks.trace import Trace
 from underfire.auditing.attackers import attack_of
 from underfire.auditing.condition import NOISE, NONE, Condition
 from underfire.auditing.given import NOTHING_GIVEN, GivenParts
-from underfire.auditing.look import View, calling, look
+from underfire.auditing.look import ModelView, calling, look
 from underfire.auditing.measured import Treated, rows_of
-from underfire.auditing.names import make_interpreters
-from underfire.auditing.plan import AuditPlan, PlannedPhoto, Unit
+from underfire.auditing.names import make_interpreters, pick
+from underfire.auditing.plan import ATTACKS, AuditPlan, PlannedPhoto, Unit
 from underfire.auditing.rows import Row, write_part
 from underfire.auditing.store import MAPS_FILE, RunDirectory, map_name, picture_name
 from underfire.errors import InputError
@@ -95,6 +95,9 @@ class Auditor:
     def __init__(
         self, plan: AuditPlan, classifier: Classifier, directory: RunDirectory, *, given: GivenParts = NOTHING_GIVEN
     ) -> None:
+        for name in plan.attacks:
+            if name not in given.attacks:
+                pick(name, dict.fromkeys(ATTACKS), "attack")
         self.plan = plan
         self.classifier = classifier
         self.directory = directory
@@ -153,10 +156,12 @@ class Auditor:
             folders,
         )
 
-    def _look(self, batch: _Batch, x: Tensor, classes: Tensor, *, known: Mapping[str, Tensor] | None = None) -> View:
+    def _look(
+        self, batch: _Batch, x: Tensor, classes: Tensor, *, known: Mapping[str, Tensor] | None = None
+    ) -> ModelView:
         return look(self.classifier, self.interpreters, x, classes, names=batch.ids, known=known)
 
-    def _perturb(self, condition: Condition, batch: _Batch, benign: View) -> _Perturbed:
+    def _perturb(self, condition: Condition, batch: _Batch, benign: ModelView) -> _Perturbed:
         device = self.classifier.device
         if condition == NOISE:
             model = self.plan.perturbation_of(condition)
@@ -186,8 +191,8 @@ class Auditor:
         batch: _Batch,
         condition: Condition,
         perturbed: _Perturbed,
-        view: View,
-        benign: View,
+        view: ModelView,
+        benign: ModelView,
     ) -> None:
         """Saves the images, looks at what was saved, and adds to each photo's record."""
         paths = [folder / picture_name(condition) for folder in batch.folders]
@@ -216,7 +221,7 @@ class Auditor:
 
 
 def noise(x: Tensor, model: Perturbation, *, seed: int, keys: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """A harmless change of full size of ``x`` (N, C, H, W), and (N,) how much of the budget of ``model`` it uses."""
+    """A random change of full size of ``x`` (N, C, H, W), and (N,) how much of the budget of ``model`` it uses."""
     theta = model.harmless(x, [generator(seed, key, "noise") for key in keys])
     return model.image(x, theta), model.size(x, theta)
 

@@ -55,6 +55,7 @@ def cli() -> None:
 
 for _command in (
     audit.audit,
+    audit.plan_command,
     explain.explain,
     attack.attack,
     report.report,

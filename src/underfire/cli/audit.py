@@ -1,4 +1,4 @@
-"""``underfire audit``: every photo, every attack, every interpreter; then the report."""
+"""``underfire audit``: every photo, every attack, every interpreter; then the report. ``underfire plan``: before it."""
 
 import shlex
 import sys
@@ -9,17 +9,21 @@ from typing import Any, get_args
 import click
 
 import underfire.audits
+from underfire.auditing.attackers import attack_of
 from underfire.auditing.condition import NOISE, PGD
+from underfire.auditing.cost import costs_of
 from underfire.auditing.engines import EngineName
 from underfire.auditing.gates import Gate, check_gates, parse_gate
+from underfire.auditing.inspection import inspect_photos
 from underfire.auditing.locks import describing
-from underfire.auditing.plan import AuditPlan, Shard
+from underfire.auditing.names import make_interpreters
+from underfire.auditing.plan import AuditPlan, Shard, units
 from underfire.auditing.store import RunDirectory
 from underfire.auditing.summary import Summary
 from underfire.audits import AuditRun, rebuild
 from underfire.cli.console import notes, print_table, results
 from underfire.cli.interrupts import interruptible
-from underfire.cli.options import load_model, plan_options
+from underfire.cli.options import Command, completed, load_model, photos_of, plan_options
 from underfire.cli.progress import ProgressDisplay
 from underfire.errors import InputError
 from underfire.images.files import printable
@@ -27,9 +31,7 @@ from underfire.present.text import plural
 from underfire.report.findings import sentences
 from underfire.report.soundness import warnings
 
-_FROM_PLAN = tuple(
-    field.name for field in fields(AuditPlan) if field.name not in ("interpreters", "left_out", "device")
-)
+_FROM_PLAN = tuple(field.name for field in fields(AuditPlan) if field.name not in ("interpreters", "left_out"))
 """What `underfire.audits.audit` takes as the plan has it."""
 
 
@@ -64,34 +66,46 @@ class _GateOption(click.ParamType[Gate]):
             self.fail(str(error), param, ctx)
 
 
+_OPTIONS = (
+    click.argument("photos", nargs=-1, metavar="[PHOTO_OR_FOLDER]..."),
+    plan_options,
+    click.option(
+        "--out",
+        type=click.Path(path_type=Path),
+        default="underfire-run",
+        show_default=True,
+        metavar="DIR",
+        help="The run directory; the same command with the same DIR goes on where it was stopped.",
+    ),
+    click.option(
+        "--engine",
+        type=click.Choice(get_args(EngineName)),
+        default="local",
+        show_default=True,
+        help="Where to work: in this process, or on a Ray cluster.",
+    ),
+    click.option("--shard", type=_ShardOption(), default="1/1", metavar="i/N", help="Do every N-th part only."),
+    click.option("--strict", is_flag=True, help="Refuse a photo that cannot be used, rather than skip it."),
+    click.option(
+        "--fail-if",
+        "gates",
+        type=_GateOption(),
+        multiple=True,
+        metavar="GATE",
+        help="Exit with 1 if this holds of any interpreter, as 'iou>0.5'; repeatable.",
+    ),
+)
+
+
+def _with_arguments(command: Command) -> Command:
+    """Adds the arguments of an audit."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
 @click.command()
-@click.argument("photos", nargs=-1, metavar="[PHOTO_OR_FOLDER]...")
-@plan_options
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    default="underfire-run",
-    show_default=True,
-    metavar="DIR",
-    help="The run directory; the same command with the same DIR goes on where it was stopped.",
-)
-@click.option(
-    "--engine",
-    type=click.Choice(get_args(EngineName)),
-    default="local",
-    show_default=True,
-    help="Where to work: in this process, or on a Ray cluster.",
-)
-@click.option("--shard", type=_ShardOption(), default="1/1", metavar="i/N", help="Do every N-th part only.")
-@click.option("--strict", is_flag=True, help="Refuse a photo that cannot be used, rather than skip it.")
-@click.option(
-    "--fail-if",
-    "gates",
-    type=_GateOption(),
-    multiple=True,
-    metavar="GATE",
-    help="Exit with 1 if this holds of any interpreter, as 'iou>0.5'; repeatable.",
-)
+@_with_arguments
 @click.pass_context
 def audit(
     ctx: click.Context,
@@ -136,6 +150,38 @@ def audit(
         ctx.exit(1 if failures else 0)
     if gates:
         click.echo("The gates were not checked: other shards have parts to do.", err=True)
+
+
+@click.command("plan")
+@_with_arguments
+def plan_command(
+    photos: tuple[str, ...],
+    interpreters: tuple[str, ...] | None,
+    plan: AuditPlan,
+    shard: Shard,
+    strict: bool,
+    **_: Any,
+) -> None:
+    """Says what an audit with the same arguments would do, and what it would take in passes; attacks nothing.
+
+    A pass is one forward and backward pass of one image. Attacks may end sooner.
+    """
+    classifier = load_model(plan.model, plan.device)
+    plan = completed(plan, interpreters, classifier)
+    parts = make_interpreters(plan.interpreters, classifier, rts=plan.rts)
+    attacks = {c: attack_of(plan, c, classifier, parts) for c in plan.conditions if not c.is_control}
+    found = inspect_photos(plan, classifier, photos_of(photos, classifier), strict=strict)
+    share = list(units(found.photos, batch_size=plan.batch_size, shard=shard))
+    seen = [photo for unit in share for photo in unit.photos]
+    costs = costs_of(attacks, plan.conditions, parts, seen)
+    for reason in plan.left_out:
+        click.echo(f"Left out: {reason}")
+    click.echo(f"{plural(len(seen), 'photo')} in {plural(len(share), 'part')}, of each at most:")
+    print_table(
+        ("condition", "photos", "passes of the attack", "passes of maps", "in all"),
+        [(str(c.condition), *map(str, (c.photos, c.attack, c.maps, c.total))) for c in costs],
+    )
+    click.echo(f"{sum(c.total for c in costs)} passes in all.")
 
 
 def _print_run(run: AuditRun) -> None:

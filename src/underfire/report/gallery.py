@@ -24,7 +24,7 @@ _FOLDER_NAME = re.compile(r"[\w+.-]*\w[\w+.-]*")
 
 
 @dataclass(frozen=True)
-class Shot:
+class Picture:
     """A picture (None where the artifact is missing), what to say instead of it, and the numbers below it."""
 
     picture: str | None
@@ -49,9 +49,9 @@ class ImageLine:
     title: str
     style: str
     verdict: ModelSays
-    photo: Shot
-    change: Shot | None
-    maps: tuple[Shot, ...]
+    photo: Picture
+    change: Picture | None
+    maps: tuple[Picture, ...]
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class PhotoView:
     """One photo with everything that was done to it."""
 
     name: str
-    thumb: Shot
+    thumb: Picture
     label: str
     label_given: bool
     target: str
@@ -184,7 +184,7 @@ class Gallery:
         if NONE not in present:  # the benign input is shown even where its own rows are not there
             conditions = [NONE, *conditions]
         benign = artifacts.pictures.get(NONE)
-        thumb = Shot(None if benign is None else data_uri(benign, side=_THUMB_SIDE), "")
+        thumb = Picture(None if benign is None else data_uri(benign, side=_THUMB_SIDE), "")
         return PhotoView(
             name=image_id,
             thumb=thumb,
@@ -217,12 +217,12 @@ class Gallery:
         verdict = self._verdict(row or next(iter(rows.values())), condition)
         picture, benign = artifacts.pictures.get(condition), artifacts.pictures.get(NONE)
         alt = f"{image_id}, {title}: the model says {verdict.label}"
-        photo = Shot(None if picture is None else data_uri(picture, side=side), alt)
+        photo = Picture(None if picture is None else data_uri(picture, side=side), alt)
         change = None
         if row is not None and condition != NONE:
             gain = _gain(rows.values())
             uri = _change(picture, benign, gain, side)
-            change = Shot(uri, f"What {title} changed in {image_id}, amplified {gain} times")
+            change = Picture(uri, f"What {title} changed in {image_id}, amplified {gain} times")
         # A map belongs to its own image; where that is missing, the benign photo lies beneath it.
         below = benign if picture is None else picture
         maps = []
@@ -233,7 +233,7 @@ class Gallery:
             numbers = "" if measured is None or condition == NONE else _numbers(measured)
             own = condition.is_own(interpreter)
             alt = f"{interpreter_title(interpreter)} map, {title}. {numbers}".strip()
-            maps.append(Shot(uri, alt, numbers, own))
+            maps.append(Picture(uri, alt, numbers, own))
         return ImageLine(title, style_of(condition.attack), verdict, photo, change, tuple(maps))
 
     def _verdict(self, row: Row, condition: Condition) -> ModelSays:

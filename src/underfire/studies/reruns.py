@@ -20,7 +20,7 @@ from underfire.auditing.attackers import joint_attack
 from underfire.auditing.condition import NONE, PGD, Condition
 from underfire.auditing.distances import distances_at, map_distances
 from underfire.auditing.locks import holding
-from underfire.auditing.look import View, calling, look
+from underfire.auditing.look import ModelView, calling, look
 from underfire.auditing.measured import Treated, rows_of
 from underfire.auditing.plan import AuditPlan, PlannedPhoto, Unit, units
 from underfire.auditing.rows import Row, read_rows, write_part
@@ -198,7 +198,7 @@ def _attack(run: Run, rerun: Rerun, directory: RunDirectory, goals: Mapping[Plan
         condition,
         benign_x=x,
         x=x_adv,
-        benign=View(benign.probabilities, {name: goal}),
+        benign=ModelView(benign.probabilities, {name: goal}),
         view=view,
         saved=saved_view,
         targets=targets,
