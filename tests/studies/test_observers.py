@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from support.made_runs import made_run
+from support.made_runs import made_run, planned_otherwise
 from support.snapshots import check_snapshot
 from support.toy_photos import MEAN, SIZE, STD, found, toy_classifier, toy_plan, write_photos
 from support.toys import relu_net
@@ -67,11 +67,6 @@ def looked(run: Run, found: list[Observation]) -> tuple[Observed, dict[tuple[str
     grads = replace(other, interpreters=(*other.interpreters, _named("grad")))
     seen = observed(run, grads, found)
     return seen, {(str(record.condition), record.map, record.compared): record for record in seen.records}
-
-
-def _with_interpreters(run: Run, names: tuple[str, ...]) -> Run:
-    facts = {**run.facts, "plan": {**run.facts["plan"], "interpreters": list(names)}}
-    return replace(run, facts=facts)
 
 
 def _named(name: str) -> Any:
@@ -195,13 +190,13 @@ def test_what_cannot_look_is_refused(run: Run) -> None:
     )
     with pytest.raises(InputError, match="classes that are not the 10 of the audited model"):
         observers_of(run, [other, strangers])
-    masks_only = _with_interpreters(run, ("mask",))
+    masks_only = planned_otherwise(run, interpreters=("mask",))
     with pytest.raises(InputError, match=r"none of the run's interpreters: mask \(it is fitted again for every map\)"):
         observers_of(masks_only, [other])
 
 
 def test_an_interpreter_that_it_cannot_have_is_left_out(run: Run) -> None:
-    wider = _with_interpreters(run, ("cam", "mask", "rts"))
+    wider = planned_otherwise(run, interpreters=("cam", "mask", "rts"))
     (other,) = observers_of(wider, [other_classifier()])
     assert [interpreter.name for interpreter in other.interpreters] == ["cam"]
     assert [left.split(" ")[0] for left in other.left_out] == ["mask", "rts"]

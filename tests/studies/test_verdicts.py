@@ -71,8 +71,8 @@ def test_several_verdicts_make_one() -> None:
 def test_an_interval_decides_what_it_lies_above(low: float | None, high: float | None, verdict: Verdict) -> None:
     assert above(Estimate(0.2, low, high, 9)) is verdict
     assert below(Estimate(0.2, low, high, 9)) is verdict.opposite
-    shifted = Estimate(1.2, *(None if end is None else end + 1 for end in (low, high)), 9)
-    assert above(shifted, 1) is verdict
+    low, high = (None if end is None else end + 1 for end in (low, high))
+    assert above(Estimate(1.2, low, high, 9), 1) is verdict
 
 
 @pytest.mark.parametrize(

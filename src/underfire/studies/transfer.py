@@ -232,48 +232,72 @@ def observed(run: Run, observer: Observer, observations: Sequence[Observation]) 
     photos = {photo.image_id: photo for photo in attacked(run.photos)}
     right = {o.image_id for o in observations if o.condition == NONE and o.prediction == photos[o.image_id].label}
     reached = {(row.image_id, row.condition) for row in run.records if row.success_8bit}
-    seen: dict[Condition, list[Observation]] = {c: [] for c in run.summary.conditions if c != NONE}
-    for observation in sorted(observations, key=lambda observation: observation.image_id):
-        if observation.image_id in right and observation.condition != NONE:
-            seen[observation.condition].append(observation)
-
-    def counts(o: Observation) -> bool:
-        return o.condition.is_control or (o.image_id, o.condition) in reached
-
-    def fooled(o: Observation) -> bool:
-        return o.prediction == photos[o.image_id].target
-
-    def cells(compared: Compared) -> Cells:
-        found: dict[tuple[Condition, str], tuple[Distances, Distances]] = {}
-        for condition, some in seen.items():
-            shown = [o for o in some if compared != "seen" or fooled(o)]
-            for name in sorted(interpreter.name for interpreter in observer.interpreters):
-                kept, failed = (
-                    {o.image_id: getattr(o.moves[name], compared) for o in shown if counts(o) == reached}
-                    for reached in (True, False)
-                )
-                if kept or compared != "seen":
-                    found[condition, name] = (kept, failed)
-        return found
-
-    labels = []
-    for condition, some in seen.items():
-        kept = [o for o in some if counts(o)]
-        lost = sum(o.prediction != photos[o.image_id].label for o in kept)
-        shares = {"reached": wilson(sum(map(fooled, kept)), len(kept)), "lost": wilson(lost, len(kept))}
-        failed = len(some) - len(kept)
-        labels.append(
-            TransferRecord(model=observer.name, condition=condition, kind="label", n=len(kept), failed=failed, **shares)
-        )
+    seen: dict[Condition, list[_Outcome]] = {c: [] for c in run.summary.conditions if c != NONE}
+    for o in sorted(observations, key=lambda o: o.image_id):
+        if o.image_id in right and o.condition != NONE:
+            photo, counts = photos[o.image_id], o.condition.is_control or (o.image_id, o.condition) in reached
+            seen[o.condition].append(_Outcome(o, counts, o.prediction == photo.target, o.prediction != photo.label))
+    names = sorted(interpreter.name for interpreter in observer.interpreters)
+    labels = [_label_record(observer.name, condition, outcomes) for condition, outcomes in seen.items()]
     alike = comparable(run.records)
     maps = [
         record
         for compared in _COMPARED
-        for record in matrix(observer.name, compared, cells(compared), alike, tested=compared == "label")
+        for record in matrix(observer.name, compared, _cells(seen, names, compared), alike, tested=compared == "label")
     ]
     records, judged = judge([*labels, *maps])
     size = resizing(run, observer.classifier)
     return Observed(observer.name, size, len(photos), len(right), observer.left_out, tuple(records), tuple(judged))
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """An observation of a photo whose benign image is seen as the label.
+
+    Attributes:
+        observation: of it.
+        counts: whether the attack reached its label on the audited model, or nothing was attacked.
+        fooled: whether the observer model predicts the target class.
+        lost: whether it predicts anything but the label.
+    """
+
+    observation: Observation
+    counts: bool
+    fooled: bool
+    lost: bool
+
+
+def _label_record(model: str, condition: Condition, outcomes: Sequence[_Outcome]) -> TransferRecord:
+    """What became of the prediction."""
+    kept = [outcome for outcome in outcomes if outcome.counts]
+    return TransferRecord(
+        model=model,
+        condition=condition,
+        kind="label",
+        n=len(kept),
+        failed=len(outcomes) - len(kept),
+        reached=wilson(sum(outcome.fooled for outcome in kept), len(kept)),
+        lost=wilson(sum(outcome.lost for outcome in kept), len(kept)),
+    )
+
+
+def _cells(seen: Mapping[Condition, Sequence[_Outcome]], names: Sequence[str], compared: Compared) -> Cells:
+    """How far one kind of map moved; no cell where nobody sees such a map."""
+    found: dict[tuple[Condition, str], tuple[Distances, Distances]] = {}
+    for condition, outcomes in seen.items():
+        shown = [outcome for outcome in outcomes if compared != "seen" or outcome.fooled]
+        for name in names:
+            kept, failed = (
+                {
+                    o.observation.image_id: getattr(o.observation.moves[name], compared)
+                    for o in shown
+                    if o.counts == some
+                }
+                for some in (True, False)
+            )
+            if kept or compared != "seen":
+                found[condition, name] = (kept, failed)
+    return found
 
 
 _COMPARED: tuple[Compared, ...] = ("label", "target", "seen")
