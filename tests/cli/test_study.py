@@ -190,10 +190,10 @@ def test_defence_joins_the_report_of_its_run(invoke: Invoke, run: Path, clean: P
     assert 'id="study-defense"' in (run / "report.html").read_text(encoding="utf-8")
     (found,) = [saved for saved in read(run / "studies") if saved.study.name == "defense"]
     assert found.study.table["detector"].to_pylist()[:2] == ["cam", "grad+cam"]
-    again = invoke("defense", run, *options)
+    again = invoke("defence", run, *options)  # by its old name
     assert again.exit_code == 0, again.output
     assert "photo 2 of 2" not in again.stderr
-    grown = invoke("defence", run, *options, "--eps-grid", "4/255", "--passes-grid", "50", "--score-search", "60")
+    grown = invoke("defense", run, *options, "--eps-grid", "4/255", "--passes-grid", "50", "--score-search", "60")
     assert grown.exit_code == 0, grown.output
     (found,) = [saved for saved in read(run / "studies") if saved.study.name == "defense"]
     assert "search" in found.study.table["kind"].to_pylist()

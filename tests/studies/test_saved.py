@@ -99,3 +99,16 @@ def test_a_damaged_study_is_named(tmp_path: Path, damage: str) -> None:
         path.rename(tmp_path / "gap.parquet")
     with pytest.raises(InputError, match=r"(transfer|gap)\.parquet.*underfire study (transfer|gap)"):
         read(tmp_path)
+
+
+def test_a_study_that_was_saved_under_an_old_name_is_read_under_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as once:
+        once.setitem(STUDIES, "defence", STUDIES["defense"])
+        save(made_study("defence", words="Old."), tmp_path, command="", seed=0)
+    (found,) = read(tmp_path)
+    assert (found.study.name, found.study.words) == ("defense", "Old.")
+    save(made_study("defense", words="New."), tmp_path, command="", seed=0)
+    (found,) = read(tmp_path)
+    assert (found.study.name, found.study.words) == ("defense", "New.")
