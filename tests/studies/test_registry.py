@@ -18,7 +18,7 @@ from underfire.present import plots, svg
 from underfire.present.tables import to_arrow
 from underfire.present.words import written
 from underfire.stats import Estimate, bootstrap_mean
-from underfire.studies.options import Declared, Source, declared_options, option
+from underfire.studies.options import Declared, StudySource, declared_options, option
 from underfire.studies.registry import STUDIES, StudyEntry
 from underfire.studies.study import Claim, Study, above, read, together
 
@@ -42,7 +42,7 @@ class ConfidenceRecord:
     confidence: Estimate
 
 
-def study(source: Source, options: ConfidenceOptions) -> Study:
+def study(source: StudySource, options: ConfidenceOptions) -> Study:
     """Is the model surer than ``options.level`` of what an attacker chose?"""
     run = source.audited()
     rows = [row for row in run.records if not row.condition.is_control]

@@ -68,7 +68,7 @@ def study() -> None:
 
 @dataclass(frozen=True)
 class _Source:
-    """What a study is to work on, as the user named it; see `underfire.studies.options.Source`."""
+    """What a study is to work on, as the user named it; see `underfire.studies.options.StudySource`."""
 
     name: str
     photos: tuple[str, ...]

@@ -18,7 +18,7 @@ from underfire.images.dataset import Photos
 from underfire.images.files import quoted
 from underfire.models.classifier import Classifier
 from underfire.parsing import budgets, count, counts
-from underfire.studies.options import Source, interpreter_names, named_folder, option
+from underfire.studies.options import StudySource, interpreter_names, named_folder, option
 from underfire.studies.study import Study
 
 
@@ -101,7 +101,7 @@ class DetectorOptions:
             )
 
 
-def study(source: Source, options: DetectorOptions) -> Study:
+def study(source: StudySource, options: DetectorOptions) -> Study:
     """The study as the command line calls it."""
     options.check()
     passes = source.plan.passes or PASSES

@@ -26,7 +26,7 @@ from underfire.present.tables import to_arrow
 from underfire.present.words import written
 from underfire.stats import Estimate, Share, bootstrap_mean, bootstrap_paired, rank_correlation, wilson
 from underfire.studies.bound_statistics import Proposition1, TwoClass, logit_attributions, proposition_1, two_class
-from underfire.studies.options import Source, option
+from underfire.studies.options import StudySource, option
 from underfire.studies.pictures import opened
 from underfire.studies.source import Note, Run, attacked, quiet
 from underfire.studies.study import Claim, Study, Verdict, above, together
@@ -183,7 +183,7 @@ class BoundOptions:
     logit_tolerance: float = option(LOGIT_TOLERANCE, help="Completeness tolerance for logit integrals.", parse=positive)
 
 
-def study(source: Source, options: BoundOptions) -> Study:
+def study(source: StudySource, options: BoundOptions) -> Study:
     """The study as the command line calls it."""
     run = source.audited()
     classifier = run.classifier(source.plan.device)

@@ -45,7 +45,7 @@ from underfire.present.tables import to_arrow
 from underfire.present.text import budget, interpreter_title
 from underfire.present.words import written
 from underfire.stats import NO_ESTIMATE, Estimate, bootstrap_mean, bootstrap_paired, wilson
-from underfire.studies.options import Source, option
+from underfire.studies.options import StudySource, option
 from underfire.studies.reruns import Rerun, adv2_of, audit_of, benign_map, rerun_rows, taking_part
 from underfire.studies.source import Note, attacked, quiet
 from underfire.studies.study import Claim, Study, Verdict, above, below, together
@@ -171,7 +171,7 @@ class _Frontier:
         return _mean(self.at(value), measure)
 
 
-def study(source: Source, options: FrontierOptions) -> Study:
+def study(source: StudySource, options: FrontierOptions) -> Study:
     """The study as the command line calls it."""
     for name in _GROWN[options.along]:
         source.refuse(name, f"grows along {options.along}, over the values of --grid")

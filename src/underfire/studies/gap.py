@@ -32,7 +32,7 @@ from underfire.present.words import written
 from underfire.seeding import derive_seed
 from underfire.stats import Estimate, Share, bootstrap_mean, bootstrap_paired, wilson
 from underfire.studies.gap_figure import Distances, Exhibit, PhotoExample, gap_figure
-from underfire.studies.options import Source, option
+from underfire.studies.options import StudySource, option
 from underfire.studies.reruns import Rerun, adv2_of, artifacts_of, audit_of, benign_map, rerun_rows, taking_part
 from underfire.studies.source import Note, Run, attacked, quiet
 from underfire.studies.study import Claim, Study, Verdict, majority, together
@@ -149,7 +149,7 @@ class _Attacks:
         return interpreter_title(self.rerun.interpreter.name)
 
 
-def study(source: Source, options: GapOptions) -> Study:
+def study(source: StudySource, options: GapOptions) -> Study:
     """The study as the command line calls it."""
     source.refuse("attacks", "runs PGD and ADV²")
     planned = source.planned()

@@ -73,7 +73,7 @@ class Planned:
     classifier: Classifier
 
 
-class Source(Protocol):
+class StudySource(Protocol):
     """What a study is to work on, as a command was given it: the directory of an audit, or photos."""
 
     @property

@@ -41,7 +41,7 @@ from underfire.stats import (
     wilson,
 )
 from underfire.studies.observers import Distance, Observation, Observer, check_observer, observe, observers_of, resizing
-from underfire.studies.options import Source, model_settings, option
+from underfire.studies.options import StudySource, model_settings, option
 from underfire.studies.reruns import taking_part
 from underfire.studies.source import Note, Run, attacked, quiet
 from underfire.studies.study import Claim, Study, Verdict, majority, together
@@ -160,7 +160,7 @@ class TransferOptions:
     )
 
 
-def study(source: Source, options: TransferOptions) -> Study:
+def study(source: StudySource, options: TransferOptions) -> Study:
     """The study as the command line calls it."""
     others = [source.load(settings) for settings in options.onto]
 
