@@ -63,9 +63,16 @@ from underfire.interpreters import ALL, gates, masks
 from underfire.interpreters.masks.settings import AUTHORS
 from underfire.models.class_names import imagenet_names
 from underfire.stats import least_photos
-from underfire.studies.cells import DOES_NOT_TRANSFER, KEPT, NOT_DECIDED, NOT_KEPT, TRANSFERS, Line
-from underfire.studies.study import NAMES
-from underfire.studies.transfer_statistics import MARGIN
+from underfire.studies.registry import STUDIES
+from underfire.studies.transfer import (
+    DOES_NOT_TRANSFER,
+    KEPT,
+    MARGIN,
+    NOT_DECIDED,
+    NOT_KEPT,
+    TRANSFERS,
+    TransferRecord,
+)
 from underfire.testing import smooth_classifier
 
 ROOT = Path(__file__).parents[1]
@@ -438,8 +445,8 @@ def test_signs_and_thresholds_of_soundness() -> None:
 
 
 def test_studies_are_told_as_they_are() -> None:
-    assert tuple(unquoted(row[0]) for row in table("studies.md", "study")) == NAMES
-    columns = [f.name for f in fields(Line) if not f.name.endswith(("_low", "_high"))]
+    assert tuple(unquoted(row[0]) for row in table("studies.md", "study")) == tuple(STUDIES)
+    columns = [field.name for field in fields(TransferRecord)]
     assert [unquoted(row[0]) for row in table("studies.md", "column")] == columns
     verdicts = {unquoted(row[0]) for row in table("studies.md", "verdict")}
     assert verdicts == {TRANSFERS, DOES_NOT_TRANSFER, KEPT, NOT_KEPT, NOT_DECIDED}

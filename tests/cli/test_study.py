@@ -174,28 +174,28 @@ def test_an_unfinished_run_is_refused(invoke: Invoke, run: Path, tmp_path: Path)
     text = (run / "run.json").read_text(encoding="utf-8")
     unfinished = re.sub(r'"finished": true', '"finished": false', text)
     (tmp_path / "half" / "run.json").write_text(unfinished, encoding="utf-8")
-    for study in ("transfer", "bound", "frontier", "gap", "defence"):
-        result = invoke(study, tmp_path / "half", *(("--clean", run) if study == "defence" else ()))
+    for study in ("transfer", "bound", "frontier", "gap", "defense"):
+        result = invoke(study, tmp_path / "half", *(("--clean", run) if study == "defense" else ()))
         assert result.exit_code == 2
         assert "is unfinished" in result.stderr
 
 
 def test_defence_joins_the_report_of_its_run(invoke: Invoke, run: Path, clean: Path) -> None:
     options = ("--clean", clean, "--fpr", "0.2", "--set", "grad,cam", "--set", "cam", "--passes", "40", "--limit", "2")
-    result = invoke("defence", run, *options)
+    result = invoke("defense", run, *options)
     assert result.exit_code == 0, result.output
     assert "Against the attacker who knows the detector" in result.stdout
     assert "adaptive attack 2 of 4 (cam), 8/255, 40 passes: photo 2 of 2" in result.stderr
     assert "attack on all maps by one who knows no detector, 8/255, 40 passes: photo 2 of 2" in result.stderr
-    assert 'id="study-defence"' in (run / "report.html").read_text(encoding="utf-8")
-    (found,) = [saved for saved in read(run / "studies") if saved.study.name == "defence"]
+    assert 'id="study-defense"' in (run / "report.html").read_text(encoding="utf-8")
+    (found,) = [saved for saved in read(run / "studies") if saved.study.name == "defense"]
     assert found.study.table["detector"].to_pylist()[:2] == ["cam", "grad+cam"]
-    again = invoke("defence", run, *options)
+    again = invoke("defence", run, *options)  # by its old name
     assert again.exit_code == 0, again.output
     assert "photo 2 of 2" not in again.stderr
-    grown = invoke("defence", run, *options, "--eps-grid", "4/255", "--passes-grid", "50", "--search", "60")
+    grown = invoke("defense", run, *options, "--eps-grid", "4/255", "--passes-grid", "50", "--score-search", "60")
     assert grown.exit_code == 0, grown.output
-    (found,) = [saved for saved in read(run / "studies") if saved.study.name == "defence"]
+    (found,) = [saved for saved in read(run / "studies") if saved.study.name == "defense"]
     assert "search" in found.study.table["kind"].to_pylist()
     spent = {line["under"] for line in found.study.table.to_pylist() if line["kind"] == "resources"}
     assert spent == {f"adaptive, {text}" for text in ("4/255, 40 passes", "8/255, 40 passes", "8/255, 50 passes")}
@@ -203,7 +203,7 @@ def test_defence_joins_the_report_of_its_run(invoke: Invoke, run: Path, clean: P
 
 def test_defence_of_photos_audits_them_first(invoke: Invoke, photos: Path, clean: Path) -> None:
     quick = (*MODEL_OPTIONS, "--interpreters", "cam", "--passes", "40", "--limit", "2", "--out", "here")
-    result = invoke("defence", photos, *quick, "--clean", clean, "--fpr", "0.2")
+    result = invoke("defense", photos, *quick, "--clean", clean, "--fpr", "0.2")
     assert result.exit_code == 0, result.output
     assert Path("here/run/run.json").is_file()
     (found,) = read(Path("here"))
@@ -226,12 +226,18 @@ def test_defence_of_photos_audits_them_first(invoke: Invoke, photos: Path, clean
             ("--clean", "{clean}", "--fpr", "0.2", "--passes-grid", "3"),
             "passes is 3; one step of an attack on a detector",
         ),
-        (("--clean", "{clean}", "--fpr", "0.2", "--search", "5"), "passes is 5; a search takes two queries"),
+        (("--clean", "{clean}", "--fpr", "0.2", "--score-search", "5"), "passes is 5; a search takes two queries"),
         (("--clean", "{clean}", "--fpr", "0.2", "--eps-grid", "4/255,x"), "'x'"),
         (("--clean", "{clean}", "--fpr", "0.2", "--eps-grid", "4/255,400/255"), "eps 1.56863 is not in (0, 1]"),
-        (("--clean", "{clean}", "--fpr", "0.2", "--also", "l2"), "'l2' is not NAME=DIR"),
-        (("--clean", "{clean}", "--fpr", "0.2", "--also", "l2=nowhere"), "--also 'nowhere' is no folder"),
-        (("--clean", "{clean}", "--fpr", "0.2", "--also", "a={run}", "--also", "a={run}"), "--also 'a' is given twice"),
+        (("--clean", "{clean}", "--fpr", "0.2", "--extra-attacks", "l2"), "'l2' is not NAME=DIR"),
+        (
+            ("--clean", "{clean}", "--fpr", "0.2", "--extra-attacks", "l2=nowhere"),
+            "--extra-attacks 'nowhere' is no folder",
+        ),
+        (
+            ("--clean", "{clean}", "--fpr", "0.2", "--extra-attacks", "a={run}", "--also", "a={run}"),
+            "--extra-attacks 'a' is given twice",
+        ),
     ],
 )
 @pytest.mark.parametrize("source", ["run", "photos"])
@@ -240,7 +246,7 @@ def test_a_defence_that_cannot_be_is_refused_before_anything_is_done(
 ) -> None:
     before = sorted(run.rglob("*"))
     named = (run,) if source == "run" else (photos, *MODEL_OPTIONS, *FAST)
-    result = invoke("defence", *named, *(text.format(run=run, clean=clean) for text in options))
+    result = invoke("defense", *named, *(text.format(run=run, clean=clean) for text in options))
     assert result.exit_code == 2, result.output
     assert "Traceback" not in result.output
     (said,) = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]

@@ -3,6 +3,7 @@
 import base64
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ from support.synthetic_run import Recipe, write_run
 from underfire.auditing.run import open_run
 from underfire.errors import InputError
 from underfire.report import build_report
-from underfire.studies.study import Study, save
+from underfire.stats import Estimate
+from underfire.studies.study import Claim, Study, Verdict, save
 
 
 @pytest.fixture
@@ -48,6 +50,21 @@ def test_each_study_is_shown_whole_and_in_order(run: Path) -> None:
     assert "<td>0.123 (0.1 to 0.2)</td>" in html
     assert "<code>underfire study &lt;x&gt;</code>: seed 3, 20" in html
     assert page(run) == html
+
+
+def test_claims_are_shown_with_their_verdicts(run: Path) -> None:
+    share = Estimate(0.9, 0.8, 1.0, 9)
+    claims = (
+        Claim("all", "Every <map> is kept.", Verdict.FAILS, {"share": share}, 9),
+        Claim("all/cam", "CAM is kept.", Verdict.HOLDS, {"share": share}, 7),
+    )
+    save(replace(made_study(), claims=claims), run / "studies", command="", seed=0)
+    html = page(run)
+    assert html.count('<span class="verdict fails">does not hold</span> Every &lt;map&gt; is kept.') == 2
+    kept = '<span class="verdict holds">holds</span> CAM is kept. <small class="num muted">n = 7</small>'
+    assert html.count(kept) == 1
+    save(made_study(), run / "studies", command="", seed=0)
+    assert 'class="verdict' not in page(run)
 
 
 def test_a_figure_is_an_image_and_brings_nothing_into_the_page(run: Path) -> None:

@@ -10,21 +10,36 @@ from typing import Any
 import pytest
 
 from support.made_runs import made_run
+from support.snapshots import check_snapshot
 from support.toy_photos import found, toy_classifier, toy_plan, write_photos
 from underfire.auditing import condition
+from underfire.auditing.condition import Condition
 from underfire.auditing.runner import run_audit
 from underfire.errors import InputError
 from underfire.images import read_png
 from underfire.interpreters.path import IncompleteError
-from underfire.stats import Estimate
-from underfire.studies import bound_sides
-from underfire.studies.bound import bound_study
-from underfire.studies.bound_cells import Image, attribution_count, cells_of, distance_count, line_of, table
-from underfire.studies.bound_sides import Sides, Tolerances, sides_of
+from underfire.present.tables import to_arrow
+from underfire.stats import Estimate, rank_correlation
+from underfire.studies import bound
+from underfire.studies.bound import (
+    BoundCell,
+    BoundRecord,
+    ImageBounds,
+    MeasuredMap,
+    Tolerances,
+    attribution_count,
+    bound_study,
+    by_family,
+    cells_of,
+    distance_count,
+    judge,
+    measure,
+    record_of,
+    words_of,
+)
 from underfire.studies.bound_statistics import BoundViolationError, Proposition1, TwoClass, proposition_1
-from underfire.studies.bound_words import bound_words, correlations, related
-from underfire.studies.frontier_statistics import Finding
 from underfire.studies.source import Run, attacked, read_run
+from underfire.studies.study import Claim, Verdict
 
 TOLERANCES = Tolerances(0.02, 0.5)
 
@@ -37,15 +52,16 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return read_run(folder / "run")
 
 
-def sides(prediction: float, norm: float, *, margin: float = 5.0, discrepancy: float = 50.0) -> Sides:
-    return Sides(Proposition1(prediction, norm, 0.001, norm, 33), TwoClass(discrepancy, margin, 0.1))
+def sides(prediction: float, norm: float, *, margin: float = 5.0, discrepancy: float = 50.0) -> ImageBounds:
+    return ImageBounds(Proposition1(prediction, norm, 0.001, norm, 33), TwoClass(discrepancy, margin, 0.1))
 
 
+ON_CAM, ON_GRAD = (Condition.on("adv2", name) for name in ("cam", "grad"))
 NOISE = sides(0.0, 0.01, margin=0.2, discrepancy=30.0)
 
 
-def made(name: str, both: Sides, *, success: bool = True, l1: float = 0.1) -> Image:
-    return Image(name, success, l1, both, NOISE)
+def made(name: str, both: ImageBounds, *, success: bool = True, l1: float = 0.1) -> MeasuredMap:
+    return MeasuredMap(name, success, l1, both, NOISE)
 
 
 def test_a_run_is_measured_on_the_images_as_saved(run: Run, tmp_path: Path) -> None:
@@ -66,10 +82,11 @@ def test_a_run_is_measured_on_the_images_as_saved(run: Run, tmp_path: Path) -> N
         for photo in run.photos
     ]  # fmt: skip
     assert rows[0]["attribution"] == pytest.approx(sum(sides.interpretation for sides in by_hand) / 3)
-    assert study.words.startswith(
-        "Proposition 1 holds, as it must: on all 12 images of 3 photos ℓ_prd is at most ‖Δm‖₁ up to the tolerance,"
-    )
-    assert "unresolved" not in study.words
+    assert [(claim.id, claim.n) for claim in study.claims] == [
+        ("proposition-1", 3), ("conflict", rows[4]["n"]), ("noise-threshold", min(row["n"] for row in rows[2:])),
+    ]  # fmt: skip
+    assert study.claims[0].verdict is Verdict.HOLDS
+    assert "on all 12 images of 3 photos" in study.words
     assert "Up to the tolerances every image lies above" in study.figure
     assert study.figure.startswith("<svg")
 
@@ -77,30 +94,30 @@ def test_a_run_is_measured_on_the_images_as_saved(run: Run, tmp_path: Path) -> N
 def test_what_was_measured_is_kept_and_bound_to_its_tolerances(run: Run, tmp_path: Path) -> None:
     told: list[str] = []
 
-    def measure(tolerances: Tolerances) -> object:
-        return sides_of(run, toy_classifier(), tolerances, limit=1, work=tmp_path, note=told.append)
+    def measured(tolerances: Tolerances) -> object:
+        return measure(run, toy_classifier(), tolerances, limit=1, work=tmp_path, note=told.append)
 
-    first = measure(TOLERANCES)
+    first = measured(TOLERANCES)
     assert told == ["both sides of the bounds: photo 1 of 1"]
-    assert measure(TOLERANCES) == first
+    assert measured(TOLERANCES) == first
     assert len(told) == 1
-    measure(Tolerances(0.02, 0.4))
+    measured(Tolerances(0.02, 0.4))
     assert len(told) == 2
 
 
 def test_a_damaged_piece_is_named(run: Run, tmp_path: Path) -> None:
-    sides_of(run, toy_classifier(), TOLERANCES, limit=1, work=tmp_path, note=lambda _: None)
+    measure(run, toy_classifier(), TOLERANCES, limit=1, work=tmp_path, note=lambda _: None)
     (path,) = tmp_path.rglob("*.json")
     path.write_text("{", encoding="utf-8")
     with pytest.raises(InputError, match=re.escape(str(path))):
-        sides_of(run, toy_classifier(), TOLERANCES, limit=1, work=tmp_path, note=lambda _: None)
+        measure(run, toy_classifier(), TOLERANCES, limit=1, work=tmp_path, note=lambda _: None)
 
 
 def test_a_violation_stops_the_study(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_args: object, **_options: object) -> Proposition1:
         raise BoundViolationError("planted")
 
-    monkeypatch.setattr(bound_sides, "proposition_1", broken)
+    monkeypatch.setattr(bound, "proposition_1", broken)
     with pytest.raises(BoundViolationError, match="planted"):
         bound_study(run, toy_classifier(), work=tmp_path, limit=1)
     assert not list(tmp_path.rglob("*.json"))
@@ -108,14 +125,14 @@ def test_a_violation_stops_the_study(run: Run, tmp_path: Path, monkeypatch: pyte
 
 def unsettled(monkeypatch: pytest.MonkeyPatch, name: str, calls: Collection[int] | None = None) -> None:
     """Within the study ``name`` does not come within its tolerance: always, or at ``calls``, counted from 0."""
-    honest, count = getattr(bound_sides, name), itertools.count()
+    honest, count = getattr(bound, name), itertools.count()
 
     def hard(*args: Any, **options: Any) -> object:
         if calls is None or next(count) in calls:
             raise IncompleteError("planted")
         return honest(*args, **options)
 
-    monkeypatch.setattr(bound_sides, name, hard)
+    monkeypatch.setattr(bound, name, hard)
 
 
 def test_an_image_that_is_unresolved_is_named_and_ends_nothing(
@@ -130,9 +147,9 @@ def test_an_image_that_is_unresolved_is_named_and_ends_nothing(
         "noise": names[1], "pgd": f"{names[0]}, {names[1]}", "adv2-grad": names[1], "adv2-cam": names[1],
     }  # fmt: skip
     assert {row["n"] + row["failed"] + row["unresolved"] for row in rows.values()} == {3}
+    assert study.claims[0].n == 2
     assert "on all 7 images of 2 photos" in study.words
     assert "5 images left out as unresolved" in study.words
-    assert f"{names[0]} (PGD); {names[1]} (Harmless noise, PGD, ADV² on GRAD, ADV² on CAM)." in study.words
     assert bound_study(run, toy_classifier(), work=tmp_path).words == study.words  # it is kept, as all else is
 
 
@@ -182,96 +199,95 @@ def test_counts_and_means_by_hand() -> None:
         made("b", sides(0.6, 3.0), l1=0.15),
         made("c", sides(0.92, 0.99), l1=0.01, success=False),
     ]
-    line = line_of("adv2-grad", "grad", images)
+    line = record_of(BoundCell(ON_GRAD, "grad", tuple(images)))
     assert (line.n, line.failed) == (2, 1)
-    assert line.attribution == pytest.approx(2.25)
-    assert line.slack == pytest.approx((0.55 + 2.4) / 2)
+    assert line.attribution.value == pytest.approx(2.25)
+    assert line.slack.value == pytest.approx((0.55 + 2.4) / 2)
     assert line.least_slack == pytest.approx(0.07)
     assert line.times == 10
-    assert (line.above_noise, line.caught) == (1, 1)
+    assert (line.above_noise.k, line.caught.k) == (2, 2)
     assert [line.effective[attribution_count(0.5, most)] for most in (1, 2, 4, 8)] == [0, 1, 2, 2]
     assert [line.effective[attribution_count(0.9, most)] for most in (1, 2, 4, 8)] == [0, 1, 1, 1]
     assert [line.effective[distance_count(0.5, most)] for most in (0.05, 0.1, 0.2)] == [1, 1, 2]
-    (row,) = table([line]).to_pylist()
+    (row,) = to_arrow([line], BoundRecord).to_pylist()
     assert row["prd>=0.9 attr<=2"] == 1
     assert row["prd>=0.5 l1<=0.2"] == 2
 
 
 def test_an_attack_is_counted_where_it_was_aimed() -> None:
     run = made_run(photos=1)
-    measured = {"photo-0": dict.fromkeys(("noise", "pgd", "adv2-cam", "adv2-grad"), NOISE)}
-    assert set(cells_of(run.records, measured)) == {
+    measured = {"photo-0": dict.fromkeys((condition.NOISE, condition.PGD, ON_CAM, ON_GRAD), NOISE)}
+    assert {(str(cell.condition), cell.map) for cell in cells_of(run.records, measured)} == {
         ("noise", "cam"), ("noise", "grad"), ("pgd", "cam"), ("pgd", "grad"),
         ("adv2-cam", "cam"), ("adv2-grad", "grad"),
     }  # fmt: skip
 
 
-def test_words_follow_a_planted_relation() -> None:
+def judged(*cells: BoundCell) -> tuple[list[BoundRecord], tuple[Claim, Claim, Claim]]:
+    records = [record_of(cell) for cell in cells]
+    return records, judge(cells, records)
+
+
+def test_claims_follow_a_planted_relation() -> None:
     """‖Δm‖₁ and L1 rise together under the attack on GRAD, and D is below that of noise."""
     count = 12
-    grad = [made(f"{i}", sides(0.95, 2 + i, discrepancy=20.0), l1=0.01 * i) for i in range(count)]
-    cam = [made(f"{i}", sides(0.95, 2 + i), l1=0.01 * ((7 * i) % count)) for i in range(count)]
-    images = {
-        ("noise", "cam"): [made(f"{i}", NOISE, success=False) for i in range(count)],
-        ("pgd", "cam"): [made(f"{i}", sides(1.0, 3 + i)) for i in range(count)],
-        ("adv2-grad", "grad"): grad,
-        ("adv2-cam", "cam"): cam,
-    }
-    lines = [line_of(*key, some) for key, some in images.items()]
-    back, others = correlations(lines)
-    assert [line.map for line in back] == ["grad"]
-    assert [line.map for line in others] == ["cam"]
-    alike = {condition for condition, _ in images}
-    words = bound_words(images, lines, TOLERANCES, unresolved={}, left_out=0, alike=alike)
-    assert "further from the benign ones there. That holds: rank correlation" in words
-    assert "under ADV² on GRAD 1.00 (" in words
-    assert "‖Δm‖₁ minus that of PGD -1.00" in words
-    assert "under attacks on others: ADV² on CAM " in words
-    assert "of 36 attacked images with the label, 0 / 2 / 8 / 20 have ℓ_prd ≥ 0.9 with ‖Δm‖₁ ≤ 1 / 2 / 4 / 8;" in words
-    assert "lowest in the mean under ADV² on GRAD (7.50" in words
-    assert "highest under PGD (8.50" in words
-    assert "12 / 22 / 24 of the maps that were attacked (24)" in words  # L1 of 0 to 0.11 by hundredths, twice
-    assert "times its bound in the median of an attack, lowest under ADV² on GRAD" in words
-    assert "One threshold on D does not tell these attacks from noise. D needs the benign image" in words
+    cells = [
+        BoundCell(condition.NOISE, "cam", tuple(made(f"{i}", NOISE, success=False) for i in range(count))),
+        BoundCell(condition.PGD, "cam", tuple(made(f"{i}", sides(1.0, 3 + i)) for i in range(count))),
+        BoundCell(
+            ON_GRAD,
+            "grad",
+            tuple(made(f"{i}", sides(0.95, 2 + i, discrepancy=20.0), l1=0.01 * i) for i in range(count)),
+        ),
+        BoundCell(
+            ON_CAM, "cam", tuple(made(f"{i}", sides(0.95, 2 + i), l1=0.01 * ((7 * i) % count)) for i in range(count))
+        ),
+    ]
+    records, claims = judged(*cells)
+    back, others = by_family(records)
+    assert [record.map for record in back] == ["grad"]
+    assert [record.map for record in others] == ["cam"]
+    assert [claim.verdict for claim in claims] == [Verdict.HOLDS, Verdict.HOLDS, Verdict.FAILS]
+    assert claims[1].estimates == {"adv2-grad/grad": rank_correlation(range(count), range(count))}
+    assert {name: figure.value for name, figure in claims[2].estimates.items()} == {
+        "pgd": 1.0, "adv2-grad": 0.0, "adv2-cam": 1.0,
+    }  # fmt: skip
+    alike = frozenset(cell.condition for cell in cells)
+    check_snapshot(__file__, "bound", words_of(cells, records, claims, TOLERANCES, left_out=0, alike=alike))
 
 
 def test_attacks_on_one_interpreter_are_told_apart_and_only_like_is_compared_with_pgd() -> None:
     """StAdv moves pixels: it has a correlation of its own and no difference to PGD."""
-    some = [made(f"{i}", sides(0.95, 2 + i), l1=0.01 * i) for i in range(8)]
-    keys = [("pgd", "grad"), ("adv2-grad", "grad"), ("stadv-grad", "grad"), ("adv2-cam+grad", "grad")]
-    images = dict.fromkeys(keys, some)
-    alike = {"pgd", "adv2-grad", "adv2-cam+grad"}
-    lines = [line_of(*key, some) for key in keys]
-    words = bound_words(images, lines, TOLERANCES, unresolved={}, left_out=0, alike=alike)
-    (told,) = re.findall(r"under (ADV² on GRAD .*?)\. A measure", words)
-    adv2, stadv, joint = told.split("; ")
-    assert adv2.startswith("ADV² on GRAD 1.00 (")
-    assert "minus that of PGD 0.00" in adv2
-    assert stadv.startswith("StAdv on GRAD 1.00 (")
-    assert "PGD" not in stadv
-    assert joint.startswith("ADV² on CAM + GRAD seen by GRAD 1.00 (")
+    some = tuple(made(f"{i}", sides(0.95, 2 + i), l1=0.01 * i) for i in range(8))
+    stadv, joint = Condition.on("stadv", "grad"), Condition.on("adv2", "cam", "grad")
+    cells = [BoundCell(c, "grad", some) for c in (condition.PGD, ON_GRAD, stadv, joint)]
+    records, claims = judged(*cells)
+    assert set(claims[1].estimates) == {"adv2-grad/grad", "stadv-grad/grad", "adv2-cam+grad/grad"}
+    words = words_of(cells, records, claims, TOLERANCES, left_out=0, alike=frozenset({condition.PGD, ON_GRAD, joint}))
+    check_snapshot(__file__, "bound-only-like-is-compared", words.split("\n\n")[2])
 
 
 def test_many_unresolved_photos_are_counted_and_the_first_named() -> None:
-    some = [made("good", sides(0.95, 2.0))]
-    images = {("pgd", "cam"): some, ("pgd", "grad"): some}
-    names = [f"hard-{i}" for i in range(7)]
-    lines = [line_of(*key, some, names) for key in images]
-    words = bound_words(images, lines, TOLERANCES, unresolved=dict.fromkeys(images, names), left_out=0, alike=())
-    assert "7 images left out as unresolved" in words
-    assert "hard-4 (PGD) and 2 more photos, see the table." in words
-    assert lines[0].unresolved_photos == ", ".join(names)
+    names = tuple(f"hard-{i}" for i in range(7))
+    cells = [BoundCell(condition.PGD, name, (made("good", sides(0.95, 2.0)),), names) for name in ("cam", "grad")]
+    records, claims = judged(*cells)
+    assert (records[0].unresolved, records[0].unresolved_photos) == (7, ", ".join(names))
+    assert (claims[1].verdict, claims[1].n) == (Verdict.UNDECIDED, 0)
+    words = words_of(cells, records, claims, TOLERANCES, left_out=3, alike=frozenset())
+    check_snapshot(__file__, "bound-unresolved", words)
 
 
 @pytest.mark.parametrize(
-    ("ends", "finding"),
+    ("ends", "verdict"),
     [
-        ([(0.1, 0.5), (0.2, 0.9)], Finding.HOLDS),
-        ([(0.1, 0.5), (-0.2, 0.9)], Finding.OPEN),
-        ([(0.1, 0.5), (-0.9, -0.2)], Finding.FAILS),
-        ([], Finding.OPEN),
-        ([(None, None)], Finding.OPEN),
+        ([(0.1, 0.5), (0.2, 0.9)], Verdict.HOLDS),
+        ([(0.1, 0.5), (-0.2, 0.9)], Verdict.UNDECIDED),
+        ([(0.1, 0.5), (-0.9, -0.2)], Verdict.FAILS),
+        ([], Verdict.UNDECIDED),
+        ([(None, None)], Verdict.UNDECIDED),
     ],
 )
-def test_the_verdict_on_a_relation(ends: list[tuple[float | None, float | None]], finding: Finding) -> None:
-    assert related([Estimate(0.3, low, high, 9) for low, high in ends]) is finding
+def test_the_verdict_on_a_relation(ends: list[tuple[float | None, float | None]], verdict: Verdict) -> None:
+    record = record_of(BoundCell(ON_GRAD, "grad", (made("a", sides(0.95, 2.0)),)))
+    records = [replace(record, rho=Estimate(0.3, low, high, 9)) for low, high in ends]
+    assert judge((), records)[1].verdict is verdict

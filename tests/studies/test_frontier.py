@@ -10,6 +10,7 @@ import pytest
 
 from support.made_runs import run_of
 from support.rows import row
+from support.snapshots import check_snapshot
 from support.stopping import Stop, stopping_after
 from support.toy_photos import found, rows_of, toy_classifier, toy_plan
 from underfire.auditing.names import make_perturbation
@@ -17,11 +18,21 @@ from underfire.auditing.plan import AuditPlan, PlannedPhoto
 from underfire.auditing.rows import Row, read_rows
 from underfire.auditing.runner import run_audit
 from underfire.errors import InputError
+from underfire.stats import Estimate
 from underfire.studies import frontier
-from underfire.studies.attacks import Variant
-from underfire.studies.frontier import Along, frontier_study
+from underfire.studies.frontier import (
+    Along,
+    PointResult,
+    change,
+    changes,
+    changes_in_common,
+    difference,
+    difference_of_changes,
+    frontier_study,
+)
+from underfire.studies.reruns import Rerun
 from underfire.studies.source import Run, decide
-from underfire.studies.study import Study
+from underfire.studies.study import Claim, Study, Verdict, above, below
 
 PLAN = replace(toy_plan(), steps=8)
 
@@ -32,6 +43,11 @@ def decided(photos: Path, plan: AuditPlan = PLAN) -> tuple[PlannedPhoto, ...]:
 
 def study(photos: Path, work: Path, along: Along, grid: Sequence[float], plan: AuditPlan = PLAN, **more: Any) -> Study:
     return frontier_study(plan, decided(photos, plan), toy_classifier(), work=work, along=along, grid=grid, **more)
+
+
+def claim(made: Study, name: str) -> Claim:
+    (found,) = [one for one in made.claims if one.id == name]
+    return found
 
 
 def lines(made: Study, kind: str) -> list[dict[str, Any]]:
@@ -71,8 +87,11 @@ def test_every_figure_has_its_n_and_says_what_was_left_out(weighed: tuple[Path, 
         assert line["pairs"] <= line["n"]
         assert (line["l1"] is None) == (line["n"] == 0)
         assert line["confidence_all"] > 0
-    assert "4 of 5 photos attacked (not attacked: 1 misclassified)" in made.words
     assert ET.fromstring(made.figure).tag.endswith("svg")  # noqa: S314 - our own output
+
+
+def test_the_words_of_the_toy(weighed: tuple[Path, Study]) -> None:
+    check_snapshot(__file__, "frontier-weight", weighed[1].words)
 
 
 def test_along_eps_and_passes_every_point_is_an_audit_of_its_own(photos: Path, tmp_path: Path) -> None:
@@ -175,10 +194,10 @@ def some_row(weighed: tuple[Path, Study]) -> Row:
 @pytest.mark.parametrize(
     ("prices", "order", "explanation"),
     [
-        ({"grad": 0.5, "ig": 0.4, "cam": 0.0}, "holds", "holds"),
-        ({"grad": 0.3, "ig": 0.4, "cam": 0.5}, "does not hold", "does not hold"),
-        ({"grad": 0.4, "ig": 0.4, "cam": 0.0}, "is not decided", "holds"),
-        ({"grad": 0.5, "ig": 0.3, "cam": 0.4}, "holds", "does not hold"),
+        ({"grad": 0.5, "ig": 0.4, "cam": 0.0}, Verdict.HOLDS, Verdict.HOLDS),
+        ({"grad": 0.3, "ig": 0.4, "cam": 0.5}, Verdict.FAILS, Verdict.FAILS),
+        ({"grad": 0.4, "ig": 0.4, "cam": 0.0}, Verdict.UNDECIDED, Verdict.HOLDS),
+        ({"grad": 0.5, "ig": 0.3, "cam": 0.4}, Verdict.HOLDS, Verdict.FAILS),
     ],
 )
 def test_a_planted_frontier_is_told_as_it_was_planted(
@@ -186,57 +205,60 @@ def test_a_planted_frontier_is_told_as_it_was_planted(
     some_row: Row,
     monkeypatch: pytest.MonkeyPatch,
     prices: dict[str, float],
-    order: str,
-    explanation: str,
+    order: Verdict,
+    explanation: Verdict,
 ) -> None:
     monkeypatch.setattr(frontier, "audit_of", planted(prices, some_row))
     made = study(photos, Path(), "eps", (0.05, 0.1), replace(PLAN, interpreters=tuple(prices)))
-    assert f"That GRAD has the lowest IoU {order}" in made.words
-    assert f"in IoU even with the most ε, {explanation}:" in made.words
+    assert claim(made, "lowest").verdict is order
+    assert claim(made, "behind").verdict is explanation
+    assert {name: claim(made, f"cost/{name}").verdict for name in prices} == {
+        name: Verdict.HOLDS if price else Verdict.UNDECIDED for name, price in prices.items()
+    }
+    if order is explanation is Verdict.HOLDS:
+        check_snapshot(__file__, "frontier-eps", made.words)
     (cost,) = [line for line in lines(made, "change") if line["interpreter"] == "grad"]
     assert cost["l1"] == pytest.approx(0.05 * prices["grad"])
     assert cost["n"] == 8
 
 
 @pytest.mark.parametrize(
-    ("prices", "verdict"),
+    ("prices", "conflict", "price", "steeper"),
     [
-        ({"grad": 0.5, "cam": 0.1}, "holds: that more confidence costs all of them IoU holds"),
-        ({"grad": 0.1, "cam": 0.5}, "does not hold: that more confidence costs all of them IoU holds"),
-        ({"grad": -0.1, "cam": 0.1}, "does not hold: that more confidence costs all of them IoU does not hold"),
-        ({"grad": 0.0, "cam": -0.1}, "is not decided at this n: that more confidence costs all of them IoU is not"),
+        ({"grad": 0.5, "cam": 0.1}, Verdict.HOLDS, Verdict.HOLDS, Verdict.HOLDS),
+        ({"grad": 0.1, "cam": 0.5}, Verdict.FAILS, Verdict.HOLDS, Verdict.FAILS),
+        ({"grad": -0.1, "cam": 0.1}, Verdict.FAILS, Verdict.FAILS, Verdict.FAILS),
+        ({"grad": 0.0, "cam": -0.1}, Verdict.UNDECIDED, Verdict.UNDECIDED, Verdict.HOLDS),
     ],
 )
-def test_a_planted_price_of_confidence_is_told(
-    photos: Path, some_row: Row, monkeypatch: pytest.MonkeyPatch, prices: dict[str, float], verdict: str
+def test_a_planted_price_of_confidence_is_found(
+    photos: Path,
+    some_row: Row,
+    monkeypatch: pytest.MonkeyPatch,
+    prices: dict[str, float],
+    conflict: Verdict,
+    price: Verdict,
+    steeper: Verdict,
 ) -> None:
     made = priced(photos, some_row, monkeypatch, prices, {})
-    assert f"conflict for interpreters by back-propagation, {verdict}" in made.words
-    assert "Left open" not in made.words
-    assert "while confidence changed by 0.400 (0.400 to 0.400, n = 8) and 0.400 (0.400 to 0.400, n = 8)" in made.words
+    verdicts = [claim(made, name).verdict for name in ("conflict", "conflict/price", "conflict/steeper")]
+    assert verdicts == [conflict, price, steeper]
+    loss = claim(made, "conflict/steeper").estimates["GRAD less CAM"]
+    assert loss.value == pytest.approx(-0.4 * (prices["grad"] - prices["cam"]))
     (pair,) = lines(made, "difference of changes")
     assert (pair["rise"], pair["rise_against"]) == (pytest.approx(0.4), pytest.approx(0.4))
 
 
-@pytest.mark.parametrize(
-    ("settled", "verdict", "left_open"),
-    [
-        ("cam", "is not decided at this n: that more confidence costs all of them IoU holds", "GRAD beside CAM."),
-        (
-            "grad",
-            "is not decided at this n: that more confidence costs all of them IoU is",
-            "GRAD and GRAD beside CAM.",
-        ),
-    ],
-)
+@pytest.mark.parametrize(("settled", "price"), [("cam", Verdict.HOLDS), ("grad", Verdict.UNDECIDED)])
 def test_what_is_paid_for_no_confidence_is_no_price(
-    photos: Path, some_row: Row, monkeypatch: pytest.MonkeyPatch, settled: str, verdict: str, left_open: str
+    photos: Path, some_row: Row, monkeypatch: pytest.MonkeyPatch, settled: str, price: Verdict
 ) -> None:
     made = priced(photos, some_row, monkeypatch, {"grad": 0.5, "cam": 0.1}, {settled: 0.99})
-    assert f"conflict for interpreters by back-propagation, {verdict}" in made.words
-    assert f"Left open, for the confidence of one side or both did not rise by its interval: {left_open}" in made.words
-    course = next(text for text in made.words.split(". ") if text.startswith(f"{settled.upper()}: the label"))
-    assert course.rstrip(".").endswith("for there is no more of it by its interval")
+    assert claim(made, "conflict").verdict is Verdict.UNDECIDED
+    assert claim(made, "conflict/price").verdict is price
+    assert claim(made, "conflict/steeper").verdict is Verdict.UNDECIDED
+    assert claim(made, f"cost/{settled}").verdict is Verdict.UNDECIDED
+    check_snapshot(__file__, f"frontier-settled-{settled}", made.words)
 
 
 def priced(
@@ -244,8 +266,8 @@ def priced(
 ) -> Study:
     """Each unit of demand costs ``prices`` of IoU; it is the confidence, or that is ``settled`` at all demands."""
 
-    def rows_under(_: Run, variant: Variant, **__: Any) -> list[Row]:
-        name, demanded = variant.interpreter.name, float(variant.folder.parent.name.removeprefix("weight-"))
+    def rerun_rows(_: Run, rerun: Rerun, **__: Any) -> list[Row]:
+        name, demanded = rerun.interpreter.name, float(rerun.folder.parent.name.removeprefix("weight-"))
         return [
             row(
                 some_row, image_id=f"photo-{i}", source=name, interpreter=name, success_8bit=True,
@@ -255,15 +277,15 @@ def priced(
         ]  # fmt: skip
 
     monkeypatch.setattr(frontier, "audit_of", planted(prices, some_row))
-    monkeypatch.setattr(frontier, "rows_under", rows_under)
+    monkeypatch.setattr(frontier, "rerun_rows", rerun_rows)
     return study(photos, Path(), "weight", (0.5, 0.9), replace(PLAN, interpreters=tuple(prices)))
 
 
-def test_what_was_not_asked_is_said(photos: Path, some_row: Row, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_tested_is_no_claim(photos: Path, some_row: Row, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(frontier, "audit_of", planted({"cam": 0.1}, some_row))
-    words = study(photos, Path(), "eps", (0.05, 0.1), replace(PLAN, interpreters=("cam",))).words
-    assert "Whether GRAD has the lowest IoU was not asked" in words
-    assert "The paper's explanation was not asked" in words
+    made = study(photos, Path(), "eps", (0.05, 0.1), replace(PLAN, interpreters=("cam",)))
+    assert [one.id for one in made.claims] == ["cost/cam"]
+    check_snapshot(__file__, "frontier-alone", made.words)
 
 
 @pytest.mark.parametrize(
@@ -301,3 +323,50 @@ def test_work_of_other_settings_or_photos_is_refused(photos: Path, tmp_path: Pat
         study(photos, weighed[0], "weight", (0.5, 0.9), replace(PLAN, seed=1))
     with pytest.raises(InputError, match="give the same"):
         frontier_study(PLAN, decided(photos)[:2], toy_classifier(), work=weighed[0], along="weight", grid=(0.5, 0.9))
+
+
+def results(price: float, *, photos: int = 6, failed: frozenset[tuple[str, float]] = frozenset()) -> list[PointResult]:
+    """A unit of confidence costs ``price`` of L1 and twice that of IoU; each photo has a level of its own."""
+    return [
+        PointResult(
+            name, point, (name, point) not in failed, point, 0.1 + 0.01 * i + price * point, 0.9 - 2 * price * point
+        )
+        for i in range(photos)
+        for name in [f"photo-{i}"]
+        for point in (0.5, 0.7, 0.9)
+    ]
+
+
+def test_a_planted_price_is_found_whatever_the_photos_own_level() -> None:
+    found = change(results(0.25), "l1")
+    assert found.n == 6
+    assert found.value == pytest.approx(0.25 * 0.4)
+    assert found.low == pytest.approx(found.high)
+    assert change(results(0.25), "confidence").value == pytest.approx(0.4)
+    assert below(change(results(0.25), "iou")) is Verdict.HOLDS
+    assert above(change(results(-0.25), "iou")) is Verdict.HOLDS
+
+
+def test_failed_attacks_are_kept_apart() -> None:
+    failed = frozenset({("photo-0", 0.5), ("photo-1", 0.5), ("photo-1", 0.9), ("photo-2", 0.7)})
+    found = changes(results(1.0, failed=failed), "l1")
+    assert found.keys() == {"photo-0", "photo-2", "photo-3", "photo-4", "photo-5"}  # photo-1 has one point left
+    assert found["photo-0"] == pytest.approx(0.2)
+    assert found["photo-2"] == pytest.approx(0.4)
+
+
+def test_a_difference_is_on_the_points_that_both_reached() -> None:
+    costly, cheap = results(0.4), results(0.1, failed=frozenset({("photo-0", 0.5), ("photo-0", 0.7)}))
+    found = difference(costly, cheap, "l1")
+    assert found.n == 6
+    assert found.value == pytest.approx((5 * 0.3 * 0.7 + 0.3 * 0.9) / 6)  # photo-0 at its one point
+    assert difference(costly, [], "l1") == Estimate(None, None, None, 0)
+
+
+def test_changes_are_compared_between_the_same_points() -> None:
+    costly, cheap = results(0.4), results(0.1, failed=frozenset({("photo-0", 0.9)}))
+    found = difference_of_changes(costly, cheap, "l1")
+    assert found.n == 6
+    assert found.value == pytest.approx((5 * 0.3 * 0.4 + 0.3 * 0.2) / 6)  # photo-0 up to 0.7, for both
+    for confidence in changes_in_common(costly, cheap, "confidence"):
+        assert confidence == pytest.approx([0.2, 0.4, 0.4, 0.4, 0.4, 0.4])

@@ -15,6 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from support.rows import row as changed
+from support.snapshots import check_snapshot
 from support.stopping import Stop, stopping_after
 from support.toy_photos import MISCLASSIFIED, found, rows_of, toy_classifier, toy_plan, write_photos
 from underfire import metrics
@@ -24,13 +25,18 @@ from underfire.auditing.plan import AuditPlan, PlannedPhoto
 from underfire.auditing.rows import Row
 from underfire.errors import InputError
 from underfire.images import read_png
-from underfire.studies import attacks, gap
-from underfire.studies.attacks import Variant
-from underfire.studies.gap import gap_study
+from underfire.studies import gap, reruns
+from underfire.studies.gap import ChosenMap, companion, gap_study, successes, typical
+from underfire.studies.reruns import Rerun
 from underfire.studies.source import Run, decide
-from underfire.studies.study import Study
+from underfire.studies.study import Study, Verdict, majority
 
 PLAN = replace(toy_plan(), steps=40, eps=24 / 255)
+CHOSEN = ChosenMap(
+    photo="a", success=True, confidence=0.9, l1=0.1, iou=0.8,
+    l1_benign=0.4, iou_benign=0.1, l1_pgd=0.3, iou_pgd=0.2, pgd_success=True,
+)  # fmt: skip
+LABELS = {f"photo-{i}": i % 4 for i in range(24)}
 
 
 def decided(photos: Path, plan: AuditPlan = PLAN) -> tuple[PlannedPhoto, ...]:
@@ -120,13 +126,13 @@ def test_where_pgd_failed_it_is_compared_with_nothing(
 ) -> None:
     failing = decided(photos)[0].image_id
 
-    def rows_under(run: Run, variant: Variant, **more: Any) -> list[Row]:
+    def rerun_rows(run: Run, rerun: Rerun, **more: Any) -> list[Row]:
         return [
             changed(found, success_8bit=found.attack == "adv2" or found.image_id not in failed)
-            for found in attacks.rows_under(run, variant, **more)
+            for found in reruns.rerun_rows(run, rerun, **more)
         ]
 
-    monkeypatch.setattr(gap, "rows_under", rows_under)
+    monkeypatch.setattr(gap, "rerun_rows", rerun_rows)
     rows = rows_of(whole[0] / "random-patch" / "cam")
     adv2, pgd = ({row.image_id: row for row in rows if row.attack == attack} for attack in ("adv2", "pgd"))
     failed = {failing}
@@ -137,33 +143,30 @@ def test_where_pgd_failed_it_is_compared_with_nothing(
     assert found["l1_pgd"] == pytest.approx(sum(pgd[name].l1_8bit for name in pairs) / 3)
     assert found["iou_50_pgd"] == pytest.approx(sum(pgd[name].iou_50_8bit for name in pairs) / 3)
     assert found["l1_minus_pgd"] == pytest.approx(sum(adv2[name].l1_8bit - pgd[name].l1_8bit for name in pairs) / 3)
-    assert re.search(r"on which PGD reached the label too, L1 and IoU under PGD are [^;]*n = 3\)", made.words)
-    assert "4 of 5 photos attacked (not attacked: 1 misclassified). 3 files could not be used." in made.words
+    check_snapshot(__file__, "gap-pgd-failed-once", made.words)
     failed = set(adv2)
     alone = study(photos, whole[0], aims=("random-patch",))
     assert (line(alone, "cam", "random-patch")["pairs"], line(alone, "cam", "random-patch")["l1_pgd"]) == (0, None)
-    assert "PGD reached the label on none of these" in alone.words
+    check_snapshot(__file__, "gap-pgd-failed", alone.words)
     assert ET.fromstring(alone.figure).tag.endswith("svg")  # noqa: S314 - our own output
 
 
-def test_the_words_are_those_of_the_sign_test(photos: Path, whole: tuple[Path, Study], tmp_path: Path) -> None:
-    words = whole[1].words
-    assert words.startswith("Observation 8, by random class and random patch, ")
-    assert "4 of 5 photos attacked (not attacked: 1 misclassified)" in words
-    for name in ("grad", "cam"):
-        for aim in ("random-class", "random-patch"):
-            found = line(whole[1], name, aim)
-            verdict = "not decided at this n"  # 4 photos are too few for any other
-            assert found["verdict"] == verdict
-            assert f"{name.upper()}, {aim.replace('-', ' ')}: {verdict}" in words
-    two = gap_study(PLAN, decided(photos)[:2], toy_classifier(), work=tmp_path, aims=("random-patch",)).words
-    assert two.startswith("Observation 8, by random patch, is not decided at this n for GRAD and CAM.")
+def test_every_interpreter_and_source_of_maps_is_a_claim(whole: tuple[Path, Study]) -> None:
+    overall, *others = whole[1].claims
+    assert overall.id == "observation-8"
+    assert {claim.id: (claim.verdict, claim.n) for claim in others} == {
+        f"observation-8/{name}{source}": (Verdict.UNDECIDED, 4)  # 4 photos are too few for any other
+        for name in ("grad", "cam")
+        for source in ("", "/random-class", "/random-patch")
+    }
+    assert set(whole[1].table["verdict"].to_pylist()) == {"is not decided at this n"}
+    check_snapshot(__file__, "gap", whole[1].words)
 
 
 def test_without_another_class_a_photo_is_left_out_and_that_is_said(photos: Path, tmp_path: Path) -> None:
     alone = decided(photos)[:1]
     made = gap_study(PLAN, alone, toy_classifier(), work=tmp_path)
-    assert "CAM, random class: not tried, for no photo of another class was given." in made.words
+    check_snapshot(__file__, "gap-one-photo", made.words)
     untried, tried = (line(made, "cam", aim) for aim in ("random-class", "random-patch"))
     assert (untried["n"], untried["failed"], untried["left_out"], untried["succeeds"]) == (0, 0, 1, None)
     assert (tried["n"] + tried["failed"], tried["left_out"]) == (1, 0)
@@ -239,3 +242,73 @@ def test_a_photo_that_changed_is_refused(tmp_path: Path) -> None:
     (photos / "photo-1.png").write_bytes((photos / "photo-2.png").read_bytes())
     with pytest.raises(InputError, match=r"photo-1\.png' is damaged, or another one"):
         gap_study(PLAN, planned, toy_classifier(), work=tmp_path / "work")
+
+
+def test_a_success_has_the_label_and_comes_half_of_the_way_from_the_nearer_start() -> None:
+    assert replace(CHOSEN, l1=0.15).succeeds
+    assert not replace(CHOSEN, l1=0.16).succeeds
+    assert not replace(CHOSEN, success=False).succeeds
+    assert not replace(CHOSEN, l1=0.15, l1_benign=0.2).succeeds
+    assert replace(CHOSEN, l1=0.0, l1_benign=0.0).succeeds
+
+
+def test_where_pgd_failed_the_way_begins_at_the_benign_map() -> None:
+    assert replace(CHOSEN, l1=0.2, pgd_success=False).succeeds
+    assert not replace(CHOSEN, l1=0.21, pgd_success=False).succeeds
+    assert not replace(CHOSEN, l1=0.2, pgd_success=True).succeeds
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "verdict"),
+    [
+        (9, 1, Verdict.HOLDS), (1, 9, Verdict.FAILS), (6, 0, Verdict.HOLDS), (0, 6, Verdict.FAILS),
+        (5, 5, Verdict.UNDECIDED), (5, 0, Verdict.UNDECIDED), (8, 2, Verdict.UNDECIDED),
+    ],
+)  # fmt: skip
+def test_the_verdict_is_that_of_a_sign_test(good: int, bad: int, verdict: Verdict) -> None:
+    rate = successes([CHOSEN] * good + [replace(CHOSEN, success=False)] * bad)
+    assert (rate.k, rate.n) == (good, good + bad)
+    assert majority(rate.k, rate.n, tests=1) is verdict
+
+
+def test_nothing_tried_is_nothing_decided() -> None:
+    assert majority(successes([]).k, 0, tests=1) is Verdict.UNDECIDED
+    assert typical([]) is None
+
+
+def test_the_typical_photo_is_the_lower_median_of_those_that_reached_the_label() -> None:
+    chosen = [replace(CHOSEN, photo=name, l1=l1) for name, l1 in (("d", 0.4), ("b", 0.2), ("c", 0.2), ("a", 0.1))]
+    best_of_all = replace(CHOSEN, photo="e", l1=0.0, success=False)
+    found = typical([*chosen, best_of_all])
+    assert found is not None
+    assert found.photo == "b"
+    assert typical([best_of_all]) is None
+
+
+def test_a_companion_is_of_the_target_class_where_there_is_one() -> None:
+    for name, label in LABELS.items():
+        for target in {*LABELS.values()} - {label}:
+            donor = companion(name, target, LABELS, seed=0)
+            assert donor is not None
+            assert LABELS[donor] == target
+
+
+def test_else_it_is_of_a_third_class_and_belongs_to_seed_and_photo() -> None:
+    drawn = {name: companion(name, target=99, labels=LABELS, seed=0) for name in LABELS}
+    for name, donor in drawn.items():
+        assert donor is not None
+        assert LABELS[donor] != LABELS[name]
+    assert len(set(drawn.values())) > 4
+    assert drawn == {name: companion(name, 99, dict(reversed(LABELS.items())), seed=0) for name in LABELS}
+    assert drawn != {name: companion(name, 99, LABELS, seed=1) for name in LABELS}
+
+
+def test_a_photo_less_changes_the_choice_of_those_alone_that_had_drawn_it() -> None:
+    less = {name: label for name, label in LABELS.items() if name != "photo-5"}
+    for name in less:
+        before = companion(name, 99, LABELS, seed=0)
+        assert before in (companion(name, 99, less, seed=0), "photo-5")
+
+
+def test_no_photo_of_another_class_is_no_companion() -> None:
+    assert companion("a", 1, {"a": 0, "c": 0}, seed=0) is None

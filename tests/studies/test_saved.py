@@ -10,7 +10,8 @@ import pytest
 from support.made_runs import made_study
 from underfire.errors import InputError
 from underfire.present.palette import with_colours
-from underfire.studies.study import NAMES, read, save
+from underfire.studies.registry import STUDIES
+from underfire.studies.study import read, save
 
 
 def test_what_is_read_is_what_was_saved(tmp_path: Path) -> None:
@@ -59,10 +60,10 @@ def test_the_figure_brings_its_colours_for_light_and_dark(tmp_path: Path) -> Non
 
 def test_studies_come_in_their_order_and_nothing_else_is_read(tmp_path: Path) -> None:
     assert read(tmp_path / "none") == ()
-    for name in reversed(NAMES):
+    for name in reversed(STUDIES):
         save(made_study(name), tmp_path, command="", seed=0)
     (tmp_path / "strange.parquet").write_bytes(b"")
-    assert tuple(found.study.name for found in read(tmp_path)) == NAMES
+    assert tuple(found.study.name for found in read(tmp_path)) == tuple(STUDIES)
     with pytest.raises(ValueError, match="transfer, bound, frontier, gap"):
         save(made_study("strange"), tmp_path, command="", seed=0)
 
@@ -98,3 +99,16 @@ def test_a_damaged_study_is_named(tmp_path: Path, damage: str) -> None:
         path.rename(tmp_path / "gap.parquet")
     with pytest.raises(InputError, match=r"(transfer|gap)\.parquet.*underfire study (transfer|gap)"):
         read(tmp_path)
+
+
+def test_a_study_that_was_saved_under_an_old_name_is_read_under_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as once:
+        once.setitem(STUDIES, "defence", STUDIES["defense"])
+        save(made_study("defence", words="Old."), tmp_path, command="", seed=0)
+    (found,) = read(tmp_path)
+    assert (found.study.name, found.study.words) == ("defense", "Old.")
+    save(made_study("defense", words="New."), tmp_path, command="", seed=0)
+    (found,) = read(tmp_path)
+    assert (found.study.name, found.study.words) == ("defense", "New.")

@@ -6,7 +6,7 @@ from underfire.auditing.plan import PlannedPhoto
 from underfire.evaluation.lines import ADAPTIVE, AT_ITS_COST, OVER, PGD, Line, best, is_adv2, sets, spent
 from underfire.evaluation.signals import MEAN_MAP, SQUEEZING
 from underfire.present.text import interpreter_title, listing, percent, plural, title
-from underfire.studies.attacks import taking_part
+from underfire.studies.reruns import taking_part
 
 CLAIM = (
     "Several complementary interpreters together show what one alone does not (the paper’s discussion of "

@@ -15,6 +15,9 @@ from underfire.models.classifier import Classifier
 from underfire.models.features import FeatureMap, capture
 from underfire.seeding import owners
 
+BACK_PROPAGATION = "back-propagation"
+"""The family of interpreters whose map is a gradient of the model, or of a path of its inputs."""
+
 
 class ForwardPass:
     """One forward pass of a classifier on a batch, paid once and shared by all that read it.

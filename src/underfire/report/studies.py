@@ -7,7 +7,7 @@ from html import unescape
 from pathlib import Path
 
 from underfire.present.tables import shown
-from underfire.studies.study import SavedStudy, read
+from underfire.studies.study import Claim, SavedStudy, read
 
 _LABEL = re.compile(r'<svg\b[^>]*\baria-label="([^"]*)"')
 
@@ -17,6 +17,8 @@ class StudyPart:
     """One study on the page.
 
     Attributes:
+        claim: of the paper.
+        claims: what was tested of it, the overall claim first; none in a study that was saved by 0.1.
         figure: a data URI. As an image the figure can bring nothing into the page, whoever wrote the file.
         alt: read aloud instead of it.
         made: what made it, in words.
@@ -25,6 +27,7 @@ class StudyPart:
     name: str
     title: str
     claim: str
+    claims: tuple[Claim, ...]
     words: str
     figure: str
     alt: str
@@ -52,6 +55,7 @@ def _part(saved: SavedStudy) -> StudyPart:
         name=study.name,
         title=study.title,
         claim=study.claim,
+        claims=study.claims,
         words=study.words,
         figure=f"data:image/svg+xml;base64,{base64.b64encode(study.figure.encode()).decode('ascii')}",
         alt=unescape(label[1]) if label else study.title,

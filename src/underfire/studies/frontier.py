@@ -7,81 +7,125 @@ frontier at which it bulges outwards. What grows along ``weight`` is therefore t
 with at least that confidence the one nearest the benign map is kept. That asks the question directly, what more
 confidence costs the map, and the demand means the same for every interpreter. An image that does not meet the demand
 is the one with the highest confidence that was found, whatever its map.
+
+Differences are always on the same photo, so that an attack that reaches more photos is not compared with itself on
+fewer.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations, pairwise
 from pathlib import Path
-from types import MappingProxyType
+from statistics import fmean
 from typing import Any, Literal, get_args
 
 import pyarrow as pa
+from matplotlib.axes import Axes
 
 from underfire.attacks import ADV2
 from underfire.attacks.control import Confidence
 from underfire.attacks.joint import Descent
-from underfire.auditing.attackers import attack_of
 from underfire.auditing.condition import PGD, Condition
 from underfire.auditing.names import known_interpreters, make_interpreters, make_perturbation
 from underfire.auditing.plan import PASSES, AuditPlan, PlannedPhoto
 from underfire.auditing.rows import Row
 from underfire.errors import InputError
 from underfire.interpreters import GRAD
+from underfire.interpreters.base import BACK_PROPAGATION
 from underfire.models.classifier import Classifier
-from underfire.present.text import budget, estimate, interpreter_title, listing
-from underfire.stats import Estimate, bootstrap_mean, wilson
-from underfire.studies.attacks import Variant, audit_of, benign_map, rows_under, taking_part
-from underfire.studies.columns import fields_of, three
-from underfire.studies.frontier_figure import Line, Panel, Spot, frontier_figure
-from underfire.studies.frontier_statistics import (
-    Attempt,
-    Finding,
-    Measure,
-    below_zero,
-    change,
-    changes_in_common,
-    difference,
-    difference_of_changes,
-    rises,
-)
+from underfire.parsing import budgets
+from underfire.present.plots import axes_of, blank, label_axes, mark
+from underfire.present.svg import ADV2 as ADV2_COLOUR
+from underfire.present.svg import INK, LINE, MUTED, inline
+from underfire.present.svg import PGD as PGD_COLOUR
+from underfire.present.tables import to_arrow
+from underfire.present.text import budget, interpreter_title
+from underfire.present.words import written
+from underfire.stats import NO_ESTIMATE, Estimate, bootstrap_mean, bootstrap_paired, wilson
+from underfire.studies.options import StudySource, option
+from underfire.studies.reruns import Rerun, adv2_of, audit_of, benign_map, rerun_rows, taking_part
 from underfire.studies.source import Note, attacked, quiet
-from underfire.studies.study import Study
+from underfire.studies.study import Claim, Study, Verdict, above, below, together
 
 Along = Literal["eps", "passes", "weight"]
 """What grows."""
+Measure = Literal["confidence", "l1", "iou"]
 
-_EPS_SHARES = (0.125, 0.25, 0.5, 1.0, 2.0)  # of the perturbation's default: 1, 2, 4, 8, 16 /255 for L∞
-_PASSES_SHARES = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the preset's
-_WEIGHTS = (0.5, 0.7, 0.9, 0.95, 0.99)
-_UNASKED = Estimate(None, None, None, 0)  # decides nothing
-
-_NAMES: Mapping[Along, str] = MappingProxyType({"eps": "ε", "passes": "passes", "weight": "confidence demanded"})
-_BACK_PROPAGATION = "back-propagation"
-
-_CLAIM = (
+CLAIM = (
     "Under ADV² GRAD has the lowest IoU of all interpreters, because the loss on the prediction and that on the map "
     "conflict for interpreters that work by back-propagation (Zhang et al. 2020, the discussion of attack robustness, "
     "after Proposition 1)."
 )
 
-_SCHEMA = pa.schema(
-    [
-        pa.field("kind", pa.string()),  # point | change | difference | difference of changes
-        pa.field("interpreter", pa.string()),
-        pa.field("against", pa.string()),
-        pa.field("along", pa.string()),
-        pa.field("point", pa.float64()),
-        pa.field("n", pa.int64()),
-        pa.field("failed", pa.int64()),
-        *fields_of(("reached", "confidence", "l1", "iou_50", "confidence_all")),
-        pa.field("pairs", pa.int64()),
-        *fields_of(("l1_minus_pgd", "rise", "rise_against")),
-    ]
-)
-_COLUMNS: Mapping[Measure, str] = MappingProxyType({"confidence": "confidence", "l1": "l1", "iou": "iou_50"})
+_EPS_SHARES = (0.125, 0.25, 0.5, 1.0, 2.0)  # of the perturbation's default: 1, 2, 4, 8, 16 /255 for L∞
+_PASSES_SHARES = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the preset's
+_WEIGHTS = (0.5, 0.7, 0.9, 0.95, 0.99)
+_GROWN: Mapping[Along, tuple[str, ...]] = {"eps": ("eps",), "passes": ("passes", "steps"), "weight": ()}
+"""The audit's options that say how much there is of what grows."""
+_NAMES: Mapping[Along, str] = {"eps": "ε", "passes": "passes", "weight": "confidence demanded"}
+
+
+@dataclass(frozen=True)
+class FrontierOptions:
+    """What ``underfire study frontier`` takes beside the options of an audit."""
+
+    along: Along = option(
+        "eps",
+        help="What grows: the budget, the passes, or the confidence that is demanded of an image.",
+        choices=get_args(Along),
+    )
+    grid: tuple[float, ...] | None = option(
+        None,
+        help="The values of what grows, rising, comma-separated, as 2/255,4/255,8/255.",
+        parse=budgets,
+        metavar="VALUES",
+        shown_default="five around the defaults",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrontierRow:
+    """A row of the table: a point, or a change or difference over points; ``failed`` photos are not among its ``n``."""
+
+    kind: Literal["point", "change", "difference", "difference of changes"]
+    interpreter: str
+    against: str | None = None
+    along: Along
+    point: float | None = None
+    n: int
+    failed: int
+    reached: Estimate = NO_ESTIMATE
+    confidence: Estimate = NO_ESTIMATE
+    l1: Estimate = NO_ESTIMATE
+    iou_50: Estimate = NO_ESTIMATE
+    confidence_all: Estimate = NO_ESTIMATE
+    pairs: int | None = None
+    l1_minus_pgd: Estimate = NO_ESTIMATE
+    rise: Estimate = NO_ESTIMATE
+    rise_against: Estimate = NO_ESTIMATE
+
+
+@dataclass(frozen=True)
+class PointResult:
+    """One attack on one photo at one point of a frontier, measured on the image as saved.
+
+    Attributes:
+        photo: its name.
+        point: how far the attack was allowed to go there, such as its ε.
+        success: whether the prediction is the target.
+        confidence: the probability of the target.
+        l1, iou: between the map and the benign map, in [0, 1].
+    """
+
+    photo: str
+    point: float
+    success: bool
+    confidence: float
+    l1: float
+    iou: float
 
 
 @dataclass(frozen=True)
@@ -102,12 +146,12 @@ class _Scale:
 
 
 @dataclass(frozen=True)
-class _Measured:
-    """All attacks of a frontier on one interpreter; ``pgd`` are those on the prediction alone, by the same map."""
+class _Frontier:
+    """All attacks on one interpreter; ``pgd`` are those on the prediction alone, by the same map."""
 
     name: str
-    joint: tuple[Attempt, ...]
-    pgd: tuple[Attempt, ...]
+    adv2: tuple[PointResult, ...]
+    pgd: tuple[PointResult, ...]
 
     @property
     def title(self) -> str:
@@ -116,15 +160,27 @@ class _Measured:
     @property
     def propagates(self) -> bool:
         """Whether it works by back-propagation."""
-        return known_interpreters()[self.name].family == _BACK_PROPAGATION
+        return known_interpreters()[self.name].family == BACK_PROPAGATION
 
-    def at(self, value: float) -> list[Attempt]:
+    def at(self, value: float) -> list[PointResult]:
         """The attacks at one point."""
-        return [attempt for attempt in self.joint if attempt.point == value]
+        return _at(self.adv2, value)
 
     def mean(self, value: float, measure: Measure) -> Estimate:
-        """``measure`` at one point, of the photos whose label was reached."""
-        return bootstrap_mean([getattr(attempt, measure) for attempt in self.at(value) if attempt.success])
+        """``measure`` at one point, over the photos whose label was reached."""
+        return _mean(self.at(value), measure)
+
+
+def study(source: StudySource, options: FrontierOptions) -> Study:
+    """The study as the command line calls it."""
+    for name in _GROWN[options.along]:
+        source.refuse(name, f"grows along {options.along}, over the values of --grid")
+    source.refuse("attacks", "runs PGD and ADV²")
+    planned = source.planned()
+    return frontier_study(
+        planned.plan, planned.photos, planned.classifier, work=source.work, note=source.note,
+        along=options.along, grid=options.grid, skipped=planned.skipped,
+    )  # fmt: skip
 
 
 def frontier_study(
@@ -138,14 +194,14 @@ def frontier_study(
     grid: Sequence[float] | None = None,
     skipped: int = 0,
 ) -> Study:
-    """Attacks ``photos`` with ADV² on each of the plan's interpreters at every point, and tells what more of it buys.
+    """Attacks ``photos`` with ADV² on each of the plan's interpreters at every point, and says what more of it buys.
 
     Args:
         plan: the settings of every point but for what grows; of its attacks PGD and ADV² are run.
         photos: all of an audit; those that it would exclude are left out and counted.
         classifier: the plan's.
         work: a folder for runs, one per point; what is finished there is not done again.
-        note: is told how the study comes along.
+        note: reports progress.
         along: what grows.
         grid: its values in rising order, in the perturbation's unit, in passes, or as probabilities; None for five
             around the defaults.
@@ -160,16 +216,20 @@ def frontier_study(
     scale = _Scale(along, _checked(_default(plan, along) if grid is None else grid, along), plan.perturbation)
     base = replace(plan, attacks=("pgd", "adv2"))
     rows = (_rows_by_confidence if along == "weight" else _rows_by_audits)(base, photos, classifier, scale, work, note)
-    measured = [_measured(name, rows) for name in plan.interpreters]
+    found = [_frontier(name, rows) for name in plan.interpreters]
+    claims = (*_lowest(found), *_conflict(found, scale), *(_cost(one, scale) for one in found))
     return Study(
         name="frontier",
         title="The frontier of confidence and explanation",
-        claim=_CLAIM,
-        claims=(),
-        table=_table(measured, scale, count),
-        figure=_figure(measured, scale),
-        words=_words(measured, scale, photos, skipped),
+        claim=CLAIM,
+        claims=claims,
+        table=_table(found, scale, count),
+        figure=_figure(found, scale),
+        words=_words(found, scale, claims, taking_part(photos, skipped)),
     )
+
+
+# Collect
 
 
 def _default(plan: AuditPlan, along: Along) -> tuple[float, ...]:
@@ -198,12 +258,7 @@ def _checked(grid: Sequence[float], along: Along) -> tuple[float, ...]:
 
 
 def _rows_by_audits(
-    plan: AuditPlan,
-    photos: Sequence[PlannedPhoto],
-    classifier: Classifier,
-    scale: _Scale,
-    work: Path,
-    note: Note,
+    plan: AuditPlan, photos: Sequence[PlannedPhoto], classifier: Classifier, scale: _Scale, work: Path, note: Note
 ) -> dict[float, list[Row]]:
     """By point the rows of its audit."""
     found = {}
@@ -215,7 +270,7 @@ def _rows_by_audits(
     return found
 
 
-class _Demanding(Descent):
+class _DemandingADV2(Descent):
     """ADV² that is content with no image of less confidence than ``keep``."""
 
     name = ADV2.name
@@ -227,241 +282,367 @@ class _Demanding(Descent):
 
 
 def _rows_by_confidence(
-    plan: AuditPlan,
-    photos: Sequence[PlannedPhoto],
-    classifier: Classifier,
-    scale: _Scale,
-    work: Path,
-    note: Note,
+    plan: AuditPlan, photos: Sequence[PlannedPhoto], classifier: Classifier, scale: _Scale, work: Path, note: Note
 ) -> dict[float, list[Row]]:
     """By confidence demanded the rows of ADV², and those of PGD, which are the same at every point."""
     interpreters = make_interpreters(plan.interpreters, classifier, rts=plan.rts)
-    attacks = [attack_of(plan, Condition.on("adv2", g.name), classifier, [g]) for g in interpreters]
-    demandable = [attack for attack in attacks if isinstance(attack, ADV2)]
-    if len(demandable) < len(attacks):
+    attacks = [attack for g in interpreters if isinstance(attack := adv2_of(plan, g), ADV2)]
+    if len(attacks) < len(interpreters):
         raise InputError(f"the preset '{plan.preset}' demands no confidence; give another preset, or go along eps")
     run = audit_of(replace(plan, attacks=("pgd",)), photos, classifier, work / "pgd", what="PGD", note=note)
     pgd = [row for row in run.records if row.condition == PGD]
     found: dict[float, list[Row]] = {}
     for value in scale.values:
         found[value] = list(pgd)
-        for interpreter, attack in zip(interpreters, demandable, strict=True):
-            variant = Variant(
+        for interpreter, attack in zip(interpreters, attacks, strict=True):
+            rerun = Rerun(
                 work / f"weight-{value!r}" / interpreter.name,  # all digits: two demands never share a folder
                 interpreter,
-                _Demanding(attack, value),
-                aim=partial(benign_map, run, interpreter=interpreter.name),
+                _DemandingADV2(attack, value),
+                target_map=partial(benign_map, run, interpreter=interpreter.name),
             )
             what = f"{scale.name} {value:g}, {interpreter_title(interpreter.name)}"
-            found[value] += rows_under(run, variant, what=what, note=note)
+            found[value] += rerun_rows(run, rerun, what=what, note=note)
     return found
 
 
-def _measured(name: str, rows: Mapping[float, Sequence[Row]]) -> _Measured:
-    def attempts(condition: Condition) -> tuple[Attempt, ...]:
+def _frontier(name: str, rows: Mapping[float, Sequence[Row]]) -> _Frontier:
+    def results(condition: Condition) -> tuple[PointResult, ...]:
         return tuple(
-            Attempt(row.image_id, value, row.success_8bit, row.confidence_8bit, row.l1_8bit, row.iou_50_8bit)
+            PointResult(row.image_id, value, row.success_8bit, row.confidence_8bit, row.l1_8bit, row.iou_50_8bit)
             for value, here in rows.items()
             for row in here
             if (row.condition, row.interpreter) == (condition, name)
         )
 
-    return _Measured(name, attempts(Condition.on("adv2", name)), attempts(PGD))
+    return _Frontier(name, results(Condition.on(ADV2.name, name)), results(PGD))
 
 
-def _table(measured: Sequence[_Measured], scale: _Scale, count: int) -> pa.Table:
-    """All figures; ``failed`` counts those of the ``count`` attacked photos that a row does without."""
-    last = scale.values[-1]
-    lines = [_point(m, value) for m in measured for value in scale.values]
-    for m in measured:
-        figures = {measure: change(m.joint, measure) for measure in _COLUMNS}
-        lines.append({"kind": "change", "interpreter": m.name} | _means(figures, count))
-    for one, other in combinations(measured, 2):
-        lines.append(_pair("difference", one, other, difference(one.joint, other.joint, "iou"), count))
-    for one, other in _sides(measured):
-        gap = difference(one.at(last), other.at(last), "iou")
-        lines.append(_pair("difference", one, other, gap, count) | {"point": last})
-        steeper = difference_of_changes(one.joint, other.joint, "iou")
-        mine, yours = _confidence_in_common(one, other)
-        line = _pair("difference of changes", one, other, steeper, count)
-        lines.append(line | three("rise", mine) | three("rise_against", yours))
-    return pa.Table.from_pylist([line | {"along": scale.along} for line in lines], schema=_SCHEMA)
+# Statistics
 
 
-def _point(m: _Measured, value: float) -> dict[str, Any]:
-    here = m.at(value)
-    means = _means({measure: m.mean(value, measure) for measure in _COLUMNS}, len(here))
-    pairs = difference(here, [attempt for attempt in m.pgd if attempt.point == value], "l1")
+def changes(results: Iterable[PointResult], measure: Measure) -> dict[str, float]:
+    """By photo: ``measure`` at the last point that reached the label, minus that at the first one.
+
+    Photos whose label was reached at fewer than two points have none.
+    """
+    reached = _reached(results)
+    ends = {photo: (min(points), max(points)) for photo, points in reached.items() if len(points) > 1}
     return {
-        "kind": "point",
-        "interpreter": m.name,
-        "point": value,
-        **means,
-        **three("reached", wilson(sum(attempt.success for attempt in here), len(here))),
-        **three("confidence_all", bootstrap_mean([attempt.confidence for attempt in here])),
-        "pairs": pairs.n,
-        **three("l1_minus_pgd", pairs),
+        photo: getattr(reached[photo][last], measure) - getattr(reached[photo][first], measure)
+        for photo, (first, last) in ends.items()
     }
 
 
-def _pair(kind: str, one: _Measured, other: _Measured, figure: Estimate, count: int) -> dict[str, Any]:
-    return {"kind": kind, "interpreter": one.name, "against": other.name} | _means({"iou": figure}, count)
+def change(results: Iterable[PointResult], measure: Measure) -> Estimate:
+    """The mean of :func:`changes` with its interval."""
+    return bootstrap_mean(list(changes(results, measure).values()))
 
 
-def _means(figures: Mapping[Measure, Estimate], count: int) -> dict[str, Any]:
-    """``figures`` over the same photos, out of ``count``."""
-    (n,) = {figure.n for figure in figures.values()}
-    columns: dict[str, Any] = {"n": n, "failed": count - n}
-    for measure, figure in figures.items():
-        columns |= three(_COLUMNS[measure], figure)
-    return columns
+def difference(one: Iterable[PointResult], other: Iterable[PointResult], measure: Measure) -> Estimate:
+    """``measure`` of ``one`` minus that of ``other``: per photo the mean over the points that both reached.
 
-
-def _sides(measured: Sequence[_Measured]) -> list[tuple[_Measured, _Measured]]:
-    """Every back-propagation interpreter with every other one."""
-    return [(one, other) for one in measured for other in measured if one.propagates and not other.propagates]
-
-
-def _confidence_in_common(one: _Measured, other: _Measured) -> tuple[Estimate, Estimate]:
-    """By how much the confidence of each changed, on the photos on which their changes of IoU are compared."""
-    mine, yours = changes_in_common(one.joint, other.joint, "confidence")
-    return bootstrap_mean(mine), bootstrap_mean(yours)
-
-
-def _figure(measured: Sequence[_Measured], scale: _Scale) -> str:
-    panels = []
-    for m in measured:
-        lines = [
-            Line(role, tuple(_spot(replace(m, joint=attempts), scale, value) for value in scale.values))
-            for role, attempts in (("pgd", m.pgd), ("adv2", m.joint))
-        ]
-        panels.append(Panel(interpreter_title(m.name), tuple(lines)))
-    return frontier_figure(panels, grows=scale.name)
-
-
-def _spot(m: _Measured, scale: _Scale, value: float) -> Spot:
-    confidence, l1, iou = (m.mean(value, measure) for measure in get_args(Measure))
-    return Spot(scale.shown(value), confidence, l1, iou, of=len(m.at(value)))
-
-
-def _words(measured: Sequence[_Measured], scale: _Scale, photos: Sequence[PlannedPhoto], skipped: int) -> str:
-    first, last = (scale.shown(value) for value in (scale.values[0], scale.values[-1]))
-    return " ".join(
-        [
-            _order(measured, scale),
-            _explanation(measured, scale),
-            f"{taking_part(photos, skipped)} Attacked by ADV² with {scale.name} from {first} to {last}, measured on "
-            "the images as saved; differences are on the same photo, and each has a 95 % interval of its own.",
-            *(_course(m, scale) for m in measured),
-        ]
-    )
-
-
-def _course(m: _Measured, scale: _Scale) -> str:
-    """What more bought on one interpreter."""
-    ends = [f"{_end(m, value)} at {scale.shown(value)}" for value in (scale.values[0], scale.values[-1])]
-    changed = {measure: change(m.joint, measure) for measure in get_args(Measure)}
-    if not changed["l1"].n:
-        return f"{m.title}: {ends[0]}, {ends[1]}; no photo was reached at two points."
-    verdict = {
-        Finding.HOLDS: "more brought the map nearer to the benign one",
-        Finding.FAILS: "more was paid for with the map",
-        Finding.OPEN: "whether the map pays is not decided at this n",
-    }[below_zero([changed["l1"]])]
-    if scale.along == "weight" and not rises(changed["confidence"]):
-        verdict = "what more confidence costs the map is not decided, for there is no more of it by its interval"
-    return (
-        f"{m.title}: {ends[0]}, {ends[1]}; from a photo's first to its last success its confidence changed by "
-        f"{estimate(changed['confidence'])}, its L1 by {estimate(changed['l1'])}, its IoU by "
-        f"{estimate(changed['iou'])}: {verdict}."
-    )
-
-
-def _end(m: _Measured, value: float) -> str:
-    confidence, l1 = m.mean(value, "confidence"), m.mean(value, "l1")
-    reached = f"the label on {l1.n} of {len(m.at(value))}"
-    if confidence.value is None or l1.value is None:
-        return reached
-    return f"{reached} with confidence {confidence.value:.2f} and L1 {l1.value:.3f}"
-
-
-def _order(measured: Sequence[_Measured], scale: _Scale) -> str:
-    """Whether GRAD has the lowest IoU."""
-    grad = next((m for m in measured if m.name == GRAD.name), None)
-    others = [m for m in measured if m.name != GRAD.name]
-    if grad is None or not others:
-        return "Whether GRAD has the lowest IoU was not asked: it takes GRAD and another interpreter."
-    gaps = [difference(grad.joint, other.joint, "iou") for other in others]
-    last = scale.values[-1]
-    means = sorted((iou, m.title) for m in measured if (iou := m.mean(last, "iou").value) is not None)
-    order = ", ".join(f"{title} {iou:.2f}" for iou, title in means)
-    at_last = f" (mean IoU at {scale.shown(last)}: {order})" if order else ""
-    return f"That GRAD has the lowest IoU {below_zero(gaps)}{at_last}: {_pairs(gaps, [(grad, o) for o in others])}."
-
-
-def _explanation(measured: Sequence[_Measured], scale: _Scale) -> str:
-    """What the paper's explanation predicts of interpreters by back-propagation, and whether it is so."""
-    sides = _sides(measured)
-    if not sides:
-        return "The paper's explanation was not asked: it takes an interpreter by back-propagation and another one."
-    if scale.along == "weight":
-        return _price(measured, sides)
-    last = scale.values[-1]
-    levels = [difference(one.at(last), other.at(last), "iou") for one, other in sides]
-    return (
-        "What the paper's explanation predicts, that the maps of interpreters by back-propagation are behind the "
-        f"others in IoU even with the most {scale.name}, {below_zero(levels)}: {_pairs(levels, sides)}. More "
-        f"{scale.name} gives prediction and map room at once; what confidence alone costs the map is the frontier "
-        "along weight."
-    )
-
-
-def _price(measured: Sequence[_Measured], sides: Sequence[tuple[_Measured, _Measured]]) -> str:
-    """Whether the maps of interpreters by back-propagation pay for confidence, and pay more than the others.
-
-    A loss of IoU is a price where confidence rose, by its interval; elsewhere nothing was bought, and nothing is asked.
+    One value per photo goes into the mean, for values of one photo at several points are not independent.
     """
-    propagating = [m for m in measured if m.propagates]
-    bought = {m.title: change(m.joint, "confidence") for m in propagating}
-    conflict = below_zero([change(m.joint, "iou") if rises(bought[m.title]) else _UNASKED for m in propagating])
-    losses = [difference_of_changes(one.joint, other.joint, "iou") for one, other in sides]
-    confidences = [_confidence_in_common(one, other) for one, other in sides]
-    both = [all(map(rises, confidence)) for confidence in confidences]
-    steeper = below_zero([loss if rose else _UNASKED for loss, rose in zip(losses, both, strict=True)])
-    found = {conflict, steeper}
-    verdict = Finding.FAILS if Finding.FAILS in found else Finding.OPEN if Finding.OPEN in found else Finding.HOLDS
-    return (
-        "The paper's explanation, that prediction and map conflict for interpreters by back-propagation, "
-        f"{verdict}: that more confidence costs all of them IoU {conflict}, that it costs them more than the others "
-        f"{steeper}: {_prices(losses, confidences, sides)}.{_not_bought(bought, both, sides)}"
+    ours, theirs = _reached(one), _reached(other)
+    shared = {photo: sorted(ours[photo].keys() & theirs[photo].keys()) for photo in ours.keys() & theirs.keys()}
+    photos = sorted(photo for photo, points in shared.items() if points)
+    mine, yours = (
+        [fmean(getattr(side[photo][point], measure) for point in shared[photo]) for photo in photos]
+        for side in (ours, theirs)
+    )
+    return bootstrap_paired(mine, yours)
+
+
+def changes_in_common(
+    one: Iterable[PointResult], other: Iterable[PointResult], measure: Measure
+) -> tuple[list[float], list[float]]:
+    """The changes of ``one`` and of ``other``, photo by photo, on the photos that have both, see :func:`changes`.
+
+    Only points at which both reached the label count, so that both changes are between the same two points.
+    """
+    ours, theirs = list(one), list(other)
+    both = {(a.photo, a.point) for a in ours if a.success} & {(a.photo, a.point) for a in theirs if a.success}
+    mine, yours = (changes([a for a in side if (a.photo, a.point) in both], measure) for side in (ours, theirs))
+    photos = sorted(mine.keys() & yours.keys())
+    return [mine[photo] for photo in photos], [yours[photo] for photo in photos]
+
+
+def difference_of_changes(one: Iterable[PointResult], other: Iterable[PointResult], measure: Measure) -> Estimate:
+    """The mean change of ``one`` minus that of ``other``, see :func:`changes_in_common`."""
+    return bootstrap_paired(*changes_in_common(one, other, measure))
+
+
+def _reached(results: Iterable[PointResult]) -> Mapping[str, dict[float, PointResult]]:
+    """By photo and point, the attacks that reached the label."""
+    found: dict[str, dict[float, PointResult]] = defaultdict(dict)
+    for result in results:
+        if result.success:
+            found[result.photo][result.point] = result
+    return found
+
+
+def _at(results: Sequence[PointResult], value: float) -> list[PointResult]:
+    return [result for result in results if result.point == value]
+
+
+def _mean(results: Sequence[PointResult], measure: Measure) -> Estimate:
+    return bootstrap_mean([getattr(result, measure) for result in results if result.success])
+
+
+# Judge
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """A back-propagation interpreter and another one.
+
+    Attributes:
+        loss: by how much more the IoU of ``one`` changed along the frontier than that of ``other``.
+        mine, yours: the change of confidence of each, on the same photos.
+    """
+
+    one: _Frontier
+    other: _Frontier
+    loss: Estimate
+    mine: Estimate
+    yours: Estimate
+
+    @property
+    def name(self) -> str:
+        return f"{self.one.title} less {self.other.title}"
+
+    @property
+    def bought(self) -> bool:
+        """Whether the confidence of both rose."""
+        return _rises(self.mine) and _rises(self.yours)
+
+
+def _pairs(found: Sequence[_Frontier]) -> list[_Pair]:
+    sides = [(one, other) for one in found for other in found if one.propagates and not other.propagates]
+    return [
+        _Pair(
+            one,
+            other,
+            difference_of_changes(one.adv2, other.adv2, "iou"),
+            *map(bootstrap_mean, changes_in_common(one.adv2, other.adv2, "confidence")),
+        )
+        for one, other in sides
+    ]
+
+
+def _rises(figure: Estimate) -> bool:
+    """By its interval."""
+    return above(figure) is Verdict.HOLDS
+
+
+def _claim(name: str, statement: str, verdict: Verdict, estimates: Mapping[str, Estimate]) -> Claim:
+    return Claim(name, statement, verdict, estimates, min((e.n for e in estimates.values()), default=0))
+
+
+def _lowest(found: Sequence[_Frontier]) -> list[Claim]:
+    """Whether GRAD has the lowest IoU; no claim without GRAD and another interpreter."""
+    grad = next((one for one in found if one.name == GRAD.name), None)
+    others = [one for one in found if one.name != GRAD.name]
+    if grad is None or not others:
+        return []
+    gaps = {f"{grad.title} less {o.title}": difference(grad.adv2, o.adv2, "iou") for o in others}
+    statement = "Under ADV² GRAD has the lowest IoU of all interpreters."
+    return [_claim("lowest", statement, together(map(below, gaps.values())), gaps)]
+
+
+def _conflict(found: Sequence[_Frontier], scale: _Scale) -> list[Claim]:
+    """What the paper's explanation predicts of interpreters by back-propagation; no claim without another one.
+
+    Along ``weight`` a loss of IoU is a price where confidence rose, by its interval; elsewhere nothing was bought, and
+    nothing is decided.
+    """
+    pairs = _pairs(found)
+    if not pairs:
+        return []
+    if scale.along != "weight":
+        last = scale.values[-1]
+        levels = {pair.name: difference(pair.one.at(last), pair.other.at(last), "iou") for pair in pairs}
+        statement = f"Even with the most {scale.name}, back-propagation interpreters have a lower IoU than the others."
+        return [_claim("behind", statement, together(map(below, levels.values())), levels)]
+    prices = {one.title: change(one.adv2, "iou") for one in found if one.propagates}
+    rose = {one.title: _rises(change(one.adv2, "confidence")) for one in found if one.propagates}
+    price = together(below(figure) if rose[title] else Verdict.UNDECIDED for title, figure in prices.items())
+    losses = {pair.name: pair.loss for pair in pairs}
+    steeper = together(below(pair.loss) if pair.bought else Verdict.UNDECIDED for pair in pairs)
+    both = "Prediction and map conflict for back-propagation interpreters."
+    more = "More confidence costs back-propagation interpreters more IoU than the others."
+    return [
+        _claim("conflict", both, together([price, steeper]), prices | losses),
+        _claim("conflict/price", "More confidence costs every back-propagation interpreter IoU.", price, prices),
+        _claim("conflict/steeper", more, steeper, losses),
+    ]
+
+
+def _cost(one: _Frontier, scale: _Scale) -> Claim:
+    """Whether one interpreter's map pays."""
+    found = {measure: change(one.adv2, measure) for measure in get_args(Measure)}
+    undecided = scale.along == "weight" and not _rises(found["confidence"])
+    statement = f"More {scale.name} moves the map of {one.title} away from the benign map."
+    return _claim(f"cost/{one.name}", statement, Verdict.UNDECIDED if undecided else above(found["l1"]), found)
+
+
+# Table and figure
+
+
+def _table(found: Sequence[_Frontier], scale: _Scale, count: int) -> pa.Table:
+    """All figures; ``failed`` counts those of the ``count`` attacked photos that a row does without."""
+    row: Callable[..., FrontierRow] = partial(FrontierRow, along=scale.along)
+    rows = [_point(one, value, row) for one in found for value in scale.values]
+    for one in found:
+        means = {measure: change(one.adv2, measure) for measure in get_args(Measure)}
+        n = means["iou"].n
+        rows.append(row(kind="change", interpreter=one.name, n=n, failed=count - n, **_columns(means)))
+
+    def compared(kind: str, one: _Frontier, other: _Frontier, iou: Estimate, **more: Any) -> FrontierRow:
+        names = {"interpreter": one.name, "against": other.name}
+        return row(kind=kind, **names, n=iou.n, failed=count - iou.n, iou_50=iou, **more)
+
+    for one, other in combinations(found, 2):
+        rows.append(compared("difference", one, other, difference(one.adv2, other.adv2, "iou")))
+    last = scale.values[-1]
+    for pair in _pairs(found):
+        at_last = difference(pair.one.at(last), pair.other.at(last), "iou")
+        rows.append(compared("difference", pair.one, pair.other, at_last, point=last))
+        more = {"rise": pair.mine, "rise_against": pair.yours}
+        rows.append(compared("difference of changes", pair.one, pair.other, pair.loss, **more))
+    return to_arrow(rows, FrontierRow)
+
+
+def _point(one: _Frontier, value: float, row: Callable[..., FrontierRow]) -> FrontierRow:
+    here = one.at(value)
+    means = {measure: one.mean(value, measure) for measure in get_args(Measure)}
+    n, pairs = means["iou"].n, difference(here, _at(one.pgd, value), "l1")
+    return row(
+        kind="point",
+        interpreter=one.name,
+        point=value,
+        n=n,
+        failed=len(here) - n,
+        reached=wilson(n, len(here)),
+        confidence_all=bootstrap_mean([result.confidence for result in here]),
+        pairs=pairs.n,
+        l1_minus_pgd=pairs,
+        **_columns(means),
     )
 
 
-def _prices(
-    losses: Sequence[Estimate],
-    confidences: Sequence[tuple[Estimate, Estimate]],
-    sides: Sequence[tuple[_Measured, _Measured]],
-) -> str:
-    """Each loss of IoU, with what was bought for it."""
-    parts = [
-        f"{one.title} less {other.title} {estimate(loss)}, while confidence changed by {estimate(mine)} and "
-        f"{estimate(yours)}"
-        for loss, (mine, yours), (one, other) in zip(losses, confidences, sides, strict=True)
-    ]
-    return "; ".join(parts)
+def _columns(means: Mapping[Measure, Estimate]) -> dict[str, Estimate]:
+    return {"iou_50" if measure == "iou" else measure: figure for measure, figure in means.items()}
 
 
-def _not_bought(
-    bought: Mapping[str, Estimate], both: Sequence[bool], sides: Sequence[tuple[_Measured, _Measured]]
-) -> str:
-    """What is left open, for confidence did not rise with the demand; empty if there is nothing."""
-    alone = [title for title, figure in bought.items() if not rises(figure)]
-    pairs = [f"{one.title} beside {other.title}" for (one, other), rose in zip(sides, both, strict=True) if not rose]
-    if not alone and not pairs:
-        return ""
-    return f" Left open, for the confidence of one side or both did not rise by its interval: {listing(alone + pairs)}."
+_COLUMN_IN, _ROW_IN = 2.3, 2.1
+_LEFT_IN, _RIGHT_IN, _TOP_IN, _BOTTOM_IN, _GAP_IN, _BETWEEN_IN = 0.62, 0.15, 0.6, 0.55, 0.22, 0.62
+_MARGIN, _LABEL = 0.04, 0.08  # of an axis: beyond the last point, and for the label above it
+_MEASURES: Mapping[Measure, str] = {"l1": "L1 to the benign map", "iou": "IoU with the benign map"}
 
 
-def _pairs(figures: Sequence[Estimate], sides: Sequence[tuple[_Measured, _Measured]]) -> str:
-    parts = zip(figures, sides, strict=True)
-    return listing([f"{one.title} less {other.title} {estimate(figure)}" for figure, (one, other) in parts])
+def _figure(found: Sequence[_Frontier], scale: _Scale) -> str:
+    """An SVG: one column per interpreter, confidence against L1 and against IoU, on common axes.
+
+    Points are means over the photos whose label was reached, hollow where that are less than half, and whiskers are
+    their intervals. The first and the last point of ADV² bear their labels.
+    """
+    width = _LEFT_IN + _RIGHT_IN + len(found) * _COLUMN_IN + (len(found) - 1) * _GAP_IN
+    height = _TOP_IN + _BOTTOM_IN + 2 * _ROW_IN + _BETWEEN_IN
+    figure = blank(width, height)
+    everything = [_at(results, value) for one in found for results in (one.pgd, one.adv2) for value in scale.values]
+    bottom, top = _limits([_mean(here, "confidence") for here in everything])
+    for row, (measure, label) in enumerate(_MEASURES.items()):
+        limits = _limits([_mean(here, measure) for here in everything])
+        for column, one in enumerate(found):
+            left = _LEFT_IN + column * (_COLUMN_IN + _GAP_IN)
+            base = _BOTTOM_IN + (1 - row) * (_ROW_IN + _BETWEEN_IN)
+            axes = axes_of(figure, (left / width, base / height, _COLUMN_IN / width, _ROW_IN / height))
+            _draw(axes, one.pgd, scale, measure, PGD_COLOUR)
+            _draw(axes, one.adv2, scale, measure, ADV2_COLOUR)
+            label_axes(axes, x=label, y="" if column else "confidence", size=9.5)
+            axes.tick_params(labelleft=column == 0)
+            axes.locator_params(nbins=5)
+            axes.grid(color=LINE, linewidth=0.5)
+            axes.set_axisbelow(True)
+            axes.set_xlim(limits)
+            axes.set_ylim(bottom, top + _LABEL * (top - bottom))
+            if row == 0:
+                axes.set_title(one.title, color=INK, fontsize=11, loc="left", parse_math=False)
+    legend = ((ADV2_COLOUR, "● ADV²", 10), (PGD_COLOUR, "● PGD", 10),
+              (MUTED, f"○ label reached on less than half · labels: {scale.name}", 9))  # fmt: skip
+    for place, (colour, text, size) in enumerate(legend):
+        left = (_LEFT_IN + 0.75 * place) / width
+        figure.text(left, 1 - 0.12 / height, text, color=colour, fontsize=size, va="top")
+    description = (
+        f"Confidence against L1 and IoU of {', '.join(one.title for one in found)} under ADV² and PGD, "
+        f"as {scale.name} grows; the table has the numbers."
+    )
+    return inline(figure, name="frontier", description=description)
+
+
+def _draw(axes: Axes, results: Sequence[PointResult], scale: _Scale, measure: Measure, colour: str) -> None:
+    """The frontier of one attack on one interpreter."""
+    by_point = [(value, _at(results, value)) for value in scale.values]
+    tried = [(value, _mean(here, measure), _mean(here, "confidence"), len(here)) for value, here in by_point]
+    ends = [point for point in tried if point[1].n]
+    across, up = (
+        [figure.value or 0.0 for figure in figures]
+        for figures in ([x for _, x, _, _ in ends], [y for _, _, y, _ in ends])
+    )
+    axes.plot(across, up, color=colour, linewidth=1.2, zorder=2)
+    for _, x, y, of in ends:
+        mark(axes, x, y, colour, solid=2 * y.n >= of, whisker=0.7, alpha=0.45, edge=1.2)
+    if colour == ADV2_COLOUR:
+        for value, x, y, _ in (ends[0], ends[-1]) if len(ends) > 1 else ends:
+            axes.annotate(
+                scale.shown(value), (x.value, y.value), xytext=(0, 7), textcoords="offset points", fontsize=8.5,
+                color=INK, ha="center", parse_math=False, zorder=4,
+            )  # fmt: skip
+
+
+def _limits(figures: Sequence[Estimate]) -> tuple[float, float]:
+    """Both ends of an axis that shows all ``figures`` with their intervals."""
+    values = [end for figure in figures for end in (figure.low, figure.value, figure.high) if end is not None]
+    if not values:
+        return 0.0, 1.0
+    margin = max(_MARGIN * (max(values) - min(values)), 0.005)
+    return min(values) - margin, max(values) + margin
+
+
+# Words
+
+
+def _words(found: Sequence[_Frontier], scale: _Scale, claims: Sequence[Claim], taking: str) -> str:
+    first, last = scale.values[0], scale.values[-1]
+    means = sorted((iou, one.title) for one in found if (iou := one.mean(last, "iou").value) is not None)
+    pairs = _pairs(found)
+    idle = [one.title for one in found if one.propagates and not _rises(change(one.adv2, "confidence"))]
+    return written(
+        "underfire.studies",
+        "frontier.md.jinja",
+        claims={claim.id: claim for claim in claims},
+        scale=scale,
+        order=[f"{title} {iou:.2f}" for iou, title in means],
+        pairs=pairs,
+        not_bought=idle + [f"{pair.one.title} beside {pair.other.title}" for pair in pairs if not pair.bought],
+        taking_part=taking,
+        courses=[
+            {
+                "title": one.title,
+                "claim": next(claim for claim in claims if claim.id == f"cost/{one.name}"),
+                "bought": scale.along != "weight" or _rises(change(one.adv2, "confidence")),
+                "ends": [
+                    {
+                        "at": scale.shown(value),
+                        "tries": len(one.at(value)),
+                        "confidence": one.mean(value, "confidence"),
+                        "l1": one.mean(value, "l1"),
+                    }
+                    for value in (first, last)
+                ],
+            }
+            for one in found
+        ],
+    )

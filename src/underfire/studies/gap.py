@@ -1,120 +1,162 @@
 """The prediction–interpretation gap: labels and maps chosen apart (Zhang et al. 2020, Observation 8).
 
-Every photo is attacked towards a class that it is not and, at once, towards a map that has nothing to do with it:
+Every photo is attacked towards a class that it is not and, at once, towards a map that has nothing to do with it. An
+attacker who can show any map beside any label proves that prediction and interpretation see different aspects of the
+model. The target maps come from one of these sources:
 
 * ``random-class``: the benign map of another photo, drawn by the seed and the photo's name: of the target class, as the
   authors do, or where the set of photos has none, of a third class.
 * ``random-patch``: a disc or a rotated rectangle somewhere (`underfire.attacks.target_maps`).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
-import pyarrow as pa
 from torch import Tensor
 
 from underfire.attacks.target_maps import random_patch
-from underfire.auditing.attackers import attack_of
-from underfire.auditing.condition import Condition
-from underfire.auditing.names import make_interpreters
+from underfire.auditing.condition import NONE, PGD
+from underfire.auditing.names import make_interpreters, split_names
 from underfire.auditing.plan import AuditPlan, PlannedPhoto
 from underfire.auditing.rows import Row
 from underfire.auditing.summary import KEPT_IOU
 from underfire.interpreters import Interpreter
 from underfire.models.classifier import Classifier
 from underfire.present.pictures import read_photo
-from underfire.present.text import class_title, estimate, interpreter_title, interval, listing, number, of
+from underfire.present.tables import to_arrow
+from underfire.present.text import class_title, interpreter_title
+from underfire.present.words import written
+from underfire.seeding import derive_seed
 from underfire.stats import Estimate, Share, bootstrap_mean, bootstrap_paired, wilson
-from underfire.studies.attacks import Variant, audit_of, benign_map, rows_under, shown, taking_part
-from underfire.studies.columns import fields_of, three
-from underfire.studies.gap_figure import Bars, Example, Exhibit, gap_figure
-from underfire.studies.gap_statistics import HALF_WAY, Trial, companion, successes, typical, works
+from underfire.studies.gap_figure import Distances, Exhibit, PhotoExample, gap_figure
+from underfire.studies.options import StudySource, option
+from underfire.studies.reruns import Rerun, adv2_of, artifacts_of, audit_of, benign_map, rerun_rows, taking_part
 from underfire.studies.source import Note, Run, attacked, quiet
-from underfire.studies.study import Study
+from underfire.studies.study import Claim, Study, Verdict, majority, together
 
-Aim = Literal["random-class", "random-patch"]
+MapSource = Literal["random-class", "random-patch"]
 """Where the target maps come from."""
 
-_MISCLASSIFIED = "misclassified"
-
-_CLAIM = (
+CLAIM = (
     "Prediction and interpretation see different aspects of a model: an attacker can choose a label and, beside it, a "
     "map that has nothing to do with the photo, be it that of another class or a random patch (Zhang et al. 2020, "
     "Observation 8)."
 )
 
-_SCHEMA = pa.schema(
-    [
-        pa.field("interpreter", pa.string()),
-        pa.field("target", pa.string()),
-        pa.field("n", pa.int64()),
-        pa.field("failed", pa.int64()),
-        pa.field("left_out", pa.int64()),
-        pa.field("pairs", pa.int64()),
-        *fields_of(("succeeds", "reached", "seen", "confidence", "l1", "l1_pgd", "l1_benign")),
-        *fields_of(("l1_minus_pgd", "l1_minus_benign", "iou_50", "iou_50_pgd", "iou_50_benign")),
-        pa.field("verdict", pa.string()),
-    ]
-)
+HALF_WAY = 0.5
+"""The share of the distance to the target map that may be left: of each interpreter's own scale, and without an
+opinion about which of two maps looks like a third."""
 
-_VERDICTS = {True: "succeeds", False: "does not succeed", None: "not decided at this n"}
+_MISCLASSIFIED = "misclassified"
 
 
 @dataclass(frozen=True)
-class _Tried:
-    """All attacks on one interpreter towards one kind of map."""
+class GapOptions:
+    """What ``underfire study gap`` takes beside the options of an audit."""
 
-    variant: Variant
-    aim: Aim
-    trials: tuple[Trial, ...]
+    aims: tuple[MapSource, ...] = option(
+        get_args(MapSource),
+        help="The maps to show, comma-separated: another photo's, of another class, or a random patch.",
+        parse=partial(split_names, known=get_args(MapSource), kind="aim"),
+        shown_default=",".join(get_args(MapSource)),
+    )
+
+
+@dataclass(frozen=True)
+class GapRow:
+    """One interpreter and source of target maps; ``left_out`` are photos for which there is no such map.
+
+    ``target`` is the source of the target maps; ``n`` are photos whose label was reached, ``pairs`` those on which PGD
+    reached it too.
+    """
+
+    interpreter: str
+    target: MapSource
+    n: int
+    failed: int
+    left_out: int
+    pairs: int
+    succeeds: Share
+    reached: Share
+    seen: Share
+    confidence: Estimate
+    l1: Estimate
+    l1_pgd: Estimate
+    l1_benign: Estimate
+    l1_minus_pgd: Estimate
+    l1_minus_benign: Estimate
+    iou_50: Estimate
+    iou_50_pgd: Estimate
+    iou_50_benign: Estimate
+    verdict: Verdict
+
+    @property
+    def tries(self) -> int:
+        """How many photos were attacked."""
+        return self.n + self.failed
+
+
+@dataclass(frozen=True)
+class ChosenMap:
+    """One photo whose label and map were both chosen by an attacker, on the image as saved.
+
+    Attributes:
+        photo: its name.
+        success: whether the prediction is the target.
+        confidence: the probability of the target.
+        l1, iou: between the attacked image's map and the target map, in [0, 1].
+        l1_benign, iou_benign: the same for the benign photo's map.
+        l1_pgd, iou_pgd: the same for the map of an attack on the prediction alone.
+        pgd_success: whether that attack reached the target too.
+    """
+
+    photo: str
+    success: bool
+    confidence: float
+    l1: float
+    iou: float
+    l1_benign: float
+    iou_benign: float
+    l1_pgd: float
+    iou_pgd: float
+    pgd_success: bool
+
+    @property
+    def succeeds(self) -> bool:
+        """The label is the chosen one, and the map came at least half of the way to the chosen one.
+
+        The way begins where the map is nearer without an attack on it: at the benign map, or at that of the attack
+        on the prediction alone if it reached the target.
+        """
+        start = min(self.l1_benign, self.l1_pgd) if self.pgd_success else self.l1_benign
+        return self.success and self.l1 <= HALF_WAY * start
+
+
+@dataclass(frozen=True)
+class _Attacks:
+    """All attacks on one interpreter towards maps of one source, and their row of the table."""
+
+    rerun: Rerun
+    source: MapSource
+    photos: tuple[ChosenMap, ...]
+    row: GapRow
 
     @property
     def title(self) -> str:
-        return interpreter_title(self.variant.interpreter.name)
-
-    @property
-    def reached(self) -> list[Trial]:
-        """The trials whose label was reached."""
-        return [trial for trial in self.trials if trial.success]
-
-    @property
-    def pairs(self) -> list[Trial]:
-        """Those on which PGD reached the label too."""
-        return [trial for trial in self.reached if trial.pgd_success]
-
-    @property
-    def rate(self) -> Share:
-        return successes(self.trials)
-
-    def mean(self, measure: str) -> Estimate:
-        """Of the trials whose label was reached."""
-        return _mean(self.reached, measure)
-
-    def pgd(self, measure: str) -> Estimate:
-        """Of the trials whose label both attacks reached."""
-        return _mean(self.pairs, measure)
-
-    @property
-    def fall(self) -> Estimate:
-        """By how much the distance to the target map is below that of the benign one, where the label was reached."""
-        return bootstrap_paired([t.l1 for t in self.reached], [t.l1_benign for t in self.reached])
-
-    @property
-    def fall_from_pgd(self) -> Estimate:
-        """The same below that under PGD, where both attacks reached the label."""
-        return bootstrap_paired([t.l1 for t in self.pairs], [t.l1_pgd for t in self.pairs])
-
-    @property
-    def seen(self) -> Share:
-        """Of all trials, those whose label was reached with a map whose regions are mostly the target's."""
-        return wilson(sum(trial.iou >= KEPT_IOU for trial in self.reached), len(self.trials))
+        return interpreter_title(self.rerun.interpreter.name)
 
 
-def _mean(trials: Sequence[Trial], measure: str) -> Estimate:
-    return bootstrap_mean([getattr(trial, measure) for trial in trials])
+def study(source: StudySource, options: GapOptions) -> Study:
+    """The study as the command line calls it."""
+    source.refuse("attacks", "runs PGD and ADV²")
+    planned = source.planned()
+    return gap_study(
+        planned.plan, planned.photos, planned.classifier, work=source.work, note=source.note,
+        aims=options.aims, skipped=planned.skipped,
+    )  # fmt: skip
 
 
 def gap_study(
@@ -124,7 +166,7 @@ def gap_study(
     *,
     work: Path,
     note: Note = quiet,
-    aims: Sequence[Aim] = get_args(Aim),
+    aims: Sequence[MapSource] = get_args(MapSource),
     skipped: int = 0,
 ) -> Study:
     """Attacks ``photos`` with ADV² towards maps that are not theirs, on each of the plan's interpreters.
@@ -134,34 +176,50 @@ def gap_study(
         photos: all of an audit; those that it would exclude are left out and counted.
         classifier: the plan's.
         work: a folder for an audit with PGD and for the attacks; what is finished there is not done again.
-        note: is told how the study comes along.
-        aims: which target maps.
+        note: reports progress.
+        aims: where the target maps come from.
         skipped: how many files beside ``photos`` could not be used; the words tell.
 
     Raises:
         InputError: the plan or a photo cannot be used, or ``work`` holds attacks with other settings.
     """
-    chosen = attacked(photos)
+    count = len(attacked(photos))
     interpreters = make_interpreters(plan.interpreters, classifier, rts=plan.rts)
-    attacks = [attack_of(plan, Condition.on("adv2", g.name), classifier, [g]) for g in interpreters]
-    pgd = replace(plan, attacks=("pgd",))
-    run = audit_of(pgd, photos, classifier, work / "pgd", what="PGD", note=note)
+    attacks = [adv2_of(plan, interpreter) for interpreter in interpreters]
+    run = audit_of(replace(plan, attacks=("pgd",)), photos, classifier, work / "pgd", what="PGD", note=note)
     found = []
-    for aim in aims:
+    for source in aims:
         for interpreter, attack in zip(interpreters, attacks, strict=True):
-            aim_of = partial(_AIMS[aim], run, interpreter)
-            variant = Variant(work / aim / interpreter.name, interpreter, attack, aim_of, controls=True)
-            rows = rows_under(run, variant, what=f"{aim}, {interpreter_title(interpreter.name)}", note=note)
-            found.append(_Tried(variant, aim, tuple(_trials(rows))))
+            target_map = partial(_TARGET_MAPS[source], run, interpreter)
+            rerun = Rerun(work / source / interpreter.name, interpreter, attack, target_map, controls=True)
+            rows = rerun_rows(run, rerun, what=f"{source}, {interpreter_title(interpreter.name)}", note=note)
+            chosen = tuple(_chosen_maps(rows))
+            found.append(_Attacks(rerun, source, chosen, _row(interpreter.name, source, chosen, count)))
+    claims = _claims(found)
     return Study(
         name="gap",
         title="The gap between prediction and explanation",
-        claim=_CLAIM,
-        claims=(),
-        table=_table(found, len(chosen)),
+        claim=CLAIM,
+        claims=claims,
+        table=to_arrow([attacks.row for attacks in found], GapRow),
         figure=_figure(found, run, classifier),
-        words=_words(found, photos, skipped),
+        words=_words(found, claims, taking_part(photos, skipped)),
     )
+
+
+# Collect
+
+
+def companion(photo: str, target: int, labels: Mapping[str, int], *, seed: int) -> str | None:
+    """Another photo of ``labels`` to take a map from: one of the class ``target``, as the authors do, if there is one.
+
+    Else, since a set of photos rarely has one, a photo whose class is neither that of ``photo`` nor ``target``; None if
+    there is none of those either. Drawn by (``seed``, ``photo``): every candidate has a number of its own and the
+    lowest is taken, so that a photo added to or taken from the set changes the choice for few others.
+    """
+    others = {name: label for name, label in labels.items() if label != labels[photo]}
+    candidates = [name for name, label in others.items() if label == target] or list(others)
+    return min(candidates, key=lambda name: (derive_seed(seed, photo, name, "companion"), name), default=None)
 
 
 def _random_class(run: Run, interpreter: Interpreter, photo: PlannedPhoto) -> Tensor | None:
@@ -176,16 +234,19 @@ def _random_patch(run: Run, interpreter: Interpreter, photo: PlannedPhoto) -> Te
     return random_patch(interpreter.grid, seed=run.plan.seed, key=photo.image_id)
 
 
-_AIMS = {"random-class": _random_class, "random-patch": _random_patch}
+_TARGET_MAPS: Mapping[MapSource, Callable[[Run, Interpreter, PlannedPhoto], Tensor | None]] = {
+    "random-class": _random_class,
+    "random-patch": _random_patch,
+}
 
 
-def _trials(rows: Sequence[Row]) -> Iterator[Trial]:
+def _chosen_maps(rows: Sequence[Row]) -> Iterator[ChosenMap]:
     """One for each photo that was attacked."""
-    by_attack = {(row.image_id, row.attack): row for row in rows}
+    by_condition = {(row.image_id, row.condition): row for row in rows}
     for row in rows:
-        if row.attack == "adv2":
-            benign, pgd = by_attack[row.image_id, "none"], by_attack[row.image_id, "pgd"]
-            yield Trial(
+        if row.condition.is_joint:
+            benign, pgd = by_condition[row.image_id, NONE], by_condition[row.image_id, PGD]
+            yield ChosenMap(
                 photo=row.image_id,
                 success=row.success_8bit,
                 confidence=row.confidence_8bit,
@@ -199,122 +260,135 @@ def _trials(rows: Sequence[Row]) -> Iterator[Trial]:
             )
 
 
-def _table(found: Sequence[_Tried], count: int) -> pa.Table:
-    """One row per interpreter and kind of target map; ``left_out`` are photos without such a map."""
-    return pa.Table.from_pylist([_line(tried, count) for tried in found], schema=_SCHEMA)
+def _row(interpreter: str, source: MapSource, chosen: Sequence[ChosenMap], count: int) -> GapRow:
+    """The figures of ``chosen``, out of ``count`` photos."""
+    reached = [one for one in chosen if one.success]
+    pairs = [one for one in reached if one.pgd_success]
+    rate = successes(chosen)
+    return GapRow(
+        interpreter=interpreter,
+        target=source,
+        n=len(reached),
+        failed=len(chosen) - len(reached),
+        left_out=count - len(chosen),
+        pairs=len(pairs),
+        succeeds=rate,
+        reached=wilson(len(reached), len(chosen)),
+        seen=wilson(sum(one.iou >= KEPT_IOU for one in reached), len(chosen)),
+        confidence=bootstrap_mean([one.confidence for one in reached]),
+        l1=bootstrap_mean([one.l1 for one in reached]),
+        l1_pgd=bootstrap_mean([one.l1_pgd for one in pairs]),
+        l1_benign=bootstrap_mean([one.l1_benign for one in reached]),
+        l1_minus_pgd=bootstrap_paired([one.l1 for one in pairs], [one.l1_pgd for one in pairs]),
+        l1_minus_benign=bootstrap_paired([one.l1 for one in reached], [one.l1_benign for one in reached]),
+        iou_50=bootstrap_mean([one.iou for one in reached]),
+        iou_50_pgd=bootstrap_mean([one.iou_pgd for one in pairs]),
+        iou_50_benign=bootstrap_mean([one.iou_benign for one in reached]),
+        verdict=majority(rate.k, rate.n, tests=1),
+    )
 
 
-def _line(tried: _Tried, count: int) -> dict[str, object]:
-    reached, tries = len(tried.reached), len(tried.trials)
-    return {
-        "interpreter": tried.variant.interpreter.name,
-        "target": tried.aim,
-        "n": reached,
-        "failed": tries - reached,
-        "left_out": count - tries,
-        "pairs": len(tried.pairs),
-        **three("succeeds", tried.rate),
-        **three("reached", wilson(reached, tries)),
-        **three("seen", tried.seen),
-        **three("confidence", tried.mean("confidence")),
-        **three("l1", tried.mean("l1")),
-        **three("l1_pgd", tried.pgd("l1_pgd")),
-        **three("l1_benign", tried.mean("l1_benign")),
-        **three("l1_minus_pgd", tried.fall_from_pgd),
-        **three("l1_minus_benign", tried.fall),
-        **three("iou_50", tried.mean("iou")),
-        **three("iou_50_pgd", tried.pgd("iou_pgd")),
-        **three("iou_50_benign", tried.mean("iou_benign")),
-        "verdict": _VERDICTS[works(tried.rate)],
-    }
+def successes(chosen: Iterable[ChosenMap]) -> Share:
+    """The share that succeeds, of all photos that were attacked."""
+    outcomes = [one.succeeds for one in chosen]
+    return wilson(sum(outcomes), len(outcomes))
 
 
-def _figure(found: Sequence[_Tried], run: Run, classifier: Classifier) -> str:
-    bars = [
-        Bars(tried.title, tried.aim, tried.mean("l1_benign"), tried.pgd("l1_pgd"), tried.mean("l1"), len(tried.trials))
-        for tried in found
-    ]
-    shows: Aim = "random-patch" if any(tried.aim == "random-patch" for tried in found) else "random-class"
-    examples = [_example(tried, run, classifier) for tried in found if tried.aim == shows]
-    return gap_figure(bars, examples, aim=shows)
+# Judge
 
 
-def _example(tried: _Tried, run: Run, classifier: Classifier) -> Example:
-    """The photo that stands for all attacks on an interpreter."""
-    trial = typical(tried.trials)
-    if trial is None:
-        return Example(tried.title, None)
-    photo = next(p for p in run.photos if p.image_id == trial.photo)
-    seen = shown(run, tried.variant, photo)
-    names = {str(index): name for index, name in enumerate(classifier.class_names)}
-    return Example(
-        tried.title,
-        Exhibit(
-            photo=photo.image_id,
-            label=class_title(photo.label, names),
-            target=class_title(photo.target, names),
-            confidence=trial.confidence,
-            l1=trial.l1,
-            iou=trial.iou,
-            benign=read_photo(seen.benign),
-            adversarial=read_photo(seen.adversarial),
-            benign_map=seen.benign_map.numpy(),
-            adversarial_map=seen.adversarial_map.numpy(),
-            target_map=seen.aim.numpy(),
+def _claims(found: Sequence[_Attacks]) -> tuple[Claim, ...]:
+    """Observation 8 as a whole, for each interpreter, and for each of its sources of target maps."""
+    names = dict.fromkeys(attacks.row.interpreter for attacks in found)
+    by_name = {name: [attacks for attacks in found if attacks.row.interpreter == name] for name in names}
+    whole = "An attacker can choose the label and, beside it, an unrelated map, on every interpreter."
+    return (
+        _claim("observation-8", whole, found),
+        *(
+            _claim(f"observation-8/{name}", f"Label and map can be chosen apart on {interpreter_title(name)}.", own)
+            for name, own in by_name.items()
+        ),
+        *(
+            _claim(
+                f"observation-8/{attacks.row.interpreter}/{attacks.source}",
+                f"Label and map can be chosen apart on {attacks.title}, with maps of the source {attacks.source}.",
+                [attacks],
+            )
+            for attacks in found
         ),
     )
 
 
-def _words(found: Sequence[_Tried], photos: Sequence[PlannedPhoto], skipped: int) -> str:
-    criterion = (
-        "An attack succeeds on a photo where the saved image has the chosen label and its map came at least "
-        f"{100 * HALF_WAY:.0f} % of the way to the chosen map, from the benign map, or from the map under PGD if PGD "
-        "reached the label and that map is nearer. It succeeds on an interpreter where it does so on more than half of "
-        "the photos, by an exact sign test at 5 %."
-    )
-    sentences = [_sentence(tried, photos) for tried in found]
-    return " ".join([_verdict(found), taking_part(photos, skipped), criterion, *sentences])
+def _claim(name: str, statement: str, found: Sequence[_Attacks]) -> Claim:
+    rates = {f"{attacks.title}, {_words_of(attacks.source)}": attacks.row.succeeds for attacks in found}
+    verdict = together(attacks.row.verdict for attacks in found)
+    return Claim(name, statement, verdict, rates, min((rate.n for rate in rates.values()), default=0))
 
 
-def _sentence(tried: _Tried, photos: Sequence[PlannedPhoto]) -> str:
-    rate, what = tried.rate, f"{tried.title}, {tried.aim.replace('-', ' ')}"
-    count = sum(photo.excluded is None for photo in photos)
-    if not tried.trials:
-        return f"{what}: not tried, for no photo of another class was given."
-    alone = f" ({count - rate.n} left out, for no photo of another class was given)" if rate.n < count else ""
-    start = f"{what}: {_VERDICTS[works(rate)]}, {of(rate)} photos ({interval(rate)}){alone}"
-    if not tried.reached:
-        return f"{start}; the label was never reached."
-    return (
-        f"{start}; the label was reached on {len(tried.reached)} with confidence "
-        f"{estimate(tried.mean('confidence'), 2)}, and there the L1 to the chosen map is "
-        f"{estimate(tried.mean('l1'))}, {number(tried.mean('l1_benign').value)} "
-        f"before, and the IoU with it {estimate(tried.mean('iou'), 2)}; {_beside_pgd(tried)}."
-    )
+# Figure and words
 
 
-def _beside_pgd(tried: _Tried) -> str:
-    """What PGD does to the maps of the photos whose label it reached as well."""
-    if not tried.pairs:
-        return "PGD reached the label on none of these"
-    return (
-        f"on those on which PGD reached the label too, L1 and IoU under PGD are {estimate(tried.pgd('l1_pgd'))} and "
-        f"{number(tried.pgd('iou_pgd').value, 2)}, and the L1 differs from PGD's by {estimate(tried.fall_from_pgd)}"
-    )
+def typical(chosen: Sequence[ChosenMap]) -> ChosenMap | None:
+    """The photo that stands for all: of those that reached the label the median by distance to the target map.
+
+    The lower one of two; equal distances are ordered by the photos' names. None if no attack reached the label.
+    """
+    reached = sorted((one for one in chosen if one.success), key=lambda one: (one.l1, one.photo))
+    return reached[(len(reached) - 1) // 2] if reached else None
 
 
-def _verdict(found: Sequence[_Tried]) -> str:
-    """For which interpreters the label and the map can be chosen apart."""
-    outcomes: dict[str, list[bool | None]] = {}
-    for tried in found:
-        outcomes.setdefault(tried.title, []).append(works(tried.rate))
-    holds = [title for title, worked in outcomes.items() if all(worked)]
-    fails = [title for title, worked in outcomes.items() if False in worked]
-    undecided = [title for title in outcomes if title not in {*holds, *fails}]
-    parts = [
-        f"{what} for {listing(titles)}"
-        for what, titles in (("holds", holds), ("does not hold", fails), ("is not decided at this n", undecided))
-        if titles
+def _figure(found: Sequence[_Attacks], run: Run, classifier: Classifier) -> str:
+    distances = [
+        Distances(a.title, _words_of(a.source), a.row.l1_benign, a.row.l1_pgd, a.row.l1, a.row.tries) for a in found
     ]
-    aims = listing(list(dict.fromkeys(tried.aim.replace("-", " ") for tried in found)))
-    return f"Observation 8, by {aims}, {'; it '.join(parts)}."
+    shows: MapSource = "random-patch" if any(a.source == "random-patch" for a in found) else "random-class"
+    examples = [_example(attacks, run, classifier) for attacks in found if attacks.source == shows]
+    return gap_figure(distances, examples, shows=_words_of(shows))
+
+
+def _example(attacks: _Attacks, run: Run, classifier: Classifier) -> PhotoExample:
+    """The photo that stands for all attacks on an interpreter."""
+    chosen = typical(attacks.photos)
+    if chosen is None:
+        return PhotoExample(attacks.title, None)
+    photo = next(p for p in run.photos if p.image_id == chosen.photo)
+    left = artifacts_of(run, attacks.rerun, photo)
+    names = {str(index): name for index, name in enumerate(classifier.class_names)}
+    return PhotoExample(
+        attacks.title,
+        Exhibit(
+            photo=photo.image_id,
+            label=class_title(photo.label, names),
+            target=class_title(photo.target, names),
+            confidence=chosen.confidence,
+            l1=chosen.l1,
+            iou=chosen.iou,
+            benign=read_photo(left.benign),
+            adversarial=read_photo(left.adversarial),
+            benign_map=left.benign_map.numpy(),
+            adversarial_map=left.adversarial_map.numpy(),
+            target_map=left.target_map.numpy(),
+        ),
+    )
+
+
+def _words(found: Sequence[_Attacks], claims: Sequence[Claim], taking: str) -> str:
+    verdicts = {claim.id: claim.verdict for claim in claims}
+    titles = {attacks.row.interpreter: attacks.title for attacks in found}
+    by_verdict = {
+        verdict: [title for name, title in titles.items() if verdicts[f"observation-8/{name}"] is verdict]
+        for verdict in Verdict
+    }
+    return written(
+        "underfire.studies",
+        "gap.md.jinja",
+        by_verdict={verdict: titles for verdict, titles in by_verdict.items() if titles},
+        sources=list(dict.fromkeys(_words_of(attacks.source) for attacks in found)),
+        taking_part=taking,
+        half_way=HALF_WAY,
+        rows=[(attacks.title, _words_of(attacks.source), attacks.row) for attacks in found],
+    )
+
+
+def _words_of(source: MapSource) -> str:
+    return {"random-class": "random class", "random-patch": "random patch"}[source]

@@ -13,7 +13,8 @@ from PIL import Image
 
 from underfire.images.files import printable
 from underfire.present.pictures import Bytes, Map, overlay
-from underfire.present.svg import ADV2, INK, LINE, MUTED, NOISE, PAPER, PGD, inline
+from underfire.present.plots import axes_of, blank, label_axes, mark
+from underfire.present.svg import ADV2, INK, LINE, MUTED, NOISE, PGD, inline
 from underfire.stats import Estimate
 
 _SIDE, _COLOURS = 120, 256  # of a picture in the file, which is to be looked at and no more
@@ -29,11 +30,12 @@ _BLOCKS = "image-rendering:crisp-edges;image-rendering:pixelated"
 
 
 @dataclass(frozen=True)
-class Bars:
+class Distances:
     """The mean L1 to the target map on one interpreter, of the benign photos, under PGD and under ADV²."""
 
     title: str
-    aim: str
+    source: str
+    """Of the target maps, in words."""
     benign: Estimate
     pgd: Estimate
     adv2: Estimate
@@ -61,74 +63,62 @@ class Exhibit:
 
 
 @dataclass(frozen=True)
-class Example:
+class PhotoExample:
     """What stands for all attacks on an interpreter; no exhibit where none reached the label."""
 
     title: str
     exhibit: Exhibit | None
 
 
-def gap_figure(bars: Sequence[Bars], examples: Sequence[Example], *, aim: str) -> str:
-    """An SVG: one chart per kind of target map, and below a row of pictures per example, whose target is an ``aim``."""
-    aims = list(dict.fromkeys(bar.aim for bar in bars))
-    most = max(sum(bar.aim == name for bar in bars) for name in aims)
+def gap_figure(distances: Sequence[Distances], examples: Sequence[PhotoExample], *, shows: str) -> str:
+    """An SVG: one chart per source of target maps, and below a row of pictures per example, with a map from ``shows``.
+
+    Class names, photo names and titles are data: nothing in them is taken for a formula or markup.
+    """
+    sources = list(dict.fromkeys(one.source for one in distances))
+    most = max(sum(one.source == source for one in distances) for source in sources)
     chart = _CHART_TOP_IN + most * _CHART_ROW_IN + _AXIS_IN
     row = _TITLE_IN + _PICTURE_IN + _CAPTION_IN + _SPACE_IN
     height = chart + _HEADING_IN + len(examples) * row
-    figure = Figure(figsize=(_WIDTH_IN, height))
-    figure.patch.set_alpha(0)
-    _charts(figure, bars, aims, height)
+    figure = blank(_WIDTH_IN, height)
+    _charts(figure, distances, sources, height)
     _text(
         figure, _MARGIN_IN, height - chart - 0.12, height,
-        f"The typical photo of each interpreter, {aim.replace('-', ' ')}: of the attacks that reached the label the\n"
+        f"The typical photo of each interpreter, {shows}: of the attacks that reached the label the\n"
         "median by distance to the target map", size=9.5, colour=MUTED,
     )  # fmt: skip
     for place, example in enumerate(examples):
         _row(figure, example, height - chart - _HEADING_IN - place * row, height)
     description = (
-        f"Mean L1 to the target maps for {', '.join(dict.fromkeys(bar.title for bar in bars))}, and for each a photo "
-        "with its map before and after the attack; the table has the numbers."
+        f"Mean L1 to the target maps for {', '.join(dict.fromkeys(one.title for one in distances))}, and for each a "
+        "photo with its map before and after the attack; the table has the numbers."
     )
     return _lighter(inline(figure, name="gap", description=description))
 
 
-def _charts(figure: Figure, bars: Sequence[Bars], aims: Sequence[str], height: float) -> None:
-    ends = [
-        end for bar in bars for m in (bar.benign, bar.pgd, bar.adv2) for end in (m.value, m.high) if end is not None
-    ]
-    upper = 1.08 * max(ends, default=1.0)
-    width = (_WIDTH_IN - _CHART_LEFT_IN - _MARGIN_IN - (len(aims) - 1) * 2 * _GAP_IN) / len(aims)
-    for column, aim in enumerate(aims):
-        here = [bar for bar in bars if bar.aim == aim]
+def _charts(figure: Figure, distances: Sequence[Distances], sources: Sequence[str], height: float) -> None:
+    figures = [m for one in distances for m in (one.benign, one.pgd, one.adv2)]
+    upper = 1.08 * max((end for m in figures for end in (m.value, m.high) if end is not None), default=1.0)
+    width = (_WIDTH_IN - _CHART_LEFT_IN - _MARGIN_IN - (len(sources) - 1) * 2 * _GAP_IN) / len(sources)
+    for column, source in enumerate(sources):
+        here = [one for one in distances if one.source == source]
         rows = len(here) * _CHART_ROW_IN
         left = _CHART_LEFT_IN + column * (width + 2 * _GAP_IN)
         bottom = height - _CHART_TOP_IN - rows
-        axes: Any = figure.add_axes((left / _WIDTH_IN, bottom / height, width / _WIDTH_IN, rows / height))
-        axes.patch.set_alpha(0)
-        for centre, bar in enumerate(reversed(here)):
-            for (colour, _, shift), m in zip(_SERIES, (bar.benign, bar.pgd, bar.adv2), strict=True):
-                if m.value is None:
-                    continue
-                if m.low is not None and m.high is not None:
-                    axes.plot([m.low, m.high], [centre + shift] * 2, color=colour, linewidth=1.4, alpha=0.6)
-                full = 2 * m.n >= bar.of
-                axes.plot(
-                    [m.value], [centre + shift], marker="o", markersize=5.5, markeredgecolor=colour,
-                    markerfacecolor=colour if full else PAPER,
-                )  # fmt: skip
+        axes = axes_of(figure, (left / _WIDTH_IN, bottom / height, width / _WIDTH_IN, rows / height))
+        for centre, one in enumerate(reversed(here)):
+            for (colour, _, shift), m in zip(_SERIES, (one.benign, one.pgd, one.adv2), strict=True):
+                solid = 2 * m.n >= one.of
+                mark(axes, m, centre + shift, colour, solid=solid, whisker=1.4, alpha=0.6, edge=1.0, zorders=(2, 2))
+        label_axes(axes, x="L1 to the target map", size=9.5)
         axes.set_xlim(0, upper)
         axes.set_ylim(-0.5, len(here) - 0.5)
-        axes.set_yticks(range(len(here)), [bar.title for bar in reversed(here)] if column == 0 else [""] * len(here))
-        axes.tick_params(axis="x", colors=MUTED, labelsize=9, length=3)
+        axes.set_yticks(range(len(here)), [one.title for one in reversed(here)] if column == 0 else [""] * len(here))
         axes.tick_params(axis="y", colors=INK, labelsize=10.5, length=0)
         axes.grid(axis="x", color=LINE, linewidth=0.5)
         axes.set_axisbelow(True)
         axes.locator_params(axis="x", nbins=5)
-        axes.set_xlabel("L1 to the target map", color=MUTED, fontsize=9.5)
-        axes.set_title(aim.replace("-", " "), color=INK, fontsize=10.5, loc="left")
-        for side in ("left", "right", "top"):
-            axes.spines[side].set_visible(False)
-        axes.spines["bottom"].set_color(LINE)
+        axes.set_title(source, color=INK, fontsize=10.5, loc="left")
     place = _CHART_LEFT_IN
     for colour, text, _ in _SERIES:
         _text(figure, place, height - 0.08, height, f"● {text}", size=9.5, colour=colour)
@@ -136,7 +126,7 @@ def _charts(figure: Figure, bars: Sequence[Bars], aims: Sequence[str], height: f
     _text(figure, place, height - 0.08, height, "○ on less than half", size=9.5, colour=MUTED)
 
 
-def _row(figure: Figure, example: Example, top: float, height: float) -> None:
+def _row(figure: Figure, example: PhotoExample, top: float, height: float) -> None:
     seen = example.exhibit
     if seen is None:
         _text(figure, _MARGIN_IN, top, height, f"{example.title}: the label was never reached", size=10.5, colour=INK)

@@ -6,7 +6,7 @@ there is there whole, and what a report shows of it was made together. NAME.svg 
 
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -22,10 +22,8 @@ from underfire.files import write_whole
 from underfire.images.files import printable
 from underfire.present.palette import with_colours
 from underfire.present.tables import markdown
-from underfire.stats import Estimate
-
-NAMES = ("transfer", "bound", "frontier", "gap", "defence")
-"""The studies, in the order in which they are shown."""
+from underfire.stats import Estimate, bonferroni, sign_test
+from underfire.studies.registry import STUDIES
 
 _KEY = b"underfire.study"
 _LIBRARIES = ("underfire", "torch", "numpy", "pyarrow")
@@ -37,6 +35,45 @@ class Verdict(StrEnum):
     HOLDS = "holds"
     FAILS = "does not hold"
     UNDECIDED = "is not decided at this n"
+
+    @property
+    def opposite(self) -> "Verdict":
+        """The verdict on the statement's contrary."""
+        return {Verdict.HOLDS: Verdict.FAILS, Verdict.FAILS: Verdict.HOLDS}.get(self, self)
+
+
+def together(verdicts: Iterable[Verdict]) -> Verdict:
+    """The verdict on a statement about several cases: it fails where one fails, and holds where all of some hold."""
+    found = set(verdicts)
+    if Verdict.FAILS in found:
+        return Verdict.FAILS
+    return Verdict.HOLDS if found == {Verdict.HOLDS} else Verdict.UNDECIDED
+
+
+def above(figure: Estimate, level: float = 0.0) -> Verdict:
+    """Whether ``figure`` is above ``level``, by its interval."""
+    if figure.low is not None and figure.low > level:
+        return Verdict.HOLDS
+    return Verdict.FAILS if figure.high is not None and figure.high < level else Verdict.UNDECIDED
+
+
+def below(figure: Estimate, level: float = 0.0) -> Verdict:
+    """Whether ``figure`` is below ``level``, by its interval."""
+    return above(figure, level).opposite
+
+
+def majority(k: int, n: int, tests: int) -> Verdict:
+    """Whether something is so on most photos, having been so on ``k`` of ``n``.
+
+    By an exact sign test, and by Bonferroni at (1 − `LEVEL`) / ``tests``, so that with probability `LEVEL` none of all
+    the verdicts of that many tests is wrong.
+
+    Raises:
+        ValueError: not 0 ≤ k ≤ n, or ``tests`` is below 1.
+    """
+    if sign_test(k, n) > bonferroni(tests):
+        return Verdict.UNDECIDED
+    return Verdict.HOLDS if 2 * k > n else Verdict.FAILS
 
 
 @dataclass(frozen=True)
@@ -110,8 +147,8 @@ def save(study: Study, out: Path, *, command: str, seed: int) -> None:
         ValueError: ``study`` has a name that no report looks for.
         OSError: the disk refused.
     """
-    if study.name not in NAMES:
-        raise ValueError(f"a study is named {', '.join(NAMES)}, not {study.name!r}")
+    if study.name not in STUDIES:
+        raise ValueError(f"a study is named {', '.join(STUDIES)}, not {study.name!r}")
     made = Provenance(
         command=printable(command),
         seed=seed,
@@ -138,12 +175,18 @@ def save(study: Study, out: Path, *, command: str, seed: int) -> None:
 
 
 def read(out: Path) -> tuple[SavedStudy, ...]:
-    """The studies in the folder ``out``, in the order of `NAMES`; none where there is no such folder.
+    """The studies in the folder ``out``, in the order of `STUDIES`; none where there is no such folder.
 
     Raises:
         InputError: a study is damaged, or of another version.
     """
-    return tuple(_read(path) for name in NAMES if (path := out / f"{name}.parquet").is_file())
+    found = []
+    for name, entry in STUDIES.items():
+        paths = (out / f"{some}.parquet" for some in (name, *entry.old_names))
+        path = next((path for path in paths if path.is_file()), None)
+        if path is not None:
+            found.append(_read(path, name))
+    return tuple(found)
 
 
 def page(study: Study, made: Provenance) -> str:
@@ -167,8 +210,8 @@ def page(study: Study, made: Provenance) -> str:
     )
 
 
-def _read(path: Path) -> SavedStudy:
-    again = f"run `underfire study {path.stem}` again, or delete it"
+def _read(path: Path, known_as: str) -> SavedStudy:
+    again = f"run `underfire study {known_as}` again, or delete it"
     try:
         with path.open("rb") as file:
             table = pq.ParquetFile(file, page_checksum_verification=True).read()
@@ -179,9 +222,9 @@ def _read(path: Path) -> SavedStudy:
     if not isinstance(content, dict) or content.get("version") != Study.version or content.get("name") != path.stem:
         raise InputError(f"{str(path)!r} is not a study that this version of underfire can read; {again}")
     try:
-        words = {key: str(content[key]) for key in ("name", "title", "claim", "figure", "words")}
+        words = {key: str(content[key]) for key in ("title", "claim", "figure", "words")}
         claims = tuple(_claim(entry) for entry in content.get("claims", ()))  # a study of 0.1 has none
-        study = Study(table=table.replace_schema_metadata(None), claims=claims, **words)
+        study = Study(known_as, table=table.replace_schema_metadata(None), claims=claims, **words)
         return SavedStudy(study, Provenance(**content["made"]))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{str(path)!r} lacks a part of the study ({error}); {again}") from error

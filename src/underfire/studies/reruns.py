@@ -1,11 +1,11 @@
-"""Attacks of a study's own, resumable: audits of its photos, and ADV² on an audit's photos with another aim.
+"""Attacks of a study's own, resumable: audits of its photos, and ADV² on an audit's photos towards another map.
 
-An audit always aims at the benign map and asks for one confidence. A `Variant` differs from it in that; it begins from
+An audit always aims at the benign map and asks for one confidence. A `Rerun` differs from it in that; it begins from
 what the audit left of each photo, so that label, target, exclusion and benign map are the audit's.
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from underfire.attacks.joint import JointAttack
+from underfire.auditing.attackers import joint_attack
 from underfire.auditing.condition import NONE, PGD, Condition
 from underfire.auditing.distances import distances_at, map_distances
 from underfire.auditing.locks import holding
@@ -36,69 +37,72 @@ from underfire.present.text import plural
 from underfire.studies.pictures import opened
 from underfire.studies.source import Note, Run, read_run
 
+_TARGET_MAP = "aim/{}"
+"""The name among a photo's maps of the target map, by interpreter."""
+
 
 @dataclass(frozen=True)
-class Variant:
-    """ADV² on one interpreter, aimed otherwise than in an audit.
+class Rerun:
+    """ADV² on one interpreter, towards another map or with another setting than in an audit.
 
     Attributes:
-        folder: where its rows and artifacts go. The rows' ``l1`` and ``iou_*`` are distances to the map aimed at.
+        folder: where its rows and artifacts go. The rows' ``l1`` and ``iou_*`` are distances to the target map.
         interpreter: under attack.
         attack: on it.
-        aim: from a photo to the map (h, w) in [0, 1] to reach; None leaves the photo out.
-        controls: whether the maps of the benign photos and of those under PGD are compared with the aim as well.
+        target_map: from a photo to the map (h, w) in [0, 1] to reach; None leaves the photo out.
+        controls: whether the maps of the benign photos and of those under PGD are compared with the target map too.
     """
 
     folder: Path
     interpreter: Interpreter
     attack: JointAttack
-    aim: Callable[[PlannedPhoto], Tensor | None]
+    target_map: Callable[[PlannedPhoto], Tensor | None]
     controls: bool = False
 
     @property
     def condition(self) -> Condition:
         """The condition of its rows."""
-        return Condition.on("adv2", self.interpreter.name)
+        return _adv2_on(self.interpreter)
 
 
 @dataclass(frozen=True)
-class Shown:
-    """What a variant left of one photo to look at: 8-bit pictures by path, and maps (h, w) on the native grid."""
+class RerunArtifacts:
+    """What a rerun left of one photo: 8-bit pictures by path, and maps (h, w) on the native grid."""
 
     benign: Path
     adversarial: Path
     benign_map: Tensor
     adversarial_map: Tensor
-    """Of the image as saved, for the target."""
-    aim: Tensor
+    """Of the image as saved, for the target class."""
+    target_map: Tensor
 
 
-class _Noting:
-    """A listener of the runner that tells of finished parts."""
+class _PartReporter:
+    """A listener of the runner that reports finished parts."""
 
     def __init__(self, what: str, note: Note) -> None:
         self._what, self._note = what, note
         self._parts = self._finished = 0
 
-    def started(self, plan: AuditPlan, todo: Sequence[Unit], finished: int) -> None:  # noqa: ARG002
+    def started(self, plan: AuditPlan, todo: Sequence[Unit], finished: int) -> None:  # noqa: ARG002 - a listener's
         self._parts, self._finished = len(todo) + finished, finished
 
     def advanced(self, event: Event) -> None:
         if event.condition is None:
             self._finished += 1
-            self._note(_progress(self._what, self._finished, self._parts))
+            self._note(f"{self._what}: part {self._finished}/{self._parts}")
 
 
 def audit_of(
     plan: AuditPlan, photos: Sequence[PlannedPhoto], classifier: Classifier, path: Path, *, what: str, note: Note
 ) -> Run:
-    """The audit of ``photos`` with ``plan`` in the directory ``path``, made or gone on with.
+    """The audit of ``photos`` with ``plan`` in the directory ``path``, made or resumed.
 
     Raises:
         InputError: ``path`` holds an audit with another plan, model or set of photos; a photo is no longer what it was.
     """
     found = PhotoSet(tuple(map(_as_found, photos)), ())
-    run_audit(replace(plan, limit=None), found, classifier, path, listener=_Noting(what, note))
+    run_audit(replace(plan, limit=None), found, classifier, path, listener=_PartReporter(what, note))
     run = read_run(path)
     here = {photo.image_id: photo.sha256 for photo in run.photos}
     lost = next((photo for photo in photos if here.get(photo.image_id) != photo.sha256), None)
@@ -107,20 +111,36 @@ def audit_of(
     return run
 
 
-def rows_under(run: Run, variant: Variant, *, what: str, note: Note) -> list[Row]:
-    """The rows of ``variant`` on the photos of ``run`` that are attacked and have an aim.
+def adv2_of(plan: AuditPlan, interpreter: Interpreter) -> JointAttack:
+    """The attack on ``interpreter`` that ``plan`` means by ADV²; raises `InputError` if it cannot be made."""
+    condition = _adv2_on(interpreter)
+    return joint_attack(
+        condition.attack,
+        plan.preset,
+        [interpreter],
+        perturbation=plan.perturbation_of(condition),
+        effort=plan.effort_of(condition),
+        seed=plan.seed,
+    )
+
+
+def rerun_rows(run: Run, rerun: Rerun, *, what: str, note: Note) -> list[Row]:
+    """The rows of ``rerun`` on the photos of ``run`` that are attacked and have a target map.
 
     Units that are finished are left as they are; one that was interrupted is done again, with the same numbers.
     """
-    directory = RunDirectory(variant.folder)
+    directory = RunDirectory(rerun.folder)
     share = list(units(run.photos, batch_size=run.plan.batch_size))
     with holding(RunDirectory(run.path).lock_file, (unit.number for unit in share)):
         todo = [unit for unit in share if not directory.has_part(unit.number)]
         for place, unit in enumerate(todo, start=len(share) - len(todo) + 1):
             directory.sweep(unit)
-            _attack(run, variant, directory, unit)
-            note(_progress(what, place, len(share)))
-    return read_rows(variant.folder)
+            goals = {p: goal for p in unit.photos if p.excluded is None and (goal := rerun.target_map(p)) is not None}
+            rows = _attack(run, rerun, directory, goals) if goals else []
+            # Written after the artifacts: a part that is there is a unit that is finished.
+            write_part(directory.part(unit.number), rows)
+            note(f"{what}: part {place}/{len(share)}")
+    return read_rows(rerun.folder)
 
 
 def taking_part(photos: Sequence[PlannedPhoto], skipped: int = 0) -> str:
@@ -137,45 +157,33 @@ def benign_map(run: Run, photo: PlannedPhoto, *, interpreter: str) -> Tensor:
     return _map(run.path, photo, map_name(NONE, interpreter))
 
 
-def shown(run: Run, variant: Variant, photo: PlannedPhoto) -> Shown:
-    """What ``variant`` left of ``photo``."""
-    name, condition = variant.interpreter.name, variant.condition
-    folder = RunDirectory(variant.folder).artifacts / photo.key
-    return Shown(
+def artifacts_of(run: Run, rerun: Rerun, photo: PlannedPhoto) -> RerunArtifacts:
+    """What ``rerun`` left of ``photo``."""
+    name, condition = rerun.interpreter.name, rerun.condition
+    return RerunArtifacts(
         run.picture(photo, NONE),
-        folder / picture_name(condition),
+        RunDirectory(rerun.folder).artifacts / photo.key / picture_name(condition),
         benign_map(run, photo, interpreter=name),
-        _map(variant.folder, photo, map_name(condition, name)),
-        _map(variant.folder, photo, f"aim/{name}"),
+        _map(rerun.folder, photo, map_name(condition, name)),
+        _map(rerun.folder, photo, _TARGET_MAP.format(name)),
     )
 
 
-def _attack(run: Run, variant: Variant, directory: RunDirectory, unit: Unit) -> None:
-    """Attacks the photos of ``unit`` and leaves their artifacts, then their part."""
-    aims = {photo: variant.aim(photo) for photo in unit.photos if photo.excluded is None}
-    aimed = {photo: aim for photo, aim in aims.items() if aim is not None}
-    rows: list[Row] = []
-    if aimed:
-        rows = _attack_all(run, variant, directory, aimed)
-        if variant.controls:
-            rows += _controls(run, variant, aimed)
-    write_part(directory.part(unit.number), rows)
+def _attack(run: Run, rerun: Rerun, directory: RunDirectory, goals: Mapping[PlannedPhoto, Tensor]) -> list[Row]:
+    """Attacks photos towards their target maps ``goals`` (h, w), and leaves their artifacts.
 
-
-def _attack_all(run: Run, variant: Variant, directory: RunDirectory, aimed: dict[PlannedPhoto, Tensor]) -> list[Row]:
-    interpreter, condition = variant.interpreter, variant.condition
+    The target maps stand where an audit has the benign ones, so that the rows have the distances to them.
+    """
+    interpreter, condition, photos = rerun.interpreter, rerun.condition, tuple(goals)
     classifier, name = interpreter.classifier, interpreter.name
-    photos = tuple(aimed)
-    names = [photo.image_id for photo in photos]
-    x = _pictures(run, photos, NONE, classifier.dtype)
+    device, names = classifier.device, [photo.image_id for photo in photos]
+    x = opened([run.picture(photo, NONE) for photo in photos], classifier.dtype)
     labels, targets = (torch.tensor([getattr(photo, kind) for photo in photos]) for kind in ("label", "target"))
     known = torch.stack([benign_map(run, photo, interpreter=name) for photo in photos]).to(x.dtype)
     benign = look(classifier, (interpreter,), x, labels, names=names, known={name: known})
-    goal = torch.stack(list(aimed.values())).to(x.dtype)
+    goal = torch.stack(list(goals.values())).to(x.dtype)
     with calling(names):
-        result = variant.attack(
-            x.to(classifier.device), targets.to(classifier.device), target_map=goal.to(classifier.device), keys=names
-        )
+        result = rerun.attack(x.to(device), targets.to(device), target_map=goal.to(device), keys=names)
     x_adv = result.x_adv.detach().cpu()
     with ExitStack() as stack:
         folders = [stack.enter_context(directory.new_artifacts(photo.key)) for photo in photos]
@@ -183,9 +191,9 @@ def _attack_all(run: Run, variant: Variant, directory: RunDirectory, aimed: dict
         saved = save_and_read(x_adv, x, result.perturbation, paths)
         view = look(classifier, (interpreter,), x_adv, targets, names=names, known=result.maps)
         saved_view = look(classifier, (interpreter,), saved, targets, names=names)
-        for folder, own, aim in zip(folders, saved_view.maps[name], goal, strict=True):
-            kept = {map_name(condition, name): own, f"aim/{name}": aim}
-            save_file({key: m.float().contiguous().clone() for key, m in kept.items()}, folder / MAPS_FILE)
+        for folder, own, wanted in zip(folders, saved_view.maps[name], goal, strict=True):
+            maps = {map_name(condition, name): own, _TARGET_MAP.format(name): wanted}
+            save_file({key: m.float().contiguous().clone() for key, m in maps.items()}, folder / MAPS_FILE)
     treated = Treated(
         condition,
         benign_x=x,
@@ -201,57 +209,49 @@ def _attack_all(run: Run, variant: Variant, directory: RunDirectory, aimed: dict
         seconds=result.seconds / len(photos),
         trace=result.trace,
     )
-    return [row for rows in rows_of(photos, treated, seed=run.plan.seed) for row in rows]
+    rows = [row for rows in rows_of(photos, treated, seed=run.plan.seed) for row in rows]
+    return rows + (_controls(run, rerun, goals) if rerun.controls else [])
 
 
-def _controls(run: Run, variant: Variant, aimed: dict[PlannedPhoto, Tensor]) -> list[Row]:
-    """The audit's own rows of no attack and of PGD, the distances of their maps being those to the aim."""
-    interpreter, name = variant.interpreter, variant.interpreter.name
-    photos = tuple(aimed)
-    x = _pictures(run, photos, PGD, interpreter.classifier.dtype)
+def _controls(run: Run, rerun: Rerun, goals: Mapping[PlannedPhoto, Tensor]) -> list[Row]:
+    """The audit's own rows of no attack and of PGD, the distances of their maps being those to the target maps."""
+    interpreter, name, photos = rerun.interpreter, rerun.interpreter.name, tuple(goals)
+    x = opened([run.picture(photo, PGD) for photo in photos], interpreter.classifier.dtype)
     targets = torch.tensor([photo.target for photo in photos])
     attacked = look(interpreter.classifier, (interpreter,), x, targets, names=[p.image_id for p in photos])
-    base = {(row.image_id, row.attack): row for row in run.records if row.interpreter == name}
+    base = {(row.image_id, row.condition): row for row in run.records if row.interpreter == name}
     found = []
-    for photo, own in zip(photos, attacked.maps[name], strict=True):
-        benign, aim = benign_map(run, photo, interpreter=name), aimed[photo]
+    for photo, saved in zip(photos, attacked.maps[name], strict=True):
+        benign, goal = benign_map(run, photo, interpreter=name), goals[photo]
         computed = _map(run.path, photo, map_name(PGD, name))
-        found.append(_against(base[photo.image_id, "none"], benign, benign, aim))
-        found.append(_against(base[photo.image_id, "pgd"], computed, own, aim))
+        found.append(_measured_against(base[photo.image_id, NONE], benign, benign, goal))
+        found.append(_measured_against(base[photo.image_id, PGD], computed, saved, goal))
     return found
 
 
-def _against(row: Row, computed: Tensor, saved: Tensor, aim: Tensor) -> Row:
-    """``row`` with the distances of its map (h, w), as ``computed`` and of the image as ``saved``, from ``aim``."""
-    here, there = (distances_at(map_distances(maps[None], aim[None].to(maps.dtype)), 0) for maps in (computed, saved))
+def _measured_against(row: Row, computed: Tensor, saved: Tensor, goal: Tensor) -> Row:
+    """``row`` with the distances of its map (h, w), as ``computed`` and of the image as ``saved``, from ``goal``."""
+    here, there = (distances_at(map_distances(maps[None], goal[None].to(maps.dtype)), 0) for maps in (computed, saved))
     return replace(row, distances=here, saved=replace(row.saved, distances=there))
 
 
-def _pictures(run: Run, photos: Sequence[PlannedPhoto], condition: Condition, dtype: torch.dtype) -> Tensor:
-    """The saved images (N, 3, H, W) of ``photos``."""
-    return opened([run.picture(photo, condition) for photo in photos], dtype)
-
-
-def _map(made: Path, photo: PlannedPhoto, key: str) -> Tensor:
-    """The map ``key`` of ``photo`` in the directory ``made``, of an audit or of a variant."""
-    path = RunDirectory(made).artifacts / photo.key / MAPS_FILE
+def _map(folder: Path, photo: PlannedPhoto, key: str) -> Tensor:
+    """The map ``key`` of ``photo`` in the directory ``folder``, of an audit or of a rerun."""
+    path = RunDirectory(folder).artifacts / photo.key / MAPS_FILE
     try:
         return load_file(path)[key]
     except (OSError, KeyError, SafetensorError) as error:
         raise InputError(
-            f"{quoted(path)} is damaged or lacks the map '{key}'; delete {quoted(made)} and run the study again"
+            f"{quoted(path)} is damaged or lacks the map '{key}'; delete {quoted(folder)} and run the study again"
         ) from error
 
 
 def _as_found(photo: PlannedPhoto) -> Photo:
     """``photo`` as a source would have named it."""
-    return Photo(
-        photo.image_id,
-        Path(photo.file).absolute(),
-        photo.label if photo.label_given else None,
-        None if photo.excluded == NO_TARGET else photo.target,
-    )
+    label = photo.label if photo.label_given else None
+    target = None if photo.excluded == NO_TARGET else photo.target
+    return Photo(photo.image_id, Path(photo.file).absolute(), label, target)
 
 
-def _progress(what: str, finished: int, parts: int) -> str:
-    return f"{what}: part {finished}/{parts}"
+def _adv2_on(interpreter: Interpreter) -> Condition:
+    return Condition.on("adv2", interpreter.name)
