@@ -379,7 +379,7 @@ def _cost(one: Frontier, scale: _Scale) -> Claim:
     undecided = scale.along == "weight" and not _bought(one)
     statement = f"More {scale.name} moves the map of {one.title} away from the benign map."
     verdict = Verdict.UNDECIDED if undecided else above(one.changes["l1"])
-    return _claim(f"cost/{one.interpreter}", statement, verdict, {**one.changes})
+    return _claim(f"cost/{one.interpreter}", statement, verdict, one.changes)
 
 
 # Table and words

@@ -87,7 +87,7 @@ class Frontier:
         return tuple(_means(at(self.pgd, point), point) for point in self.points)
 
     @cached_property
-    def changes(self) -> Mapping[Measure, Estimate]:
+    def changes(self) -> Mapping[str, Estimate]:
         """By measure, its mean change from a photo's first success with ADV² to its last."""
         return {measure: change(self.adv2, measure) for measure in get_args(Measure)}
 
