@@ -159,6 +159,11 @@ def test_instances_go_before_names() -> None:
     assert found_attack is attack
 
 
+def vars_of(module: object, name: str) -> object:
+    """What ``from module import name`` would give."""
+    return getattr(module, name)
+
+
 def test_an_interpreter_is_its_file_and_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     class Toy(CAM):
         name = "toy"
@@ -173,9 +178,9 @@ def test_an_interpreter_is_its_file_and_one_line(monkeypatch: pytest.MonkeyPatch
     assert isinstance(made, Toy)
     import underfire
 
-    assert underfire.Toy is Toy
+    assert vars_of(underfire, "Toy") is Toy
     with pytest.raises(AttributeError, match="has no attribute 'Toys'"):
-        underfire.Toys
+        vars_of(underfire, "Toys")
 
 
 def test_an_attack_is_its_file_and_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

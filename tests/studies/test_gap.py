@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from support.rows import row as changed
+from support.rows import row as made_row
 from support.snapshots import check_snapshot
 from support.stopping import Stop, stopping_after
 from support.toy_photos import MISCLASSIFIED, found, rows_of, toy_classifier, toy_plan, write_photos
@@ -128,8 +128,8 @@ def test_where_pgd_failed_it_is_compared_with_nothing(
 
     def rerun_rows(run: Run, rerun: Rerun, **more: Any) -> list[Row]:
         return [
-            changed(found, success_8bit=found.attack == "adv2" or found.image_id not in failed)
-            for found in reruns.rerun_rows(run, rerun, **more)
+            made_row(kept, success_8bit=kept.attack == "adv2" or kept.image_id not in failed)
+            for kept in reruns.rerun_rows(run, rerun, **more)
         ]
 
     monkeypatch.setattr(gap, "rerun_rows", rerun_rows)

@@ -105,7 +105,7 @@ class _Source:
         """The audit that was named, or that of the photos, which is made, or resumed, in DIR/run."""
         from underfire.auditing.run import read_run
         from underfire.auditing.runner import run_audit
-        from underfire.audits import rebuild
+        from underfire.api import rebuild
         from underfire.cli.progress import ProgressDisplay
 
         if self.run is not None:
@@ -231,7 +231,7 @@ def _option(field: str, default: Any, declared: Declared) -> Callable[[Command],
 def _finish(source: _Source, found: Study) -> None:
     """Saves the study, tells what it found, and brings the report up to date."""
     from underfire.auditing.run import read_run
-    from underfire.audits import rebuild
+    from underfire.api import rebuild
     from underfire.studies.study import save
 
     seed = source.plan.seed if source.run is None else read_run(source.run).plan.seed
@@ -256,10 +256,10 @@ def _check_alone(photos: Sequence[str]) -> None:
 
 def _check_attacks(plan: AuditPlan, *, beside_pgd: bool) -> None:
     """Refuses attacks that leave a study of their audit nothing to compare."""
-    from underfire.auditing.plan import JOINT_ATTACKS
+    from underfire.attacks.registry import entry_of
 
     given, instead = f"attacks '{','.join(plan.attacks)}' have", "give for instance --attacks pgd,adv2"
-    if not any(attack in plan.attacks for attack in JOINT_ATTACKS):
+    if not any(entry_of(name).attack.joint for name in plan.attacks):
         raise InputError(f"{given} no attack on an interpreter among them; {instead}")
     if beside_pgd and "pgd" not in plan.attacks:
         raise InputError(f"{given} no pgd among them to compare with; {instead}")

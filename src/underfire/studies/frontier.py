@@ -7,23 +7,17 @@ frontier at which it bulges outwards. What grows along ``weight`` is therefore t
 with at least that confidence the one nearest the benign map is kept. That asks the question directly, what more
 confidence costs the map, and the demand means the same for every interpreter. An image that does not meet the demand
 is the one with the highest confidence that was found, whatever its map.
-
-Differences are always on the same photo, so that an attack that reaches more photos is not compared with itself on
-fewer.
 """
 
 import math
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations, pairwise
 from pathlib import Path
-from statistics import fmean
 from typing import Any, Literal, get_args
 
 import pyarrow as pa
-from matplotlib.axes import Axes
 
 from underfire.attacks import ADV2
 from underfire.attacks.control import Confidence
@@ -37,14 +31,20 @@ from underfire.interpreters import GRAD
 from underfire.interpreters.base import BACK_PROPAGATION
 from underfire.models.classifier import Classifier
 from underfire.parsing import budgets
-from underfire.present.plots import axes_of, blank, label_axes, mark
-from underfire.present.svg import ADV2 as ADV2_COLOUR
-from underfire.present.svg import INK, LINE, MUTED, inline
-from underfire.present.svg import PGD as PGD_COLOUR
 from underfire.present.tables import to_arrow
 from underfire.present.text import budget, interpreter_title
 from underfire.present.words import written
-from underfire.stats import NO_ESTIMATE, Estimate, bootstrap_mean, bootstrap_paired, wilson
+from underfire.stats import NO_ESTIMATE, Estimate, bootstrap_mean, wilson
+from underfire.studies.frontier_figure import frontier_figure
+from underfire.studies.frontier_points import (
+    Frontier,
+    PointMeans,
+    PointResult,
+    at,
+    changes_in_common,
+    difference,
+    difference_of_changes,
+)
 from underfire.studies.options import StudySource, option
 from underfire.studies.reruns import Rerun, adv2_of, audit_of, benign_map, rerun_rows, taking_part
 from underfire.studies.source import Note, attacked, quiet
@@ -52,7 +52,6 @@ from underfire.studies.study import Claim, Study, Verdict, above, below, togethe
 
 Along = Literal["eps", "passes", "weight"]
 """What grows."""
-Measure = Literal["confidence", "l1", "iou"]
 
 CLAIM = (
     "Under ADV² GRAD has the lowest IoU of all interpreters, because the loss on the prediction and that on the map "
@@ -109,26 +108,6 @@ class FrontierRow:
 
 
 @dataclass(frozen=True)
-class PointResult:
-    """One attack on one photo at one point of a frontier, measured on the image as saved.
-
-    Attributes:
-        photo: its name.
-        point: how far the attack was allowed to go there, such as its ε.
-        success: whether the prediction is the target.
-        confidence: the probability of the target.
-        l1, iou: between the map and the benign map, in [0, 1].
-    """
-
-    photo: str
-    point: float
-    success: bool
-    confidence: float
-    l1: float
-    iou: float
-
-
-@dataclass(frozen=True)
 class _Scale:
     """What grows, and its values."""
 
@@ -143,32 +122,6 @@ class _Scale:
     def shown(self, value: float) -> str:
         """A value as a reader knows it, ``8/255``."""
         return budget(value, self.perturbation) if self.along == "eps" else f"{value:g}"
-
-
-@dataclass(frozen=True)
-class _Frontier:
-    """All attacks on one interpreter; ``pgd`` are those on the prediction alone, by the same map."""
-
-    name: str
-    adv2: tuple[PointResult, ...]
-    pgd: tuple[PointResult, ...]
-
-    @property
-    def title(self) -> str:
-        return interpreter_title(self.name)
-
-    @property
-    def propagates(self) -> bool:
-        """Whether it works by back-propagation."""
-        return known_interpreters()[self.name].family == BACK_PROPAGATION
-
-    def at(self, value: float) -> list[PointResult]:
-        """The attacks at one point."""
-        return _at(self.adv2, value)
-
-    def mean(self, value: float, measure: Measure) -> Estimate:
-        """``measure`` at one point, over the photos whose label was reached."""
-        return _mean(self.at(value), measure)
 
 
 def study(source: StudySource, options: FrontierOptions) -> Study:
@@ -216,7 +169,7 @@ def frontier_study(
     scale = _Scale(along, _checked(_default(plan, along) if grid is None else grid, along), plan.perturbation)
     base = replace(plan, attacks=("pgd", "adv2"))
     rows = (_rows_by_confidence if along == "weight" else _rows_by_audits)(base, photos, classifier, scale, work, note)
-    found = [_frontier(name, rows) for name in plan.interpreters]
+    found = [_frontier(name, scale.values, rows) for name in plan.interpreters]
     claims = (*_lowest(found), *_conflict(found, scale), *(_cost(one, scale) for one in found))
     return Study(
         name="frontier",
@@ -224,7 +177,7 @@ def frontier_study(
         claim=CLAIM,
         claims=claims,
         table=_table(found, scale, count),
-        figure=_figure(found, scale),
+        figure=frontier_figure(found, grows=scale.name, shown=scale.shown),
         words=_words(found, scale, claims, taking_part(photos, skipped)),
     )
 
@@ -306,7 +259,7 @@ def _rows_by_confidence(
     return found
 
 
-def _frontier(name: str, rows: Mapping[float, Sequence[Row]]) -> _Frontier:
+def _frontier(name: str, points: tuple[float, ...], rows: Mapping[float, Sequence[Row]]) -> Frontier:
     def results(condition: Condition) -> tuple[PointResult, ...]:
         return tuple(
             PointResult(row.image_id, value, row.success_8bit, row.confidence_8bit, row.l1_8bit, row.iou_50_8bit)
@@ -315,79 +268,7 @@ def _frontier(name: str, rows: Mapping[float, Sequence[Row]]) -> _Frontier:
             if (row.condition, row.interpreter) == (condition, name)
         )
 
-    return _Frontier(name, results(Condition.on(ADV2.name, name)), results(PGD))
-
-
-# Statistics
-
-
-def changes(results: Iterable[PointResult], measure: Measure) -> dict[str, float]:
-    """By photo: ``measure`` at the last point that reached the label, minus that at the first one.
-
-    Photos whose label was reached at fewer than two points have none.
-    """
-    reached = _reached(results)
-    ends = {photo: (min(points), max(points)) for photo, points in reached.items() if len(points) > 1}
-    return {
-        photo: getattr(reached[photo][last], measure) - getattr(reached[photo][first], measure)
-        for photo, (first, last) in ends.items()
-    }
-
-
-def change(results: Iterable[PointResult], measure: Measure) -> Estimate:
-    """The mean of :func:`changes` with its interval."""
-    return bootstrap_mean(list(changes(results, measure).values()))
-
-
-def difference(one: Iterable[PointResult], other: Iterable[PointResult], measure: Measure) -> Estimate:
-    """``measure`` of ``one`` minus that of ``other``: per photo the mean over the points that both reached.
-
-    One value per photo goes into the mean, for values of one photo at several points are not independent.
-    """
-    ours, theirs = _reached(one), _reached(other)
-    shared = {photo: sorted(ours[photo].keys() & theirs[photo].keys()) for photo in ours.keys() & theirs.keys()}
-    photos = sorted(photo for photo, points in shared.items() if points)
-    mine, yours = (
-        [fmean(getattr(side[photo][point], measure) for point in shared[photo]) for photo in photos]
-        for side in (ours, theirs)
-    )
-    return bootstrap_paired(mine, yours)
-
-
-def changes_in_common(
-    one: Iterable[PointResult], other: Iterable[PointResult], measure: Measure
-) -> tuple[list[float], list[float]]:
-    """The changes of ``one`` and of ``other``, photo by photo, on the photos that have both, see :func:`changes`.
-
-    Only points at which both reached the label count, so that both changes are between the same two points.
-    """
-    ours, theirs = list(one), list(other)
-    both = {(a.photo, a.point) for a in ours if a.success} & {(a.photo, a.point) for a in theirs if a.success}
-    mine, yours = (changes([a for a in side if (a.photo, a.point) in both], measure) for side in (ours, theirs))
-    photos = sorted(mine.keys() & yours.keys())
-    return [mine[photo] for photo in photos], [yours[photo] for photo in photos]
-
-
-def difference_of_changes(one: Iterable[PointResult], other: Iterable[PointResult], measure: Measure) -> Estimate:
-    """The mean change of ``one`` minus that of ``other``, see :func:`changes_in_common`."""
-    return bootstrap_paired(*changes_in_common(one, other, measure))
-
-
-def _reached(results: Iterable[PointResult]) -> Mapping[str, dict[float, PointResult]]:
-    """By photo and point, the attacks that reached the label."""
-    found: dict[str, dict[float, PointResult]] = defaultdict(dict)
-    for result in results:
-        if result.success:
-            found[result.photo][result.point] = result
-    return found
-
-
-def _at(results: Sequence[PointResult], value: float) -> list[PointResult]:
-    return [result for result in results if result.point == value]
-
-
-def _mean(results: Sequence[PointResult], measure: Measure) -> Estimate:
-    return bootstrap_mean([getattr(result, measure) for result in results if result.success])
+    return Frontier(name, points, results(Condition.on(ADV2.name, name)), results(PGD))
 
 
 # Judge
@@ -402,8 +283,8 @@ class _Pair:
         mine, yours: the change of confidence of each, on the same photos.
     """
 
-    one: _Frontier
-    other: _Frontier
+    one: Frontier
+    other: Frontier
     loss: Estimate
     mine: Estimate
     yours: Estimate
@@ -413,22 +294,32 @@ class _Pair:
         return f"{self.one.title} less {self.other.title}"
 
     @property
+    def at_last(self) -> Estimate:
+        """The IoU of ``one`` less that of ``other`` at the last point."""
+        last = self.one.points[-1]
+        return difference(at(self.one.adv2, last), at(self.other.adv2, last), "iou")
+
+    @property
     def bought(self) -> bool:
         """Whether the confidence of both rose."""
         return _rises(self.mine) and _rises(self.yours)
 
 
-def _pairs(found: Sequence[_Frontier]) -> list[_Pair]:
-    sides = [(one, other) for one in found for other in found if one.propagates and not other.propagates]
-    return [
-        _Pair(
-            one,
-            other,
-            difference_of_changes(one.adv2, other.adv2, "iou"),
-            *map(bootstrap_mean, changes_in_common(one.adv2, other.adv2, "confidence")),
-        )
-        for one, other in sides
-    ]
+def _propagating(found: Sequence[Frontier]) -> list[Frontier]:
+    """Those of interpreters that work by back-propagation."""
+    known = known_interpreters()
+    return [one for one in found if known[one.interpreter].family == BACK_PROPAGATION]
+
+
+def _pairs(found: Sequence[Frontier]) -> list[_Pair]:
+    """Every back-propagation interpreter with every other one."""
+    propagating = _propagating(found)
+    pairs = []
+    for one, other in ((one, other) for one in propagating for other in found if other not in propagating):
+        loss = difference_of_changes(one.adv2, other.adv2, "iou")
+        mine, yours = map(bootstrap_mean, changes_in_common(one.adv2, other.adv2, "confidence"))
+        pairs.append(_Pair(one, other, loss, mine, yours))
+    return pairs
 
 
 def _rises(figure: Estimate) -> bool:
@@ -436,14 +327,19 @@ def _rises(figure: Estimate) -> bool:
     return above(figure) is Verdict.HOLDS
 
 
+def _bought(one: Frontier) -> bool:
+    """Whether confidence rose along the frontier."""
+    return _rises(one.changes["confidence"])
+
+
 def _claim(name: str, statement: str, verdict: Verdict, estimates: Mapping[str, Estimate]) -> Claim:
     return Claim(name, statement, verdict, estimates, min((e.n for e in estimates.values()), default=0))
 
 
-def _lowest(found: Sequence[_Frontier]) -> list[Claim]:
+def _lowest(found: Sequence[Frontier]) -> list[Claim]:
     """Whether GRAD has the lowest IoU; no claim without GRAD and another interpreter."""
-    grad = next((one for one in found if one.name == GRAD.name), None)
-    others = [one for one in found if one.name != GRAD.name]
+    grad = next((one for one in found if one.interpreter == GRAD.name), None)
+    others = [one for one in found if one.interpreter != GRAD.name]
     if grad is None or not others:
         return []
     gaps = {f"{grad.title} less {o.title}": difference(grad.adv2, o.adv2, "iou") for o in others}
@@ -451,7 +347,7 @@ def _lowest(found: Sequence[_Frontier]) -> list[Claim]:
     return [_claim("lowest", statement, together(map(below, gaps.values())), gaps)]
 
 
-def _conflict(found: Sequence[_Frontier], scale: _Scale) -> list[Claim]:
+def _conflict(found: Sequence[Frontier], scale: _Scale) -> list[Claim]:
     """What the paper's explanation predicts of interpreters by back-propagation; no claim without another one.
 
     Along ``weight`` a loss of IoU is a price where confidence rose, by its interval; elsewhere nothing was bought, and
@@ -461,13 +357,12 @@ def _conflict(found: Sequence[_Frontier], scale: _Scale) -> list[Claim]:
     if not pairs:
         return []
     if scale.along != "weight":
-        last = scale.values[-1]
-        levels = {pair.name: difference(pair.one.at(last), pair.other.at(last), "iou") for pair in pairs}
+        levels = {pair.name: pair.at_last for pair in pairs}
         statement = f"Even with the most {scale.name}, back-propagation interpreters have a lower IoU than the others."
         return [_claim("behind", statement, together(map(below, levels.values())), levels)]
-    prices = {one.title: change(one.adv2, "iou") for one in found if one.propagates}
-    rose = {one.title: _rises(change(one.adv2, "confidence")) for one in found if one.propagates}
-    price = together(below(figure) if rose[title] else Verdict.UNDECIDED for title, figure in prices.items())
+    propagating = _propagating(found)
+    prices = {one.title: one.changes["iou"] for one in propagating}
+    price = together(below(one.changes["iou"]) if _bought(one) else Verdict.UNDECIDED for one in propagating)
     losses = {pair.name: pair.loss for pair in pairs}
     steeper = together(below(pair.loss) if pair.bought else Verdict.UNDECIDED for pair in pairs)
     both = "Prediction and map conflict for back-propagation interpreters."
@@ -479,170 +374,70 @@ def _conflict(found: Sequence[_Frontier], scale: _Scale) -> list[Claim]:
     ]
 
 
-def _cost(one: _Frontier, scale: _Scale) -> Claim:
+def _cost(one: Frontier, scale: _Scale) -> Claim:
     """Whether one interpreter's map pays."""
-    found = {measure: change(one.adv2, measure) for measure in get_args(Measure)}
-    undecided = scale.along == "weight" and not _rises(found["confidence"])
+    undecided = scale.along == "weight" and not _bought(one)
     statement = f"More {scale.name} moves the map of {one.title} away from the benign map."
-    return _claim(f"cost/{one.name}", statement, Verdict.UNDECIDED if undecided else above(found["l1"]), found)
+    verdict = Verdict.UNDECIDED if undecided else above(one.changes["l1"])
+    return _claim(f"cost/{one.interpreter}", statement, verdict, one.changes)
 
 
-# Table and figure
+# Table and words
 
 
-def _table(found: Sequence[_Frontier], scale: _Scale, count: int) -> pa.Table:
+def _table(found: Sequence[Frontier], scale: _Scale, count: int) -> pa.Table:
     """All figures; ``failed`` counts those of the ``count`` attacked photos that a row does without."""
     row: Callable[..., FrontierRow] = partial(FrontierRow, along=scale.along)
-    rows = [_point(one, value, row) for one in found for value in scale.values]
+    rows = [_point(one, means, row) for one in found for means in one.adv2_means]
     for one in found:
-        means = {measure: change(one.adv2, measure) for measure in get_args(Measure)}
-        n = means["iou"].n
-        rows.append(row(kind="change", interpreter=one.name, n=n, failed=count - n, **_columns(means)))
+        n, changed = one.changes["iou"].n, one.changes
+        means = {"confidence": changed["confidence"], "l1": changed["l1"], "iou_50": changed["iou"]}
+        rows.append(row(kind="change", interpreter=one.interpreter, n=n, failed=count - n, **means))
 
-    def compared(kind: str, one: _Frontier, other: _Frontier, iou: Estimate, **more: Any) -> FrontierRow:
-        names = {"interpreter": one.name, "against": other.name}
+    def compared(kind: str, one: Frontier, other: Frontier, iou: Estimate, **more: Any) -> FrontierRow:
+        names = {"interpreter": one.interpreter, "against": other.interpreter}
         return row(kind=kind, **names, n=iou.n, failed=count - iou.n, iou_50=iou, **more)
 
     for one, other in combinations(found, 2):
         rows.append(compared("difference", one, other, difference(one.adv2, other.adv2, "iou")))
-    last = scale.values[-1]
     for pair in _pairs(found):
-        at_last = difference(pair.one.at(last), pair.other.at(last), "iou")
-        rows.append(compared("difference", pair.one, pair.other, at_last, point=last))
+        rows.append(compared("difference", pair.one, pair.other, pair.at_last, point=scale.values[-1]))
         more = {"rise": pair.mine, "rise_against": pair.yours}
         rows.append(compared("difference of changes", pair.one, pair.other, pair.loss, **more))
     return to_arrow(rows, FrontierRow)
 
 
-def _point(one: _Frontier, value: float, row: Callable[..., FrontierRow]) -> FrontierRow:
-    here = one.at(value)
-    means = {measure: one.mean(value, measure) for measure in get_args(Measure)}
-    n, pairs = means["iou"].n, difference(here, _at(one.pgd, value), "l1")
+def _point(one: Frontier, means: PointMeans, row: Callable[..., FrontierRow]) -> FrontierRow:
+    here = at(one.adv2, means.point)
+    pairs = difference(here, at(one.pgd, means.point), "l1")
     return row(
         kind="point",
-        interpreter=one.name,
-        point=value,
-        n=n,
-        failed=len(here) - n,
-        reached=wilson(n, len(here)),
+        interpreter=one.interpreter,
+        point=means.point,
+        n=means.n,
+        failed=means.tries - means.n,
+        reached=wilson(means.n, means.tries),
+        confidence=means.confidence,
+        l1=means.l1,
+        iou_50=means.iou,
         confidence_all=bootstrap_mean([result.confidence for result in here]),
         pairs=pairs.n,
         l1_minus_pgd=pairs,
-        **_columns(means),
     )
 
 
-def _columns(means: Mapping[Measure, Estimate]) -> dict[str, Estimate]:
-    return {"iou_50" if measure == "iou" else measure: figure for measure, figure in means.items()}
-
-
-_COLUMN_IN, _ROW_IN = 2.3, 2.1
-_LEFT_IN, _RIGHT_IN, _TOP_IN, _BOTTOM_IN, _GAP_IN, _BETWEEN_IN = 0.62, 0.15, 0.6, 0.55, 0.22, 0.62
-_MARGIN, _LABEL = 0.04, 0.08  # of an axis: beyond the last point, and for the label above it
-_MEASURES: Mapping[Measure, str] = {"l1": "L1 to the benign map", "iou": "IoU with the benign map"}
-
-
-def _figure(found: Sequence[_Frontier], scale: _Scale) -> str:
-    """An SVG: one column per interpreter, confidence against L1 and against IoU, on common axes.
-
-    Points are means over the photos whose label was reached, hollow where that are less than half, and whiskers are
-    their intervals. The first and the last point of ADV² bear their labels.
-    """
-    width = _LEFT_IN + _RIGHT_IN + len(found) * _COLUMN_IN + (len(found) - 1) * _GAP_IN
-    height = _TOP_IN + _BOTTOM_IN + 2 * _ROW_IN + _BETWEEN_IN
-    figure = blank(width, height)
-    everything = [_at(results, value) for one in found for results in (one.pgd, one.adv2) for value in scale.values]
-    bottom, top = _limits([_mean(here, "confidence") for here in everything])
-    for row, (measure, label) in enumerate(_MEASURES.items()):
-        limits = _limits([_mean(here, measure) for here in everything])
-        for column, one in enumerate(found):
-            left = _LEFT_IN + column * (_COLUMN_IN + _GAP_IN)
-            base = _BOTTOM_IN + (1 - row) * (_ROW_IN + _BETWEEN_IN)
-            axes = axes_of(figure, (left / width, base / height, _COLUMN_IN / width, _ROW_IN / height))
-            _draw(axes, one.pgd, scale, measure, PGD_COLOUR)
-            _draw(axes, one.adv2, scale, measure, ADV2_COLOUR)
-            label_axes(axes, x=label, y="" if column else "confidence", size=9.5)
-            axes.tick_params(labelleft=column == 0)
-            axes.locator_params(nbins=5)
-            axes.grid(color=LINE, linewidth=0.5)
-            axes.set_axisbelow(True)
-            axes.set_xlim(limits)
-            axes.set_ylim(bottom, top + _LABEL * (top - bottom))
-            if row == 0:
-                axes.set_title(one.title, color=INK, fontsize=11, loc="left", parse_math=False)
-    legend = ((ADV2_COLOUR, "● ADV²", 10), (PGD_COLOUR, "● PGD", 10),
-              (MUTED, f"○ label reached on less than half · labels: {scale.name}", 9))  # fmt: skip
-    for place, (colour, text, size) in enumerate(legend):
-        left = (_LEFT_IN + 0.75 * place) / width
-        figure.text(left, 1 - 0.12 / height, text, color=colour, fontsize=size, va="top")
-    description = (
-        f"Confidence against L1 and IoU of {', '.join(one.title for one in found)} under ADV² and PGD, "
-        f"as {scale.name} grows; the table has the numbers."
-    )
-    return inline(figure, name="frontier", description=description)
-
-
-def _draw(axes: Axes, results: Sequence[PointResult], scale: _Scale, measure: Measure, colour: str) -> None:
-    """The frontier of one attack on one interpreter."""
-    by_point = [(value, _at(results, value)) for value in scale.values]
-    tried = [(value, _mean(here, measure), _mean(here, "confidence"), len(here)) for value, here in by_point]
-    ends = [point for point in tried if point[1].n]
-    across, up = (
-        [figure.value or 0.0 for figure in figures]
-        for figures in ([x for _, x, _, _ in ends], [y for _, _, y, _ in ends])
-    )
-    axes.plot(across, up, color=colour, linewidth=1.2, zorder=2)
-    for _, x, y, of in ends:
-        mark(axes, x, y, colour, solid=2 * y.n >= of, whisker=0.7, alpha=0.45, edge=1.2)
-    if colour == ADV2_COLOUR:
-        for value, x, y, _ in (ends[0], ends[-1]) if len(ends) > 1 else ends:
-            axes.annotate(
-                scale.shown(value), (x.value, y.value), xytext=(0, 7), textcoords="offset points", fontsize=8.5,
-                color=INK, ha="center", parse_math=False, zorder=4,
-            )  # fmt: skip
-
-
-def _limits(figures: Sequence[Estimate]) -> tuple[float, float]:
-    """Both ends of an axis that shows all ``figures`` with their intervals."""
-    values = [end for figure in figures for end in (figure.low, figure.value, figure.high) if end is not None]
-    if not values:
-        return 0.0, 1.0
-    margin = max(_MARGIN * (max(values) - min(values)), 0.005)
-    return min(values) - margin, max(values) + margin
-
-
-# Words
-
-
-def _words(found: Sequence[_Frontier], scale: _Scale, claims: Sequence[Claim], taking: str) -> str:
-    first, last = scale.values[0], scale.values[-1]
-    means = sorted((iou, one.title) for one in found if (iou := one.mean(last, "iou").value) is not None)
-    pairs = _pairs(found)
-    idle = [one.title for one in found if one.propagates and not _rises(change(one.adv2, "confidence"))]
+def _words(found: Sequence[Frontier], scale: _Scale, claims: Sequence[Claim], taking: str) -> str:
+    pairs, by_id = _pairs(found), {claim.id: claim for claim in claims}
+    means = sorted((iou, one.title) for one in found if (iou := one.adv2_means[-1].iou.value) is not None)
+    alone = [one.title for one in _propagating(found) if not _bought(one)]
     return written(
         "underfire.studies",
         "frontier.md.jinja",
-        claims={claim.id: claim for claim in claims},
+        claims=by_id,
         scale=scale,
         order=[f"{title} {iou:.2f}" for iou, title in means],
         pairs=pairs,
-        not_bought=idle + [f"{pair.one.title} beside {pair.other.title}" for pair in pairs if not pair.bought],
+        not_bought=alone + [f"{pair.one.title} beside {pair.other.title}" for pair in pairs if not pair.bought],
         taking_part=taking,
-        courses=[
-            {
-                "title": one.title,
-                "claim": next(claim for claim in claims if claim.id == f"cost/{one.name}"),
-                "bought": scale.along != "weight" or _rises(change(one.adv2, "confidence")),
-                "ends": [
-                    {
-                        "at": scale.shown(value),
-                        "tries": len(one.at(value)),
-                        "confidence": one.mean(value, "confidence"),
-                        "l1": one.mean(value, "l1"),
-                    }
-                    for value in (first, last)
-                ],
-            }
-            for one in found
-        ],
+        frontiers=[(one, by_id[f"cost/{one.interpreter}"], scale.along != "weight" or _bought(one)) for one in found],
     )

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from underfire.attacks.target_maps import random_patch
 from underfire.auditing.condition import NONE, PGD
-from underfire.auditing.names import make_interpreters, split_names
+from underfire.auditing.names import make_interpreters
+from underfire.choices import split_names
 from underfire.auditing.plan import AuditPlan, PlannedPhoto
 from underfire.auditing.rows import Row
 from underfire.auditing.summary import KEPT_IOU

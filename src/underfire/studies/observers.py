@@ -19,11 +19,12 @@ from underfire.auditing.cache import Cache, cache_key
 from underfire.auditing.condition import NONE, Condition
 from underfire.auditing.look import calling, predict
 from underfire.auditing.names import make_interpreters
-from underfire.auditing.plan import REFITTED, PlannedPhoto
+from underfire.auditing.plan import PlannedPhoto
 from underfire.errors import InputError
 from underfire.images import load_photo
 from underfire.images.levels import from_8bit
 from underfire.interpreters import RTS, Interpreter
+from underfire.interpreters.registry import INTERPRETERS
 from underfire.models.classifier import Classifier
 from underfire.studies.source import Note, Run, attacked
 
@@ -150,7 +151,7 @@ def _observer(run: Run, classifier: Classifier, name: str) -> Observer:
     found: list[Interpreter] = []
     left_out = []
     for wanted in run.plan.interpreters:
-        if wanted in REFITTED:
+        if INTERPRETERS.load(wanted).estimates:
             left_out.append(f"{wanted} (it is fitted again for every map)")
             continue
         try:

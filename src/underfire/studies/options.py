@@ -113,10 +113,11 @@ class StudySource(Protocol):
 
 
 def interpreter_names(text: str) -> tuple[str, ...]:
-    """Comma-separated names of interpreters."""
-    from underfire.auditing.names import known_interpreters, split_names
+    """Comma-separated names of interpreters, built-in, installed or the user's own."""
+    from underfire.auditing.names import split_parts
+    from underfire.interpreters.registry import INTERPRETERS
 
-    return split_names(text, tuple(known_interpreters()), "interpreter")
+    return split_parts(text, INTERPRETERS)
 
 
 def named_folder(text: str) -> tuple[str, Path]:

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from underfire.attacks.joint import JointAttack
-from underfire.auditing.attackers import joint_attack
+from underfire.auditing.attackers import attack_of
 from underfire.auditing.condition import NONE, PGD, Condition
 from underfire.auditing.distances import distances_at, map_distances
 from underfire.auditing.locks import holding
@@ -113,15 +113,7 @@ def audit_of(
 
 def adv2_of(plan: AuditPlan, interpreter: Interpreter) -> JointAttack:
     """The attack on ``interpreter`` that ``plan`` means by ADV²; raises `InputError` if it cannot be made."""
-    condition = _adv2_on(interpreter)
-    return joint_attack(
-        condition.attack,
-        plan.preset,
-        [interpreter],
-        perturbation=plan.perturbation_of(condition),
-        effort=plan.effort_of(condition),
-        seed=plan.seed,
-    )
+    return attack_of(plan, _adv2_on(interpreter), interpreter.classifier, [interpreter])
 
 
 def rerun_rows(run: Run, rerun: Rerun, *, what: str, note: Note) -> list[Row]:
