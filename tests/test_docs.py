@@ -44,9 +44,9 @@ from underfire.cli import INTERNAL_ERROR, cli
 from underfire.defenses import Calibration, photos_needed
 from underfire.defenses.adaptive import PASSES as ADAPTIVE_PASSES
 from underfire.defenses.detector import photos_to_fit
-from underfire.defenses.ensemble_signals import Groups
+from underfire.defenses.signals import SIGNALS
 from underfire.defenses.squeezing import XU, BitDepth, Median, NonLocalMeans
-from underfire.defenses.views import harmless
+from underfire.defenses.views import default_views
 from underfire.diagnostics import attack_signs as soundness
 from underfire.diagnostics.attack_signs import Indicator
 from underfire.diagnostics.model_checks import ModelCheck
@@ -465,7 +465,7 @@ def test_the_study_of_defences_is_told_as_it_is() -> None:
 
 def test_defences_are_told_as_they_are() -> None:
     groups = [unquoted(row[0]) for row in table("defences.md", "group")]
-    assert [name for name in groups if name] == [f.name for f in fields(Groups)]
+    assert [name for name in groups if name] == [signal.name for signal in SIGNALS]
     for rate, photos, interval in table("defences.md", "rate"):
         fpr, needed = float(rate), photos_needed(float(rate))
         assert int(photos) == 2 * needed - 1  # the smaller half is for the density
@@ -476,7 +476,7 @@ def test_defences_are_told_as_they_are() -> None:
     text = " ".join(prose(ROOT / "docs" / "defences.md").split())
     assert f"with 400 photos the interval for 0.05 is {low:.1f} % to {high:.1f} %" in text
     assert f"a fit of {uf.MASK.passes_per_map} passes" in text
-    assert [view.name for view in harmless()] == ["noise-8", "noise-16", "shift-8", "blur-2", "flip"]
+    assert [view.name for view in default_views()] == ["noise-8", "noise-16", "shift-8", "blur-2", "flip"]
     assert (BitDepth(5), Median(2), NonLocalMeans(11, 3, 4)) == XU
 
 

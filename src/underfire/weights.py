@@ -1,5 +1,6 @@
-"""Files of a masking network's weights: safetensors, with what they belong to as JSON in the header."""
+"""Weights: their fingerprint, and their files, which are safetensors with JSON in the header."""
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from importlib.resources import as_file, files
@@ -8,18 +9,38 @@ from typing import Any
 
 import safetensors
 import safetensors.torch
+import torch
 from torch import Tensor
 
 from underfire.errors import InputError
 from underfire.files import write_whole
 
-_KEY = "underfire"  # of the header's metadata
+KEY = "underfire"
+"""Of the JSON in a file's metadata."""
+
+
+def fingerprint(tensors: Mapping[str, Tensor], *, preprocessing: tuple[object, ...] | None = None) -> str:
+    """SHA-256 (hex) over the names, types, shapes and values of ``tensors``, as of a ``state_dict()``.
+
+    ``preprocessing``, if any, is hashed before them by its ``repr``.
+    """
+    digest = hashlib.sha256(b"" if preprocessing is None else repr(preprocessing).encode())
+    for key, value in sorted(tensors.items()):
+        digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 (hex) of the bytes of the file at ``path``; raises `OSError` if it cannot be read."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_weights(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
     """Write ``tensors`` and the JSON values ``about`` them to ``path``; the file appears whole or not at all."""
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    write_whole(path, safetensors.torch.save(plain, metadata={_KEY: json.dumps(about)}))
+    write_whole(path, safetensors.torch.save(plain, metadata={KEY: json.dumps(about)}))
 
 
 def read_about(path: Path) -> dict[str, Any]:
@@ -32,7 +53,7 @@ def read_about(path: Path) -> dict[str, Any]:
         raise InputError(f"'{path}' is no file; give weights that `underfire train rts` wrote.")
     try:
         with safetensors.safe_open(path, "pt") as file:
-            text = (file.metadata() or {}).get(_KEY)
+            text = (file.metadata() or {}).get(KEY)
         about = json.loads(text or "null")
     except (safetensors.SafetensorError, OSError, ValueError, RecursionError) as error:
         raise InputError(f"'{path}' is damaged or no safetensors file; train the weights again.") from error

@@ -1,4 +1,4 @@
-"""The attacker who knows the detector gets further than one who does not, and pays what is said."""
+"""The adaptive attack evades better than an oblivious one, and pays what is said."""
 
 import pytest
 import torch
@@ -8,8 +8,8 @@ from underfire import ADV2, CAM, GRAD, PGD, Classifier, EnsembleDetector, InputE
 from underfire.attacks.budget import warm_steps
 from underfire.attacks.control import EVEN, FIXED, WORST, Sharing
 from underfire.defenses.adaptive import AdaptiveADV2, finalists_for, steps_for
-from underfire.defenses.ensemble_signals import Groups
 from underfire.defenses.mean_map import MeanMap
+from underfire.defenses.signals import Pairs, Shapes, Views
 from underfire.defenses.squeezing import BitDepth, FeatureSqueezing, Median
 from underfire.defenses.views import Flip
 from underfire.images.levels import from_8bit
@@ -36,15 +36,17 @@ def _targets(classifier: Classifier, x: torch.Tensor) -> torch.Tensor:
     return (classifier(x).argmax(dim=1) + 3) % 10
 
 
-def test_it_passes_for_cleaner_than_an_attack_that_knows_no_detector(
+def test_it_scores_higher_than_an_oblivious_attack(
     classifier: Classifier, detector: EnsembleDetector, clean: torch.Tensor
 ) -> None:
     target = _targets(classifier, clean)
-    blind = ADV2(detector.signals.interpreters, passes=300)(clean, target, keys=KEYS)
-    knowing = AdaptiveADV2(detector, passes=300)(clean, target, keys=KEYS)
-    assert knowing.success.all()
-    assert knowing.attack == "adaptive"
-    scores = [detector.score_samples(result.x_adv) for result in (blind, knowing)]
+    oblivious = ADV2(detector.signals.interpreters, passes=300)(clean, target, keys=KEYS)
+    adaptive = AdaptiveADV2(detector, passes=300)(clean, target, keys=KEYS)
+    assert adaptive.success.all()
+    assert adaptive.attack == "adaptive"
+    assert torch.equal(adaptive.scores, detector.score_samples(adaptive.x_adv))
+    assert torch.equal(adaptive.evaded, detector.predict(adaptive.x_adv) == 1)
+    scores = [detector.score_samples(result.x_adv) for result in (oblivious, adaptive)]
     assert float((scores[1] > scores[0]).double().mean()) >= 0.75
     assert float(scores[1].median()) > float(scores[0].median())
 
@@ -72,7 +74,7 @@ def test_split_is_whole_to_the_bit(classifier: Classifier, detector: EnsembleDet
 def test_the_label_counts_before_the_score(
     classifier: Classifier, detector: EnsembleDetector, clean: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A judge who likes the benign image best: the finalist with the label is kept all the same."""
+    """A detector that scores the benign image highest: the finalist with the label is kept all the same."""
     target = _targets(classifier, clean)
     attack = AdaptiveADV2(detector, passes=200)
     monkeypatch.setattr(
@@ -82,25 +84,23 @@ def test_the_label_counts_before_the_score(
     assert attack(clean, target, keys=KEYS).success.all()
 
 
-def test_groups_without_views_and_region_are_looked_at_bare(classifier: Classifier, clean: torch.Tensor) -> None:
-    bare = EnsembleDetector([CAM(classifier), GRAD(classifier)], fpr=0.1, groups=Groups(views=False, agreed=False)).fit(
-        images(40, 32)
-    )
-    result = AdaptiveADV2(bare, passes=100)(clean[:1], _targets(classifier, clean[:1]))
+def test_without_views_and_region_the_image_alone_is_attacked(classifier: Classifier, clean: torch.Tensor) -> None:
+    plain = EnsembleDetector([CAM(classifier), GRAD(classifier)], fpr=0.1, signals=[Pairs, Shapes]).fit(images(40, 32))
+    result = AdaptiveADV2(plain, passes=100)(clean[:1], _targets(classifier, clean[:1]))
     assert int(result.passes[0]) <= 100
 
 
-def test_squeezing_is_passed_better_by_one_who_knows_it(classifier: Classifier, clean: torch.Tensor) -> None:
+def test_squeezing_is_evaded_better_by_the_adaptive_attack(classifier: Classifier, clean: torch.Tensor) -> None:
     """Few levels and a wide median move a plain attack's prediction; one made through them is moved less."""
     squeezing = FeatureSqueezing(classifier, squeezers=[BitDepth(3), Median(3)], fpr=0.1).fit(images(40, 32))
     target = _targets(classifier, clean)
-    blind = PGD(classifier, passes=200)(clean, target, keys=KEYS)
-    knowing = AdaptiveADV2(squeezing, passes=200)(clean, target, keys=KEYS)
-    assert blind.success.all()
-    assert knowing.success.all()
-    assert (squeezing.score_samples(knowing.x_adv) > squeezing.score_samples(blind.x_adv)).all()
-    assert float((knowing.x_adv - clean).abs().max()) <= 8 / 255 + 1e-6
-    assert 190 <= int(knowing.passes[0]) <= 200
+    oblivious = PGD(classifier, passes=200)(clean, target, keys=KEYS)
+    adaptive = AdaptiveADV2(squeezing, passes=200)(clean, target, keys=KEYS)
+    assert oblivious.success.all()
+    assert adaptive.success.all()
+    assert (squeezing.score_samples(adaptive.x_adv) > squeezing.score_samples(oblivious.x_adv)).all()
+    assert float((adaptive.x_adv - clean).abs().max()) <= 8 / 255 + 1e-6
+    assert 190 <= int(adaptive.passes[0]) <= 200
 
 
 def test_the_parts_of_a_mean_map_are_attacked(classifier: Classifier, clean: torch.Tensor) -> None:
@@ -114,13 +114,15 @@ def test_the_parts_of_a_mean_map_are_attacked(classifier: Classifier, clean: tor
 
 @pytest.mark.parametrize("passes", [60, 61, 100, 200, 1000])
 def test_the_steps_are_as_many_as_the_passes_pay_for(detector: EnsembleDetector, passes: int) -> None:
-    """Counted look by look: each pays one pass and, at maps, what the interpreters ask for beyond it."""
+    """Counted step by step: each pays one pass and, at maps, what the interpreters ask for beyond it."""
     signals = detector.signals
     steps = steps_for(passes, signals)
 
     def cost(count: int) -> int:
-        looks = [look % 7 < 6 for look in range(count + 1)]  # the image, five views; then the region, without maps
-        mapped = sum(looks[warm_steps(count) :])
+        attacks_maps = [
+            step % 7 < 6 for step in range(count + 1)
+        ]  # the image, five views; then the region, without maps
+        mapped = sum(attacks_maps[warm_steps(count) :])
         return count + 1 + sum(g.further_passes(mapped) for g in signals.interpreters)
 
     left = passes - finalists_for(passes, signals) * signals.passes_per_image
@@ -145,10 +147,8 @@ def test_bad_input_is_refused_in_a_sentence(classifier: Classifier, detector: En
 
 
 def test_a_view_moves_the_target_map_as_it_moves_the_image(classifier: Classifier) -> None:
-    """An attacker who looks into a mirror half of the time keeps the map in the mirror as well as the map itself."""
-    mirrored = EnsembleDetector(
-        CAM(classifier), fpr=0.1, views=[Flip()], groups=Groups(pairs=False, shapes=False, agreed=False)
-    ).fit(images(40, 32))
+    """Under a flip in every other step the map is kept in the flipped image as well as in the image."""
+    mirrored = EnsembleDetector(CAM(classifier), fpr=0.1, signals=[Views([Flip()])]).fit(images(40, 32))
     clean = images(84, 32)[80:]
     result = AdaptiveADV2(mirrored, passes=300)(clean, _targets(classifier, clean), keys=KEYS)
     (cam,) = mirrored.signals.interpreters

@@ -21,11 +21,11 @@ from underfire import (
     MaskingNetwork,
     SmoothGrad,
 )
-from underfire.defenses.ensemble_signals import Groups
+from underfire.defenses.signals import Pairs, Shapes, Views
 from underfire.defenses.views import Noise, Shift
 
 FIT, HELD_OUT = 80, 40
-CHEAP = Groups(agreed=False, views=False)
+CHEAP = (Pairs, Shapes)
 
 
 @pytest.fixture(scope="module")
@@ -76,19 +76,19 @@ def test_a_file_is_enough_for_interpreters_of_the_package(
     detector.save(path)
     again = EnsembleDetector.load(path, classifier)
     assert again.signals.names == detector.signals.names
-    assert again.signals.views == detector.signals.views
+    assert again.settings() == detector.settings()
     assert torch.equal(again.decision_function(x), detector.decision_function(x))
 
 
 def test_interpreters_of_other_settings_are_not_taken_for_the_same(tmp_path: Path, classifier: Classifier) -> None:
     path, clean = tmp_path / "d.safetensors", images(12, 32)
-    few = EnsembleDetector([SmoothGrad(classifier, samples=2), CAM(classifier)], fpr=0.3, groups=CHEAP).fit(clean)
+    few = EnsembleDetector([SmoothGrad(classifier, samples=2), CAM(classifier)], fpr=0.3, signals=CHEAP).fit(clean)
     few.save(path)
     with pytest.raises(InputError, match="fitted with other settings"):
         EnsembleDetector.load(path, classifier)
     with pytest.raises(InputError, match="fitted with other settings"):
         EnsembleDetector([SmoothGrad(classifier, samples=2), CAM(classifier)], fpr=0.3).restore(path)
-    again = EnsembleDetector([SmoothGrad(classifier, samples=2), CAM(classifier)], fpr=0.3, groups=CHEAP).restore(path)
+    again = EnsembleDetector([SmoothGrad(classifier, samples=2), CAM(classifier)], fpr=0.3, signals=CHEAP).restore(path)
     assert torch.equal(again.predict(clean), few.predict(clean))
 
 
@@ -98,11 +98,11 @@ class _Own(CAM):
 
 def test_an_interpreter_of_ones_own_is_restored_not_loaded(tmp_path: Path, classifier: Classifier) -> None:
     path, clean = tmp_path / "d.safetensors", images(12, 32)
-    own = EnsembleDetector(_Own(classifier), fpr=0.3, groups=CHEAP).fit(clean)
+    own = EnsembleDetector(_Own(classifier), fpr=0.3, signals=CHEAP).fit(clean)
     own.save(path)
     with pytest.raises(InputError, match="'own' is no interpreter of this package"):
         EnsembleDetector.load(path, classifier)
-    again = EnsembleDetector(_Own(classifier), fpr=0.3, groups=CHEAP).restore(path)
+    again = EnsembleDetector(_Own(classifier), fpr=0.3, signals=CHEAP).restore(path)
     assert torch.equal(again.predict(clean), own.predict(clean))
 
 
@@ -120,11 +120,10 @@ def test_settings_tell_weights_and_fits_apart(classifier: Classifier) -> None:
 
 def test_other_views_are_part_of_the_settings(tmp_path: Path, classifier: Classifier) -> None:
     path, clean = tmp_path / "d.safetensors", images(12, 32)
-    only = Groups(pairs=False, shapes=False, agreed=False)
-    views = (Noise(8), Shift(4))
-    detector = EnsembleDetector(CAM(classifier), fpr=0.3, groups=only, views=views).fit(clean)
+    views = [Views([Noise(8), Shift(4)])]
+    detector = EnsembleDetector(CAM(classifier), fpr=0.3, signals=views).fit(clean)
     detector.save(path)
     with pytest.raises(InputError, match="fitted with other"):
         EnsembleDetector.load(path, classifier)
-    again = EnsembleDetector(CAM(classifier), fpr=0.3, groups=only, views=views).restore(path)
+    again = EnsembleDetector(CAM(classifier), fpr=0.3, signals=views).restore(path)
     assert torch.equal(again.predict(clean), detector.predict(clean))

@@ -11,27 +11,14 @@ from support.nets import poison, poisoned
 from support.toys import faint_smoothgrad, images, relu_net, small_mask
 from support.traces import scramble, untouched
 from underfire import CAM, GRAD, Classifier, InputError, Interpreter, NonFiniteError
-from underfire.defenses.ensemble_signals import (
-    GRID,
-    EnsembleSignals,
-    Groups,
-    centred_ranks,
-    centroid,
-    entropy,
-    log_odds,
-    on_grid,
-    rank_correlations,
-)
+from underfire.defenses.ensemble_signals import EnsembleSignals
+from underfire.defenses.signals import SIGNALS, Agreed, Pairs, Shapes, Signal, Views
+from underfire.defenses.signals.shapes import centroid, entropy
+from underfire.defenses.statistics import GRID, centred_ranks, log_odds, on_grid, rank_correlations
 from underfire.defenses.views import Noise, Shift
 from underfire.interpreters import Aim, Task
 
 CELLS = GRID * GRID
-ONLY = {
-    "pairs": Groups(shapes=False, agreed=False, views=False),
-    "shapes": Groups(pairs=False, agreed=False, views=False),
-    "agreed": Groups(pairs=False, shapes=False, views=False),
-    "views": Groups(pairs=False, shapes=False, agreed=False),
-}
 
 
 class Planted(Interpreter):
@@ -73,28 +60,28 @@ def delta(row: int, column: int) -> Tensor:
 RAMP = torch.arange(CELLS).reshape(GRID, GRID) / CELLS
 
 
-def measured(classifier: Classifier, grids: Sequence[Tensor], groups: Groups) -> dict[str, float]:
+def measured(classifier: Classifier, grids: Sequence[Tensor], signal: type[Signal]) -> dict[str, float]:
     """The signals of the first toy picture, by name, for interpreters a, b, … that show ``grids``."""
     shown = [Planted(classifier, name, constantly(grid)) for name, grid in zip("abcd", grids, strict=False)]
-    signals = EnsembleSignals(shown, groups=groups)
+    signals = EnsembleSignals(shown, signals=[signal])
     return dict(zip(signals.names, signals.measure(images(1, 32))[0].tolist(), strict=True))
 
 
 def test_equal_maps_agree_in_everything(relu_classifier: Classifier) -> None:
-    assert measured(relu_classifier, [RAMP, RAMP], ONLY["pairs"]) == {"a~b rank": 1, "a~b overlap": 1}
-    shapes = measured(relu_classifier, [RAMP, RAMP], ONLY["shapes"])
+    assert measured(relu_classifier, [RAMP, RAMP], Pairs) == {"a~b rank": 1, "a~b overlap": 1}
+    shapes = measured(relu_classifier, [RAMP, RAMP], Shapes)
     assert shapes["a centroid"] == shapes["b centroid"] == 0
 
 
 def test_opposite_maps_and_unlike_ones(relu_classifier: Classifier) -> None:
-    assert measured(relu_classifier, [RAMP, 1 - RAMP], ONLY["pairs"]) == {"a~b rank": -1, "a~b overlap": 0}
-    found = measured(relu_classifier, [RAMP, RAMP**2, 1 - RAMP], ONLY["pairs"])
+    assert measured(relu_classifier, [RAMP, 1 - RAMP], Pairs) == {"a~b rank": -1, "a~b overlap": 0}
+    found = measured(relu_classifier, [RAMP, RAMP**2, 1 - RAMP], Pairs)
     assert list(found) == [f"{pair} {what}" for pair in ("a~b", "a~c", "b~c") for what in ("rank", "overlap")]
     assert list(found.values()) == [1, 1, -1, 0, -1, 0]
 
 
 def test_shapes_of_a_point_and_of_an_empty_map(relu_classifier: Classifier) -> None:
-    found = measured(relu_classifier, [delta(0, 0), delta(0, 27), torch.zeros(7, 7)], ONLY["shapes"])
+    found = measured(relu_classifier, [delta(0, 0), delta(0, 27), torch.zeros(7, 7)], Shapes)
     assert found["a entropy"] == found["b entropy"] == 0
     assert found["c entropy"] == pytest.approx(math.log(CELLS), abs=1e-12)
     # Centroids (½, ½)/28, (½, 27½)/28 and (14, 14)/28: their mean is (5, 14)/28.
@@ -103,13 +90,13 @@ def test_shapes_of_a_point_and_of_an_empty_map(relu_classifier: Classifier) -> N
 
 
 def test_a_constant_map_correlates_with_nothing_and_overlaps_by_the_empty_set(relu_classifier: Classifier) -> None:
-    found = measured(relu_classifier, [torch.full((4, 4), 0.3), RAMP, torch.zeros(56, 56)], ONLY["pairs"])
+    found = measured(relu_classifier, [torch.full((4, 4), 0.3), RAMP, torch.zeros(56, 56)], Pairs)
     assert [found[f"{pair} rank"] for pair in ("a~b", "a~c", "b~c")] == [0, 0, 0]
     assert [found[f"{pair} overlap"] for pair in ("a~b", "a~c", "b~c")] == [0, 1, 0]
 
 
 def test_a_single_interpreter_has_no_pairs(relu_classifier: Classifier) -> None:
-    signals = EnsembleSignals(CAM(relu_classifier), views=(Noise(8),))
+    signals = EnsembleSignals(CAM(relu_classifier), signals=[Pairs, Shapes, Agreed, Views([Noise(8)])])
     assert signals.names == (
         "cam entropy",
         "agreed log-odds",
@@ -120,37 +107,41 @@ def test_a_single_interpreter_has_no_pairs(relu_classifier: Classifier) -> None:
     )
     assert signals.measure(images(2, 32)).shape == (2, 6)
     with pytest.raises(InputError, match="no signal is left"):
-        EnsembleSignals(CAM(relu_classifier), groups=ONLY["pairs"])
+        EnsembleSignals(CAM(relu_classifier), signals=[Pairs])
 
 
-def test_groups_are_parts_of_the_whole(relu_classifier: Classifier) -> None:
+def test_signals_are_parts_of_the_whole(relu_classifier: Classifier) -> None:
     interpreters, x = [CAM(relu_classifier), GRAD(relu_classifier)], images(3, 32)
     whole = EnsembleSignals(interpreters)
     values = whole.measure(x)
-    parts = [EnsembleSignals(interpreters, groups=groups) for groups in ONLY.values()]
+    parts = [EnsembleSignals(interpreters, signals=[signal]) for signal in SIGNALS]
     assert [name for part in parts for name in part.names] == list(whole.names)
     assert len(set(whole.names)) == len(whole.names)
     assert torch.equal(torch.cat([part.measure(x) for part in parts], dim=1), values)
-    with pytest.raises(InputError, match="no group of signals"):
-        Groups(pairs=False, shapes=False, agreed=False, views=False)
+    backwards = EnsembleSignals(interpreters, signals=SIGNALS[::-1])
+    assert backwards.names == whole.names
+    with pytest.raises(InputError, match="no signal was given; give at least one of pairs, shapes, agreed, views"):
+        EnsembleSignals(interpreters, signals=[])
+    with pytest.raises(InputError, match="two signals have the name 'views'"):
+        EnsembleSignals(interpreters, signals=[Views([Noise(8)]), Views([Noise(4)])])
 
 
 def test_a_map_that_moves_with_the_picture_is_found_again_in_a_shifted_view(relu_classifier: Classifier) -> None:
     faithful = Planted(relu_classifier, "a", lambda x, y: x.mean(dim=1)[:, 2:-2, 2:-2])
     still = Planted(relu_classifier, "b", constantly(RAMP))
-    signals = EnsembleSignals([faithful, still], groups=ONLY["views"], views=(Shift(8),))
+    signals = EnsembleSignals([faithful, still], signals=[Views([Shift(8)])])
     found = dict(zip(signals.names, signals.measure(images(1, 32))[0].tolist(), strict=True))
     assert found["shift-8: a rank"] > 0.5  # what left the picture, a quarter of each side, cannot be found again
     # The map that stays where it was is carried back by 7 of its 28 cells, which changes its order.
-    moved = Shift(8).carried_back(RAMP[None].double(), (32, 32))
+    moved = Shift(8).carry_back(RAMP[None].double(), (32, 32))
     wanted = rank_correlations(centred_ranks(RAMP[None].double()), centred_ranks(on_grid(moved)))
     assert found["shift-8: b rank"] == pytest.approx(float(wanted), abs=1e-12)
-    uncarried = EnsembleSignals([faithful], groups=ONLY["views"], views=(_Uncarried(8),))
+    uncarried = EnsembleSignals([faithful], signals=[Views([_NotCarried(8)])])
     assert found["shift-8: a rank"] > float(uncarried.measure(images(1, 32))[0, 2]) + 0.1
 
 
-class _Uncarried(Shift):
-    def carried_back(self, maps: Tensor, size: tuple[int, int]) -> Tensor:
+class _NotCarried(Shift):
+    def carry_back(self, maps: Tensor, size: tuple[int, int], /) -> Tensor:
         return maps
 
 
@@ -167,20 +158,20 @@ class _Darker:
 
     name = "darker"
 
-    def seen(self, x: Tensor, keys: Sequence[str]) -> Tensor:
+    def apply(self, x: Tensor, keys: Sequence[str], /) -> Tensor:
         return (x - 0.1).clamp(0, 1)
 
-    def carried(self, maps: Tensor, size: tuple[int, int]) -> Tensor:
+    def carry(self, maps: Tensor, size: tuple[int, int], /) -> Tensor:
         return maps
 
-    def carried_back(self, maps: Tensor, size: tuple[int, int]) -> Tensor:
+    def carry_back(self, maps: Tensor, size: tuple[int, int], /) -> Tensor:
         return maps
 
 
 def test_a_view_that_changes_the_label_is_asked_about_both_classes() -> None:
     classifier = Classifier(_Threshold(), input_size=16)
     by_class = Planted(classifier, "a", lambda x, y: torch.stack([RAMP if c == 1 else 1 - RAMP for c in y.tolist()]))
-    signals = EnsembleSignals(by_class, groups=ONLY["views"], views=(_Darker(),))
+    signals = EnsembleSignals(by_class, signals=[Views([_Darker()])])
     x = torch.tensor([0.9, 0.55, 0.3]).reshape(3, 1, 1, 1).expand(3, 3, 16, 16).contiguous()
     change, kept, same, anew = signals.measure(x, ["ant", "bee", "cat"]).T.tolist()
     assert kept == [1, 0, 1]
@@ -192,14 +183,14 @@ def test_a_view_that_changes_the_label_is_asked_about_both_classes() -> None:
 
 def test_every_map_is_taken_once_and_passes_are_counted(relu_classifier: Classifier) -> None:
     shown = [Planted(relu_classifier, name, brightness) for name in "ab"]
-    signals = EnsembleSignals(shown, views=(Noise(0.01), Noise(0.02)))
+    signals = EnsembleSignals(shown, signals=[Pairs, Shapes, Agreed, Views([Noise(0.01), Noise(0.02)])])
     keys = ("ant", "bee")
     values = signals.measure(images(2, 32), keys)
     assert values[:, list(signals.names).index("noise-0.02: label kept")].tolist() == [1, 1]
     assert [g.calls for g in shown] == [[keys] * 3] * 2
     assert signals.passes_per_image == 3 * (1 + 2) + 1
-    assert EnsembleSignals(shown, groups=ONLY["pairs"]).passes_per_image == 3
-    assert EnsembleSignals(small_mask(relu_classifier), groups=ONLY["shapes"]).passes_per_image == 5
+    assert EnsembleSignals(shown, signals=[Pairs]).passes_per_image == 3
+    assert EnsembleSignals(small_mask(relu_classifier), signals=[Shapes]).passes_per_image == 5
 
 
 def test_the_agreed_part_is_shown_and_the_rest_is_blurred() -> None:
@@ -215,7 +206,7 @@ def test_the_agreed_part_is_shown_and_the_rest_is_blurred() -> None:
     corner, elsewhere = torch.zeros(GRID, GRID), torch.zeros(GRID, GRID)
     corner[:13, :13], elsewhere[15:, 15:] = 1, 1
     odds = [
-        float(EnsembleSignals(Planted(classifier, "a", constantly(grid)), groups=ONLY["agreed"]).measure(x))
+        float(EnsembleSignals(Planted(classifier, "a", constantly(grid)), signals=[Agreed]).measure(x))
         for grid in (corner, elsewhere)
     ]
     assert odds[0] == pytest.approx(float(log_odds(classifier(x), torch.tensor([1]))), rel=0.02)
@@ -239,7 +230,7 @@ def test_a_row_is_the_same_bits_in_any_batch(relu_classifier: Classifier) -> Non
 
 def test_random_numbers_belong_to_seed_and_key(relu_classifier: Classifier) -> None:
     def noisy(seed: int, key: str | None) -> Tensor:
-        signals = EnsembleSignals(CAM(relu_classifier), groups=ONLY["views"], seed=seed)
+        signals = EnsembleSignals(CAM(relu_classifier), signals=[Views], seed=seed)
         return signals.measure(images(1, 32), None if key is None else [key])[0, :4]
 
     assert torch.equal(noisy(0, "ant"), noisy(0, "ant"))
@@ -267,7 +258,7 @@ def test_a_number_that_is_none_names_its_image(relu_classifier: Classifier) -> N
     shy = Planted(classifier, "a", lambda x, y: torch.where(y == 0, math.nan, 1.0)[:, None, None].expand(-1, 4, 4))
     x = torch.tensor([0.9, 0.55]).reshape(2, 1, 1, 1).expand(2, 3, 16, 16).contiguous()
     with pytest.raises(NonFiniteError, match="the a map of image 1 "):  # the only one that changes its label
-        EnsembleSignals(shy, views=(_Darker(),)).measure(x)
+        EnsembleSignals(shy, signals=[Shapes, Views([_Darker()])]).measure(x)
 
 
 def test_what_does_not_belong_together(relu_classifier: Classifier, smooth_classifier: Classifier) -> None:
@@ -280,7 +271,7 @@ def test_what_does_not_belong_together(relu_classifier: Classifier, smooth_class
     with pytest.raises(InputError, match="explain different classifiers"):
         EnsembleSignals([CAM(relu_classifier), GRAD(smooth_classifier)])
     with pytest.raises(InputError, match="noise-8, noise-8 share a name"):
-        EnsembleSignals(CAM(relu_classifier), views=(Noise(8), Noise(8, seed=1)))
+        EnsembleSignals(CAM(relu_classifier), signals=[Views([Noise(8), Noise(8, seed=1)])])
     with pytest.raises(InputError, match="1 keys were given for 2 images"):
         EnsembleSignals(CAM(relu_classifier)).measure(images(2, 32), ["ant"])
 

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from support.toys import images
-from underfire.defenses.views import harmless
+from underfire.defenses.views import default_views
 from underfire.evaluation.corruptions import Brightness, Change, Crop, GaussianNoise, Jpeg, changes
 
 IMAGE = torch.round(images(1, 32, seed=3)[0] * 255) / 255
@@ -33,7 +33,7 @@ def test_an_image_stays_one(change: Change, dtype: torch.dtype) -> None:
 def test_names_are_different_and_none_is_a_views() -> None:
     names = [change.name for change in changes()]
     assert len(set(names)) == len(names) == 6
-    assert not {view.name for view in harmless()} & set(names)
+    assert not {view.name for view in default_views()} & set(names)
 
 
 def test_jpeg_is_pillows() -> None:

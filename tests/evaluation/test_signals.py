@@ -9,7 +9,7 @@ import torch
 from support.toy_photos import toy_classifier
 from support.toys import images
 from underfire.auditing.names import make_interpreters
-from underfire.defenses.ensemble_signals import Groups
+from underfire.defenses.signals import SIGNALS, Signal
 from underfire.errors import NonFiniteError
 from underfire.evaluation.signals import MEAN_MAP, SQUEEZING, Contender, Meter
 from underfire.interpreters import CAM
@@ -40,10 +40,9 @@ def test_each_detector_finds_its_own_signals(contender: Contender, values: torch
     assert torch.equal(detector.signals.measure(IMAGES), values[:, METER.columns(contender, detector)])
 
 
-@pytest.mark.parametrize("group", ["pairs", "shapes", "agreed", "views"])
-def test_each_group_finds_its_own_signals(group: str, values: torch.Tensor) -> None:
-    groups = Groups(**{name: name == group for name in ("pairs", "shapes", "agreed", "views")})
-    detector = CONTENDERS[-3].detector(CLASSIFIER, fpr=0.05, seed=5, groups=groups)
+@pytest.mark.parametrize("signal", SIGNALS, ids=lambda signal: signal.name)
+def test_each_signal_finds_its_own_values(signal: type[Signal], values: torch.Tensor) -> None:
+    detector = CONTENDERS[-3].detector(CLASSIFIER, fpr=0.05, seed=5, signals=[signal])
     columns = METER.columns(CONTENDERS[-3], detector)
     assert torch.equal(detector.signals.measure(IMAGES), values[:, columns])
 

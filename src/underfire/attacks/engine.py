@@ -9,10 +9,10 @@ from torch import Tensor
 
 from underfire.attacks.best import Best
 from underfire.attacks.control import Balance, Confidence, Mix, Schedule
-from underfire.attacks.lens import Glimpse, Lens, bare
 from underfire.attacks.perturbations import Perturbation
 from underfire.attacks.rules import Adam, Rule
 from underfire.attacks.trace import Recorder, Trace
+from underfire.attacks.transforms import Transform, TransformedBatch, identity
 from underfire.errors import NonFiniteError
 from underfire.interpreters.base import Aim, ForwardPass, Pull, require_finite
 from underfire.models.classifier import Classifier
@@ -30,8 +30,8 @@ class Setting:
         confidence: when a label counts as holding, in the joint steps, and up to where a mix may mind it.
         mix: how prediction and maps share a joint step.
         rule: from a joint step's direction to its move; before, the steepest move is taken.
-        lens: what of an iterate is shown to the classifier at each step. An iterate of which the prediction alone is
-            shown is no candidate.
+        transform: the input transform (EOT) under which the classifier sees the iterates. An iterate whose prediction
+            alone is attacked is no candidate.
         keep: ``"best"`` keeps the best iterate of each image and lets images that are done leave the batch;
             ``"latest"`` keeps the last one whose label holds, for aims whose gap says little of the present iterate;
             ``"last"`` keeps the last one, whatever it is.
@@ -44,7 +44,7 @@ class Setting:
     confidence: Confidence = field(default_factory=Confidence)
     mix: Mix = field(default_factory=Balance)
     rule: Rule = field(default_factory=Adam)
-    lens: Lens = bare
+    transform: Transform = identity
     keep: Keep = "best"
     every: int = 1
     finalists: int = 0
@@ -150,7 +150,7 @@ class _Loop:
 
     def _step(self, step: int) -> None:
         """Look at the present iterates, offer them, and take one step from each."""
-        glimpse, view, answers, holds = self._look(step)
+        batch, view, answers, holds = self._look(step)
         setting = self._setting
         joint = self._joint(step)
         if joint:
@@ -158,7 +158,7 @@ class _Loop:
             direction = self._joint_direction(view, answers, wanting, step)
         else:
             direction = view.nll_gradient(self._target)
-        direction = glimpse.back(direction)
+        direction = batch.pull_back(direction)
         own = slice(self._own)
         self._recorder.step(self._rows[own], direction[own], holds[own])
         direction = setting.perturbation.pull_back(self._x, self._theta, direction)
@@ -191,13 +191,15 @@ class _Loop:
         """Whether ``step`` comes after the warm start of an attack on maps."""
         return bool(self._aims) and step >= self._setting.schedule.warm
 
-    def _look(self, step: int, *, values_only: bool = False) -> tuple[Glimpse, ForwardPass, list[Pull], Tensor]:
+    def _look(
+        self, step: int, *, values_only: bool = False
+    ) -> tuple[TransformedBatch, ForwardPass, list[Pull], Tensor]:
         setting, target = self._setting, self._target
-        glimpse = setting.lens(setting.perturbation.image(self._x, self._theta), self._rows, step)
+        batch = setting.transform(setting.perturbation.image(self._x, self._theta), self._rows, step)
         joint = self._joint(step)
-        mapped = joint and glimpse.maps
+        mapped = joint and batch.maps
         taps = self._taps if mapped else ()
-        view = ForwardPass(self._classifier, glimpse.images, taps=taps, attached=not values_only)
+        view = ForwardPass(self._classifier, batch.images, taps=taps, attached=not values_only)
         nll = view.nll(target).detach()
         require_finite(nll[:, None], "the prediction loss")
         if not values_only and not (mapped and any(aim.goes_back for aim in self._aims)):
@@ -219,7 +221,7 @@ class _Loop:
                 self._best.offer(self._theta[own], **offer)
         if step in self._final_looks:
             self.finalists.append(self._best.theta.clone())
-        return glimpse, view, answers, holds
+        return batch, view, answers, holds
 
     def _joint_direction(self, view: ForwardPass, answers: list[Pull], wanting: Tensor, step: int) -> Tensor:
         """Prediction and maps in one direction (N, C, H, W), mixed as far back as one backward pass can serve all."""

@@ -1,6 +1,5 @@
 """Running a plan into a run directory, from the beginning or from where it was left."""
 
-import hashlib
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -25,6 +24,7 @@ from underfire.errors import InputError
 from underfire.images import PhotoSet
 from underfire.interpreters.rts import RTS, shipped_weights
 from underfire.models.classifier import Classifier
+from underfire.weights import file_sha256
 
 _LIBRARIES = ("torch", "numpy", "pillow", "safetensors", "pyarrow")
 
@@ -209,10 +209,7 @@ def rts_sha256(plan: AuditPlan, classifier: Classifier) -> str | None:
     if RTS.name not in plan.interpreters:
         return None
     path = shipped_weights(classifier) if plan.rts is None else Path(plan.rts)
-    if path is None:
-        return None
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return None if path is None else file_sha256(path)
 
 
 def _threat_model(plan: AuditPlan) -> dict[str, Any]:

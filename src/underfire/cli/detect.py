@@ -4,7 +4,6 @@ import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
 
 import click
 import torch
@@ -29,7 +28,6 @@ from underfire.cli.progress import PhotosDisplay
 from underfire.cli.usable import usable
 from underfire.cli.verdicts import COLUMNS, Verdict, save_verdicts
 from underfire.defenses.ensemble import EnsembleDetector
-from underfire.defenses.ensemble_signals import Groups
 from underfire.errors import InputError
 from underfire.images.dataset import Photos, Source, stacked
 from underfire.images.files import printable, quoted
@@ -188,9 +186,8 @@ def _load(file: Path, classifier: Classifier, rts: str | None) -> EnsembleDetect
         """The same detector, whose interpreters are made as those of every command."""
 
         @classmethod
-        def from_settings(cls, settings: Mapping[str, Any], classifier: Classifier, *, fpr: float, seed: int) -> Self:
-            named = _interpreters(tuple(settings["interpreters"]), classifier, rts)
-            return cls(named, fpr=fpr, seed=seed, groups=Groups(**settings["groups"]))
+        def interpreters_from(cls, names: Sequence[str], classifier: Classifier) -> Sequence[Interpreter]:
+            return _interpreters(tuple(names), classifier, rts)
 
     return Ensemble.load(file, classifier)
 

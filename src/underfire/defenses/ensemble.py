@@ -1,25 +1,28 @@
 """The detector that asks several interpreters: an attack that keeps the map of one does not keep those of all."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, is_dataclass
+from dataclasses import is_dataclass
 from typing import Any, ClassVar, Self
 
-import torch
 from torch import nn
 
 from underfire.defenses.detector import Detector
-from underfire.defenses.ensemble_signals import EVERY_GROUP, EnsembleSignals, Groups
-from underfire.defenses.views import View, described
+from underfire.defenses.ensemble_signals import EnsembleSignals
+from underfire.defenses.mean_map import MeanMap
+from underfire.defenses.signals import SIGNALS, Signal
 from underfire.errors import InputError
 from underfire.interpreters import ALL, Interpreter
 from underfire.models.classifier import Classifier
+from underfire.weights import fingerprint
+
+_ALWAYS_NAMED = ("pairs", "shapes", "agreed", "views")
+"""Files of format 1 say of these signals whether they are measured, and name others only where they are."""
 
 
 class EnsembleDetector(Detector):
     """Flags images whose maps, by K interpreters, are unlike those of clean photos; it never sees a benign map.
 
-    What is measured is told in :mod:`underfire.defenses.ensemble_signals`, and what it costs by
+    What is measured is documented in :mod:`underfire.defenses.signals`, and what it costs is
     ``detector.signals.passes_per_image``.
 
         detector = EnsembleDetector([CAM(clf), GRAD(clf)], fpr=0.05).fit(clean_photos)
@@ -29,14 +32,13 @@ class EnsembleDetector(Detector):
     defaults; for others, make the detector with them and call :meth:`restore`.
 
     Args:
-        interpreters: one or several, of one classifier and different names.
+        interpreters: one or several, of one classifier and different names, or a mean map.
         fpr: the rate of clean photos that may be flagged, in (0, 1).
         seed: of the views' noise, of ties, and of which clean photos go to which half.
-        groups: which signals are measured.
-        views: harmless views, of different names; by default those of :func:`underfire.defenses.views.harmless`.
+        signals: which are measured, each once; a class stands for its default.
 
     Raises:
-        InputError: an argument is out of its range, or the interpreters or views don't belong together.
+        InputError: an argument is out of its range, or the interpreters or signals don't belong together.
     """
 
     kind: ClassVar[str] = "ensemble"
@@ -44,41 +46,60 @@ class EnsembleDetector(Detector):
 
     def __init__(
         self,
-        interpreters: Interpreter | Sequence[Interpreter],
+        interpreters: Interpreter | MeanMap | Sequence[Interpreter],
         *,
         fpr: float = 0.05,
         seed: int = 0,
-        groups: Groups = EVERY_GROUP,
-        views: Sequence[View] | None = None,
+        signals: Sequence[Signal | type[Signal]] = SIGNALS,
     ) -> None:
-        super().__init__(EnsembleSignals(interpreters, groups=groups, views=views, seed=seed), fpr=fpr, seed=seed)
+        super().__init__(EnsembleSignals(interpreters, signals=signals, seed=seed), fpr=fpr, seed=seed)
 
     def settings(self) -> dict[str, Any]:
-        """The interpreters by name with their settings, the groups, and the views."""
-        return {
-            "interpreters": {g.name: settings_of(g) for g in self.signals.interpreters},
-            "groups": asdict(self.signals.groups),
-            "views": [described(view) for view in self.signals.views],
+        """The interpreters and signals by name with their settings."""
+        measured = {signal.name: True for signal in self.signals.signals}
+        settings: dict[str, Any] = {
+            "interpreters": {g.name: settings_of(g) for g in self.signals.watched},
+            "groups": dict.fromkeys(_ALWAYS_NAMED, False) | measured,
+            "views": [],
         }
+        for signal in self.signals.signals:
+            settings |= signal.settings()
+        return settings
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any], classifier: Classifier, *, fpr: float, seed: int) -> Self:
-        """The detector, not fitted, of the package's interpreters that ``settings`` name and the default views.
+        """The detector, not fitted, of the package's interpreters and signals that ``settings`` name, by default ones.
 
         Raises:
-            InputError: an interpreter is not of this package, or the classifier cannot have it.
+            InputError: an interpreter or signal is not of this package, or the classifier cannot have it.
+        """
+        known = {kind.name: kind for kind in SIGNALS}
+        named = [name for name, measured in settings["groups"].items() if measured]
+        stranger = next((name for name in named if name not in known), None)
+        if stranger is not None:
+            raise InputError(
+                f"{stranger!r} is no signal of this package; make the detector with yours, and call its restore."
+            )
+        interpreters = cls.interpreters_from(tuple(settings["interpreters"]), classifier)
+        return cls(interpreters, fpr=fpr, seed=seed, signals=[known[name] for name in named])
+
+    @classmethod
+    def interpreters_from(cls, names: Sequence[str], classifier: Classifier) -> Sequence[Interpreter]:
+        """The package's interpreters of these ``names``, with their defaults.
+
+        Raises:
+            InputError: one is not of this package, or the classifier cannot have it.
         """
         shipped = {kind.name: kind for kind in ALL}
-        for name in settings["interpreters"]:
+        for name in names:
             if name not in shipped:
                 raise InputError(
                     f"{name!r} is no interpreter of this package; make the detector with yours, and call its restore."
                 )
-        interpreters = [shipped[name](classifier) for name in settings["interpreters"]]
-        return cls(interpreters, fpr=fpr, seed=seed, groups=Groups(**settings["groups"]))
+        return [shipped[name](classifier) for name in names]
 
 
-def settings_of(interpreter: Interpreter) -> dict[str, Any]:
+def settings_of(interpreter: Interpreter | MeanMap) -> dict[str, Any]:
     """The class and the public attributes of an interpreter, less its classifier, as values of JSON."""
     public = {name: value for name, value in vars(interpreter).items() if not name.startswith("_")}
     del public["classifier"]
@@ -94,16 +115,7 @@ def _plain(value: object) -> Any:
     if isinstance(value, Interpreter):
         return settings_of(value)
     if isinstance(value, nn.Module):
-        return _hash(value)
+        return fingerprint(value.state_dict())
     if is_dataclass(value) and not isinstance(value, type):
         return {name: _plain(getattr(value, name)) for name in value.__dataclass_fields__}
     return type(value).__name__
-
-
-def _hash(module: nn.Module) -> str:
-    """SHA-256 (hex) over the module's parameters and buffers."""
-    digest = hashlib.sha256()
-    for key, value in sorted(module.state_dict().items()):
-        digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

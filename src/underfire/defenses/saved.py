@@ -10,14 +10,13 @@ from torch import Tensor
 
 from underfire.errors import InputError
 from underfire.models.classifier import Classifier
+from underfire.weights import KEY
 
 FORMAT = 1
 """Of the files."""
 
 TENSORS = ("centre", "spread", "whitening")
 """The parts of a density that a file keeps."""
-
-_KEY = "underfire"  # under which write_weights puts the JSON
 
 
 def read(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -26,7 +25,7 @@ def read(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise InputError(f"'{path}' is no file; give a detector that was saved.")
     try:
         with safetensors.safe_open(path, "pt") as file:
-            about = json.loads((file.metadata() or {}).get(_KEY, "null"))
+            about = json.loads((file.metadata() or {}).get(KEY, "null"))
             if not isinstance(about, dict) or "detector" not in about:
                 raise InputError(f"'{path}' holds no detector; give a file that a detector's save wrote.")
             if (about.get("format"), about["detector"]) != (FORMAT, kind):

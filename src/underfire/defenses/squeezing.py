@@ -10,18 +10,19 @@ differentiated; a number of bits cannot.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from underfire.attacks.transforms import ImageTransform
 from underfire.defenses.density import Density
 from underfire.defenses.detector import Detector
 from underfire.defenses.views import described
 from underfire.errors import InputError
-from underfire.interpreters.base import require_finite
+from underfire.interpreters.base import Interpreter, require_finite
 from underfire.models.classifier import Classifier
 from underfire.seeding import owners
 
@@ -163,6 +164,24 @@ XU: tuple[Squeezer, ...] = (BitDepth(5), Median(2), NonLocalMeans(11, 3, 4.0))
 """The squeezers that the authors chose for ImageNet."""
 
 
+@dataclass(frozen=True)
+class _Squeezed:
+    """Images as a squeezer leaves them; a direction goes back through it unchanged."""
+
+    squeezer: Squeezer
+    maps: bool = field(default=False, init=False)
+
+    def apply(self, images: Tensor, _rows: Tensor, _keys: Sequence[str], _step: int, /) -> Tensor:
+        """``images``, squeezed."""
+        with torch.no_grad():
+            moved = self.squeezer(images).clamp(0, 1) - images
+        return images + moved
+
+    def carry(self, maps: Tensor, _size: tuple[int, int], /) -> Tensor:
+        """``maps``: nothing moves."""
+        return maps
+
+
 class SqueezingSignals:
     """The L1 distance, from 0 to 2, that each squeezer moves the probabilities by.
 
@@ -170,9 +189,14 @@ class SqueezingSignals:
         classifier: whose probabilities they are.
         squeezers: one or several, of different names.
 
+    Attributes:
+        interpreters: none is watched.
+
     Raises:
         InputError: there is no squeezer, or two share a name.
     """
+
+    interpreters: tuple[Interpreter, ...] = ()
 
     def __init__(self, classifier: Classifier, squeezers: Sequence[Squeezer] = XU) -> None:
         self._classifier = classifier
@@ -210,9 +234,13 @@ class SqueezingSignals:
         apart = [[float((p - q).abs().sum()) for p, q in zip(own, other, strict=True)] for other in squeezed]
         return torch.tensor(apart, dtype=torch.float64).T.contiguous()
 
-    def maps(self, x: Tensor, keys: Sequence[str] | None = None) -> Mapping[str, Tensor]:  # noqa: ARG002 - of no use
+    def maps(self, _x: Tensor, _keys: Sequence[str] | None = None) -> Mapping[str, Tensor]:
         """None: the distances rest on no map."""
         return {}
+
+    def transforms(self, _target_maps: Mapping[str, Tensor], _seed: int) -> tuple[ImageTransform, ...]:
+        """The squeezers, for the prediction alone."""
+        return tuple(map(_Squeezed, self.squeezers))
 
     def _probabilities(self, x: Tensor) -> Tensor:
         """(N, K), float64 on the CPU."""

@@ -1,7 +1,7 @@
-"""A defender's harmless views of an image: changes that leave a photo what it is, and may upset an attack.
+"""Views of an image: transformed copies that a person takes for the same photo, and that may undo an attack.
 
-Each view also carries a map of the changed image back to where the image was. Views are made of single images, so that
-a batch gives the same bits split or whole.
+Each view also carries maps along, and maps of the copy back to the image. Views are made of single images, so that a
+batch gives the same bits split or whole.
 """
 
 from collections.abc import Sequence
@@ -18,22 +18,22 @@ from underfire.seeding import generator
 
 
 class View(Protocol):
-    """A harmless change of an image."""
+    """A transformed copy of an image that a detector looks at."""
 
     @property
     def name(self) -> str:
         """What signals call it, one word; also the purpose that its random numbers belong to."""
         ...
 
-    def seen(self, x: Tensor, keys: Sequence[str]) -> Tensor:
+    def apply(self, x: Tensor, keys: Sequence[str], /) -> Tensor:
         """The view (N, C, H, W) in [0, 1] of images ``x`` in [0, 1], which ``keys`` name."""
         ...
 
-    def carried(self, maps: Tensor, size: tuple[int, int]) -> Tensor:
+    def carry(self, maps: Tensor, size: tuple[int, int], /) -> Tensor:
         """Maps (N, h, w) of images of ``size`` (H, W), each cell moved to where the view has it."""
         ...
 
-    def carried_back(self, maps: Tensor, size: tuple[int, int]) -> Tensor:
+    def carry_back(self, maps: Tensor, size: tuple[int, int], /) -> Tensor:
         """Maps (N, h, w) of the view of images of ``size`` (H, W), each cell moved to where the image had it."""
         ...
 
@@ -62,18 +62,18 @@ class Noise:
         """Such as ``noise-8``."""
         return f"noise-{self.sigma:g}"
 
-    def seen(self, x: Tensor, keys: Sequence[str]) -> Tensor:
+    def apply(self, x: Tensor, keys: Sequence[str], /) -> Tensor:
         """``x`` with each image's own noise."""
         draws = [generator(self.seed, key, self.name) for key in keys]
         parts = [torch.randn(x.shape[1:], generator=draw, dtype=x.dtype) for draw in draws]
         noise = torch.stack(parts).to(x.device) if parts else torch.zeros_like(x)
         return (x + self.sigma / 255 * noise).clamp(0, 1)
 
-    def carried(self, maps: Tensor, size: tuple[int, int]) -> Tensor:  # noqa: ARG002 - of no importance here
+    def carry(self, maps: Tensor, _size: tuple[int, int], /) -> Tensor:
         """The maps: noise moves nothing."""
         return maps
 
-    def carried_back(self, maps: Tensor, size: tuple[int, int]) -> Tensor:  # noqa: ARG002 - of no importance here
+    def carry_back(self, maps: Tensor, _size: tuple[int, int], /) -> Tensor:
         """The maps: noise moves nothing."""
         return maps
 
@@ -100,7 +100,7 @@ class Shift:
         """Such as ``shift-2``."""
         return f"shift-{self.pixels}"
 
-    def seen(self, x: Tensor, keys: Sequence[str]) -> Tensor:  # noqa: ARG002 - draws nothing
+    def apply(self, x: Tensor, _keys: Sequence[str], /) -> Tensor:
         """``x`` moved; the last rows and columns leave the picture.
 
         Raises:
@@ -113,14 +113,14 @@ class Shift:
             return x
         return F.pad(x, (self.pixels, 0, self.pixels, 0), mode="reflect")[:, :, :h, :w]
 
-    def carried(self, maps: Tensor, size: tuple[int, int]) -> Tensor:
+    def carry(self, maps: Tensor, size: tuple[int, int], /) -> Tensor:
         """The maps moved down and to the right by the same way on their grid, between cells by linear interpolation.
 
         The first rows and columns, which came in at the edges, repeat the first of the image.
         """
         return self._moved(maps, size, -1)
 
-    def carried_back(self, maps: Tensor, size: tuple[int, int]) -> Tensor:
+    def carry_back(self, maps: Tensor, size: tuple[int, int], /) -> Tensor:
         """The maps moved up and to the left by the same way on their grid, between cells by linear interpolation.
 
         Where the way is a whole number of cells, the values are copied. The last rows and columns, of which the view
@@ -164,15 +164,15 @@ class Blur:
         """Such as ``blur-1``."""
         return f"blur-{self.sigma:g}"
 
-    def seen(self, x: Tensor, keys: Sequence[str]) -> Tensor:  # noqa: ARG002 - draws nothing
+    def apply(self, x: Tensor, _keys: Sequence[str], /) -> Tensor:
         """``x`` blurred, mirrored at the edges."""
         return torch.cat([blurred(x[i : i + 1], self.sigma) for i in range(x.shape[0])]) if x.shape[0] else x
 
-    def carried(self, maps: Tensor, size: tuple[int, int]) -> Tensor:  # noqa: ARG002 - of no importance here
+    def carry(self, maps: Tensor, _size: tuple[int, int], /) -> Tensor:
         """The maps: a blur moves nothing."""
         return maps
 
-    def carried_back(self, maps: Tensor, size: tuple[int, int]) -> Tensor:  # noqa: ARG002 - of no importance here
+    def carry_back(self, maps: Tensor, _size: tuple[int, int], /) -> Tensor:
         """The maps: a blur moves nothing."""
         return maps
 
@@ -183,20 +183,20 @@ class Flip:
 
     name: ClassVar[str] = "flip"
 
-    def seen(self, x: Tensor, keys: Sequence[str]) -> Tensor:  # noqa: ARG002 - draws nothing
+    def apply(self, x: Tensor, _keys: Sequence[str], /) -> Tensor:
         """``x``, left and right exchanged."""
         return x.flip(3)
 
-    def carried(self, maps: Tensor, size: tuple[int, int]) -> Tensor:  # noqa: ARG002 - of no importance here
+    def carry(self, maps: Tensor, _size: tuple[int, int], /) -> Tensor:
         """The maps, left and right exchanged."""
         return maps.flip(2)
 
-    def carried_back(self, maps: Tensor, size: tuple[int, int]) -> Tensor:  # noqa: ARG002 - of no importance here
-        """As :meth:`carried`: a mirror is its own way back."""
+    def carry_back(self, maps: Tensor, _size: tuple[int, int], /) -> Tensor:
+        """As :meth:`carry`: a mirror image of a mirror image is the image."""
         return maps.flip(2)
 
 
-def harmless(size: tuple[int, int] = (224, 224), seed: int = 0) -> tuple[View, ...]:
+def default_views(size: tuple[int, int] = (224, 224), seed: int = 0) -> tuple[View, ...]:
     """The views that a detector takes by default of images of ``size`` (H, W); ``seed`` is that of their noise.
 
     Noise of 8 and of 16 levels, a shift by one part in 28 of the shorter side and a blur of one in 112 (8 and 2 pixels

@@ -12,7 +12,7 @@ from underfire.attacks.perturbations import Linf, Perturbation
 from underfire.auditing.plan import PlannedPhoto
 from underfire.defenses.adaptive import AdaptiveADV2
 from underfire.defenses.ensemble import EnsembleDetector
-from underfire.defenses.search import ScoreSearch
+from underfire.defenses.score_based import ScoreSearch
 from underfire.defenses.squeezing import FeatureSqueezing
 from underfire.evaluation.attackers import Made, Maker, Struck, made_by, picture_in, strike
 from underfire.evaluation.signal_cache import Ledger
@@ -23,13 +23,6 @@ from underfire.studies.source import Note, Run
 
 SHARINGS: Mapping[str, Sharing] = MappingProxyType({sharing.name: sharing for sharing in (EVEN, FIXED, WORST)})
 """How the maps of several interpreters may share a step of the attack."""
-
-
-_ATTACK = 2
-"""Raised when :class:`AdaptiveADV2` makes other images, so that old ones are not taken for its."""
-
-_SEARCH = 1
-"""The same of :class:`ScoreSearch`."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +74,7 @@ class Attempts:
         seed = self.run.plan.seed
         attack = AdaptiveADV2(self.detector, perturbation=perturbation, passes=passes, sharing=sharing, seed=seed)
         shared = sharing.name if len(attack.interpreters) > 1 else None  # one map shares a step with none
-        folder = self._folder(_ATTACK, passes, shared, perturbation)
+        folder = self._folder(AdaptiveADV2.version, passes, shared, perturbation)
         return self._made(made_by(attack), perturbation, folder, self.photos, what)
 
     def searched(
@@ -94,16 +87,17 @@ class Attempts:
         Raises:
             InputError: as :meth:`descent`, or ``passes`` don't pay for two queries.
         """
-        search = ScoreSearch(self.detector, eps=perturbation.eps, passes=passes, seed=self.run.plan.seed)
         begun = {attempt.picture.parent.name for attempt in before.values()}
         dtype = self.detector.signals.classifier.dtype
 
         def make(photos: Sequence[PlannedPhoto], x: Tensor, target: Tensor) -> Made:
-            x_adv = opened([before[photo.image_id].picture for photo in photos], dtype)
-            found = search(x, x_adv.to(x.device), target, keys=[photo.image_id for photo in photos])
+            start = opened([before[photo.image_id].picture for photo in photos], dtype).to(x.device)
+            seed = self.run.plan.seed
+            search = ScoreSearch(self.detector, start=start, eps=perturbation.eps, passes=passes, seed=seed)
+            found = search(x, target, keys=[photo.image_id for photo in photos])
             return Made(found.x_adv, found.passes)
 
-        folder = self._folder(_SEARCH, "search", passes, perturbation, *sorted(begun))
+        folder = self._folder(ScoreSearch.version, "search", passes, perturbation, *sorted(begun))
         after = self._made(make, perturbation, folder, [p for p in self.photos if self._open(before[p.image_id])], what)
         for photo, attempt in after.items():
             together = before[photo].struck.passes + attempt.struck.passes

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from underfire.defenses.ensemble import EnsembleDetector
-from underfire.defenses.ensemble_signals import EVERY_GROUP, Groups
+from underfire.defenses.signals import SIGNALS, Signal
 from underfire.defenses.squeezing import FeatureSqueezing
 from underfire.evaluation.extra import Attacked
 from underfire.evaluation.signals import Contender, Meter
@@ -103,7 +103,7 @@ class Measured:
 
 
 class Judge:
-    """A detector of ``contender`` on some groups of its signals, fitted at each of ``rates``, the named one first."""
+    """A detector of ``contender`` on some of its signals, fitted at each of ``rates``, the named one first."""
 
     def __init__(
         self,
@@ -113,10 +113,10 @@ class Judge:
         *,
         rates: Sequence[float],
         seed: int,
-        groups: Groups = EVERY_GROUP,
+        signals: Sequence[type[Signal]] = SIGNALS,
     ) -> None:
         self.contender, self._measured = contender, measured
-        made = [contender.detector(classifier, fpr=rate, seed=seed, groups=groups) for rate in rates]
+        made = [contender.detector(classifier, fpr=rate, seed=seed, signals=signals) for rate in rates]
         self._columns = measured.meter.columns(contender, made[0])
         self.fitted = [detector.fit_measured(measured.clean[:, self._columns], measured.keys) for detector in made]
 

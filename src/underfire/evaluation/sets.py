@@ -8,7 +8,7 @@ from underfire.auditing.plan import REFITTED, AuditPlan
 from underfire.defenses.adaptive import steps_for
 from underfire.defenses.detector import photos_to_fit
 from underfire.defenses.ensemble_signals import EnsembleSignals
-from underfire.defenses.search import queries_for
+from underfire.defenses.score_based import queries_for
 from underfire.errors import InputError
 from underfire.evaluation.signals import MEAN_MAP, SQUEEZING, Contender
 from underfire.evaluation.trials import check_search

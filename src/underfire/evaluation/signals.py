@@ -13,9 +13,10 @@ from torch import Tensor
 
 from underfire.defenses.detector import Detector
 from underfire.defenses.ensemble import EnsembleDetector
-from underfire.defenses.ensemble_signals import EVERY_GROUP, EnsembleSignals, Groups
+from underfire.defenses.ensemble_signals import EnsembleSignals
+from underfire.defenses.evaluator import CachedEvaluator
 from underfire.defenses.mean_map import MeanMap
-from underfire.defenses.remembered import remembered
+from underfire.defenses.signals import SIGNALS, Signal
 from underfire.defenses.squeezing import FeatureSqueezing, SqueezingSignals
 from underfire.errors import NonFiniteError
 from underfire.interpreters import Interpreter
@@ -25,8 +26,8 @@ from underfire.seeding import owners
 MEAN_MAP, SQUEEZING = "mean-map", "squeezing"
 """The baselines: a detector over the mean of several maps, and feature squeezing."""
 
-_SHARED = Groups(shapes=False, agreed=False)
-_OWN = Groups(pairs=False, views=False)
+_SHARED = [signal for signal in SIGNALS if not signal.depends_on_set]
+_OWN = [signal for signal in SIGNALS if signal.depends_on_set]
 TOGETHER = 8
 """Images measured at a time: about as fast as any more, and small in memory."""
 
@@ -49,34 +50,16 @@ class Contender:
         return self.key not in (MEAN_MAP, SQUEEZING)
 
     def detector(
-        self, classifier: Classifier, *, fpr: float, seed: int, groups: Groups = EVERY_GROUP
+        self, classifier: Classifier, *, fpr: float, seed: int, signals: Sequence[type[Signal]] = SIGNALS
     ) -> EnsembleDetector | FeatureSqueezing:
-        """The detector, not fitted; ``groups`` are those of its signals, and of no importance to feature squeezing."""
+        """The detector, not fitted; feature squeezing has none of the ``signals``."""
         match self.key:
             case "squeezing":
                 return FeatureSqueezing(classifier, fpr=fpr, seed=seed)
             case "mean-map":
-                return EnsembleDetector(MeanMap(self.interpreters), fpr=fpr, seed=seed, groups=groups)
+                return EnsembleDetector(MeanMap(self.interpreters), fpr=fpr, seed=seed, signals=signals)
             case _:
-                return EnsembleDetector(self.interpreters, fpr=fpr, seed=seed, groups=groups)
-
-
-class _Recalling(EnsembleSignals):
-    """Signals that share what the classifier says of an image with others of their kind."""
-
-    def __init__(
-        self, interpreters: Sequence[Interpreter], groups: Groups, seed: int, logits: dict[str, Tensor]
-    ) -> None:
-        super().__init__(interpreters, groups=groups, seed=seed)
-        self._known = logits
-
-    def _logits(self, x: Tensor) -> Tensor:
-        """Of images not seen before alone: a row depends on its own image."""
-        keys = owners(x, None)
-        new = [row for row, key in enumerate(keys) if key not in self._known]
-        if new:
-            self._known |= zip([keys[row] for row in new], super()._logits(x[new]), strict=True)
-        return torch.stack([self._known[key] for key in keys])
+                return EnsembleDetector(self.interpreters, fpr=fpr, seed=seed, signals=signals)
 
 
 class Meter:
@@ -98,7 +81,7 @@ class Meter:
     ) -> None:
         self._classifier, self._seed = interpreters[0].classifier, seed
         self._union, self._contenders = tuple(interpreters), tuple(contenders)
-        self._common = tuple(self._shared(self._union, {}).names) if shared else ()
+        self._common = tuple(self._shared(None).names) if shared else ()
         self._alone = {c.key: self._names_of(c) for c in self._contenders}
         names = [*self._common, *(name for own in self._alone.values() for name in own)]
         self.names: tuple[str, ...] = tuple(names)
@@ -140,30 +123,24 @@ class Meter:
     def _measure(self, x: Tensor) -> Tensor:
         x = x.to(self._classifier.device)
         keys = owners(x, None)
-        logits: dict[str, Tensor] = {}
-        with remembered(self._union) as stand_ins:
-            named = {g.name: g for g in stand_ins}
-            parts = [self._shared(stand_ins, logits).measure(x, keys)] if self._common else []
-            parts += [self._own(contender, named, logits).measure(x, keys) for contender in self._contenders]
+        evaluator = CachedEvaluator()
+        parts = [self._shared(evaluator).measure(x, keys)] if self._common else []
+        parts += [self._own(contender, evaluator).measure(x, keys) for contender in self._contenders]
         return torch.cat(parts, dim=1)
 
     def _names_of(self, contender: Contender) -> tuple[str, ...]:
-        own = self._own(contender, {g.name: g for g in self._union}, {})
-        return tuple(_owned(contender, name) for name in own.names)
+        return tuple(_owned(contender, name) for name in self._own(contender, None).names)
 
-    def _shared(self, interpreters: Sequence[Interpreter], logits: dict[str, Tensor]) -> EnsembleSignals:
-        return _Recalling(interpreters, _SHARED, self._seed, logits)
+    def _shared(self, evaluator: CachedEvaluator | None) -> EnsembleSignals:
+        return EnsembleSignals(self._union, signals=_SHARED, seed=self._seed, evaluator=evaluator)
 
-    def _own(
-        self, contender: Contender, named: Mapping[str, Interpreter], logits: dict[str, Tensor]
-    ) -> EnsembleSignals | SqueezingSignals:
-        """The signals of ``contender`` that no other has, on the interpreters ``named``."""
+    def _own(self, contender: Contender, evaluator: CachedEvaluator | None) -> EnsembleSignals | SqueezingSignals:
+        """The signals of ``contender`` that no other has."""
         if contender.key == SQUEEZING:
             return SqueezingSignals(self._classifier)
-        interpreters = [named[g.name] for g in contender.interpreters]
         if contender.key == MEAN_MAP:
-            return _Recalling([MeanMap(interpreters)], EVERY_GROUP, self._seed, logits)
-        return _Recalling(interpreters, _OWN, self._seed, logits)
+            return EnsembleSignals(MeanMap(contender.interpreters), seed=self._seed, evaluator=evaluator)
+        return EnsembleSignals(contender.interpreters, signals=_OWN, seed=self._seed, evaluator=evaluator)
 
 
 def _owned(contender: Contender, signal: str) -> str:

@@ -9,8 +9,9 @@ from underfire.attacks.control import EVEN, Sharing
 from underfire.auditing.plan import PlannedPhoto
 from underfire.auditing.summary import CONTROLS
 from underfire.defenses.adaptive import PASSES
-from underfire.defenses.ensemble_signals import Groups
-from underfire.defenses.views import described, harmless
+from underfire.defenses.ensemble_signals import EnsembleSignals
+from underfire.defenses.signals import Signal
+from underfire.defenses.views import default_views, described
 from underfire.errors import InputError
 from underfire.evaluation.extra import Attacked, attacks_in
 from underfire.evaluation.figure import defence_figure
@@ -29,11 +30,6 @@ from underfire.models.classifier import Classifier
 from underfire.studies.kept import identity
 from underfire.studies.source import Note, Run, attacked, quiet
 from underfire.studies.study import Study
-
-_SIGNALS = 2
-"""Raised when detectors see other numbers in the same image, so that old ones are not taken for theirs."""
-
-_GROUPS = ("pairs", "shapes", "agreed", "views")
 
 
 def defence_study(
@@ -93,8 +89,8 @@ def defence_study(
     rates = rates_for(len(fitted_on.rows), fpr)
     attacks |= blind(run, photos, biggest.interpreters, given, work=work / "blind", note=note)
     seed = run.plan.seed
-    views = list(map(described, harmless(classifier.input_size, seed)))
-    where = work / "values" / identity(run, _SIGNALS, classifier.fingerprint(), views, seed)
+    views = list(map(described, default_views(classifier.input_size, seed)))
+    where = work / "values" / identity(run, EnsembleSignals.version, classifier.fingerprint(), views, seed)
     ledger = Ledger(where, Meter(interpreters, contenders, seed=seed), note)
     measured = _measured(run, photos, fitted_on, attacks, ledger, classifier.dtype)
     judges = {c.key: Judge(c, measured, classifier, rates=rates, seed=seed) for c in contenders}
@@ -126,10 +122,10 @@ def defence_study(
     ]
     reference = largest([c for c in candidates if budget is None or costs[c.key] <= budget])
     parts = [
-        Judge(reference, measured, classifier, rates=rates, seed=seed, groups=groups).findings(
+        Judge(reference, measured, classifier, rates=rates, seed=seed, signals=kinds).findings(
             trials[reference.key], signals=name
         )
-        for name, groups in _ablations(reference).items()
+        for name, kinds in _ablations(reference).items()
     ]
     lines = [*summaries(findings, budget=budget), *spent, *alone, *searched, *details(findings, parts)]
     return Study(
@@ -185,9 +181,11 @@ def _attacks(run: Run, photos: Sequence[PlannedPhoto], also: Mapping[str, Path])
     return found
 
 
-def _ablations(contender: Contender) -> dict[str, Groups]:
-    """Each group of signals alone, and each left out; a single interpreter has no pairs."""
-    names = [name for name in _GROUPS if name != "pairs" or len(contender.interpreters) > 1]
-    alone = {f"{name} alone": Groups(**{other: other == name for other in _GROUPS}) for name in names}
-    without = {f"without {name}": Groups(**{other: other != name for other in _GROUPS}) for name in names}
+def _ablations(contender: Contender) -> dict[str, tuple[type[Signal], ...]]:
+    """Each signal alone, and each left out, but for those that the contender's interpreters have none of."""
+    called = [g.name for g in contender.interpreters]
+    every = EnsembleSignals(contender.interpreters).signals
+    kinds = {signal.name: type(signal) for signal in every if signal.names(called)}
+    alone = {f"{name} alone": (kind,) for name, kind in kinds.items()}
+    without = {f"without {left}": tuple(kind for name, kind in kinds.items() if name != left) for left in kinds}
     return alone | without

@@ -1,6 +1,5 @@
 """The classifier under audit: any ``nn.Module`` with its preprocessing inside."""
 
-import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from underfire.errors import InputError
+from underfire.weights import fingerprint
 
 Outputs = Literal["logits", "probabilities"]
 
@@ -210,12 +210,8 @@ class Classifier:
 
     def fingerprint(self) -> str:
         """SHA-256 (hex) over the structure's names, all parameters and buffers, and the preprocessing."""
-        digest = hashlib.sha256(repr((self.mean, self.std, self.input_size, self.resize, self.outputs)).encode())
-        for key, value in sorted(self.module.state_dict().items()):
-            digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
-            raw = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-            digest.update(raw.numpy().tobytes())
-        return digest.hexdigest()
+        preprocessing = (self.mean, self.std, self.input_size, self.resize, self.outputs)
+        return fingerprint(self.module.state_dict(), preprocessing=preprocessing)
 
     def _any_tensor(self) -> Tensor | None:
         """A floating-point parameter or buffer of the module, if it has one."""

@@ -1,4 +1,4 @@
-"""The search by score alone: it climbs, keeps the label and the budget, and asks no more than it may."""
+"""The score-based attack raises scores, keeps label and budget, and takes no more queries than it may."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ import torch
 from support.toys import images, relu_net
 from underfire import CAM, PGD, Classifier, EnsembleDetector, InputError
 from underfire.attacks.perturbations import Linf
-from underfire.defenses.search import ScoreSearch
+from underfire.defenses.score_based import ScoreSearch
 from underfire.defenses.squeezing import FeatureSqueezing
 from underfire.errors import NonFiniteError
 from underfire.images.levels import from_8bit
@@ -42,8 +42,12 @@ def test_scores_rise_while_label_and_budget_hold(
 ) -> None:
     before = detector.score_samples(attacked)
     assert (before < detector.threshold_).all()
-    found = ScoreSearch(detector, passes=1000)(clean, attacked, target, keys=KEYS)
+    found = ScoreSearch(detector, passes=1000, start=attacked)(clean, target, keys=KEYS)
     assert torch.equal(found.scores, detector.score_samples(found.x_adv))
+    assert torch.equal(found.evaded, detector.predict(found.x_adv) == 1)
+    assert found.attack == "score-based"
+    assert found.trace.maps is None
+    torch.testing.assert_close(found.trace.prediction.kept, -found.confidence.log(), rtol=1e-4, atol=1e-4)
     assert (found.scores > before).all()
     assert (CLASSIFIER(found.x_adv).argmax(dim=1) == target).all()
     assert Linf().contains(clean, found.x_adv).all()
@@ -59,7 +63,7 @@ def test_more_passes_are_no_worse(
     detector: EnsembleDetector, clean: torch.Tensor, attacked: torch.Tensor, target: torch.Tensor
 ) -> None:
     few, many = (
-        ScoreSearch(detector, passes=passes)(clean, attacked, target, keys=KEYS).scores for passes in (100, 3000)
+        ScoreSearch(detector, passes=passes, start=attacked)(clean, target, keys=KEYS).scores for passes in (100, 3000)
     )
     assert float(many.mean()) > float(few.mean())
 
@@ -77,7 +81,7 @@ def test_a_planted_way_past_the_detector_is_found(clean: torch.Tensor) -> None:
 
     squeezing.score_samples = minding  # type: ignore[assignment, method-assign]
     assert (minding(changed) < squeezing.threshold_).all()
-    found = ScoreSearch(squeezing, passes=5000)(clean, changed, CLASSIFIER(changed).argmax(dim=1))
+    found = ScoreSearch(squeezing, passes=5000, start=changed)(clean, CLASSIFIER(changed).argmax(dim=1))
     assert (found.scores >= squeezing.threshold_).all()
 
 
@@ -88,10 +92,10 @@ def test_what_is_not_flagged_or_has_not_the_label_is_left_alone(
     own = CLASSIFIER(clean).argmax(dim=1)
     passing = detector.predict(clean) == 1
     assert passing.any()
-    unflagged = ScoreSearch(detector, passes=200)(clean, clean, own)
+    unflagged = ScoreSearch(detector, passes=200, start=clean)(clean, own)
     assert torch.equal(unflagged.x_adv[passing], clean[passing])
     assert (unflagged.passes[passing] == price).all()
-    unreached = ScoreSearch(detector, passes=200)(clean, attacked, own)
+    unreached = ScoreSearch(detector, passes=200, start=attacked)(clean, own)
     assert torch.equal(unreached.x_adv, attacked)
     assert (unreached.passes == price).all()
 
@@ -99,12 +103,12 @@ def test_what_is_not_flagged_or_has_not_the_label_is_left_alone(
 def test_split_is_whole_to_the_bit(
     detector: EnsembleDetector, clean: torch.Tensor, attacked: torch.Tensor, target: torch.Tensor
 ) -> None:
-    search = ScoreSearch(detector, passes=200, seed=3)
-    whole = search(clean, attacked, target, keys=KEYS)
+    whole = ScoreSearch(detector, start=attacked, passes=200, seed=3)(clean, target, keys=KEYS)
     for i, key in enumerate(KEYS):
         row = slice(i, i + 1)
-        assert torch.equal(search(clean[row], attacked[row], target[row], keys=[key]).x_adv, whole.x_adv[row])
-    other = ScoreSearch(detector, passes=200, seed=4)(clean, attacked, target, keys=KEYS)
+        search = ScoreSearch(detector, start=attacked[row], passes=200, seed=3)
+        assert torch.equal(search(clean[row], target[row], keys=[key]).x_adv, whole.x_adv[row])
+    other = ScoreSearch(detector, passes=200, seed=4, start=attacked)(clean, target, keys=KEYS)
     assert not torch.equal(other.x_adv, whole.x_adv)
 
 
@@ -112,7 +116,7 @@ def test_images_come_back_in_whole_levels_even_if_nothing_is_found(
     detector: EnsembleDetector, clean: torch.Tensor, target: torch.Tensor
 ) -> None:
     raw = PGD(CLASSIFIER, passes=30)(clean, target).x_adv
-    found = ScoreSearch(detector, passes=26)(clean, raw, target).x_adv
+    found = ScoreSearch(detector, passes=26, start=raw)(clean, target).x_adv
     torch.testing.assert_close(found * 255, (found * 255).round(), rtol=0, atol=1e-4)
     assert Linf().contains(clean, found).all()
 
@@ -139,12 +143,12 @@ def test_the_image_is_named_whose_score_is_none(
     own = CLASSIFIER(clean[:1]).argmax(dim=1)  # a label that the attacked image has not
     wanted = torch.cat([own, target[1:]])
     with pytest.raises(NonFiniteError) as caught:
-        ScoreSearch(detector, passes=200)(clean, attacked, wanted)
+        ScoreSearch(detector, passes=200, start=attacked)(clean, wanted)
     assert caught.value.index == 2
 
 
 def test_no_image_is_no_work(detector: EnsembleDetector, clean: torch.Tensor) -> None:
-    found = ScoreSearch(detector, passes=100)(clean[:0], clean[:0], torch.zeros(0, dtype=torch.int64))
+    found = ScoreSearch(detector, passes=100, start=clean[:0])(clean[:0], torch.zeros(0, dtype=torch.int64))
     assert found.x_adv.shape[0] == 0
 
 
@@ -156,8 +160,8 @@ def test_bad_input_is_refused_in_a_sentence(
     with pytest.raises(InputError, match="not fitted"):
         ScoreSearch(EnsembleDetector(CAM(CLASSIFIER)))
     with pytest.raises(InputError, match="not in whole grey levels"):
-        ScoreSearch(detector)(clean + 0.4 / 255, clean, target)
-    with pytest.raises(InputError, match="attacked image is not within"):
-        ScoreSearch(detector)(clean, (clean + 0.1).clamp(0, 1), target)
-    with pytest.raises(InputError, match="2 attacked images for 4 benign ones"):
-        ScoreSearch(detector)(clean, clean[:2], target)
+        ScoreSearch(detector)(clean + 0.4 / 255, target)
+    with pytest.raises(InputError, match="image to start from is not within"):
+        ScoreSearch(detector, start=(clean + 0.1).clamp(0, 1))(clean, target)
+    with pytest.raises(InputError, match="2 images to start from for 4 benign ones"):
+        ScoreSearch(detector, start=clean[:2])(clean, target)
