@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from underfire.present.svg import ADV2, INK, LINE, MUTED, NOISE, PAPER, PGD, inline
+from underfire.stats import Estimate
 
 _ROLES = {"adv2": ADV2, "pgd": PGD, "noise": NOISE}
 
@@ -35,6 +37,161 @@ class Series:
     role: str
     values: tuple[float, ...]
     failures: tuple[float, ...] = ()
+
+
+def blank(width: float, height: float) -> Figure:
+    """A figure of this size in inches, transparent."""
+    figure = Figure(figsize=(width, height))
+    figure.patch.set_alpha(0)
+    return figure
+
+
+def axes_of(figure: Figure, box: tuple[float, float, float, float]) -> Axes:
+    """Transparent axes in the ``box`` (left, bottom, width, height) of ``figure``, as shares of its size."""
+    axes = figure.add_axes(box)
+    axes.patch.set_alpha(0)
+    return axes
+
+
+def label_axes(axes: Axes, *, x: str, y: str | None = None, tick_size: float = 9.0) -> None:
+    """Names the axes and leaves only those that are named; without ``y`` the rows are labelled by the caller."""
+    axes.set_xlabel(x, color=MUTED, fontsize=10)
+    if y is None:
+        axes.set_yticks([])
+        axes.tick_params(axis="x", colors=MUTED, labelsize=tick_size, length=3)
+    else:
+        axes.set_ylabel(y, color=MUTED, fontsize=10)
+        axes.tick_params(which="both", colors=MUTED, labelsize=tick_size, length=3)
+    for side in ("left", "bottom", "right", "top"):
+        if side == "bottom" or (side == "left" and y is not None):
+            axes.spines[side].set_color(LINE)
+        else:
+            axes.spines[side].set_visible(False)
+
+
+def text_at(
+    axes: Axes, x: float, y: float, text: str, colour: str, *, ha: str = "left", weight: str = "normal"
+) -> None:
+    """``text`` at the height ``y`` of the data and at ``x`` of the axes' width, 0 to 1 inside them."""
+    axes.text(
+        x, y, text, transform=axes.get_yaxis_transform(), ha=ha, va="center", fontsize=9.5, color=colour,
+        fontweight=weight, parse_math=False,
+    )  # fmt: skip
+
+
+def legend_below(figure: Figure, axes: Axes, *, columns: int = 4) -> None:
+    """The legend of what is drawn in ``axes``, under all axes of ``figure``."""
+    handles, names = axes.get_legend_handles_labels()
+    legend = figure.legend(handles, names, loc="lower center", ncol=columns, frameon=False, fontsize=9.5)
+    for text in legend.get_texts():
+        text.set_color(INK)
+
+
+@dataclass(frozen=True)
+class ForestRow:
+    """One line of a forest plot.
+
+    Attributes:
+        name: at its left.
+        figure: the point and its interval.
+        colour: of both.
+        note: at its right.
+        strong: a diamond and a name in ink, where others have a circle.
+        hollow: whether the point is.
+        noted: whether the note is in ink.
+    """
+
+    name: str
+    figure: Estimate
+    colour: str
+    note: str = ""
+    strong: bool = False
+    hollow: bool = False
+    noted: bool = False
+
+
+@dataclass(frozen=True)
+class ForestBlock:
+    """Rows under a heading; ``reference`` is a dotted line through them in the colour of PGD."""
+
+    heading: str
+    rows: tuple[ForestRow, ...]
+    reference: float | None = None
+
+
+_FOREST_WIDTH, _FOREST_ROW, _FOREST_HEAD, _FOREST_FOOT = 8.4, 0.27, 0.42, 0.6  # inches
+_FOREST_LEFT, _FOREST_RIGHT = 0.19, 0.67  # of the width
+
+
+def forest(blocks: Sequence[ForestBlock], *, label: str, name: str, description: str) -> str:
+    """Estimates with their intervals, one per line, in blocks from top to bottom, on one axis that begins at 0.
+
+    Args:
+        blocks: from top to bottom.
+        label: of the axis.
+        name: unique on the page; it prefixes every id of the SVG.
+        description: read aloud instead of the picture.
+
+    Returns:
+        An ``<svg>`` element, the same bytes for the same numbers.
+    """
+    height = _FOREST_FOOT + sum(_FOREST_HEAD + _FOREST_ROW * len(block.rows) for block in blocks)
+    ends = [row.figure.high or row.figure.value or 0.0 for block in blocks for row in block.rows]
+    figure = blank(_FOREST_WIDTH, height)
+    box = (_FOREST_LEFT, _FOREST_FOOT / height, _FOREST_RIGHT - _FOREST_LEFT, 1 - _FOREST_FOOT / height)
+    axes = axes_of(figure, box)
+    level = height - _FOREST_FOOT
+    for block in blocks:
+        level -= _FOREST_HEAD
+        text_at(axes, -0.36, level + _FOREST_ROW * 0.9, block.heading, INK, weight="bold")
+        if block.reference is not None:
+            span = [level + 0.5 * _FOREST_ROW, level + (0.5 - len(block.rows)) * _FOREST_ROW]
+            axes.plot([block.reference] * 2, span, color=PGD, linewidth=0.8, linestyle=":")
+        for row in block.rows:
+            _draw_row(axes, level, row)
+            level -= _FOREST_ROW
+    axes.set_ylim(0, height - _FOREST_FOOT)
+    axes.set_xlim(0, (max(ends, default=0.0) or 1.0) * 1.04)
+    label_axes(axes, x=label, tick_size=9.5)
+    return inline(figure, name=name, description=description)
+
+
+def _draw_row(axes: Axes, level: float, row: ForestRow) -> None:
+    axes.axhline(level, color=LINE, linewidth=0.5, zorder=0)
+    text_at(axes, -0.02, level, row.name, INK if row.strong else MUTED, ha="right")
+    if row.figure.low is not None and row.figure.high is not None:
+        axes.plot([row.figure.low, row.figure.high], [level, level], color=row.colour, linewidth=1.6, zorder=2)
+    axes.plot(
+        [row.figure.value or 0.0], [level], marker="D" if row.strong else "o", markersize=6, color=row.colour,
+        markerfacecolor=PAPER if row.hollow else row.colour, markeredgewidth=1.4, zorder=3, clip_on=False,
+    )  # fmt: skip
+    text_at(axes, 1.03, level, row.note, INK if row.noted else MUTED)
+
+
+@dataclass(frozen=True)
+class Points:
+    """The marks of one name in a scatter plot: ``hollow`` ones are those of attacks that missed their label."""
+
+    name: str
+    colour: str
+    solid: tuple[tuple[float, float], ...]
+    hollow: tuple[tuple[float, float], ...] = ()
+
+
+_SHAPES = "osD^vP*X<>"
+
+
+def scatter(axes: Axes, series: Sequence[Points]) -> None:
+    """Draws every point of ``series``, each with a shape of its own."""
+    for index, points in enumerate(series):
+        shape = _SHAPES[index % len(_SHAPES)]
+        for some, solid in ((points.solid, True), (points.hollow, False)):
+            if some or solid:
+                axes.scatter(
+                    [x for x, _ in some], [y for _, y in some], s=22, marker=shape, alpha=0.75, linewidths=0.9,
+                    facecolors=points.colour if solid else "none", edgecolors=points.colour,
+                    label=points.name if solid else None,
+                )  # fmt: skip
 
 
 def strips(series: Sequence[Series], *, upper: float, label: str, name: str, description: str) -> str:

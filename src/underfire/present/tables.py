@@ -8,6 +8,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import pyarrow as pa
 
+from underfire.auditing.condition import Condition
 from underfire.stats import Estimate
 
 _NOTHING = "–"
@@ -18,7 +19,8 @@ def to_arrow(records: Iterable[Any], kind: type) -> pa.Table:
     """``records``, dataclasses of the type ``kind``, as a table with a column per field.
 
     A field that is an `Estimate` becomes NAME, NAME_low and NAME_high; a mapping whose metadata has ``columns``, the
-    names of whole numbers, becomes these columns; text, numbers and enumerations stay what they are.
+    names of whole numbers, becomes these columns; a `Condition` is written out; text, numbers and enumerations stay
+    what they are.
     """
     hints = get_type_hints(kind)
     schema: list[pa.Field] = []
@@ -69,6 +71,8 @@ def _cells(record: Any) -> Iterator[tuple[str, Any]]:
                 yield from value.items()
             case Enum():
                 yield field.name, value.value
+            case Condition():
+                yield field.name, str(value)
             case _:
                 yield field.name, value
 
@@ -85,7 +89,7 @@ def _arrow(kinds: tuple[Any, ...]) -> pa.DataType:
     for kind, arrow in ((bool, pa.bool_()), (int, pa.int64()), (float, pa.float64())):
         if kind in kinds:
             return arrow
-    if any(k is str or get_origin(k) is Literal or (isinstance(k, type) and issubclass(k, Enum | str)) for k in kinds):
+    if any(k is str or get_origin(k) is Literal or (isinstance(k, type) and issubclass(k, Enum | str | Condition)) for k in kinds):
         return pa.string()
     raise TypeError(f"a column cannot hold {kinds}; give text, a number, an enumeration or an Estimate")
 

@@ -6,7 +6,7 @@ there is there whole, and what a report shows of it was made together. NAME.svg 
 
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -22,7 +22,7 @@ from underfire.files import write_whole
 from underfire.images.files import printable
 from underfire.present.palette import with_colours
 from underfire.present.tables import markdown
-from underfire.stats import Estimate
+from underfire.stats import Estimate, bonferroni, sign_test
 
 NAMES = ("transfer", "bound", "frontier", "gap", "defence")
 """The studies, in the order in which they are shown."""
@@ -37,6 +37,45 @@ class Verdict(StrEnum):
     HOLDS = "holds"
     FAILS = "does not hold"
     UNDECIDED = "is not decided at this n"
+
+    @property
+    def opposite(self) -> "Verdict":
+        """The verdict on the statement's contrary."""
+        return {Verdict.HOLDS: Verdict.FAILS, Verdict.FAILS: Verdict.HOLDS}.get(self, self)
+
+
+def together(verdicts: Iterable[Verdict]) -> Verdict:
+    """The verdict on a statement about several cases: it fails where one fails, and holds where all of some hold."""
+    found = set(verdicts)
+    if Verdict.FAILS in found:
+        return Verdict.FAILS
+    return Verdict.HOLDS if found == {Verdict.HOLDS} else Verdict.UNDECIDED
+
+
+def above(figure: Estimate, level: float = 0.0) -> Verdict:
+    """Whether ``figure`` is above ``level``, by its interval."""
+    if figure.low is not None and figure.low > level:
+        return Verdict.HOLDS
+    return Verdict.FAILS if figure.high is not None and figure.high < level else Verdict.UNDECIDED
+
+
+def below(figure: Estimate, level: float = 0.0) -> Verdict:
+    """Whether ``figure`` is below ``level``, by its interval."""
+    return above(figure, level).opposite
+
+
+def majority(k: int, n: int, tests: int) -> Verdict:
+    """Whether something is so on most photos, having been so on ``k`` of ``n``.
+
+    By an exact sign test, and by Bonferroni at (1 − `LEVEL`) / ``tests``, so that with probability `LEVEL` none of all
+    the verdicts of that many tests is wrong.
+
+    Raises:
+        ValueError: not 0 ≤ k ≤ n, or ``tests`` is below 1.
+    """
+    if sign_test(k, n) > bonferroni(tests):
+        return Verdict.UNDECIDED
+    return Verdict.HOLDS if 2 * k > n else Verdict.FAILS
 
 
 @dataclass(frozen=True)

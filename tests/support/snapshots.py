@@ -1,0 +1,37 @@
+"""Snapshots of words: one file per page, ``snapshots/NAME.md`` beside the test that asks for it.
+
+With ``UPDATE_SNAPSHOTS=1`` in the environment they are written instead of compared; read what changed before you commit
+it.
+"""
+
+import os
+import textwrap
+from pathlib import Path
+
+UPDATE = "UPDATE_SNAPSHOTS"
+_WIDTH = 120
+
+
+def check_snapshot(test_file: str, name: str, words: str) -> None:
+    """Compares ``words`` with the snapshot ``name`` of the tests in the folder of ``test_file`` (their ``__file__``).
+
+    Paragraphs are filled to the width of a line, so that a changed sentence is a small difference. Lines that are no
+    prose (headings, lists, tables) stay as they are.
+
+    Raises:
+        AssertionError: the words are others than in the snapshot, or there is none.
+    """
+    path = Path(test_file).parent / "snapshots" / f"{name}.md"
+    filled = "\n".join(map(_filled, words.split("\n"))).strip() + "\n"
+    if os.environ.get(UPDATE):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(filled, encoding="utf-8")
+        return
+    assert path.is_file(), f"there is no snapshot {path}; run the test with {UPDATE}=1 to write it"
+    # Compared as a whole, so that pytest shows the difference.
+    assert filled == path.read_text(encoding="utf-8"), f"other words than in {path}; see {UPDATE} in {__file__}"
+
+
+def _filled(line: str) -> str:
+    prose = bool(line) and line[0] not in "#|-*!>"
+    return textwrap.fill(line, _WIDTH, break_long_words=False, break_on_hyphens=False) if prose else line
