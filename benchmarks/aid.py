@@ -24,7 +24,7 @@ from underfire.seeding import generator
 from underfire.training.batches import whole_batches
 from underfire.training.plan import TrainingPlan
 from underfire.training.scores import Score, numbers
-from underfire.training.step import Looker
+from underfire.training.step import TrainingStep
 
 BEFORE, AFTER = "before", "after"
 NOISE = (4, 8)
@@ -58,10 +58,10 @@ class Seen:
 def quality(photos: Photos, networks: Networks, plan: TrainingPlan) -> dict[str, dict[str, list[float]]]:
     """By network the numbers of its score and ``moved``, the L1 distance of its map from that before, one per photo."""
     found: dict[str, list[Mapping[str, Tensor]]] = {name: [] for name in networks}
-    lookers = {name: Looker.of(g.network, g.classifier, plan) for name, g in networks.items()}
+    steps = {name: TrainingStep.of(g.network, g.classifier, plan) for name, g in networks.items()}
     for batch in whole_batches(photos, networks[BEFORE].classifier, plan):
         with torch.no_grad():
-            seen = {name: look(batch) for name, look in lookers.items()}
+            seen = {name: step(batch) for name, step in steps.items()}
         for name, one in seen.items():
             found[name].append(numbers(one) | {"moved": metrics.l1(one.maps, seen[BEFORE].maps)})
     return {name: _joined(parts) for name, parts in found.items()}

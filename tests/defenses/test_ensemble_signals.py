@@ -173,10 +173,10 @@ def test_a_view_that_changes_the_label_is_asked_about_both_classes() -> None:
     by_class = Planted(classifier, "a", lambda x, y: torch.stack([RAMP if c == 1 else 1 - RAMP for c in y.tolist()]))
     signals = EnsembleSignals(by_class, signals=[Views([_Darker()])])
     x = torch.tensor([0.9, 0.55, 0.3]).reshape(3, 1, 1, 1).expand(3, 3, 16, 16).contiguous()
-    change, kept, same, anew = signals.measure(x, ["ant", "bee", "cat"]).T.tolist()
+    change, kept, same, relabelled = signals.measure(x, ["ant", "bee", "cat"]).T.tolist()
     assert kept == [1, 0, 1]
     assert same == [1, 1, 1]
-    assert anew == [1, -1, 1]
+    assert relabelled == [1, -1, 1]
     assert change == pytest.approx([-1, -1, 1], abs=1e-4)
     assert by_class.calls == [("ant", "bee", "cat"), ("ant", "bee", "cat"), ("bee",)]
 

@@ -1,4 +1,4 @@
-"""``underfire detect``: a detector of manipulated photos, fitted on clean ones and asked about others."""
+"""``underfire detect``: a detector of manipulated photos, fitted on clean ones, that scores others."""
 
 import shlex
 import sys
@@ -26,7 +26,7 @@ from underfire.cli.options import (
 from underfire.cli.pictures import file_stems, photo_bytes, save_side_by_side
 from underfire.cli.progress import PhotosDisplay
 from underfire.cli.usable import usable
-from underfire.cli.verdicts import COLUMNS, Verdict, save_verdicts
+from underfire.cli.verdicts import COLUMNS, PhotoVerdict, save_verdicts
 from underfire.defenses.ensemble import EnsembleDetector
 from underfire.errors import InputError
 from underfire.images.dataset import Photos, Source, stacked
@@ -212,7 +212,7 @@ def _batches(photos: Photos, rows: Sequence[int], detector: EnsembleDetector) ->
 
 
 def _display(count: int, detector: EnsembleDetector) -> PhotosDisplay:
-    """The display of a work on ``count`` photos, whose size is told."""
+    """The progress display for ``count`` photos; prints what each will cost."""
     names = ", ".join(g.name for g in detector.signals.interpreters)
     notes().print(f"{counted(count, 'photo')}, {names}: about {detector.signals.passes_per_image} passes for each")
     return PhotosDisplay(notes(), count)
@@ -229,11 +229,11 @@ def _measured(photos: Photos, rows: Sequence[int], detector: EnsembleDetector) -
     return torch.cat(values)
 
 
-def _verdicts(photos: Photos, detector: EnsembleDetector, out: Path | None) -> list[Verdict]:
+def _verdicts(photos: Photos, detector: EnsembleDetector, out: Path | None) -> list[PhotoVerdict]:
     """What is found of each photo; the pictures of those that are flagged are saved in ``out``."""
     classifier = detector.signals.classifier
     stems = file_stems([source.image_id for source in photos.sources])
-    verdicts: list[Verdict] = []
+    verdicts: list[PhotoVerdict] = []
     with _display(len(photos), detector) as display:
         for sources, x in _batches(photos, range(len(photos)), detector):
             names = [source.image_id for source in sources]
@@ -245,7 +245,7 @@ def _verdicts(photos: Photos, detector: EnsembleDetector, out: Path | None) -> l
                 if out is not None and explanation.flagged:
                     picture = f"{stems[len(verdicts)]}.png"
                     _save_picture(image, explanation.maps, out / picture)
-                verdicts.append(Verdict(source, index, classifier.class_names[index], explanation, picture))
+                verdicts.append(PhotoVerdict(source, index, classifier.class_names[index], explanation, picture))
             display.advanced(len(sources))
     return verdicts
 

@@ -35,7 +35,7 @@ _KEY = b"underfire.detect"
 
 
 @dataclass(frozen=True)
-class Verdict:
+class PhotoVerdict:
     """What is found of one photo.
 
     Attributes:
@@ -66,7 +66,7 @@ def told(reason: Reason) -> str:
     return f"{reason.name} {reason.value:.3g}, clean photos {reason.usual:.3g} ± {reason.spread:.2g}"
 
 
-def save_verdicts(verdicts: Sequence[Verdict], path: Path, *, command: str) -> None:
+def save_verdicts(verdicts: Sequence[PhotoVerdict], path: Path, *, command: str) -> None:
     """Writes a row for each of at least one photo to ``path`` as Parquet, whole or not at all.
 
     ``command`` goes into its metadata.

@@ -37,7 +37,7 @@ from underfire.models.folded import prepared
 PASSES = 300
 """Forward and backward passes for an image, where the caller gives none."""
 
-_FINAL_SHARE = 4  # one part in so many of the passes may pay for the detector's scores of the finalists
+_FINAL_SHARE = 4  # at most one in four passes pays for the detector's scores of the finalists
 
 
 class AdaptiveADV2(DetectorAttack):

@@ -13,7 +13,7 @@ FEWEST = 5
 
 _NORMAL = 1.4826  # standard deviations in the median absolute deviation of a normal law: 1 / Φ⁻¹(3/4)
 _CONSTANT = 1e-9  # a spread below that, relative to the values, is rounding
-_SINGULAR = 1e-6  # the smallest eigenvalue of a correlation matrix that is told from 0
+_SINGULAR = 1e-6  # the smallest eigenvalue of a correlation matrix that is distinguished from 0
 
 
 @dataclass(frozen=True)

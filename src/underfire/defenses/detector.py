@@ -114,7 +114,7 @@ class Detector(ABC):
         """Refuse clean photos ``keys`` that are too few for ``fpr``, or of which two are one; raises `InputError`."""
         twice = next((key for key, times in Counter(keys).items() if times > 1), None)
         if twice is not None:
-            raise InputError(f"two clean photos have the key {twice!r}; give every photo once, with a key of its own.")
+            raise InputError(f"two clean photos have the key {twice!r}; give every photo once, with a unique key.")
         needed = photos_to_fit(self.fpr)
         if len(keys) < needed:
             raise InputError(

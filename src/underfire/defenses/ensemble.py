@@ -107,7 +107,7 @@ def settings_of(interpreter: Interpreter | MeanMap) -> dict[str, Any]:
 
 
 def _plain(value: object) -> Any:
-    """``value`` as JSON keeps it: weights by their hash, and what is of a kind of its own by its class."""
+    """``value`` as JSON keeps it: weights by their hash, and any other kind of object by its class."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, list | tuple):

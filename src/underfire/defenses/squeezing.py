@@ -212,7 +212,7 @@ class SqueezingSignals:
 
     @property
     def passes_per_image(self) -> int:
-        """Forward passes of :meth:`measure` for an image: one of its own and one of each squeezer."""
+        """Forward passes of :meth:`measure` for an image: one for itself and one for each squeezer."""
         return 1 + len(self.squeezers)
 
     def measure(self, x: Tensor, keys: Sequence[str] | None = None) -> Tensor:

@@ -11,7 +11,7 @@ TOP = 0.2
 """The share of a map's cells or pixels that count as its top: a fifth."""
 
 _FINEST = 2**32
-"""Values that differ by less than one of so many parts are ties, as interpolation rounds; sums of them are exact."""
+"""Values are rounded to multiples of 1/_FINEST, so that interpolation keeps ties; sums of them are exact."""
 
 
 def on_grid(maps: Tensor) -> Tensor:

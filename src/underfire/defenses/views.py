@@ -129,7 +129,7 @@ class Shift:
         return self._moved(maps, size, 1)
 
     def _moved(self, maps: Tensor, size: tuple[int, int], towards: int) -> Tensor:
-        """``maps`` read ``towards`` so many pixels along both axes: 1 down and to the right, −1 up and to the left."""
+        """``maps`` read ``pixels`` away along both axes: down and right for ``towards`` 1, up and left for −1."""
         for axis, side in ((1, size[0]), (2, size[1])):
             cells = maps.shape[axis]
             # A ratio of integers: 4 pixels of 224 on 56 cells are exactly one.

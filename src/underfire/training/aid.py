@@ -27,7 +27,7 @@ from underfire.training.loop import Listener, train
 from underfire.training.losses import aid_loss
 from underfire.training.plan import AidPlan
 from underfire.training.scores import Score, means, numbers
-from underfire.training.step import Look, Looker
+from underfire.training.step import StepOutput, TrainingStep
 
 METHOD = "adversarial interpretation training"
 """What the file of the weights says of how they were made."""
@@ -91,12 +91,12 @@ class AidLesson:
     def __init__(self, network: MaskingNetwork, before: MaskingNetwork, classifier: Classifier, plan: AidPlan) -> None:
         self.network = network
         self._before, self._classifier, self._plan = before, classifier, plan
-        self._look = Looker.of(network, classifier, plan)
+        self._step = TrainingStep.of(network, classifier, plan)
         self._attack = ADV2(RTS(classifier, network=network), eps=plan.attack_eps, passes=plan.attack_passes)
 
     def losses(self, batch: Batch, done: float) -> Tensor:  # noqa: ARG002 - part of a lesson
         """RTS's own loss and what :func:`aid_loss` adds, the same from the first step to the last."""
-        benign = self._look(batch)
+        benign = self._step(batch)
         found = self._attacked(batch, benign.top)
         return benign.loss + aid_loss(benign.maps, self._maps_before(benign), found.maps, found.reached, self._plan)
 
@@ -104,7 +104,7 @@ class AidLesson:
         """The score of all held-out photos, and of an attack on the first few."""
         everywhere, watched, left = [], [], self._plan.watched
         for batch in held_out:
-            seen = self._look(batch)
+            seen = self._step(batch)
             everywhere.append(numbers(seen) | {"stayed": distance(seen.maps, self._maps_before(seen))})
             if left:
                 few = batch.first(left)
@@ -117,7 +117,7 @@ class AidLesson:
             showed=float(showed[reached].double().mean()) if reached.any() else 0.0,
         )
 
-    def _watch(self, few: Batch, seen: Look) -> dict[str, Tensor]:
+    def _watch(self, few: Batch, seen: StepOutput) -> dict[str, Tensor]:
         """For each of the ``few``, the first that were ``seen``: whether the attack got there, and what shows."""
         found = self._attacked(few, seen.top[: len(few)])
         return {"reached": found.reached, "showed": distance(found.maps, seen.maps[: len(few)])}
@@ -126,7 +126,7 @@ class AidLesson:
         """What the attack makes of ``batch``, whose classes are ``top``."""
         target = self.targets(batch, top)
         made = self._attack(batch.x, target, label=top, keys=batch.names)
-        return _Attacked(self._look.maps(made.x_adv, target), made.success)
+        return _Attacked(self._step.maps(made.x_adv, target), made.success)
 
     def targets(self, batch: Batch, top: Tensor) -> Tensor:
         """A random class for each photo, any but its own."""
@@ -136,7 +136,7 @@ class AidLesson:
         return drawn + (drawn >= top)
 
     @torch.no_grad()
-    def _maps_before(self, seen: Look) -> Tensor:
+    def _maps_before(self, seen: StepOutput) -> Tensor:
         return self._before.maps(seen.view, seen.top)
 
 

@@ -67,4 +67,4 @@ def read_state(path: Path, settings: Mapping[str, Any]) -> State:
         moments = {name: (first, parts["second"][name]) for name, first in parts["first"].items()}
         return State(parts["weights"], moments, about["steps"], about["history"], about["seconds"])
     except (safetensors.SafetensorError, KeyError) as error:
-        raise InputError(f"checkpoint '{path}' is damaged; remove it to begin anew.") from error
+        raise InputError(f"checkpoint '{path}' is damaged; remove it to start over.") from error

@@ -17,18 +17,18 @@ _FLOOR = 5e-4  # added to a map's values, so that the slope of their power is fi
 
 
 @dataclass(frozen=True)
-class Composites:
+class MaskedImages:
     """Images with the salient part alone, and images without it; (N, C, H, W) each."""
 
     shown: Tensor
     destroyed: Tensor
 
 
-def compose(x: Tensor, maps: Tensor, fill: Tensor) -> Composites:
+def compose(x: Tensor, maps: Tensor, fill: Tensor) -> MaskedImages:
     """``x`` (N, C, H, W) where ``maps`` (N, h, w) are 1 and ``fill`` where they are 0, and the other way round."""
     mask = F.interpolate(maps[:, None], size=x.shape[2:], mode="bilinear", align_corners=False)
     change = mask * (x - fill)
-    return Composites(fill + change, x - change)
+    return MaskedImages(fill + change, x - change)
 
 
 def presence(logits: Tensor, classes: Tensor) -> Tensor:

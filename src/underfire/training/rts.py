@@ -12,7 +12,7 @@ from underfire.training.batches import Batch
 from underfire.training.loop import Listener, train
 from underfire.training.plan import TrainingPlan
 from underfire.training.scores import Score, means, numbers
-from underfire.training.step import Looker
+from underfire.training.step import TrainingStep
 
 
 def train_rts(
@@ -42,12 +42,12 @@ class RtsLesson:
 
     def __init__(self, network: MaskingNetwork, classifier: Classifier, plan: TrainingPlan) -> None:
         self.network = network
-        self._look, self._ramp = Looker.of(network, classifier, plan), plan.ramp
+        self._step, self._ramp = TrainingStep.of(network, classifier, plan), plan.ramp
 
     def losses(self, batch: Batch, done: float) -> Tensor:
         """RTS's loss, the area at the weight that the plan's ramp gives it by now."""
-        return self._look(batch, share=min(1.0, done / self._ramp) if self._ramp else 1.0).loss
+        return self._step(batch, share=min(1.0, done / self._ramp) if self._ramp else 1.0).loss
 
     def score(self, held_out: Iterable[Batch]) -> Score:
         """The score of the held-out photos."""
-        return Score(**means([numbers(self._look(batch)) for batch in held_out]))
+        return Score(**means([numbers(self._step(batch)) for batch in held_out]))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from underfire.training.step import Look
+from underfire.training.step import StepOutput
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class Score:
     absent_area: float
 
 
-def numbers(seen: Look) -> dict[str, Tensor]:
-    """What of a look goes into a :class:`Score`, (N,) each."""
+def numbers(seen: StepOutput) -> dict[str, Tensor]:
+    """The numbers of a step that a :class:`Score` averages, (N,) each."""
     return {field.name: getattr(seen, field.name).detach() for field in fields(Score)}
 
 

@@ -1,4 +1,4 @@
-"""One look of a masking network at a batch: its loss, and the numbers that are reported."""
+"""One training step of a masking network on a batch: its loss, and the numbers that are reported."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -20,8 +20,8 @@ from underfire.training.plan import TrainingPlan
 
 
 @dataclass(frozen=True)
-class Look:
-    """What came out for each image of a batch, (N,) each but for the maps.
+class StepOutput:
+    """The losses and numbers of each image of a batch, (N,) each but for the maps.
 
     Attributes:
         loss: of the classifier's top class and of an absent one together; attached to the network.
@@ -44,8 +44,8 @@ class Look:
 
 
 @dataclass(frozen=True)
-class Looker:
-    """Looks at batches with a network.
+class TrainingStep:
+    """Evaluates the training loss of a network on batches.
 
     Attributes:
         network: whose maps they are.
@@ -65,7 +65,7 @@ class Looker:
         twin = prepared(classifier)
         return cls(network, twin, twin if network.encoder is None else prepared(network.encoder), plan)
 
-    def __call__(self, batch: Batch, *, share: float = 1.0) -> Look:
+    def __call__(self, batch: Batch, *, share: float = 1.0) -> StepOutput:
         """The losses and numbers of ``batch``; ``share`` of the area's weight counts.
 
         ``batch.pick`` chooses the absent class among the half of the classes that the classifier finds least likely.
@@ -75,7 +75,7 @@ class Looker:
             InputError: a loss is not a number.
         """
         with self._frozen():
-            seen = self._look(batch, share)
+            seen = self._evaluate(batch, share)
         bad = (~torch.isfinite(seen.loss)).nonzero()
         if len(bad):
             raise InputError(
@@ -96,7 +96,7 @@ class Looker:
                 stack.enter_context(classifier.frozen())
             yield
 
-    def _look(self, batch: Batch, share: float) -> Look:
+    def _evaluate(self, batch: Batch, share: float) -> StepOutput:
         network, classifier, plan, x = self.network, self.classifier, self.plan, batch.x
         with torch.no_grad():
             view = ForwardPass(self.encoder, x, taps=network.taps, attached=False)
@@ -111,4 +111,6 @@ class Looker:
         loss = class_loss(shown, destroyed, plan) + map_loss(maps, plan, share=share) + map_loss(empty, plan)
         probability = logits.softmax(dim=1).gather(1, top[:, None]).squeeze(1)
         areas = maps.detach().mean(dim=(1, 2)), empty.detach().mean(dim=(1, 2))
-        return Look(loss, probability, shown.detach().sigmoid(), destroyed.detach().sigmoid(), *areas, top, maps, view)
+        return StepOutput(
+            loss, probability, shown.detach().sigmoid(), destroyed.detach().sigmoid(), *areas, top, maps, view
+        )
