@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from types import ModuleType
-from typing import Any, get_args
+from typing import Any
 
 import click
 import pytest
@@ -35,11 +35,12 @@ from support.toys import every
 from underfire.attacks.authors import PUBLISHED
 from underfire.attacks.control import Balance, Confidence
 from underfire.attacks.rules import Adam
+from underfire.auditing.condition import Condition
+from underfire.auditing.gates import GATE_METRICS
 from underfire.auditing.plan import ATTACKS, PASSES, AuditPlan, Effort
-from underfire.auditing.rows import NO_SOURCE, SCHEMA
+from underfire.auditing.rows import SCHEMA
 from underfire.auditing.selection import select_interpreters
 from underfire.auditing.store import RunDirectory
-from underfire.auditing.summary import GateMetric
 from underfire.cli import INTERNAL_ERROR, cli
 from underfire.defenses import Calibration, photos_needed
 from underfire.defenses.adaptive import PASSES as ADAPTIVE_PASSES
@@ -59,7 +60,6 @@ from underfire.images.decode import FORMATS, MAX_PIXELS
 from underfire.interpreters import ALL, gates, masks
 from underfire.interpreters.masks.settings import AUTHORS
 from underfire.models.class_names import imagenet_names
-from underfire.present.text import condition_title
 from underfire.stats import least_photos
 from underfire.studies.cells import DOES_NOT_TRANSFER, KEPT, NOT_DECIDED, NOT_KEPT, TRANSFERS, Line
 from underfire.studies.study import NAMES
@@ -287,13 +287,13 @@ def test_presets_are_those_of_the_plan() -> None:
         for name, *cells in table("audit.md", "attack")
         for preset, cell in zip(presets, cells, strict=True)
     }
-    assert {name for name, _ in told} == {condition_title(attack, NO_SOURCE) for attack in ATTACKS}
+    assert {name for name, _ in told} == {Condition(attack).title for attack in ATTACKS}
     published = "That is 1600 steps on CAM and GradCAM, and 1004 on GRAD and IG"
     assert published in " ".join(lines)
     for preset in PASSES:
         plan = AuditPlan(preset=preset, interpreters=tuple(PUBLISHED), attacks=ATTACKS)
         for condition in plan.conditions[2:]:
-            cell = told[condition_title(condition.attack, NO_SOURCE), preset]
+            cell = told[Condition(condition.attack).title, preset]
             steps = 1600 if condition.source in ("cam", "gradcam") else 1004
             wanted = (
                 Effort(steps=steps) if cell == "as published" else Effort(passes=int(cell.removesuffix(" queries")))
@@ -319,7 +319,7 @@ def test_every_column_is_described_with_its_unit_in_order() -> None:
 
 def test_every_metric_of_a_gate_is_described() -> None:
     assert [unquoted(row[0]) for row in table("audit.md", "metric")] != []
-    assert {unquoted(row[0]) for row in table("audit.md", "metric")} == set(get_args(GateMetric))
+    assert {unquoted(row[0]) for row in table("audit.md", "metric")} == set(GATE_METRICS)
 
 
 def test_exit_codes() -> None:

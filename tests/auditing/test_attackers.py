@@ -7,13 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from support.rows import flat
 from support.toy_photos import found, toy_classifier, toy_plan, write_photos
 from support.toys import every, images
 from underfire import ADV2, PGD, AuthorsADV2, Classifier, InputError, Interpreter, Linf
 from underfire.attacks import StAdv
 from underfire.attacks.authors import PUBLISHED
 from underfire.auditing.attackers import attack_of, joint_attack
-from underfire.auditing.plan import PASSES, AuditPlan, Condition, Effort, Preset
+from underfire.auditing.condition import Condition
+from underfire.auditing.plan import PASSES, AuditPlan, Effort, Preset
 from underfire.auditing.rows import read_rows
 from underfire.auditing.runner import run_audit
 from underfire.interpreters import CAM, GRAD
@@ -56,7 +58,7 @@ def test_the_plan_decides_how_long_an_attack_works() -> None:
             assert isinstance(attack, PGD | ADV2 | StAdv)
             assert type(attack) is type(own)
             assert attack.setting == own.setting
-    published = attack_of(AuditPlan(preset="authors"), Condition("adv2", "grad"), classifier, [g])
+    published = attack_of(AuditPlan(preset="authors"), Condition.on("adv2", "grad"), classifier, [g])
     assert isinstance(published, AuthorsADV2)
     assert published.setting.schedule == AuthorsADV2(g).setting.schedule
 
@@ -72,7 +74,7 @@ def test_too_few_passes_are_refused_before_anything_is_written(tmp_path: Path) -
 def test_an_audit_of_so_many_passes_spends_no_more(tmp_path: Path) -> None:
     photos = found(write_photos(tmp_path / "photos"))
     run_audit(replace(toy_plan(), steps=None, passes=20), photos, toy_classifier(), tmp_path / "run")
-    rows = read_rows(tmp_path / "run")
+    rows = list(map(flat, read_rows(tmp_path / "run")))
     assert {row.condition: row.steps for row in rows} == {
         "none": 0, "noise": 0, "pgd": 19, "adv2-cam": 19, "adv2-grad": 10  # of which 2 warm: 2 + 2 · (8 + 1) passes
     }  # fmt: skip
@@ -85,7 +87,7 @@ def test_an_audit_by_the_authors_schedule(tmp_path: Path) -> None:
     presets: tuple[Preset, ...] = ("quick", "authors")
     for preset in presets:
         run_audit(replace(toy_plan(), preset=preset), photos, toy_classifier(), tmp_path / preset)
-        rows = read_rows(tmp_path / preset)
+        rows = list(map(flat, read_rows(tmp_path / preset)))
         assert {row.attack for row in rows} == {"none", "noise", "pgd", "adv2"}
         passes[preset] = {row.passes for row in rows if row.condition == "adv2-grad"}
     warm, last = 5, 1  # of 16 steps; the last iterate is looked at as well

@@ -35,8 +35,8 @@ def planned(count: int) -> list[PlannedPhoto]:
 
 def test_conditions_in_order_with_their_names_on_disk() -> None:
     plan = AuditPlan(interpreters=("cam", "grad"))
-    assert [condition.key for condition in plan.conditions] == ["none", "noise", "pgd", "adv2-cam", "adv2-grad"]
-    assert [c.key for c in AuditPlan(attacks=("pgd",)).conditions] == ["none", "noise", "pgd"]
+    assert [str(condition) for condition in plan.conditions] == ["none", "noise", "pgd", "adv2-cam", "adv2-grad"]
+    assert [str(c) for c in AuditPlan(attacks=("pgd",)).conditions] == ["none", "noise", "pgd"]
 
 
 @pytest.mark.parametrize("preset", list(PASSES))
@@ -54,7 +54,7 @@ def test_every_attack_has_the_passes_of_the_preset_and_they_can_be_overridden(pr
 
 def test_the_authors_attack_has_its_published_number_of_steps() -> None:
     plan = AuditPlan(preset="authors")
-    steps = {name: plan.effort_of(Condition("adv2", name)).steps for name in ("cam", "gradcam", "grad", "ig")}
+    steps = {name: plan.effort_of(Condition.on("adv2", name)).steps for name in ("cam", "gradcam", "grad", "ig")}
     grad = 300 + 301 + 201 + 101 + 101
     assert steps == {"cam": 1600, "gradcam": 1600, "grad": grad, "ig": grad}
     assert [PASSES[preset] for preset in ("quick", "standard", "paper", "authors")] == [150, 300, 1600, 1600]
@@ -130,7 +130,7 @@ def test_a_budget_is_in_the_unit_of_its_perturbation() -> None:
 
 
 def test_stadv_moves_pixels_whatever_the_others_do() -> None:
-    stadv, adv2 = Condition("stadv", "cam"), Condition("adv2", "cam")
+    stadv, adv2 = Condition.on("stadv", "cam"), Condition.on("adv2", "cam")
     plan = AuditPlan(eps=4 / 255)
     assert (plan.perturbation_of(adv2), plan.perturbation_of(stadv)) == (Linf(4 / 255), Flow())
     plan = AuditPlan(perturbation="flow", eps=2.0)
@@ -139,7 +139,7 @@ def test_stadv_moves_pixels_whatever_the_others_do() -> None:
 
 def test_stadv_is_run_on_each_interpreter() -> None:
     plan = AuditPlan(interpreters=("cam", "grad"), attacks=("stadv",))
-    assert [condition.key for condition in plan.conditions] == ["none", "noise", "stadv-cam", "stadv-grad"]
+    assert [str(condition) for condition in plan.conditions] == ["none", "noise", "stadv-cam", "stadv-grad"]
 
 
 def test_the_authors_attack_is_in_linf() -> None:

@@ -2,11 +2,12 @@ from dataclasses import replace
 
 import pytest
 
-from underfire.auditing.plan import NOISE, NONE, AuditPlan, Condition, PlannedPhoto, Unit
+from underfire.auditing.condition import NOISE, NONE, Condition
+from underfire.auditing.plan import AuditPlan, PlannedPhoto, Unit
 from underfire.auditing.progress import Eta
 from underfire.auditing.unit import Event
 
-PGD, CAM = Condition("pgd"), Condition("adv2", "cam")
+PGD, CAM = Condition("pgd"), Condition.on("adv2", "cam")
 PLAN = AuditPlan(interpreters=("cam",), steps=10)
 
 

@@ -1,9 +1,9 @@
 """Rows on disk: what is written comes back, whole or not at all."""
 
 import contextlib
+import hashlib
 import math
 import os
-from dataclasses import fields, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,52 +12,22 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from underfire.auditing.rows import SCHEMA, Row, condition, read_rows, write_part
+from support.rows import row
+from underfire.auditing.rows import SCHEMA, SCHEMA_VERSION, read_rows, table_of, write_part
 from underfire.diagnostics.attack_signs import ImageCourse, ImageTrace
 from underfire.errors import InputError
 
-ROW = Row(
-    image_id="a.jpg",
-    image_sha256="00" * 32,
-    label=3,
-    label_given=True,
-    target=7,
-    attack="adv2",
-    source="cam",
-    interpreter="grad",
-    excluded=None,
-    success=True,
-    prediction=7,
-    confidence=0.9,
-    clean_prediction=3,
-    clean_confidence=0.8,
-    l1=0.1,
-    iou_50=0.5,
-    iou_25=0.25,
-    iou_75=0.75,
-    iou_top20=0.2,
-    linf=8 / 255,
-    l2=1.5,
-    success_8bit=True,
-    confidence_8bit=0.85,
-    l1_8bit=0.11,
-    iou_50_8bit=0.51,
-    iou_25_8bit=0.26,
-    iou_75_8bit=0.76,
-    iou_top20_8bit=0.21,
-    steps=300,
-    passes=301,
-    seconds=1.25,
-    seed=0,
-    perturbation="linf",
-    eps=8 / 255,
+ROW = row(
+    label=3, target=7, interpreter="grad", success=True, confidence=0.9, clean_confidence=0.8, l1=0.1, iou_50=0.5,
+    iou_25=0.25, iou_75=0.75, iou_top20=0.2, linf=8 / 255, l2=1.5, confidence_8bit=0.85, l1_8bit=0.11,
+    iou_50_8bit=0.51, iou_25_8bit=0.26, iou_75_8bit=0.76, iou_top20_8bit=0.21, steps=300, passes=301, seconds=1.25,
     used=8 / 255,
-)
+)  # fmt: skip
 
 
 def test_rows_come_back_in_the_order_of_parts(tmp_path: Path) -> None:
-    first = [ROW, replace(ROW, attack="none", source="-", excluded="misclassified")]
-    second = [replace(ROW, image_id="b.jpg")]
+    first = [ROW, row(ROW, attack="none", source="-", excluded="misclassified")]
+    second = [row(ROW, image_id="b.jpg")]
     write_part(tmp_path / "rows" / "part-00001.parquet", second)
     write_part(tmp_path / "rows" / "part-00000.parquet", first)
     assert read_rows(tmp_path) == [*first, *second]
@@ -67,56 +37,53 @@ def test_rows_come_back_in_the_order_of_parts(tmp_path: Path) -> None:
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text(st.characters(exclude_categories=["Cs"])), st.floats(allow_nan=False, allow_infinity=False))
 def test_any_name_and_number_come_back(tmp_path: Path, name: str, number: float) -> None:
-    row = replace(ROW, image_id=name, l1=number)
-    write_part(tmp_path / "part-0.parquet", [row])
-    assert read_rows(tmp_path) == [row]
+    changed = row(ROW, image_id=name, l1=number)
+    write_part(tmp_path / "part-0.parquet", [changed])
+    assert read_rows(tmp_path) == [changed]
+
+
+# Of the columns' names, types and order in this version of the schema. Another hash asks for another version.
+SCHEMA_HASH = "c9467518a9b6ba524c7e86d8b4bca04a3d564d725378fdf4191ed4685946ca1b"
+
+
+def test_the_schema_is_that_of_its_version() -> None:
+    columns = [(field.name, str(field.type), field.nullable) for field in SCHEMA]
+    assert SCHEMA_VERSION == 2
+    assert hashlib.sha256(repr(columns).encode()).hexdigest() == SCHEMA_HASH
 
 
 def test_the_schema_is_the_row() -> None:
-    assert SCHEMA.names == [field.name for field in fields(Row)]
+    assert SCHEMA.names == list(ROW.columns())
     course = ["stuck", "nll_first", "nll_half", "nll_kept", "gap_first", "gap_half", "gap_kept"]
     assert [field.name for field in SCHEMA if field.nullable] == ["excluded", *course]
     assert SCHEMA.field("success_8bit").type == pa.bool_()
     assert SCHEMA.field("passes").type == pa.int64()
     assert SCHEMA.field("l1").type == pa.float64()
-
-
-@pytest.mark.parametrize(
-    ("attack", "source", "name"),
-    [
-        ("none", "-", "none"),
-        ("pgd", "-", "pgd"),
-        ("adv2", "cam", "adv2-cam"),
-        ("adv2", "cam+ig", "adv2-cam+ig"),
-    ],
-)
-def test_conditions_are_named_as_the_artifacts(attack: str, source: str, name: str) -> None:
-    assert condition(attack, source) == name
-    assert replace(ROW, attack=attack, source=source).condition == name
+    assert table_of([ROW]).to_pylist() == [ROW.columns()]
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_number_that_is_none_stops_with_the_photos_name(value: float) -> None:
     with pytest.raises(ValueError, match=r"'a.jpg': iou_75_8bit is .* \(adv2-cam, map of grad\)"):
-        replace(ROW, iou_75_8bit=value)
+        row(ROW, iou_75_8bit=value)
 
 
 def test_the_course_of_an_attack_comes_back(tmp_path: Path) -> None:
-    attacked = replace(ROW, stuck=0.5, nll_first=9.0, nll_half=1.0, nll_kept=0.5)
-    joint = replace(attacked, gap_first=0.3, gap_kept=0.1)
+    attacked = row(ROW, stuck=0.5, nll_first=9.0, nll_half=1.0, nll_kept=0.5)
+    joint = row(attacked, gap_first=0.3, gap_kept=0.1)
     write_part(tmp_path / "part-0.parquet", [ROW, attacked, joint])
-    assert [row.trace for row in read_rows(tmp_path)] == [
+    assert [read.trace for read in read_rows(tmp_path)] == [
         None,
         ImageTrace(0.5, ImageCourse(9.0, 1.0, 0.5), None),
         ImageTrace(0.5, ImageCourse(9.0, 1.0, 0.5), ImageCourse(0.3, None, 0.1)),
     ]
     with pytest.raises(ValueError, match="gap_half is inf"):
-        replace(joint, gap_half=math.inf)
+        row(joint, gap_half=math.inf)
 
 
 def test_an_excluded_photo_has_no_row_of_an_attack() -> None:
     with pytest.raises(ValueError, match=r"'a.jpg' is excluded \(misclassified\).*adv2-cam"):
-        replace(ROW, excluded="misclassified")
+        row(ROW, excluded="misclassified")
 
 
 def test_a_part_without_rows_and_a_run_without_parts_are_empty(tmp_path: Path) -> None:
@@ -134,7 +101,7 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr("underfire.files.os.fsync", fail)
     with pytest.raises(OSError, match="disk full"):
-        write_part(part, [ROW, replace(ROW, image_id="b.jpg")])
+        write_part(part, [ROW, row(ROW, image_id="b.jpg")])
     assert read_rows(tmp_path) == [ROW]
     assert [path.name for path in tmp_path.iterdir()] == ["part-0.parquet"]
 

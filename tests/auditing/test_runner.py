@@ -38,7 +38,8 @@ from underfire.auditing.locks import holding
 from underfire.auditing.names import make_interpreters
 from underfire.auditing.plan import AuditPlan, Shard, Unit
 from underfire.auditing.rows import Row, read_rows
-from underfire.auditing.runner import Outcome, run_audit
+from underfire.auditing.run import open_run
+from underfire.auditing.runner import AuditOutcome, run_audit
 from underfire.auditing.unit import Event, noise, save_and_read
 from underfire.diagnostics.model_checks import ModelCheck
 from underfire.errors import InputError
@@ -49,7 +50,7 @@ from underfire.report import build_report
 EPS = 8 / 255
 
 
-def run(photos: Path, out: Path, plan: AuditPlan | None = None, **options: Any) -> Outcome:
+def run(photos: Path, out: Path, plan: AuditPlan | None = None, **options: Any) -> AuditOutcome:
     return run_audit(plan or toy_plan(), found(photos), toy_classifier(), out, **options)
 
 
@@ -62,7 +63,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def whole(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("whole") / "run"
     outcome = run(photos, out, command="underfire audit …")
-    assert outcome == Outcome(out, photos=5, skipped=1, parts=3, finished_parts=3)
+    assert outcome == AuditOutcome(out, photos=5, skipped=1, parts=3, finished_parts=3)
     assert outcome.finished
     return out
 
@@ -516,7 +517,7 @@ def test_other_perturbations_are_kept_named_and_reported(
         assert row.used <= eps * (1 + 1e-6)
         if perturbation == "l2":
             assert row.used == pytest.approx(row.l2, rel=1e-4, abs=1e-6)
-    page = build_report(tmp_path / "run").read_text(encoding="utf-8")
+    page = build_report(open_run(tmp_path / "run")).read_text(encoding="utf-8")
     said = {"l2": "no longer than 1 (L2 norm", "flow": "With no pixel moved by more than 0.5 pixels"}
     assert said[perturbation] in page
     assert "1/255" not in page
@@ -533,7 +534,7 @@ def test_stadv_has_rows_and_a_budget_of_its_own(photos: Path, tmp_path: Path) ->
         assert row.passes >= 16
     threats = facts(tmp_path / "run")["threat_model"]
     assert (threats["norm"], threats["eps"], threats["stadv_eps"]) == ("linf", EPS, 1.0)
-    page = build_report(tmp_path / "run").read_text(encoding="utf-8")
+    page = build_report(open_run(tmp_path / "run")).read_text(encoding="utf-8")
     assert "StAdv on CAM" in page
     assert "By moving pixels instead, attacks made" in page
 

@@ -151,7 +151,7 @@ def test_masks_and_masking_networks_are_audited_like_the_others(
     plan = replace(toy_plan(), interpreters=names, attacks=attacks, steps=6, perturbation=perturbation, rts=weights)
     run_audit(plan, found(write_photos(tmp_path / "photos", count=2)), toy_classifier(), tmp_path / "run")
     rows = rows_of(tmp_path / "run")
-    assert {(row.condition, row.interpreter) for row in rows} == {(c.key, n) for c in plan.conditions for n in names}
+    assert {(row.condition, row.interpreter) for row in rows} == {(str(c), n) for c in plan.conditions for n in names}
     # A fit for the benign photos; for each other condition one of the image as computed and one of it as saved, but
     # none where nothing changed by saving. An attack on MASK fits its finalists, which are saved as they are.
     conditions = len(plan.conditions)

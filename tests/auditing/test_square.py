@@ -3,18 +3,22 @@
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
-from auditing.test_summary import row
 from report.test_report import Page
+from support.planted_rows import row
+from support.rows import flat
 from support.toy_photos import MEAN, SIZE, STD, toy_plan
 from support.toys import images, quantised_net, relu_net
 from underfire.auditing.attackers import attack_of
-from underfire.auditing.plan import AuditPlan, Condition
+from underfire.auditing.condition import PGD, Condition
+from underfire.auditing.plan import AuditPlan
 from underfire.auditing.rows import Row, read_rows
+from underfire.auditing.run import open_run
 from underfire.auditing.runner import run_audit
 from underfire.auditing.summary import Comparison, summarise
 from underfire.cli import cli
@@ -54,8 +58,8 @@ def _audit(out: Path, *, masked: bool, steps: int, eps: float = WIDE) -> Path:
     return out / "run"
 
 
-def _of(rows: list[Row], attack: str) -> list[Row]:
-    return [found for found in rows if found.attack == attack]
+def _of(rows: list[Row], attack: str) -> list[SimpleNamespace]:
+    return [flat(found) for found in rows if found.attack == attack]
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +73,7 @@ class TestMaskedGradients:
         k = sum(found.success for found in _of(rows, "square"))
         assert k >= 2
         assert not any(found.success for found in rows if found.attack in ("pgd", "adv2"))
-        text = Page(build_report(masked).read_text(encoding="utf-8")).text
+        text = Page(build_report(open_run(masked)).read_text(encoding="utf-8")).text
         for blind, white_box in (("Square on CAM", "ADV² on CAM"), ("Square", "PGD")):
             assert (
                 f"Serious {blind} did better than {white_box} on {k} of 3 photos: gradients of this model mislead, or "
@@ -97,7 +101,7 @@ def test_a_label_that_never_held_leaves_no_gap(tmp_path: Path) -> None:
         assert found.nll_first is not None
         assert found.trace is not None
         assert found.trace.maps is None
-    text = Page(build_report(out).read_text(encoding="utf-8")).text
+    text = Page(build_report(open_run(out)).read_text(encoding="utf-8")).text
     assert "so that its silence proves little" in text
     assert "gradients of this model mislead" not in text
 
@@ -117,13 +121,13 @@ class TestComparisons:
     )
 
     def test_with_adv2_by_label_and_map(self) -> None:
-        assert summarise(self.ROWS).comparisons == (Comparison("adv2-cam", "adv2", "cam", better=2, reached=3, n=4),)
+        assert summarise(self.ROWS).comparisons == (Comparison(Condition.on("adv2", "cam"), better=2, reached=3, n=4),)
 
     def test_with_pgd_by_the_label_and_with_any_search(self) -> None:
         pgd = [row("a", "pgd", **REACHED, l1=0.9), row("b", "pgd"), row("d", "pgd"), row("e", "pgd")]
         other = [row("d", "square-grad", **REACHED), row("a", "square-grad")]
         found = summarise([*self.ROWS, *pgd, *other]).comparisons
-        assert found[0] == Comparison("pgd", "pgd", "-", better=2, reached=3, n=3)
+        assert found[0] == Comparison(PGD, better=2, reached=3, n=3)
         assert len(found) == 2  # nothing to compare the search on GRAD with
 
     def test_only_the_map_that_was_attacked_counts(self) -> None:
@@ -166,14 +170,14 @@ class TestRemarks:
 class TestPlan:
     def test_it_is_run_on_each_interpreter_and_not_by_default(self) -> None:
         plan = AuditPlan(interpreters=("cam", "grad"), attacks=("square",))
-        assert [condition.key for condition in plan.conditions] == ["none", "noise", "square-cam", "square-grad"]
+        assert [str(condition) for condition in plan.conditions] == ["none", "noise", "square-cam", "square-grad"]
         assert "square" not in AuditPlan().attacks
 
     @pytest.mark.parametrize(("options", "queries"), [({}, 1500), ({"passes": 70}, 70), ({"steps": 60}, 60)])
     def test_the_budget_is_its_number_of_queries(self, options: dict[str, int], queries: int) -> None:
         plan = AuditPlan(interpreters=("cam",), attacks=("square",), **options)  # type: ignore[arg-type]
         classifier = _classifier(masked=False)
-        attack = attack_of(plan, Condition("square", "cam"), classifier, [CAM(classifier)])
+        attack = attack_of(plan, Condition.on("square", "cam"), classifier, [CAM(classifier)])
         assert getattr(attack, "queries") == queries  # noqa: B009 - of the attacks it alone has them
 
     @pytest.mark.parametrize("perturbation", ["l2", "flow"])

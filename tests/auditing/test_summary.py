@@ -8,17 +8,15 @@ from typing import Any
 
 import pytest
 
+from support.planted_rows import PLANTED, controls, row, transfer_rows
+from underfire.auditing.condition import Condition
 from underfire.auditing.rows import Row
 from underfire.auditing.summary import (
     KEPT_IOU,
     Cell,
     Excluded,
-    Gate,
     Headline,
     Summary,
-    check_gates,
-    headline_sentences,
-    parse_gate,
     summarise,
 )
 from underfire.diagnostics.attack_signs import Indicator
@@ -28,95 +26,13 @@ from underfire.stats import Estimate, Share, bootstrap_mean, wilson
 NOTHING = Estimate(None, None, None, 0)
 
 
-def row(
-    image_id: str,
-    condition: str,
-    interpreter: str = "cam",
-    *,
-    success: bool = False,
-    l1: float = 0.0,
-    iou: float = 1.0,
-    confidence: float = 0.5,
-    success_8bit: bool | None = None,
-    l1_8bit: float | None = None,
-    iou_8bit: float | None = None,
-    label_given: bool = True,
-    excluded: str | None = None,
-    **course: float,
-) -> Row:
-    """A row whose other IoUs are shares of ``iou``; 8-bit columns repeat the others unless given."""
-    attack, _, source = condition.partition("-")
-    iou_8bit = iou if iou_8bit is None else iou_8bit
-    return Row(
-        image_id=image_id,
-        image_sha256=image_id,
-        label=1,
-        label_given=label_given,
-        target=2,
-        attack=attack,
-        source=source or "-",
-        interpreter=interpreter,
-        excluded=excluded,
-        success=success,
-        prediction=2 if success else 1,
-        confidence=confidence,
-        clean_prediction=1,
-        clean_confidence=0.9,
-        l1=l1,
-        iou_50=iou,
-        iou_25=iou * 0.9,
-        iou_75=iou * 0.8,
-        iou_top20=iou * 0.7,
-        linf=0.03,
-        l2=1.0,
-        success_8bit=success if success_8bit is None else success_8bit,
-        confidence_8bit=confidence - 0.1,
-        l1_8bit=l1 if l1_8bit is None else l1_8bit,
-        iou_50_8bit=iou_8bit,
-        iou_25_8bit=iou_8bit * 0.9,
-        iou_75_8bit=iou_8bit * 0.8,
-        iou_top20_8bit=iou_8bit * 0.7,
-        steps=10,
-        passes=20,
-        seconds=2.0,
-        seed=0,
-        perturbation="linf",
-        eps=8 / 255,
-        used=0.03,
-        **course,
-    )
-
-
-def controls(image_id: str, *, noise_l1: float = 0.05) -> list[Row]:
-    return [row(image_id, "none"), row(image_id, "noise", l1=noise_l1, iou=0.9)]
-
-
-# Four photos on one interpreter. a: all well. b: the attack loses its label in 8 bit. c: it never succeeds,
-# and its map would spoil every mean. d: it succeeds, its map neither kept nor within noise. e is excluded.
-PLANTED = [
-    *controls("a"),
-    row("a", "pgd", success=True, l1=0.30, iou=0.2, confidence=1.0),
-    row("a", "adv2-cam", success=True, l1=0.04, iou=0.8, confidence=0.9),
-    *controls("b"),
-    row("b", "pgd", success=True, l1=0.20, iou=0.6, confidence=0.8),
-    row("b", "adv2-cam", success=True, success_8bit=False, l1=0.02, iou=0.9, confidence=0.7),
-    *controls("c"),
-    row("c", "pgd", success=True, l1=0.40, iou=0.1, confidence=0.9),
-    row("c", "adv2-cam", success=False, l1=0.99, iou=1.0, confidence=0.1),
-    *controls("d", noise_l1=0.01),
-    row("d", "pgd", success=False, l1=0.0, iou=1.0, confidence=0.2),
-    row("d", "adv2-cam", success=True, l1=0.12, iou=0.4, confidence=0.8, label_given=False),
-    row("e", "none", excluded="misclassified", label_given=False, l1=0.77),
-]
-
-
 @pytest.fixture(scope="module")
 def planted() -> Summary:
     return summarise(PLANTED)
 
 
 def the_cell(summary: Summary, condition: str, interpreter: str = "cam") -> Cell:
-    cell = summary.cell(condition, interpreter)
+    cell = summary.cell(Condition.parse(condition), interpreter)
     assert cell is not None
     return cell
 
@@ -134,21 +50,21 @@ def test_photos_are_counted_with_their_exclusions(planted: Summary) -> None:
 
 
 def test_conditions_come_in_the_order_of_the_matrix(planted: Summary) -> None:
-    assert planted.conditions == ("none", "noise", "pgd", "adv2-cam")
+    assert tuple(map(str, planted.conditions)) == ("none", "noise", "pgd", "adv2-cam")
     assert planted.interpreters == ("cam",)
     several = summarise(
         row("a", condition, interpreter)
         for condition in ("adv2-cam+grad", "adv2-ig", "adv2-grad", "none", "pgd", "noise")
         for interpreter in ("ig", "grad")
     )
-    assert several.conditions == ("none", "noise", "pgd", "adv2-grad", "adv2-ig", "adv2-cam+grad")
+    assert tuple(map(str, several.conditions)) == ("none", "noise", "pgd", "adv2-grad", "adv2-ig", "adv2-cam+grad")
     assert several.interpreters == ("grad", "ig")
 
 
 def test_an_attack_is_judged_by_its_successes_and_by_all(planted: Summary) -> None:
-    attack = planted.attack("adv2-cam")
+    attack = planted.attack(Condition.parse("adv2-cam"))
     assert attack is not None
-    assert (attack.attack, attack.source, attack.n) == ("adv2", "cam", 4)
+    assert (attack.condition, attack.n) == (Condition.on("adv2", "cam"), 4)
     assert attack.asr == wilson(3, 4)
     assert attack.asr_8bit == wilson(2, 4)
     assert attack.confidence.n == 3
@@ -158,34 +74,34 @@ def test_an_attack_is_judged_by_its_successes_and_by_all(planted: Summary) -> No
     assert attack.confidence_8bit_all.value == pytest.approx((0.8 + 0.6 + 0.0 + 0.7) / 4)
     assert (attack.linf.value, attack.l2.value) == (0.03, 1.0)
     assert (attack.passes.value, attack.seconds.value) == (20, 2.0)
-    assert planted.attack("none") is None
-    assert planted.attack("adv2-ig") is None
+    assert planted.attack(Condition.parse("none")) is None
+    assert planted.attack(Condition.parse("adv2-ig")) is None
 
 
 def test_failed_attacks_are_never_averaged_into_successes(planted: Summary) -> None:
     cell = the_cell(planted, "adv2-cam")
-    assert cell.l1.successes == bootstrap_mean([0.04, 0.02, 0.12])
-    assert cell.l1.every.value == pytest.approx((0.04 + 0.02 + 0.99 + 0.12) / 4)
-    assert cell.l1.successes_8bit == bootstrap_mean([0.04, 0.12])
-    assert cell.l1.every_8bit.n == 4
-    assert cell.iou_50.successes.value == pytest.approx((0.8 + 0.9 + 0.4) / 3)
-    assert cell.iou_25.successes.value == pytest.approx((0.8 + 0.9 + 0.4) / 3 * 0.9)
-    assert cell.iou_75.successes.value == pytest.approx((0.8 + 0.9 + 0.4) / 3 * 0.8)
-    assert cell.iou_top20.successes.value == pytest.approx((0.8 + 0.9 + 0.4) / 3 * 0.7)
+    assert cell.distances.l1.successes == bootstrap_mean([0.04, 0.02, 0.12])
+    assert cell.distances.l1.every.value == pytest.approx((0.04 + 0.02 + 0.99 + 0.12) / 4)
+    assert cell.distances.l1.successes_8bit == bootstrap_mean([0.04, 0.12])
+    assert cell.distances.l1.every_8bit.n == 4
+    assert cell.distances.iou_50.successes.value == pytest.approx((0.8 + 0.9 + 0.4) / 3)
+    assert cell.distances.iou_25.successes.value == pytest.approx((0.8 + 0.9 + 0.4) / 3 * 0.9)
+    assert cell.distances.iou_75.successes.value == pytest.approx((0.8 + 0.9 + 0.4) / 3 * 0.8)
+    assert cell.distances.iou_top20.successes.value == pytest.approx((0.8 + 0.9 + 0.4) / 3 * 0.7)
 
 
 def test_eight_bit_figures_are_of_the_eight_bit_columns() -> None:
     rows = [row("a", "pgd", success=True, l1=0.1, iou=0.9, l1_8bit=0.2, iou_8bit=0.3)]
     cell = the_cell(summarise(rows), "pgd")
-    assert (cell.l1.every.value, cell.l1.every_8bit.value) == (0.1, 0.2)
-    assert (cell.iou_50.successes.value, cell.iou_50.successes_8bit.value) == (0.9, 0.3)
+    assert (cell.distances.l1.every.value, cell.distances.l1.every_8bit.value) == (0.1, 0.2)
+    assert (cell.distances.iou_50.successes.value, cell.distances.iou_50.successes_8bit.value) == (0.9, 0.3)
     assert (cell.mean("l1").value, cell.mean("l1", eight_bit=False).value) == (0.2, 0.1)
 
 
 def test_controls_have_no_successes_and_show_all_photos(planted: Summary) -> None:
     noise = the_cell(planted, "noise")
     assert noise.control
-    assert noise.l1.successes == NOTHING
+    assert noise.distances.l1.successes == NOTHING
     assert noise.mean("l1").value == pytest.approx((3 * 0.05 + 0.01) / 4)
     assert the_cell(planted, "none").mean("iou_50").value == 1.0
     assert not the_cell(planted, "pgd").control
@@ -194,7 +110,7 @@ def test_controls_have_no_successes_and_show_all_photos(planted: Summary) -> Non
 def test_an_excluded_photo_is_never_counted(planted: Summary) -> None:
     without = summarise(r for r in PLANTED if r.image_id != "e")
     assert the_cell(planted, "none").n == 4
-    assert the_cell(planted, "none").l1.every.value == 0
+    assert the_cell(planted, "none").distances.l1.every.value == 0
     assert replace(planted, photos=without.photos) == without
     # Attacking a photo that other rows exclude would be a mistake upstream: such rows count nowhere either.
     assert replace(summarise([*PLANTED, row("e", "pgd", success=True)]), photos=without.photos) == without
@@ -212,7 +128,7 @@ def test_signs_are_counted_per_attack_over_the_photos_that_have_a_course() -> No
         *(row("a", "adv2-cam", seen_by, success=True, **reached, **moved) for seen_by in ("cam", "grad")),
         row("d", "none", excluded="misclassified"),
     ]
-    counts = {(sign.condition, sign.indicator.value): (sign.k, sign.n) for sign in summarise(rows).signs}
+    counts = {(str(sign.condition), sign.indicator.value): (sign.k, sign.n) for sign in summarise(rows).signs}
     silent = {("pgd", i.value): (0, 3) for i in Indicator} | {("adv2-cam", i.value): (0, 1) for i in Indicator}
     assert counts == silent | {
         ("pgd", "zero_gradients"): (1, 3),
@@ -237,7 +153,7 @@ def test_adv2_is_compared_with_pgd_on_the_photos_where_both_succeed(planted: Sum
 
 def test_the_headline_counts_on_the_eight_bit_image(planted: Summary) -> None:
     headline = the_headline(planted)
-    assert (headline.interpreter, headline.condition) == ("cam", "adv2-cam")
+    assert (headline.interpreter, str(headline.condition)) == ("cam", "adv2-cam")
     assert headline.kept == wilson(1, 4)  # a; b lost its label, c failed, d's map changed
     assert headline.kept_pgd == wilson(1, 4)  # b
     assert headline.within_noise == wilson(1, 4)  # a: 0.04 ≤ 0.05; d: 0.12 > 0.01
@@ -261,28 +177,13 @@ def test_without_noise_rows_nothing_is_said_of_noise() -> None:
     assert headline.kept_pgd.n == 0
 
 
-def transfer_rows() -> list[Row]:
-    """One photo, three interpreters, attacked on cam, on grad, and on both."""
-    l1 = {
-        "adv2-cam": {"cam": 0.01, "grad": 0.22, "ig": 0.23},
-        "adv2-grad": {"cam": 0.21, "grad": 0.02, "ig": 0.24},
-        "adv2-cam+grad": {"cam": 0.05, "grad": 0.06, "ig": 0.25},
-        "pgd": {"cam": 0.31, "grad": 0.32, "ig": 0.33},
-    }
-    return [
-        row("a", condition, interpreter, success=True, l1=value, confidence=0.9)
-        for condition, cells in l1.items()
-        for interpreter, value in cells.items()
-    ]
-
-
 def test_the_matrix_knows_its_diagonal() -> None:
     summary = summarise(transfer_rows())
-    assert {(c.condition, c.interpreter) for c in summary.transfer if c.own} == {
+    assert {(str(c.condition), c.interpreter) for c in summary.transfer if c.own} == {
         ("adv2-cam", "cam"),
         ("adv2-grad", "grad"),
     }
-    assert the_cell(summary, "adv2-grad", "cam").l1.successes.value == 0.21
+    assert the_cell(summary, "adv2-grad", "cam").distances.l1.successes.value == 0.21
     assert [h.interpreter for h in summary.headlines] == ["cam", "grad"]  # not ig, and not cam+grad
     difference = the_cell(summary, "adv2-cam+grad", "grad").l1_minus_pgd
     assert difference is not None
@@ -290,13 +191,13 @@ def test_the_matrix_knows_its_diagonal() -> None:
 
 
 def test_an_attack_on_a_photo_counts_once_whatever_the_number_of_maps() -> None:
-    attack = summarise(transfer_rows()).attack("adv2-cam")
+    attack = summarise(transfer_rows()).attack(Condition.parse("adv2-cam"))
     assert attack is not None
     assert (attack.n, attack.asr) == (1, wilson(1, 1))
 
 
 def test_distributions_have_every_photo(planted: Summary) -> None:
-    assert [d.condition for d in planted.distributions] == ["noise", "pgd", "adv2-cam"]
+    assert [str(d.condition) for d in planted.distributions] == ["noise", "pgd", "adv2-cam"]
     points = planted.distributions[-1].points
     assert [p.image_id for p in points] == ["a", "b", "c", "d"]
     assert [p.l1 for p in points] == [0.04, 0.02, 0.99, 0.12]
@@ -334,112 +235,3 @@ def test_every_summary_is_valid_json(rows: Iterable[Row]) -> None:
 def test_a_run_without_rows_has_no_figures() -> None:
     summary = summarise([])
     assert (summary.photos.total, summary.attacks, summary.transfer, summary.headlines) == (0, (), (), ())
-    assert headline_sentences(summary) == ["0 of 0 photos attacked."]
-
-
-# --- sentences ----------------------------------------------------------------------------------------------
-
-
-def test_sentences_say_what_was_found(planted: Summary) -> None:
-    assert headline_sentences(planted) == [
-        "4 of 5 photos attacked (not attacked: 1 misclassified).",
-        "2 of 5 photos came without a label: the model's own prediction was taken for it.",
-        "pgd made the model say the chosen label on 3 of 4 photos (95% interval 30% to 95%), "
-        "with mean confidence 0.80.",
-        "adv2-cam made the model say the chosen label on 2 of 4 photos (95% interval 15% to 85%), "
-        "with mean confidence 0.75.",
-        "cam: an attacker can choose the label and keep this map on 1 of 4 photos (95% interval 5% to 70%); "
-        "an attack on the label alone keeps it on 1 of 4.",
-        "cam: on 1 of 4 photos (95% interval 5% to 70%) the label was chosen and the map moved no more than "
-        "under harmless noise of the same size.",
-        "cam: the map's mean L1 distance from the benign one is 0.080, 0.300 under PGD.",
-    ]
-
-
-def test_sentences_leave_out_what_was_not_measured() -> None:
-    lines = headline_sentences(summarise([row("a", "adv2-cam", success=False)]))
-    assert lines == [
-        "1 of 1 photo attacked.",
-        "adv2-cam made the model say the chosen label on 0 of 1 photo (95% interval 0% to 79%).",
-        "cam: an attacker can choose the label and keep this map on 0 of 1 photo (95% interval 0% to 79%).",
-    ]
-
-
-# --- gates --------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("expression", "gate"),
-    [
-        ("iou>0.5", Gate("iou", ">", 0.5)),
-        (" kept >= 1 ", Gate("kept", ">=", 1.0)),
-        ("l1<1e-2", Gate("l1", "<", 0.01)),
-        ("asr<=.9", Gate("asr", "<=", 0.9)),
-    ],
-)
-def test_gates_are_read(expression: str, gate: Gate) -> None:
-    assert parse_gate(expression) == gate
-    assert parse_gate(str(gate)) == gate
-
-
-@pytest.mark.parametrize(
-    "expression",
-    [
-        *("", "iou", "iou>", ">0.5", "iou=0.5", "iou==0.5", "iou>>0.5", "iou>nan", "iou>inf", "iou>half"),
-        *("IOU>0.5", "l2>1", "iou>0.5 l1<1", "iou>0.5;rm", "__class__>0", "iou_50_8bit>0"),
-    ],
-)
-def test_other_expressions_are_quoted_with_what_is_possible(expression: str) -> None:
-    with pytest.raises(InputError) as caught:
-        parse_gate(expression)
-    message = str(caught.value)
-    assert message.startswith(f"{expression!r} is not a gate")
-    assert all(word in message for word in ("asr", "confidence", "iou_top20", "kept", ">=", "'iou>0.5'"))
-
-
-@pytest.mark.parametrize(
-    ("metric", "value"),
-    [  # of adv2-cam on cam, 8-bit: successes a and d
-        ("asr", 0.5),
-        ("kept", 0.25),
-        ("confidence", 0.75),
-        ("l1", 0.08),
-        ("iou", 0.6),
-        ("iou_25", 0.54),
-        ("iou_75", 0.48),
-        ("iou_top20", 0.42),
-    ],
-)
-def test_a_gate_looks_at_the_diagonal_on_the_eight_bit_image(planted: Summary, metric: str, value: float) -> None:
-    below, above = parse_gate(f"{metric}>{value - 1e-6}"), parse_gate(f"{metric}>{value + 1e-6}")
-    (failure,) = check_gates(planted, [above, below])
-    assert failure.startswith(f"{below}: cam has {metric} {value:.3g} (n = ")
-    assert check_gates(planted, [parse_gate(f"{metric}<{value - 1e-6}")]) == []
-
-
-@pytest.mark.parametrize(
-    ("expression", "fails"), [("asr>0.5", False), ("asr>=0.5", True), ("asr<0.5", False), ("asr<=0.5", True)]
-)
-def test_a_gate_at_its_threshold(planted: Summary, expression: str, fails: bool) -> None:
-    assert bool(check_gates(planted, [parse_gate(expression)])) is fails
-
-
-def test_a_gate_is_tried_on_every_interpreter() -> None:
-    failures = check_gates(summarise(transfer_rows()), [parse_gate("l1>0.015"), parse_gate("l1>0")])
-    assert [failure.split(" has ")[0] for failure in failures] == [
-        "l1>0.015: grad",
-        "l1>0: cam",
-        "l1>0: grad",
-    ]
-
-
-def test_an_attack_that_never_succeeds_passes_a_gate_on_its_maps() -> None:
-    summary = summarise([row("a", "adv2-cam", success=False, iou=1.0)])
-    assert check_gates(summary, [parse_gate("iou>0.5"), parse_gate("kept>0"), parse_gate("l1<1")]) == []
-    assert check_gates(summary, [parse_gate("asr<0.5")]) == ["asr<0.5: cam has asr 0 (n = 1)."]
-
-
-@pytest.mark.parametrize("rows", [[], controls("a"), [row("a", "pgd", success=True)]])
-def test_a_gate_that_nothing_was_attacked_for_fails(rows: list[Row]) -> None:
-    failures = check_gates(summarise(rows), [parse_gate("iou>0.5")])
-    assert failures == ["iou>0.5 could not be checked: no interpreter was attacked."]

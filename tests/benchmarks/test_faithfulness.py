@@ -158,7 +158,7 @@ def test_tables_hold_what_was_measured(stamps: Path, relu_classifier: Classifier
     assert [row[0] for row in located.rows] == list(makers)
     assert located.notes[0].startswith("n = 3 of 3 stamps")
     whole = localisation_table(found, makers, "grad", 3)
-    assert located.rows == whole.rows
+    assert located.rows == whole.records
 
 
 def test_intervals_are_shown_where_there_are_any() -> None:

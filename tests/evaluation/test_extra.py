@@ -29,7 +29,7 @@ def planned(run: Path) -> tuple[PlannedPhoto, ...]:
 def test_an_audits_attacks_are_its_images_and_labels(run: Path, planned: tuple[PlannedPhoto, ...]) -> None:
     attacks = attacks_in(run, planned)
     assert list(attacks) == ["pgd", "adv2-grad", "adv2-cam"]
-    rows = {(row.image_id, row.condition): row.success_8bit for row in read_run(run).rows}
+    rows = {(row.image_id, row.condition): row.success_8bit for row in read_run(run).records}
     for under, some in attacks.items():
         assert set(some) == {photo.image_id for photo in planned}
         for photo in planned:

@@ -90,7 +90,7 @@ def test_what_is_told_is_what_a_detector_says_of_the_saved_images(
     assert summary["false_positives"] == sum(score < detector.threshold_ for score in scores.values()) / 4
     assert (summary["clean"], summary["passes"]) == (CLEAN, detector.signals.passes_per_image)
     for under in ("pgd", "adv2-grad", "adv2-cam"):
-        reached = {r.image_id for r in run.rows if r.condition == under and r.success_8bit}
+        reached = {r.image_id for r in run.records if r.condition == under and r.success_8bit}
         theirs = [
             float(detector.score_samples(read_png(run.picture(p, under))[None]))
             for p in photos
@@ -359,7 +359,7 @@ def test_a_budget_leaves_dear_sets_out_of_the_choice(run: Run, clean: Photos, wh
 
 
 def test_what_cannot_be_is_refused_before_anything_is_measured(run: Run, clean: Photos, tmp_path: Path) -> None:
-    bare = replace(run, rows=tuple(row for row in run.rows if row.attack in ("none", "noise")))
+    bare = replace(run, records=tuple(row for row in run.records if row.attack in ("none", "noise")))
     for changed, message in (
         ({"fpr": 0.05}, "12 clean photos can be used, too few for a false-positive rate of 0.05; give at least 37"),
         ({"fpr": 1.5}, "is not in"),

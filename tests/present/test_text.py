@@ -2,7 +2,7 @@
 
 import pytest
 
-from underfire.present.text import budget, class_title, condition_title, interval, limit, listing, number, percent
+from underfire.present.text import budget, class_title, interval, limit, listing, number, percent
 from underfire.stats import wilson
 
 
@@ -32,8 +32,6 @@ def test_budget(eps: float, norm: str, written: str) -> None:
 
 
 def test_names() -> None:
-    assert condition_title("adv2", "cam+grad") == "ADV² on CAM + GRAD"
-    assert condition_title("stadv", "cam") == "StAdv on CAM"
     assert class_title(3, {"3": "tench"}) == "tench"
     assert class_title(4, {"3": "tench", "4": " "}) == "class 4"
 

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from support.synthetic_run import GRIDS, Recipe, write_run
+from underfire.auditing.run import open_run
 from underfire.report import build_report
 
 CHROMIUM = shutil.which("chromium")
@@ -38,7 +39,7 @@ def pixels(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     recipe = Recipe(files=("a.jpg", "<script>document.title='x'</script>.jpg", "c.jpg"), failures=(2,))
-    return build_report(write_run(tmp_path_factory.mktemp("browser") / "run", recipe))
+    return build_report(open_run(write_run(tmp_path_factory.mktemp("browser") / "run", recipe)))
 
 
 def test_the_policy_is_kept_and_the_figures_are_there(report: Path, tmp_path: Path) -> None:
@@ -51,7 +52,9 @@ def test_the_policy_is_kept_and_the_figures_are_there(report: Path, tmp_path: Pa
 
 @pytest.mark.parametrize("width", [700, 1100])
 def test_six_interpreters_leave_a_margin(width: int, tmp_path: Path) -> None:
-    page = build_report(write_run(tmp_path / "run", Recipe(files=("a.jpg", "b.jpg"), interpreters=tuple(GRIDS))))
+    page = build_report(
+        open_run(write_run(tmp_path / "run", Recipe(files=("a.jpg", "b.jpg"), interpreters=tuple(GRIDS))))
+    )
     page.write_text(page.read_text(encoding="utf-8").replace("<details", "<details open"), encoding="utf-8")
     shot = tmp_path / "shot.png"
     browse(page, tmp_path / "profile", f"--screenshot={shot}", f"--window-size={width},12000")

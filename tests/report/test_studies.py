@@ -10,6 +10,7 @@ import pytest
 from report.test_browser import browse, pixels
 from support.made_runs import made_study
 from support.synthetic_run import Recipe, write_run
+from underfire.auditing.run import open_run
 from underfire.errors import InputError
 from underfire.report import build_report
 from underfire.studies.study import Study, save
@@ -21,7 +22,7 @@ def run(tmp_path: Path) -> Path:
 
 
 def page(run: Path) -> str:
-    return build_report(run).read_text(encoding="utf-8")
+    return build_report(open_run(run)).read_text(encoding="utf-8")
 
 
 def test_a_run_without_studies_has_no_chapter(run: Path) -> None:
@@ -67,14 +68,14 @@ def test_a_damaged_study_is_named(run: Path) -> None:
     (run / "studies").mkdir()
     (run / "studies" / "bound.parquet").write_bytes(b"nothing")
     with pytest.raises(InputError, match=r"bound\.parquet.*underfire study bound"):
-        build_report(run)
+        build_report(open_run(run))
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium on the PATH")
 @pytest.mark.parametrize("scheme", ["0", "1"])
 def test_a_browser_draws_the_figure_light_and_dark(run: Path, tmp_path: Path, scheme: str) -> None:
     save(made_study(), run / "studies", command="", seed=0)
-    built = build_report(run)
+    built = build_report(open_run(run))
     html = built.read_text(encoding="utf-8")
     start, end = html.index('<section id="discussion"'), html.index('<section id="photos"')
     built.write_text(f"{html[: html.index('<header')]}<main>{html[start:end]}</main></body></html>", encoding="utf-8")

@@ -170,7 +170,7 @@ def test_a_limit_is_at_least_one(run: Run, tmp_path: Path, limit: int) -> None:
 
 def test_a_run_without_an_attack_on_an_interpreter_is_refused(tmp_path: Path) -> None:
     whole = made_run()
-    run = replace(whole, rows=tuple(row for row in whole.rows if row.source == "-"))
+    run = replace(whole, records=tuple(row for row in whole.records if row.source == "-"))
     with pytest.raises(InputError, match="no attack on an interpreter"):
         bound_study(run, toy_classifier(), work=tmp_path)
 
@@ -199,7 +199,7 @@ def test_counts_and_means_by_hand() -> None:
 def test_an_attack_is_counted_where_it_was_aimed() -> None:
     run = made_run(photos=1)
     measured = {"photo-0": dict.fromkeys(("noise", "pgd", "adv2-cam", "adv2-grad"), NOISE)}
-    assert set(cells_of(run.rows, measured)) == {
+    assert set(cells_of(run.records, measured)) == {
         ("noise", "cam"), ("noise", "grad"), ("pgd", "cam"), ("pgd", "grad"),
         ("adv2-cam", "cam"), ("adv2-grad", "grad"),
     }  # fmt: skip

@@ -8,6 +8,8 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from support.made_runs import run_of
+from support.rows import row
 from support.stopping import Stop, stopping_after
 from support.toy_photos import found, rows_of, toy_classifier, toy_plan
 from underfire.auditing.names import make_perturbation
@@ -76,9 +78,9 @@ def test_every_figure_has_its_n_and_says_what_was_left_out(weighed: tuple[Path, 
 def test_along_eps_and_passes_every_point_is_an_audit_of_its_own(photos: Path, tmp_path: Path) -> None:
     study(photos, tmp_path, "eps", (2 / 255, 16 / 255))
     rows = [read_rows(tmp_path / name) for name in ("eps-0.00784314", "eps-0.0627451")]
-    assert [{row.eps for row in here} for here in rows] == [{2 / 255}, {16 / 255}]
+    assert [{row.allowed.eps for row in here} for here in rows] == [{2 / 255}, {16 / 255}]
     made = study(photos, tmp_path, "passes", (20, 40), replace(PLAN, steps=None))
-    passes = {row.passes for row in read_rows(tmp_path / "passes-20") if row.attack == "adv2"}
+    passes = {row.spent.passes for row in read_rows(tmp_path / "passes-20") if row.attack == "adv2"}
     assert max(passes) <= 20
     assert {line["along"] for line in made.table.to_pylist()} == {"passes"}
 
@@ -107,7 +109,7 @@ def test_the_default_grid_surrounds_the_default_budget(photos: Path, monkeypatch
 
     def audit_of(plan: AuditPlan, *_: Any, **__: Any) -> Run:
         asked.append(plan.eps)
-        return Run(Path(), {}, plan, (), ())
+        return run_of(plan)
 
     monkeypatch.setattr(frontier, "audit_of", audit_of)
     for perturbation in ("linf", "l2", "flow"):
@@ -135,7 +137,7 @@ def test_the_default_grid_of_passes_surrounds_the_plan_s(
 
     def audit_of(plan: AuditPlan, *_: Any, **__: Any) -> Run:
         asked.append(plan.passes)
-        return Run(Path(), {}, plan, (), ())
+        return run_of(plan)
 
     monkeypatch.setattr(frontier, "audit_of", audit_of)
     frontier_study(plan, decided(photos), toy_classifier(), work=Path(), along="passes")
@@ -152,7 +154,7 @@ def planted(prices: dict[str, float], some: Row) -> Callable[..., Run]:
 
     def audit_of(plan: AuditPlan, photos: Sequence[PlannedPhoto], *_: Any, **__: Any) -> Run:
         rows = [
-            replace(
+            row(
                 some, image_id=f"photo-{i}", attack=attack, source=source, interpreter=name, success_8bit=True,
                 confidence_8bit=0.8, l1_8bit=0.1 + price * (plan.eps or 0), iou_50_8bit=0.9 - price + 0.001 * i,
             )
@@ -160,14 +162,14 @@ def planted(prices: dict[str, float], some: Row) -> Callable[..., Run]:
             for name, price in prices.items()
             for attack, source in (("pgd", "-"), ("adv2", name))
         ]  # fmt: skip
-        return Run(Path(), {}, plan, tuple(photos), tuple(rows))
+        return run_of(plan, photos, rows)
 
     return audit_of
 
 
 @pytest.fixture
 def some_row(weighed: tuple[Path, Study]) -> Row:
-    return next(row for row in read_rows(weighed[0] / "weight-0.9" / "cam") if row.attack == "adv2")
+    return next(found for found in read_rows(weighed[0] / "weight-0.9" / "cam") if found.attack == "adv2")
 
 
 @pytest.mark.parametrize(

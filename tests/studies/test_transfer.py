@@ -63,7 +63,7 @@ def test_few_photos_decide_nothing() -> None:
 
 def test_means_and_differences_are_the_planted_ones_and_the_summarys() -> None:
     run = made_run(photos=10)
-    found, summary = cells(study_of(run)), summarise(run.rows)
+    found, summary = cells(study_of(run)), summarise(run.records)
     assert found["pgd", "cam"]["l1"] == pytest.approx(PGD_L1, rel=0.01)
     assert found["noise", "cam"]["l1"] == pytest.approx(NOISE_L1, rel=0.01)
     assert found["none", "cam"]["l1"] == 0
@@ -93,8 +93,8 @@ def test_failed_attacks_are_kept_apart() -> None:
 
 def test_an_attack_by_other_changes_than_pgds_has_no_verdict() -> None:
     run = made_run()
-    rows = tuple(replace(row, perturbation="flow" if row.condition == "adv2-cam" else "linf") for row in run.rows)
-    found = cells(study_of(replace(run, rows=rows)))
+    rows = tuple(replace(row, perturbation="flow" if row.condition == "adv2-cam" else "linf") for row in run.records)
+    found = cells(study_of(replace(run, records=rows)))
     assert {found["adv2-cam", name]["verdict"] for name in ("cam", "grad")} == {None}
     assert {found["adv2-cam", name]["pairs"] for name in ("cam", "grad")} == {0}
     assert found["adv2-grad", "grad"]["verdict"] == "kept"

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from safetensors.numpy import save_file
 
-from underfire.auditing.rows import NO_SOURCE, SCHEMA_VERSION, Row, condition, write_part
+from support.rows import EPS
+from support.rows import row as made
+from underfire.auditing.condition import NOISE, NONE, PGD, Condition
+from underfire.auditing.rows import SCHEMA_VERSION, Row, write_part
+from underfire.auditing.store import map_name
 from underfire.diagnostics.model_checks import ModelCheck
 
-EPS = 8 / 255
 GRIDS = {"grad": 56, "ig": 56, "cam": 7, "gradcam": 7, "mask": 28, "rts": 56}
 OWN_L1, PGD_L1, NOISE_L1 = 0.03, 0.30, 0.05
 NAMES = {7: "cock", 8: "hen", 9: "ostrich, <b>Struthio</b> \"camelus\" & 'co'"}
@@ -61,28 +64,31 @@ def write_run(folder: Path, recipe: Recipe) -> Path:
         )  # fmt: skip
         rng = np.random.default_rng(index)
         clean_maps = {name: _blob(GRIDS[name], rng) for name in recipe.interpreters}
-        maps = {f"none/{name}": map_ for name, map_ in clean_maps.items()}
+        maps = {map_name(NONE, name): map_ for name, map_ in clean_maps.items()}
         pictures = {"benign": benign}
         excluded = recipe.excluded.get(index)
-        plan = [("none", NO_SOURCE)]
+        plan = [NONE]
         if excluded is None:
-            plan += [("noise", NO_SOURCE), ("pgd", NO_SOURCE), *(("adv2", n) for n in recipe.interpreters)]
-        for attack, source in plan:
-            success = attack in ("pgd", "adv2") and index not in recipe.failures
-            if attack != "none":
+            plan += [NOISE, PGD, *(Condition.on("adv2", name) for name in recipe.interpreters)]
+        for condition in plan:
+            success = not condition.is_control and index not in recipe.failures
+            if condition != NONE:
                 signs = rng.choice([-8, 8], size=benign.shape)
-                pictures[condition(attack, source)] = np.clip(benign + signs, 0, 255).astype(np.uint8)
+                pictures[str(condition)] = np.clip(benign + signs, 0, 255).astype(np.uint8)
             for interpreter in recipe.interpreters:
-                l1 = _planted_l1(attack, source, interpreter, index)
+                l1 = _planted_l1(condition, interpreter, index)
                 other = _blob(GRIDS[interpreter], rng)
-                share = 0.0 if attack == "none" else min(1.0, 3 * l1)
-                maps[f"{condition(attack, source)}/{interpreter}"] = (
-                    (1 - share) * clean_maps[interpreter] + share * other
-                ).astype(np.float32)
-                row = _row(name, sha256, label, given, target, attack, source, interpreter, excluded, success, l1)
-                if attack in ("pgd", "adv2"):
-                    row = replace(row, **_course(success, attack == "adv2", l1) | dict(recipe.course))
-                rows.append(row)
+                share = 0.0 if condition == NONE else min(1.0, 3 * l1)
+                maps[map_name(condition, interpreter)] = ((1 - share) * clean_maps[interpreter] + share * other).astype(
+                    np.float32
+                )
+                course = {} if condition.is_control else _course(success, condition.is_joint, l1) | dict(recipe.course)
+                rows.append(
+                    _row(
+                        condition, interpreter, success, l1, image_id=name, image_sha256=sha256, label=label,
+                        label_given=given, target=target, excluded=excluded, **course,
+                    )
+                )  # fmt: skip
         if recipe.artifacts:
             _write_artifacts(folder / "artifacts" / key, pictures, maps)
     write_part(folder / "rows" / "part-00000.parquet", rows)
@@ -91,29 +97,21 @@ def write_run(folder: Path, recipe: Recipe) -> Path:
     return folder
 
 
-def _planted_l1(attack: str, source: str, interpreter: str, index: int) -> float:
-    base = {"none": 0.0, "noise": NOISE_L1, "pgd": PGD_L1}.get(attack)
-    if base is None:
-        base = OWN_L1 if interpreter in source.split("+") else PGD_L1
+def _planted_l1(condition: Condition, interpreter: str, index: int) -> float:
+    known = {NONE: 0.0, NOISE: NOISE_L1}
+    base = known.get(condition, OWN_L1 if condition.is_own(interpreter) else PGD_L1)
     return base * (1 + 0.1 * (index % 3)) if base else 0.0
 
 
-def _row(
-    name: str, sha256: str, label: int, given: bool, target: int, attack: str, source: str, interpreter: str,
-    excluded: str | None, success: bool, l1: float,
-) -> Row:  # fmt: skip
-    iou = max(0.0, 1 - 3 * l1)
-    prediction = target if success else (8 if excluded == "misclassified" else label)
-    confidence = 0.97 if success else 0.02
-    return Row(
-        image_id=name, image_sha256=sha256, label=label, label_given=given, target=target, attack=attack,
-        source=source, interpreter=interpreter, excluded=excluded, success=success, prediction=prediction,
-        confidence=confidence, clean_prediction=prediction if excluded else label, clean_confidence=0.88,
-        l1=l1,
-        iou_50=iou, iou_25=iou, iou_75=iou, iou_top20=iou, linf=0.0 if attack == "none" else EPS, l2=1.0,
-        success_8bit=success, confidence_8bit=confidence, l1_8bit=l1, iou_50_8bit=iou, iou_25_8bit=iou,
-        iou_75_8bit=iou, iou_top20_8bit=iou, steps=300, passes=301, seconds=1.5, seed=0, perturbation="linf",
-        eps=EPS, used=0.0 if attack == "none" else EPS,
+def _row(condition: Condition, interpreter: str, success: bool, l1: float, **photo: Any) -> Row:
+    label, excluded = photo["label"], photo["excluded"]
+    prediction = photo["target"] if success else (8 if excluded == "misclassified" else label)
+    change = 0.0 if condition == NONE else EPS
+    return made(
+        condition=condition, interpreter=interpreter, success=success, prediction=prediction,
+        confidence=0.97 if success else 0.02, clean_prediction=prediction if excluded else label,
+        clean_confidence=0.88, l1=l1, iou=max(0.0, 1 - 3 * l1), linf=change, used=change, steps=300, passes=301,
+        seconds=1.5, **photo,
     )  # fmt: skip
 
 

@@ -4,12 +4,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 
+from support.rows import flat
 from support.toys import images, relu_net
 from underfire.auditing.plan import AuditPlan, ModelSettings
-from underfire.auditing.rows import Row, read_rows
+from underfire.auditing.rows import read_rows
 from underfire.images import PhotoSet, find_photos, save_png
 from underfire.models.classifier import Classifier
 
@@ -66,9 +68,9 @@ def found(folder: Path) -> PhotoSet:
     return find_photos([folder], class_names=toy_classifier().class_names)
 
 
-def rows_of(run: Path) -> list[Row]:
-    """All rows of a run but for their one measurement of time, in an order of their own."""
-    rows = [replace(row, seconds=0.0) for row in read_rows(run)]
+def rows_of(run: Path) -> list[SimpleNamespace]:
+    """All rows of a run, flat, but for their one measurement of time, in an order of their own."""
+    rows = [flat(replace(row, spent=replace(row.spent, seconds=0.0))) for row in read_rows(run)]
     return sorted(rows, key=lambda row: (row.image_id, row.attack, row.source, row.interpreter))
 
 

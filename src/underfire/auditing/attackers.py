@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from underfire.attacks import ADV2, PGD, AuthorsADV2, Square, StAdv
 from underfire.attacks.perturbations import Perturbation
-from underfire.auditing.plan import Attack, AuditPlan, Condition, Effort, Preset
+from underfire.auditing.condition import Condition
+from underfire.auditing.plan import AuditPlan, Effort, Preset
 from underfire.errors import InputError
 from underfire.interpreters import Interpreter
 from underfire.models.classifier import Classifier
@@ -21,14 +22,14 @@ def attack_of(
     perturbation, effort = plan.perturbation_of(condition), plan.effort_of(condition)
     if condition.attack == "pgd":
         return PGD(classifier, perturbation=perturbation, steps=effort.steps, passes=effort.passes)
-    attacked = [g for g in interpreters if g.name == condition.source]
+    attacked = [g for g in interpreters if condition.is_own(g.name)]
     return joint_attack(
         condition.attack, plan.preset, attacked, perturbation=perturbation, effort=effort, seed=plan.seed
     )
 
 
 def joint_attack(
-    attack: Attack,
+    attack: str,
     preset: Preset,
     interpreters: Sequence[Interpreter],
     *,

@@ -22,7 +22,7 @@ class _Images(Protocol):
     """The images that measurements are of: a run's."""
 
     @property
-    def rows(self) -> Sequence[Any]: ...
+    def records(self) -> Sequence[Any]: ...
 
     @property
     def facts(self) -> Mapping[str, Any]: ...
@@ -33,7 +33,7 @@ def cache_key(run: _Images, *facts: object) -> str:
 
     One of the facts is the version of the code that makes the values.
     """
-    images = sorted((row.image_sha256, str(row.condition), row.target, row.confidence_8bit) for row in run.rows)
+    images = sorted((row.image_sha256, str(row.condition), row.target, row.confidence_8bit) for row in run.records)
     return hashlib.sha256(repr((images, run.facts["created"], *facts)).encode()).hexdigest()[:16]
 
 

@@ -112,6 +112,11 @@ def attack_title(name: str) -> str:
     return _ATTACKS.get(name, name)
 
 
+def has_title(attack: str) -> bool:
+    """Whether the attack is one that the literature has a name for."""
+    return attack in _ATTACKS
+
+
 def interpreter_title(name: str) -> str:
     """An interpreter as the literature writes it: ``cam`` is CAM, ``gradcam`` Grad-CAM."""
     return _INTERPRETERS.get(name, name.upper())

@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol
 
 import torch
 
+from underfire.auditing.given import NOTHING_GIVEN, GivenParts
 from underfire.auditing.plan import AuditPlan, Unit
 from underfire.auditing.store import RunDirectory
 from underfire.auditing.unit import Auditor, Event
@@ -46,7 +47,9 @@ class RayEngine:
     Raises `InputError` where Ray is not installed.
     """
 
-    def __init__(self, plan: AuditPlan, classifier: Classifier, directory: RunDirectory) -> None:
+    def __init__(
+        self, plan: AuditPlan, classifier: Classifier, directory: RunDirectory, *, given: GivenParts = NOTHING_GIVEN
+    ) -> None:
         try:
             self._ray: Any = import_module("ray")
         except ImportError as error:
@@ -54,6 +57,8 @@ class RayEngine:
                 "engine 'ray' needs Ray, which is not installed; "
                 "run pip install 'underfire[ray]', or use --engine local"
             ) from error
+        given.check_portable()
+        self._given = given
         # Actors have their own current directory.
         self._plan = plan if plan.rts is None else replace(plan, rts=str(Path(plan.rts).resolve()))
         self._classifier = classifier
@@ -91,7 +96,7 @@ class RayEngine:
         count = max(1, min(len(units), int(ray.cluster_resources().get(resource, 1))))
         worker = ray.remote(num_cpus=0 if on_gpu else 1, num_gpus=1 if on_gpu else 0)(_Worker)
         model = ray.put(self._classifier)
-        idle = [worker.remote(self._plan, model, self._directory) for _ in range(count)]
+        idle = [worker.remote(self._plan, model, self._directory, self._given) for _ in range(count)]
         waiting, working = list(reversed(units)), dict[Any, Any]()
         while waiting or working:
             while waiting and idle:
@@ -105,9 +110,9 @@ class RayEngine:
 class _Worker:
     """An actor: an `Auditor` in a process of its own."""
 
-    def __init__(self, plan: AuditPlan, classifier: Classifier, directory: RunDirectory) -> None:
+    def __init__(self, plan: AuditPlan, classifier: Classifier, directory: RunDirectory, given: GivenParts) -> None:
         torch.set_num_threads(1)  # as many processes as cores: more threads would only wait for one another
-        self._auditor = Auditor(plan, classifier, directory)
+        self._auditor = Auditor(plan, classifier, directory, given=given)
 
     def run(self, unit: Unit) -> list[Event]:
         """Works on ``unit`` to its end."""

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from underfire.auditing.look import predict
-from underfire.auditing.plan import AuditPlan, PlannedPhoto, photo_key
+from underfire.auditing.plan import AuditPlan, PlannedPhoto, photo_key, planned_photos
 from underfire.auditing.targets import NO_TARGET, POLICIES, choose_target, class_index
 from underfire.errors import InputError
 from underfire.images import Photo, PhotoSet, Pixels, Skipped, load_photo
@@ -62,7 +62,10 @@ def inspect_photos(plan: AuditPlan, classifier: Classifier, found: PhotoSet, *, 
 
 def check_unchanged(run: Mapping[str, Any], found: PhotoSet, limit: int | None) -> tuple[PlannedPhoto, ...]:
     """The photos of a run that exists; raises `InputError` unless ``found`` are the same, byte for byte."""
-    planned = tuple(PlannedPhoto(**entry) for entry in run["photos"])
+    try:
+        planned = planned_photos(run["photos"])
+    except (TypeError, ValueError) as error:
+        raise InputError(f"the run.json of this run is damaged ({error}); give a new directory") from error
     # By image_id: what a source skipped may bear the name of a photo that is in, as a second line for it does.
     unusable = {entry.get("image_id") for entry in run["skipped"]}
     here = [photo for photo in found.photos if photo.image_id not in unusable]

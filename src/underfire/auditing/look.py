@@ -1,4 +1,4 @@
-"""How a classifier and its interpreters see images, and how far that is from how they saw others."""
+"""How a classifier and its interpreters see images."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from underfire import metrics
 from underfire.errors import InputError, NonFiniteError
 from underfire.images.files import quoted
 from underfire.interpreters import Interpreter
@@ -35,17 +34,6 @@ class View:
     def part(self, index: Tensor) -> "View":
         """The view of the images at the positions ``index`` (M,)."""
         return View(self.probabilities[index], {name: maps[index] for name, maps in self.maps.items()})
-
-
-@dataclass(frozen=True)
-class MapDistance:
-    """How far a map (N, h, w) is from another, by the measures of the rows; every field is (N,)."""
-
-    l1: Tensor
-    iou_50: Tensor
-    iou_25: Tensor
-    iou_75: Tensor
-    iou_top20: Tensor
 
 
 def look(
@@ -92,14 +80,3 @@ def calling(names: Sequence[str]) -> Iterator[None]:
             f"{error.what} is not a finite number for photo {quoted(names[error.index])}; "
             "take that photo out, or look for the overflow in the model"
         ) from error
-
-
-def distance(maps: Tensor, benign: Tensor) -> MapDistance:
-    """All measures between two batches of maps (N, h, w)."""
-    return MapDistance(
-        l1=metrics.l1(maps, benign),
-        iou_50=metrics.iou(maps, benign, threshold=0.5),
-        iou_25=metrics.iou(maps, benign, threshold=0.25),
-        iou_75=metrics.iou(maps, benign, threshold=0.75),
-        iou_top20=metrics.iou_top(maps, benign, share=0.2),
-    )

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from types import MappingProxyType
 from typing import TypeVar
 
 from underfire.attacks.perturbations import L2, Flow, Linf, Perturbation
@@ -27,9 +28,15 @@ def known_interpreters() -> dict[str, type[Interpreter]]:
 
 
 def make_interpreters(
-    names: Iterable[str], classifier: Classifier, *, rts: str | None = None
+    names: Iterable[str],
+    classifier: Classifier,
+    *,
+    rts: str | None = None,
+    given: Mapping[str, Interpreter] = MappingProxyType({}),
 ) -> tuple[Interpreter, ...]:
     """The named interpreters, RTS with the weights in the file ``rts``, or those that come with the package.
+
+    ``given`` are interpreters of the user's own by name; they come before others that bear the same.
 
     Raises:
         InputError: a name is unknown, or ``classifier`` or the weights do not suit.
@@ -37,6 +44,8 @@ def make_interpreters(
     known = known_interpreters()
 
     def make(name: str) -> Interpreter:
+        if name in given:
+            return given[name]
         interpreter = pick(name, known, "interpreter")
         if issubclass(interpreter, RTS) and rts is not None:
             return interpreter(classifier, network=MaskingNetwork.load(rts, classifier))

@@ -1,24 +1,22 @@
 """What an audit does: everything that decides its rows, in one frozen value."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 from underfire.attacks.authors import PUBLISHED
 from underfire.attacks.perturbations import Flow, Perturbation
+from underfire.auditing.condition import NOISE, NONE, Condition
 from underfire.auditing.names import make_perturbation
-from underfire.auditing.rows import NO_SOURCE, condition
 from underfire.errors import InputError
 from underfire.interpreters import CAM, GRAD, IG, MASK
 
-Attack = Literal["none", "noise", "pgd", "adv2", "stadv", "square"]
-"""The values of the rows' column ``attack``. "none" and "noise", the floor, are measured in every audit."""
-
-ATTACKS: tuple[Attack, ...] = ("pgd", "adv2", "stadv", "square")
+ATTACKS: tuple[str, ...] = ("pgd", "adv2", "stadv", "square")
 """The attacks that a user chooses from."""
 
-JOINT_ATTACKS: tuple[Attack, ...] = ("adv2", "stadv", "square")
+JOINT_ATTACKS: tuple[str, ...] = ("adv2", "stadv", "square")
 """Those that are run on each interpreter in turn."""
 
 Preset = Literal["quick", "standard", "paper", "authors"]
@@ -52,23 +50,6 @@ class Effort:
 
 
 @dataclass(frozen=True)
-class Condition:
-    """One way in which every photo is looked at: untouched, under noise, or attacked."""
-
-    attack: Attack
-    source: str = NO_SOURCE
-    """The attacked interpreter's name, or "-"."""
-
-    @property
-    def key(self) -> str:
-        """The condition in file names and in the keys of maps: "pgd", "adv2-cam"."""
-        return condition(self.attack, self.source)
-
-
-NONE, NOISE = Condition("none"), Condition("noise")
-
-
-@dataclass(frozen=True)
 class ModelSettings:
     """Which classifier, as the user named it; the fields from ``mean`` on are for a bare module."""
 
@@ -97,7 +78,8 @@ class AuditPlan:
     """In words, the interpreters that the preset would not have and why; decides nothing."""
     rts: str | None = None
     """The file of RTS's weights; None for those that come with the package."""
-    attacks: tuple[Attack, ...] = ("pgd", "adv2")
+    attacks: tuple[str, ...] = ("pgd", "adv2")
+    """By name, each joint one on every interpreter in turn; or a whole condition, such as "mine-cam+grad"."""
     preset: Preset = "quick"
     targets: str = "random"
     """random | next | given | a class, by index or name."""
@@ -156,13 +138,15 @@ class AuditPlan:
     @property
     def conditions(self) -> tuple[Condition, ...]:
         """All conditions of a photo that can be attacked, in the order in which they are run."""
-        attacked: list[Condition] = []
-        if "pgd" in self.attacks:
-            attacked.append(Condition("pgd"))
-        for joint in JOINT_ATTACKS:
-            if joint in self.attacks:
-                attacked.extend(Condition(joint, name) for name in self.interpreters)
+        own = [name for name in self.attacks if name not in ATTACKS]
+        named = [name for name in ATTACKS if name in self.attacks] + own
+        attacked = [c for name in named for c in self._conditions_of(name)]
         return (NONE, NOISE, *attacked)
+
+    def _conditions_of(self, attack: str) -> list[Condition]:
+        if attack in JOINT_ATTACKS:
+            return [Condition.on(attack, name) for name in self.interpreters]
+        return [Condition.parse(attack)]
 
     def perturbation_of(self, condition: Condition) -> Perturbation:
         """What ``condition`` may do to an image. The plan's budget is StAdv's too where it is one of displacements."""
@@ -172,12 +156,12 @@ class AuditPlan:
 
     def effort_of(self, condition: Condition) -> Effort:
         """How long the attack of ``condition`` may work on a photo; no steps where nothing is optimised."""
-        if condition in (NONE, NOISE):
+        if condition.is_control:
             return Effort(steps=0)
         if self.steps is not None:
             return Effort(steps=self.steps)
         if self.passes is None and self.preset == "authors" and condition.attack == "adv2":
-            return Effort(steps=PUBLISHED[condition.source].steps)
+            return Effort(steps=PUBLISHED[condition.sources[0]].steps)
         if self.passes is not None:
             return Effort(passes=self.passes)
         return Effort(passes=PASSES[self.preset] * (QUERIES if condition.attack == "square" else 1))
@@ -186,11 +170,32 @@ class AuditPlan:
         """The plan for run.json: plain values only, the steps or passes of every attack resolved."""
         config = asdict(self) | {"eps": make_perturbation(self.perturbation, self.eps).eps}
         model = config.pop("model")
-        efforts = {condition.key: self.effort_of(condition) for condition in self.conditions[2:]}
+        efforts = {str(condition): self.effort_of(condition) for condition in self.conditions[2:]}
         config["steps"] = {key: effort.steps for key, effort in efforts.items() if effort.steps is not None} or None
         config["passes"] = {key: effort.passes for key, effort in efforts.items() if effort.passes is not None} or None
         plain = {"model": model.pop("spec"), **model, **config}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan as it was given, of plain values; `from_json` makes it again."""
+        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return plain
+
+    @classmethod
+    def from_json(cls, plain: Mapping[str, Any]) -> "AuditPlan":
+        """The plan whose `to_json` is ``plain``.
+
+        Raises:
+            InputError: a value is out of its range.
+            TypeError: it is no plan.
+        """
+        model = ModelSettings(**_frozen(plain.get("model", {})))
+        return cls(**_frozen(plain) | {"model": model})
+
+
+def _frozen(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """``plain`` with tuples in place of the lists that JSON has."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()}
 
 
 # What these files held is compared itself, by fingerprint, names of classes and hash; where they lie decides nothing.
@@ -254,6 +259,20 @@ class Unit:
 def photo_key(position: int, sha256: str) -> str:
     """The name of a photo's folder in artifacts/: its place in the plan and the start of its hash."""
     return f"{position:05d}-{sha256[:8]}"
+
+
+def planned_photos(entries: Sequence[Mapping[str, Any]]) -> tuple[PlannedPhoto, ...]:
+    """The photos of a run.json, which others may have written: folders are named by their keys.
+
+    Raises:
+        ValueError: the key of one is not what a run gives it.
+        TypeError: an entry is no photo.
+    """
+    photos = tuple(PlannedPhoto(**entry) for entry in entries)
+    for position, photo in enumerate(photos):
+        if photo.key != photo_key(position, photo.sha256) or not photo.key.replace("-", "").isalnum():
+            raise ValueError(f"photo {photo.image_id!r} has the key {photo.key!r}")
+    return photos
 
 
 def units(photos: Sequence[PlannedPhoto], *, batch_size: int, shard: Shard = WHOLE) -> Iterator[Unit]:

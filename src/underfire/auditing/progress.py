@@ -3,8 +3,9 @@
 from collections import Counter
 from collections.abc import Sequence
 
+from underfire.auditing.condition import NONE, Condition
 from underfire.auditing.names import known_interpreters
-from underfire.auditing.plan import NONE, AuditPlan, Condition, Unit
+from underfire.auditing.plan import AuditPlan, Unit
 from underfire.auditing.unit import Event
 
 

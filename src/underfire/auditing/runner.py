@@ -12,6 +12,7 @@ import torch
 
 from underfire.auditing.checks import check_on_photos
 from underfire.auditing.engines import Engine, EngineName, LocalEngine, RayEngine
+from underfire.auditing.given import NOTHING_GIVEN, GivenParts
 from underfire.auditing.inspection import Inspection, check_unchanged, inspect_photos
 from underfire.auditing.locks import describing, holding
 from underfire.auditing.names import make_perturbation
@@ -29,7 +30,7 @@ from underfire.weights import file_sha256
 _LIBRARIES = ("torch", "numpy", "pillow", "safetensors", "pyarrow")
 
 
-class Listener(Protocol):
+class AuditListener(Protocol):
     """Is told how a run comes along."""
 
     def started(self, plan: AuditPlan, todo: Sequence[Unit], finished: int) -> None:
@@ -42,7 +43,7 @@ class Listener(Protocol):
 
 
 @dataclass(frozen=True)
-class Outcome:
+class AuditOutcome:
     """What a run left in its directory."""
 
     path: Path
@@ -68,13 +69,14 @@ def run_audit(
     engine: EngineName = "local",
     strict: bool = False,
     command: str | None = None,
-    listener: Listener | None = None,
-) -> Outcome:
+    listener: AuditListener | None = None,
+    given: GivenParts = NOTHING_GIVEN,
+) -> AuditOutcome:
     """Runs this shard's share of ``plan`` on ``photos`` and leaves parts, artifacts and run.json in ``out``.
 
     Parts that are there already are left as they are, so the same call goes on where another was stopped, and
     yields the rows of an undisturbed run in all but ``seconds``. Nothing in ``out`` is touched before
-    everything that can be refused has been checked.
+    everything that can be refused has been checked. ``given`` are parts of the user's own.
 
     Raises:
         InputError: a photo, an interpreter or the directory cannot be used; the directory is that of another
@@ -82,10 +84,12 @@ def run_audit(
     """
     directory = RunDirectory(out)
     directory.check_usable()
-    auditor = Auditor(plan, classifier, directory)
-    worker: Engine = LocalEngine(auditor) if engine == "local" else RayEngine(plan, classifier, directory)
+    auditor = Auditor(plan, classifier, directory, given=given)
+    worker: Engine = LocalEngine(auditor) if engine == "local" else RayEngine(plan, classifier, directory, given=given)
 
     facts = _facts(plan, classifier, command, threads=1 if engine == "ray" else torch.get_num_threads())
+    if given.settings():
+        facts["config"]["given"] = given.settings()
     run: Mapping[str, Any] | None = directory.read()
     planned: Sequence[PlannedPhoto] = ()
     if run is None:
@@ -120,7 +124,7 @@ def _begin(directory: RunDirectory, facts: dict[str, Any]) -> Mapping[str, Any]:
     return run or facts
 
 
-def _finish(directory: RunDirectory, photos: Sequence[PlannedPhoto], plan: AuditPlan) -> Outcome:
+def _finish(directory: RunDirectory, photos: Sequence[PlannedPhoto], plan: AuditPlan) -> AuditOutcome:
     everything = list(units(photos, batch_size=plan.batch_size))
     finished = sum(directory.has_part(unit.number) for unit in everything)
     with describing(directory.lock_file):
@@ -129,7 +133,7 @@ def _finish(directory: RunDirectory, photos: Sequence[PlannedPhoto], plan: Audit
             raise InputError(f"'{directory.run_file}' was removed while the run went on; run the audit again")
         if finished == len(everything) and not run["finished"]:
             directory.write(run | {"finished": True})
-    return Outcome(directory.path, len(photos), len(run["skipped"]), len(everything), finished)
+    return AuditOutcome(directory.path, len(photos), len(run["skipped"]), len(everything), finished)
 
 
 def _check_same(directory: RunDirectory, old: Mapping[str, Any], new: Mapping[str, Any], *, strict: bool) -> None:
@@ -200,6 +204,7 @@ def _facts(plan: AuditPlan, classifier: Classifier, command: str | None, *, thre
             "class_names": {str(index): name for index, name in enumerate(classifier.class_names)},
         },
         "threat_model": _threat_model(plan),
+        "plan": plan.to_json(),
         "config": plan.as_config() | {"rts_sha256": rts_sha256(plan, classifier)},
     }
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from underfire.attacks.authors import PUBLISHED
 from underfire.auditing.names import known_interpreters, make_interpreters
-from underfire.auditing.plan import QUICK, REFITTED, Attack, Preset
+from underfire.auditing.plan import QUICK, REFITTED, Preset
 from underfire.errors import InputError
 from underfire.interpreters import MASK, RTS
 from underfire.models.classifier import Classifier
@@ -27,7 +27,7 @@ def select_interpreters(
     classifier: Classifier,
     *,
     preset: Preset,
-    attacks: Sequence[Attack] = (),
+    attacks: Sequence[str] = (),
     rts: str | None = None,
 ) -> Selection:
     """The ``named`` interpreters, or for None those of the preset that suit: of GRAD, IG, CAM, MASK and RTS.
@@ -56,7 +56,7 @@ def select_interpreters(
 
 
 def _reason(
-    name: str, classifier: Classifier, preset: Preset, attacks: Sequence[Attack], rts: str | None, *, every: bool
+    name: str, classifier: Classifier, preset: Preset, attacks: Sequence[str], rts: str | None, *, every: bool
 ) -> str | None:
     """Why the interpreter takes no part; None if it does."""
     if preset == "authors" and name not in PUBLISHED:

@@ -10,9 +10,10 @@ from torch import Tensor
 from underfire import metrics
 from underfire.attacks.perturbations import Perturbation
 from underfire.auditing.attackers import joint_attack
+from underfire.auditing.condition import Condition
 from underfire.auditing.look import View, calling, look
 from underfire.auditing.measured import Treated, rows_of
-from underfire.auditing.plan import Condition, Effort, PlannedPhoto, Preset
+from underfire.auditing.plan import Effort, PlannedPhoto, Preset
 from underfire.auditing.rows import Row
 from underfire.auditing.unit import save_and_read
 from underfire.errors import InputError
@@ -82,7 +83,7 @@ def attack_photo(
     saved_view = look(classifier, interpreters, saved, targets, names=names)
     photo = PlannedPhoto(image_id, "", pixels.sha256, file, int(label), False, target, None)
     treated = Treated(
-        Condition("adv2", "+".join(i.name for i in interpreters)),
+        Condition.on("adv2", *(i.name for i in interpreters)),
         benign_x=x,
         x=x_adv,
         benign=benign,

@@ -9,15 +9,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from underfire.auditing.condition import NONE, Condition
 from underfire.auditing.plan import Unit
 from underfire.errors import InputError
 from underfire.files import write_whole
 
 _NEEDED = ("schema", "underfire_version", "versions", "model", "config", "photos", "skipped", "finished")
 
-
 STUDIES = "studies"
 """Where in a run directory the studies of the run lie."""
+
+MAPS_FILE = "maps.safetensors"
+"""Where among a photo's artifacts its maps lie."""
+
+
+def picture_name(condition: Condition) -> str:
+    """The file of the image under ``condition`` among a photo's artifacts."""
+    return f"{'benign' if condition == NONE else condition}.png"
+
+
+def map_name(condition: Condition, interpreter: str) -> str:
+    """The name in `MAPS_FILE` of the map that ``interpreter`` took under ``condition``."""
+    return f"{condition}/{interpreter}"
 
 
 @dataclass(frozen=True)

@@ -6,15 +6,14 @@ the set of rows alone, not on their order. What a report shows photo by photo is
 only what needs several of them.
 """
 
-import math
-import operator
-import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
 
-from underfire.auditing.rows import NO_SOURCE, Row, condition
+from underfire.auditing.condition import NOISE, NONE, PGD, Condition
+from underfire.auditing.distances import MapDistances, distances_of
+from underfire.auditing.rows import Row
 from underfire.diagnostics.attack_signs import Indicator, indicators
 from underfire.diagnostics.gradient_masking import Ending, lead
 from underfire.errors import InputError
@@ -26,12 +25,8 @@ KEPT_IOU = 0.5
 SUMMARY_VERSION = 1
 """Raised when a field of the summary is removed or changes its meaning."""
 
-CONTROLS = ("none", "noise")
-"""Conditions that attack nothing: the benign input, and harmless noise of the size of the attack."""
-
-MeasureName = Literal["l1", "iou_50", "iou_25", "iou_75", "iou_top20"]
-GateMetric = Literal["asr", "confidence", "l1", "iou", "iou_25", "iou_75", "iou_top20", "kept"]
-GateOperator = Literal[">", ">=", "<", "<="]
+SEARCH = "square"
+"""The attack without gradients that checks the others."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +38,7 @@ class Excluded:
 
 
 @dataclass(frozen=True)
-class Photos:
+class PhotoCounts:
     """How many photos the figures rest on. Files that could not be read are not here: they have no rows.
 
     ``attacked`` have at least one row of an attack; ``own_labels`` of all photos, and ``own_labels_attacked``
@@ -58,7 +53,14 @@ class Photos:
 
 
 @dataclass(frozen=True)
-class Attack:
+class OfAttack:
+    """Something of one attack; in JSON its attack and source stand beside the condition."""
+
+    condition: Condition
+
+
+@dataclass(frozen=True)
+class AttackFigures(OfAttack):
     """What one attack did to the prediction, over the photos it was run on.
 
     ``asr`` is the share whose prediction became the target; ``confidence`` the mean probability of the target
@@ -66,9 +68,6 @@ class Attack:
     per photo.
     """
 
-    condition: str
-    attack: str
-    source: str
     n: int
     asr: Share
     asr_8bit: Share
@@ -101,22 +100,18 @@ class Cell:
     where the condition is no attack on an interpreter.
     """
 
-    condition: str
+    condition: Condition
     interpreter: str
     own: bool
     control: bool
     n: int
-    l1: Measure
-    iou_50: Measure
-    iou_25: Measure
-    iou_75: Measure
-    iou_top20: Measure
+    distances: MapDistances[Measure]
     l1_minus_pgd: Estimate | None
     l1_minus_pgd_8bit: Estimate | None
 
-    def mean(self, measure: MeasureName, *, eight_bit: bool = True) -> Estimate:
+    def mean(self, measure: str, *, eight_bit: bool = True) -> Estimate:
         """The figure that a table shows: over successes for an attack, over all photos for a control."""
-        values: Measure = getattr(self, measure)
+        values = self.distances[measure]
         if self.control:
             return values.every_8bit if eight_bit else values.every
         return values.successes_8bit if eight_bit else values.successes
@@ -133,7 +128,7 @@ class Headline:
     """
 
     interpreter: str
-    condition: str
+    condition: Condition
     kept: Share
     kept_pgd: Share
     within_noise: Share
@@ -157,35 +152,29 @@ class Point:
 class Distribution:
     """The photos behind a cell, for plots: conditions noise, pgd and the attack on the interpreter itself."""
 
-    condition: str
+    condition: Condition
     interpreter: str
     points: tuple[Point, ...]
 
 
 @dataclass(frozen=True)
-class Sign:
+class AttackSign(OfAttack):
     """On how many of the ``n`` photos that an attack was run on its course shows ``indicator``: ``k``."""
 
-    condition: str
-    attack: str
-    source: str
     indicator: Indicator
     k: int
     n: int
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(OfAttack):
     """A search without gradients against an attack that follows them, on the ``n`` photos that both were run on.
 
-    ``attack`` and ``source`` are those of the latter. ADV² on an interpreter is compared with the search on the same
+    ``condition`` is that of the latter. ADV² on an interpreter is compared with the search on the same
     one, by label and map; PGD with all searches, by the label. ``better`` counts the photos on which the search did
     better (see `underfire.diagnostics.gradient_masking.lead`), ``reached`` those that it brought to the target class.
     """
 
-    condition: str
-    attack: str
-    source: str
     better: int
     reached: int
     n: int
@@ -204,27 +193,44 @@ class Summary:
     version: int
     level: float
     kept_iou: float
-    photos: Photos
+    photos: PhotoCounts
     interpreters: tuple[str, ...]
-    conditions: tuple[str, ...]
+    conditions: tuple[Condition, ...]
     headlines: tuple[Headline, ...]
-    attacks: tuple[Attack, ...]
+    attacks: tuple[AttackFigures, ...]
     transfer: tuple[Cell, ...]
     distributions: tuple[Distribution, ...]
-    signs: tuple[Sign, ...]
+    signs: tuple[AttackSign, ...]
     comparisons: tuple[Comparison, ...]
 
-    def attack(self, condition: str) -> Attack | None:
+    def attack(self, condition: Condition) -> AttackFigures | None:
         """The figures of one attack, None where it was not run."""
         return next((a for a in self.attacks if a.condition == condition), None)
 
-    def cell(self, condition: str, interpreter: str) -> Cell | None:
+    def cell(self, condition: Condition, interpreter: str) -> Cell | None:
         """One cell of the transfer matrix, None where it was not measured."""
         return next((c for c in self.transfer if (c.condition, c.interpreter) == (condition, interpreter)), None)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain dictionaries, tuples, numbers and None: valid JSON, the same for the same rows."""
-        return asdict(self)
+        """Plain dictionaries, lists, text, numbers and None: valid JSON, the same for the same rows."""
+        return dict(_plain(self))
+
+
+def _plain(value: Any) -> Any:
+    """``value`` as JSON has it: conditions as text, the distances of a cell as fields of its own."""
+    if isinstance(value, Condition):
+        return str(value)
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    if not is_dataclass(value):
+        return value
+    found: dict[str, Any] = {}
+    for field in fields(value):
+        item = getattr(value, field.name)
+        found |= _plain(item) if isinstance(item, MapDistances) else {field.name: _plain(item)}
+        if isinstance(value, OfAttack) and item is value.condition:
+            found |= {"attack": value.condition.attack, "source": value.condition.source}
+    return found
 
 
 def summarise(rows: Iterable[Row]) -> Summary:
@@ -244,119 +250,43 @@ def summarise(rows: Iterable[Row]) -> Summary:
         headlines=tuple(
             _headline(table, interpreter)
             for interpreter in table.interpreters
-            if table.cell(condition("adv2", interpreter), interpreter)
+            if table.cell(_adv2(interpreter), interpreter)
         ),
-        attacks=tuple(_attack(table, name) for name in table.conditions if name not in CONTROLS),
+        attacks=tuple(_attack(table, condition) for condition in table.conditions if not condition.is_control),
         transfer=tuple(
-            _cell(table, name, interpreter)
-            for name in table.conditions
+            _cell(table, condition, interpreter)
+            for condition in table.conditions
             for interpreter in table.interpreters
-            if table.cell(name, interpreter)
+            if table.cell(condition, interpreter)
         ),
         distributions=tuple(
-            _distribution(table, name, interpreter)
+            _distribution(table, condition, interpreter)
             for interpreter in table.interpreters
-            for name in ("noise", "pgd", condition("adv2", interpreter))
-            if table.cell(name, interpreter)
+            for condition in (NOISE, PGD, _adv2(interpreter))
+            if table.cell(condition, interpreter)
         ),
-        signs=tuple(sign for name in table.conditions for sign in _signs(table, name)),
+        signs=tuple(sign for condition in table.conditions for sign in _signs(table, condition)),
         comparisons=tuple(_comparisons(table)),
     )
 
 
-def headline_sentences(summary: Summary) -> list[str]:
-    """What the audit found, in plain words; for the terminal and the top of the report."""
-    photos = summary.photos
-    lines = [f"{photos.attacked} of {_count(photos.total, 'photo')} attacked{_why_not(photos)}."]
-    if photos.own_labels:
-        lines.append(
-            f"{photos.own_labels} of {_count(photos.total, 'photo')} came without a label: "
-            "the model's own prediction was taken for it."
-        )
-    for attack in summary.attacks:
-        confidence = attack.confidence_8bit.value
-        mean = "" if confidence is None else f", with mean confidence {confidence:.2f}"
-        lines.append(f"{attack.condition} made the model say the chosen label on {_of(attack.asr_8bit)}{mean}.")
-    for headline in summary.headlines:
-        lines.extend(_interpreter_sentences(summary, headline))
-    return lines
-
-
-@dataclass(frozen=True)
-class Gate:
-    """A condition under which the audit fails, such as ``iou>0.5``."""
-
-    metric: GateMetric
-    operator: GateOperator
-    threshold: float
-
-    def __str__(self) -> str:
-        return f"{self.metric}{self.operator}{self.threshold:g}"
-
-    def holds(self, value: float) -> bool:
-        """Whether ``value`` makes the audit fail."""
-        return _COMPARE[self.operator](value, self.threshold)
-
-
-_COMPARE: dict[GateOperator, Callable[[float, float], bool]] = {
-    ">": operator.gt,
-    ">=": operator.ge,
-    "<": operator.lt,
-    "<=": operator.le,
-}
-_GATE = re.compile(r"\s*(?P<metric>\w+)\s*(?P<operator>[<>]=?)\s*(?P<threshold>\S+)\s*")
-
-
-def parse_gate(expression: str) -> Gate:
-    """A gate from ``metric operator number``, as in ``iou>0.5``.
-
-    Raises:
-        InputError: The expression has another form, or a metric or number that is none.
-    """
-    parts = _GATE.fullmatch(expression)
-    metric = next((m for m in get_args(GateMetric) if parts and m == parts["metric"]), None)
-    sign = next((o for o in _COMPARE if parts and o == parts["operator"]), None)
-    threshold = _number(parts["threshold"]) if parts else None
-    if metric is None or sign is None or threshold is None:
-        raise InputError(
-            f"{expression!r} is not a gate; write METRIC OPERATOR NUMBER, as in 'iou>0.5', "
-            f"with a metric of {', '.join(get_args(GateMetric))} and an operator of {', '.join(_COMPARE)}"
-        )
-    return Gate(metric, sign, threshold)
-
-
-def check_gates(summary: Summary, gates: Sequence[Gate]) -> list[str]:
-    """One sentence for each gate and interpreter by which the audit fails; empty when it passes.
-
-    A gate is tried on every interpreter that was attacked on its own (the diagonal), on the 8-bit image:
-    ``asr`` and ``kept`` over the attacked photos, the other metrics over successes. Where the attack never
-    succeeded, those have no value and the gate does not fail. A gate that nothing was attacked for fails,
-    since it was not checked.
-    """
-    failures = []
-    for gate in gates:
-        if not summary.headlines:
-            failures.append(f"{gate} could not be checked: no interpreter was attacked.")
-        for headline in summary.headlines:
-            value, n = _gate_value(summary, headline, gate.metric)
-            if value is not None and gate.holds(value):
-                failures.append(f"{gate}: {headline.interpreter} has {gate.metric} {value:.3g} (n = {n}).")
-    return failures
+def _adv2(interpreter: str) -> Condition:
+    return Condition.on("adv2", interpreter)
 
 
 class _Table:
     """The rows of photos that were not excluded, found by condition and interpreter, ordered by photo."""
 
     def __init__(self, rows: Iterable[Row]) -> None:
-        ordered = sorted(rows, key=lambda row: (row.image_id, row.condition, row.interpreter))
+        ordered = sorted(rows, key=lambda row: (row.image_id, str(row.condition), row.interpreter))
         self.first: dict[str, Row] = {}  # any row of each photo, for the facts that all its rows share
         self.excluded: dict[str, str] = {}
         for row in ordered:
             self.first.setdefault(row.image_id, row)
             if row.excluded is not None:
                 self.excluded.setdefault(row.image_id, row.excluded)
-        self._cells: dict[tuple[str, str], dict[str, Row]] = {}
-        self._by_condition: dict[str, dict[str, Row]] = {}
+        self._cells: dict[tuple[Condition, str], dict[str, Row]] = {}
+        self._by_condition: dict[Condition, dict[str, Row]] = {}
         for row in ordered:
             if row.image_id in self.excluded:
                 continue
@@ -369,27 +299,27 @@ class _Table:
             cell[row.image_id] = row
             self._by_condition.setdefault(row.condition, {}).setdefault(row.image_id, row)
         self.interpreters = tuple(sorted({row.interpreter for row in ordered}))
-        self.conditions = tuple(sorted(self._by_condition, key=self._rank))
-        self.attacked = {p for c, rows in self._by_condition.items() if c not in CONTROLS for p in rows}
+        self.conditions = tuple(sorted(self._by_condition, key=_rank))
+        self.attacked = {p for c, rows in self._by_condition.items() if not c.is_control for p in rows}
 
-    def photos(self, name: str) -> list[Row]:
+    def photos(self, condition: Condition) -> list[Row]:
         """One row per photo under a condition, whichever interpreter: for what the map has no part in."""
-        return list(self._by_condition.get(name, {}).values())
+        return list(self._by_condition.get(condition, {}).values())
 
-    def cell(self, name: str, interpreter: str) -> dict[str, Row]:
-        return self._cells.get((name, interpreter), {})
-
-    def _rank(self, name: str) -> tuple[int, str, int, str]:
-        """Controls, PGD, then the others by name; attacks on one interpreter before those on several."""
-        row = self.photos(name)[0]
-        known = (*CONTROLS, "pgd")
-        place = known.index(row.attack) if row.attack in known else len(known)
-        return place, row.attack, row.source.count("+"), name
+    def cell(self, condition: Condition, interpreter: str) -> dict[str, Row]:
+        return self._cells.get((condition, interpreter), {})
 
 
-def _photos(table: _Table) -> Photos:
-    own = [image_id for image_id, row in table.first.items() if not row.label_given]
-    return Photos(
+def _rank(condition: Condition) -> tuple[int, str, int, str]:
+    """Controls, PGD, then the others by name; attacks on one interpreter before those on several."""
+    known = (NONE, NOISE, PGD)
+    place = known.index(condition) if condition in known else len(known)
+    return place, condition.attack, len(condition.sources), str(condition)
+
+
+def _photos(table: _Table) -> PhotoCounts:
+    own = [image_id for image_id, row in table.first.items() if not row.photo.label_given]
+    return PhotoCounts(
         total=len(table.first),
         attacked=len(table.attacked),
         own_labels=len(own),
@@ -398,98 +328,99 @@ def _photos(table: _Table) -> Photos:
     )
 
 
-def _attack(table: _Table, name: str) -> Attack:
-    rows = table.photos(name)
-    return Attack(
-        condition=name,
-        attack=rows[0].attack,
-        source=rows[0].source,
+def _attack(table: _Table, condition: Condition) -> AttackFigures:
+    rows = table.photos(condition)
+    return AttackFigures(
+        condition=condition,
         n=len(rows),
-        asr=_share(row.success for row in rows),
-        asr_8bit=_share(row.success_8bit for row in rows),
-        confidence=bootstrap_mean([row.confidence for row in rows if row.success]),
-        confidence_all=bootstrap_mean([row.confidence for row in rows]),
-        confidence_8bit=bootstrap_mean([row.confidence_8bit for row in rows if row.success_8bit]),
-        confidence_8bit_all=bootstrap_mean([row.confidence_8bit for row in rows]),
-        linf=bootstrap_mean([row.linf for row in rows]),
-        l2=bootstrap_mean([row.l2 for row in rows]),
-        passes=bootstrap_mean([row.passes for row in rows]),
-        seconds=bootstrap_mean([row.seconds for row in rows]),
+        asr=_share(row.answer.success for row in rows),
+        asr_8bit=_share(row.saved.success for row in rows),
+        confidence=bootstrap_mean([row.answer.confidence for row in rows if row.answer.success]),
+        confidence_all=bootstrap_mean([row.answer.confidence for row in rows]),
+        confidence_8bit=bootstrap_mean([row.saved.confidence for row in rows if row.saved.success]),
+        confidence_8bit_all=bootstrap_mean([row.saved.confidence for row in rows]),
+        linf=bootstrap_mean([row.change.linf for row in rows]),
+        l2=bootstrap_mean([row.change.l2 for row in rows]),
+        passes=bootstrap_mean([row.spent.passes for row in rows]),
+        seconds=bootstrap_mean([row.spent.seconds for row in rows]),
     )
 
 
-def _signs(table: _Table, name: str) -> list[Sign]:
+def _signs(table: _Table, condition: Condition) -> list[AttackSign]:
     """None for a control, which has no course."""
-    traced = [(row, trace) for row in table.photos(name) if (trace := row.trace)]
-    shown = Counter(sign for row, trace in traced for sign in indicators(trace, success=row.success))
-    some = table.photos(name)[0]
-    return [Sign(name, some.attack, some.source, i, shown[i], len(traced)) for i in Indicator] if traced else []
+    traced = [(row, trace) for row in table.photos(condition) if (trace := row.trace)]
+    shown = Counter(sign for row, trace in traced for sign in indicators(trace, success=row.answer.success))
+    return [AttackSign(condition, indicator, shown[indicator], len(traced)) for indicator in Indicator if traced]
 
 
 def _comparisons(table: _Table) -> list[Comparison]:
-    searches = [row for name in table.conditions for row in table.photos(name) if row.attack == "square"]
-    best = {row.image_id: row for row in sorted(searches, key=lambda row: (row.success, row.confidence))}
-    pgd = {row.image_id: row for row in table.photos("pgd")}
-    found = [_comparison(pgd, best, maps=False)]
+    searches = [row for c in table.conditions if c.attack == SEARCH for row in table.photos(c)]
+    best = {row.image_id: row for row in sorted(searches, key=lambda row: (row.answer.success, row.answer.confidence))}
+    found = [_comparison(PGD, {row.image_id: row for row in table.photos(PGD)}, best, maps=False)]
     for interpreter in table.interpreters:
-        white, blind = (table.cell(condition(attack, interpreter), interpreter) for attack in ("adv2", "square"))
-        found.append(_comparison(white, blind, maps=True))
+        condition = _adv2(interpreter)
+        blind = table.cell(Condition.on(SEARCH, interpreter), interpreter)
+        found.append(_comparison(condition, table.cell(condition, interpreter), blind, maps=True))
     return list(filter(None, found))
 
 
-def _comparison(white: Mapping[str, Row], blind: Mapping[str, Row], *, maps: bool) -> Comparison | None:
-    """None where no photo is in both; ``maps``: gaps are compared too."""
+def _comparison(
+    condition: Condition, white: Mapping[str, Row], blind: Mapping[str, Row], *, maps: bool
+) -> Comparison | None:
+    """None where no photo is in both; ``maps``: their distances are compared too."""
     pairs = [(row, blind[image_id]) for image_id, row in white.items() if image_id in blind]
     if not pairs:
         return None
-    some, _ = pairs[0]
-    endings = [[Ending(row.success, row.confidence, row.l1 if maps else None) for row in pair] for pair in pairs]
+    endings = [
+        [Ending(row.answer.success, row.answer.confidence, row.distances.l1 if maps else None) for row in pair]
+        for pair in pairs
+    ]
     better = sum(lead(ours, searched) is not None for ours, searched in endings)
     reached = sum(searched.success for _, searched in endings)
-    return Comparison(some.condition, some.attack, some.source, better, reached, len(pairs))
+    return Comparison(condition, better, reached, len(pairs))
 
 
-def _cell(table: _Table, name: str, interpreter: str) -> Cell:
-    rows = table.cell(name, interpreter)
-    some = next(iter(rows.values()))
-    measures = {measure: _measure(list(rows.values()), measure) for measure in get_args(MeasureName)}
-    pairs = [(row, pgd) for p, pgd in table.cell("pgd", interpreter).items() if (row := rows.get(p))]
+def _cell(table: _Table, condition: Condition, interpreter: str) -> Cell:
+    rows = table.cell(condition, interpreter)
+    pairs = [(row, pgd) for p, pgd in table.cell(PGD, interpreter).items() if (row := rows.get(p))]
+    computed = [(row.distances.l1, pgd.distances.l1) for row, pgd in pairs if row.answer.success and pgd.answer.success]
+    saved = [
+        (row.saved.distances.l1, pgd.saved.distances.l1)
+        for row, pgd in pairs
+        if row.saved.success and pgd.saved.success
+    ]
     return Cell(
-        condition=name,
+        condition=condition,
         interpreter=interpreter,
-        own=some.source == interpreter,
-        control=name in CONTROLS,
+        own=condition.sources == (interpreter,),
+        control=condition.is_control,
         n=len(rows),
-        **measures,
-        l1_minus_pgd=_minus(pairs, "l1", "success") if some.source != NO_SOURCE else None,
-        l1_minus_pgd_8bit=_minus(pairs, "l1_8bit", "success_8bit") if some.source != NO_SOURCE else None,
+        distances=distances_of(lambda measure: _measure(list(rows.values()), measure)),
+        l1_minus_pgd=_minus(computed) if condition.is_joint else None,
+        l1_minus_pgd_8bit=_minus(saved) if condition.is_joint else None,
     )
 
 
 def _measure(rows: Sequence[Row], measure: str) -> Measure:
-    def mean(column: str, chosen: Iterable[Row]) -> Estimate:
-        return bootstrap_mean([getattr(row, column) for row in chosen])
-
     return Measure(
-        successes=mean(measure, (row for row in rows if row.success)),
-        every=mean(measure, rows),
-        successes_8bit=mean(f"{measure}_8bit", (row for row in rows if row.success_8bit)),
-        every_8bit=mean(f"{measure}_8bit", rows),
+        successes=bootstrap_mean([row.distances[measure] for row in rows if row.answer.success]),
+        every=bootstrap_mean([row.distances[measure] for row in rows]),
+        successes_8bit=bootstrap_mean([row.saved.distances[measure] for row in rows if row.saved.success]),
+        every_8bit=bootstrap_mean([row.saved.distances[measure] for row in rows]),
     )
 
 
-def _minus(pairs: Sequence[tuple[Row, Row]], column: str, success: str) -> Estimate:
-    both = [(row, pgd) for row, pgd in pairs if getattr(row, success) and getattr(pgd, success)]
-    return bootstrap_paired([getattr(row, column) for row, _ in both], [getattr(pgd, column) for _, pgd in both])
+def _minus(pairs: Sequence[tuple[float, float]]) -> Estimate:
+    return bootstrap_paired([ours for ours, _ in pairs], [pgd for _, pgd in pairs])
 
 
 def _headline(table: _Table, interpreter: str) -> Headline:
-    name = condition("adv2", interpreter)
-    own, pgd = table.cell(name, interpreter), table.cell("pgd", interpreter)
-    noise = table.cell("noise", interpreter)
+    condition = _adv2(interpreter)
+    own, pgd = table.cell(condition, interpreter), table.cell(PGD, interpreter)
+    noise = table.cell(NOISE, interpreter)
     return Headline(
         interpreter=interpreter,
-        condition=name,
+        condition=condition,
         kept=_share(map(_kept, own.values())),
         kept_pgd=_share(map(_kept, pgd.values())),
         within_noise=_within(own, noise),
@@ -498,96 +429,33 @@ def _headline(table: _Table, interpreter: str) -> Headline:
 
 
 def _kept(row: Row) -> bool:
-    return row.success_8bit and row.iou_50_8bit >= KEPT_IOU
+    return row.saved.success and row.saved.distances.iou_50 >= KEPT_IOU
 
 
 def _within(rows: dict[str, Row], noise: dict[str, Row]) -> Share:
     return _share(
-        row.success_8bit and row.l1_8bit <= noise[image_id].l1_8bit
+        row.saved.success and row.saved.distances.l1 <= noise[image_id].saved.distances.l1
         for image_id, row in rows.items()
         if image_id in noise
     )
 
 
-def _distribution(table: _Table, name: str, interpreter: str) -> Distribution:
+def _distribution(table: _Table, condition: Condition, interpreter: str) -> Distribution:
     points = tuple(
         Point(
             image_id=row.image_id,
-            success=row.success,
-            l1=row.l1,
-            iou_50=row.iou_50,
-            success_8bit=row.success_8bit,
-            l1_8bit=row.l1_8bit,
-            iou_50_8bit=row.iou_50_8bit,
+            success=row.answer.success,
+            l1=row.distances.l1,
+            iou_50=row.distances.iou_50,
+            success_8bit=row.saved.success,
+            l1_8bit=row.saved.distances.l1,
+            iou_50_8bit=row.saved.distances.iou_50,
         )
-        for row in table.cell(name, interpreter).values()
+        for row in table.cell(condition, interpreter).values()
     )
-    return Distribution(name, interpreter, points)
+    return Distribution(condition, interpreter, points)
 
 
 def _share(outcomes: Iterable[bool]) -> Share:
     counted = list(outcomes)
     return wilson(sum(counted), len(counted))
-
-
-def _gate_value(summary: Summary, headline: Headline, metric: GateMetric) -> tuple[float | None, int]:
-    attack = summary.attack(headline.condition)
-    cell = summary.cell(headline.condition, headline.interpreter)
-    if attack is None or cell is None:
-        raise ValueError(f"the summary has a headline for {headline.condition} and no figures of it")
-    figure: Estimate
-    match metric:
-        case "asr":
-            figure = attack.asr_8bit
-        case "kept":
-            figure = headline.kept
-        case "confidence":
-            figure = attack.confidence_8bit
-        case "iou":
-            figure = cell.mean("iou_50")
-        case _:
-            figure = cell.mean(metric)
-    return figure.value, figure.n
-
-
-def _number(text: str) -> float | None:
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
-
-
-def _interpreter_sentences(summary: Summary, headline: Headline) -> list[str]:
-    name = headline.interpreter
-    kept = f"{name}: an attacker can choose the label and keep this map on {_of(headline.kept)}"
-    if headline.kept_pgd.n:
-        kept += f"; an attack on the label alone keeps it on {headline.kept_pgd.k} of {headline.kept_pgd.n}"
-    lines = [f"{kept}."]
-    if headline.within_noise.n:
-        lines.append(
-            f"{name}: on {_of(headline.within_noise)} the label was chosen and the map moved no more than "
-            "under harmless noise of the same size."
-        )
-    own, pgd = summary.cell(headline.condition, name), summary.cell("pgd", name)
-    if own and pgd and (near := own.mean("l1").value) is not None and (far := pgd.mean("l1").value) is not None:
-        lines.append(f"{name}: the map's mean L1 distance from the benign one is {near:.3f}, {far:.3f} under PGD.")
-    return lines
-
-
-def _why_not(photos: Photos) -> str:
-    reasons = Counter(excluded.reason for excluded in photos.excluded)
-    listed = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
-    return f" (not attacked: {listed})" if listed else ""
-
-
-def _of(rate: Share) -> str:
-    """``9 of 10 photos (95 % interval 60 % to 98 %)``."""
-    counted = f"{rate.k} of {_count(rate.n, 'photo')}"
-    if rate.low is None or rate.high is None:
-        return counted
-    return f"{counted} ({LEVEL:.0%} interval {rate.low:.0%} to {rate.high:.0%})"
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"

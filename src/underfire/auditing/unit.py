@@ -14,12 +14,14 @@ from underfire.attacks import PGD
 from underfire.attacks.perturbations import Perturbation
 from underfire.attacks.trace import Trace
 from underfire.auditing.attackers import attack_of
+from underfire.auditing.condition import NOISE, NONE, Condition
+from underfire.auditing.given import NOTHING_GIVEN, GivenParts
 from underfire.auditing.look import View, calling, look
 from underfire.auditing.measured import Treated, rows_of
 from underfire.auditing.names import make_interpreters
-from underfire.auditing.plan import NOISE, NONE, AuditPlan, Condition, PlannedPhoto, Unit
+from underfire.auditing.plan import AuditPlan, PlannedPhoto, Unit
 from underfire.auditing.rows import Row, write_part
-from underfire.auditing.store import RunDirectory
+from underfire.auditing.store import MAPS_FILE, RunDirectory, map_name, picture_name
 from underfire.errors import InputError
 from underfire.images import load_photo, read_png, save_png
 from underfire.images.files import quoted
@@ -66,6 +68,7 @@ class _Perturbed:
     """What a condition made of N images: (N, C, H, W), with how much of its budget, and at what cost."""
 
     x: Tensor
+    perturbation: Perturbation
     used: Tensor
     steps: int = 0
     passes: Sequence[int] = ()
@@ -76,7 +79,7 @@ class _Perturbed:
 
 
 @dataclass(frozen=True)
-class _Ledger:
+class _Record:
     """What is known about one photo so far."""
 
     rows: list[Row] = field(default_factory=list)
@@ -89,12 +92,17 @@ class Auditor:
     Raises `InputError` where an interpreter does not suit the classifier, or an attack cannot be made as planned.
     """
 
-    def __init__(self, plan: AuditPlan, classifier: Classifier, directory: RunDirectory) -> None:
+    def __init__(
+        self, plan: AuditPlan, classifier: Classifier, directory: RunDirectory, *, given: GivenParts = NOTHING_GIVEN
+    ) -> None:
         self.plan = plan
         self.classifier = classifier
         self.directory = directory
-        self.interpreters = make_interpreters(plan.interpreters, classifier, rts=plan.rts)
-        self._attacks = {c: attack_of(plan, c, classifier, self.interpreters) for c in plan.conditions[2:]}
+        self.interpreters = make_interpreters(plan.interpreters, classifier, rts=plan.rts, given=given.interpreters)
+        self._attacks = {
+            c: given.attacks.get(str(c)) or attack_of(plan, c, classifier, self.interpreters)
+            for c in plan.conditions[2:]
+        }
 
     def run(self, unit: Unit) -> Iterator[Event]:
         """Works on ``unit``, telling each condition when it is done; the last event is its part file.
@@ -102,18 +110,19 @@ class Auditor:
         The part is written after all artifacts, so a part that exists is a unit that is finished. Raises
         `InputError` with the photo's name where a number is not finite or the file is no longer what it was.
         """
-        ledgers = [_Ledger() for _ in unit.photos]
+        records = [_Record() for _ in unit.photos]
         with ExitStack() as stack:
             folders = tuple(stack.enter_context(self.directory.new_artifacts(p.key)) for p in unit.photos)
             everyone = self._load(unit, folders)
             started = time.perf_counter()
             benign = self._look(everyone, everyone.x, everyone.labels)
-            untouched = _Perturbed(everyone.x, everyone.x.new_zeros(len(everyone.photos)))
-            self._record(ledgers, everyone, NONE, untouched, benign, benign)
+            unused = everyone.x.new_zeros(len(everyone.photos))
+            untouched = _Perturbed(everyone.x, self.plan.perturbation_of(NONE), unused)
+            self._record(records, everyone, NONE, untouched, benign, benign)
             yield Event(unit.number, NONE, len(unit.photos), time.perf_counter() - started)
 
             batch, index = everyone.attackable()
-            benign, attacked = benign.part(index), [ledgers[i] for i in index]
+            benign, attacked = benign.part(index), [records[i] for i in index]
             for condition in self.plan.conditions[1:] if batch.photos else ():
                 started = time.perf_counter()
                 perturbed = self._perturb(condition, batch, benign)
@@ -122,9 +131,9 @@ class Auditor:
                 self._record(attacked, batch, condition, perturbed, view, benign)
                 yield Event(unit.number, condition, len(batch.photos), time.perf_counter() - started)
 
-            for folder, ledger in zip(folders, ledgers, strict=True):
-                save_file(ledger.maps, folder / "maps.safetensors")
-        write_part(self.directory.part(unit.number), [row for ledger in ledgers for row in ledger.rows])
+            for folder, record in zip(folders, records, strict=True):
+                save_file(record.maps, folder / MAPS_FILE)
+        write_part(self.directory.part(unit.number), [row for record in records for row in record.rows])
         yield Event(unit.number, None, len(unit.photos))
 
     def _load(self, unit: Unit, folders: tuple[Path, ...]) -> _Batch:
@@ -151,16 +160,18 @@ class Auditor:
         device = self.classifier.device
         if condition == NOISE:
             model = self.plan.perturbation_of(condition)
-            return _Perturbed(*noise(batch.x, model, seed=self.plan.seed, keys=batch.ids))
+            x, used = noise(batch.x, model, seed=self.plan.seed, keys=batch.ids)
+            return _Perturbed(x, model, used)
         x, target, attack = batch.x.to(device), batch.targets.to(device), self._attacks[condition]
         with calling(batch.ids):
             if isinstance(attack, PGD):
                 result = attack(x, target, keys=batch.ids)
             else:
-                target_map = benign.maps[condition.source].to(device)
-                result = attack(x, target, target_map=target_map, keys=batch.ids)
+                maps = {name: benign.maps[name].to(device) for name in condition.sources}
+                result = attack(x, target, target_map=maps or None, keys=batch.ids)
         return _Perturbed(
             result.x_adv.detach().cpu(),
+            result.perturbation,
             result.used.cpu(),
             result.steps,
             result.passes.tolist(),
@@ -171,19 +182,17 @@ class Auditor:
 
     def _record(
         self,
-        ledgers: Sequence[_Ledger],
+        records: Sequence[_Record],
         batch: _Batch,
         condition: Condition,
         perturbed: _Perturbed,
         view: View,
         benign: View,
     ) -> None:
-        """Saves the images, looks at what was saved, and adds to each photo's ledger."""
-        name = "benign" if condition == NONE else condition.key
-        paths = [folder / f"{name}.png" for folder in batch.folders]
-        model = self.plan.perturbation_of(condition)
-        saved = save_and_read(perturbed.x, batch.x, model, paths)
-        classes = batch.labels if condition in (NONE, NOISE) else batch.targets
+        """Saves the images, looks at what was saved, and adds to each photo's record."""
+        paths = [folder / picture_name(condition) for folder in batch.folders]
+        saved = save_and_read(perturbed.x, batch.x, perturbed.perturbation, paths)
+        classes = batch.labels if condition.is_control else batch.targets
         treated = Treated(
             condition,
             benign_x=batch.x,
@@ -192,7 +201,7 @@ class Auditor:
             view=view,
             saved=view if torch.equal(saved, perturbed.x) else self._look(batch, saved, classes),
             targets=batch.targets,
-            perturbation=model,
+            perturbation=perturbed.perturbation,
             used=perturbed.used,
             steps=perturbed.steps,
             passes=perturbed.passes,
@@ -200,10 +209,10 @@ class Auditor:
             trace=perturbed.trace,
         )
         rows = rows_of(batch.photos, treated, seed=self.plan.seed)
-        for i, ledger in enumerate(ledgers):
-            ledger.rows.extend(rows[i])
+        for i, record in enumerate(records):
+            record.rows.extend(rows[i])
             for interpreter, maps in view.maps.items():
-                ledger.maps[f"{condition.key}/{interpreter}"] = maps[i].float().contiguous().clone()
+                record.maps[map_name(condition, interpreter)] = maps[i].float().contiguous().clone()
 
 
 def noise(x: Tensor, model: Perturbation, *, seed: int, keys: Sequence[str]) -> tuple[Tensor, Tensor]:

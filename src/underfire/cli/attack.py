@@ -1,16 +1,17 @@
 """``underfire attack``: one photo, one joint attack on the prediction and its explanation."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import click
 from torch import Tensor
 
 from underfire.attacks.target_maps import random_patch
+from underfire.auditing.condition import Condition
 from underfire.auditing.look import look, predict
 from underfire.auditing.names import make_interpreters, make_perturbation
-from underfire.auditing.plan import PASSES, AuditPlan, Condition, ModelSettings, Preset
+from underfire.auditing.plan import PASSES, AuditPlan, ModelSettings, Preset
 from underfire.auditing.selection import select_interpreters
 from underfire.auditing.single import SingleAttack, attack_photo
 from underfire.auditing.store import write_json
@@ -97,7 +98,7 @@ def attack(
         target_maps=aims,
         preset=preset,
         perturbation=make_perturbation(plan.perturbation, plan.eps),
-        effort=plan.effort_of(Condition("adv2", interpreters[0])),
+        effort=plan.effort_of(Condition.on("adv2", interpreters[0])),
         seed=plan.seed,
         out=out,
     )
@@ -138,7 +139,7 @@ def _save(result: SingleAttack, out: Path) -> None:
     write_json(
         out / "result.json",
         {
-            "rows": [asdict(row) for row in result.rows],
+            "rows": [row.columns() for row in result.rows],
             "target_maps": {name: {"l1_8bit": value} for name, value in result.target_l1.items()},
         },
     )
@@ -152,19 +153,19 @@ def _print(result: SingleAttack, classifier: Classifier) -> None:
     print_table(
         ("image", "prediction", "confidence"),
         [
-            ("benign", names[first.label], f"{first.clean_confidence:.3f}"),
+            ("benign", names[first.photo.label], f"{first.answer.clean_confidence:.3f}"),
             ("adversarial", names[adversarial], f"{float(result.adversarial.probabilities.max()):.3f}"),
         ],
     )
-    click.echo(f"The target class '{names[first.target]}' was {'' if first.success_8bit else 'not '}reached.")
+    click.echo(f"The target class '{names[first.target]}' was {'' if first.saved.success else 'not '}reached.")
     print_table(
         ("interpreter", "L1 to target map", "L1 to benign map", "IoU with benign map"),
         [
             (
                 row.interpreter,
                 f"{result.target_l1[row.interpreter]:.3f}",
-                f"{row.l1_8bit:.3f}",
-                f"{row.iou_50_8bit:.3f}",
+                f"{row.saved.distances.l1:.3f}",
+                f"{row.saved.distances.iou_50:.3f}",
             )
             for row in result.rows
         ],

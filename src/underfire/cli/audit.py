@@ -2,25 +2,35 @@
 
 import shlex
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
 
 import click
 
+import underfire.audits
+from underfire.auditing.condition import NOISE, PGD
 from underfire.auditing.engines import EngineName
+from underfire.auditing.gates import Gate, check_gates, parse_gate
 from underfire.auditing.locks import describing
 from underfire.auditing.plan import AuditPlan, Shard
-from underfire.auditing.runner import Outcome, run_audit
 from underfire.auditing.store import RunDirectory
-from underfire.auditing.summary import Gate, Summary, check_gates, headline_sentences, parse_gate
-from underfire.cli.console import counted, notes, print_table, results
+from underfire.auditing.summary import Summary
+from underfire.audits import AuditRun, rebuild
+from underfire.cli.console import notes, print_table, results
 from underfire.cli.interrupts import interruptible
-from underfire.cli.options import completed, load_model, photos_of, plan_options
+from underfire.cli.options import load_model, plan_options
 from underfire.cli.progress import ProgressDisplay
-from underfire.cli.report import rebuild
 from underfire.errors import InputError
 from underfire.images.files import printable
+from underfire.present.text import plural
+from underfire.report.findings import sentences
 from underfire.report.soundness import warnings
+
+_FROM_PLAN = tuple(
+    field.name for field in fields(AuditPlan) if field.name not in ("interpreters", "left_out", "device")
+)
+"""What `underfire.audits.audit` takes as the plan has it."""
 
 
 class _ShardOption(click.ParamType[Shard]):
@@ -99,29 +109,28 @@ def audit(
     Photos are files, folders (sub-folders are classes) or manifests (CSV or JSONL: file_name,label[,target]);
     without any, the built-in ones.
     """
-    command = shlex.join(["underfire", *sys.argv[1:]])
     with interruptible(f"The finished parts in '{out}' are kept; the same command goes on from there."):
         classifier = load_model(plan.model, plan.device)
-        plan = completed(plan, interpreters, classifier)
         with ProgressDisplay(notes()) as display:
-            outcome = run_audit(
-                plan,
-                photos_of(photos, classifier),
+            underfire.audits.audit(
                 classifier,
-                out,
+                photos or None,
+                interpreters=interpreters,
+                out=out,
                 shard=shard,
                 engine=engine,
                 strict=strict,
-                command=command,
+                command=shlex.join(["underfire", *sys.argv[1:]]),
                 listener=display,
+                **{name: getattr(plan, name) for name in _FROM_PLAN},
             )
         with describing(RunDirectory(out).lock_file):  # of two shards the later one sees what the other did
-            summary, page = rebuild(out)
-    _print_outcome(outcome, summary, page)
-    for warning in warnings((RunDirectory(out).read() or {}).get("model_checks", ()), summary):
+            run = rebuild(out)
+    _print_run(run)
+    for warning in warnings(run.entries("model_checks"), run.summary):
         click.echo(f"Warning: {warning}", err=True)
-    if outcome.finished:
-        failures = check_gates(summary, gates)
+    if run.finished:
+        failures = check_gates(run.summary, gates)
         for failure in failures:
             click.echo(f"Gate failed: {failure}", err=True)
         ctx.exit(1 if failures else 0)
@@ -129,23 +138,23 @@ def audit(
         click.echo("The gates were not checked: other shards have parts to do.", err=True)
 
 
-def _print_outcome(outcome: Outcome, summary: Summary, page: Path) -> None:
+def _print_run(run: AuditRun) -> None:
     console = results()
-    if outcome.skipped:
-        console.print(f"{counted(outcome.skipped, 'file')} skipped; run.json and the report say why.")
-    if not outcome.finished:
+    if run.skipped:
+        console.print(f"{plural(run.skipped, 'file')} skipped; run.json and the report say why.")
+    if not run.finished:
         console.print(
-            f"This shard is done: {outcome.finished_parts} of {outcome.parts} parts are there, and the figures "
+            f"This shard is done: {run.finished_parts} of {run.parts} parts are there, and the figures "
             "below are of these. When the others are done too, run: "
-            f"underfire report {shlex.quote(printable(outcome.path))}"
+            f"underfire report {shlex.quote(printable(run.path))}"
         )
-    for sentence in headline_sentences(summary):
+    for sentence in sentences(run):
         console.print(sentence)
-    if summary.headlines:
+    if run.summary.headlines:
         console.print()
-        _print_headlines(summary)
+        _print_headlines(run.summary)
         console.print()
-    console.print(f"Report: {printable(page)}")
+    console.print(f"Report: {printable(run.page)}")
 
 
 def _print_headlines(summary: Summary) -> None:
@@ -154,8 +163,8 @@ def _print_headlines(summary: Summary) -> None:
     for headline in summary.headlines:
         name = headline.interpreter
         attack = summary.attack(headline.condition)
-        own, pgd = summary.cell(headline.condition, name), summary.cell("pgd", name)
-        noise = summary.cell("noise", name)
+        own, pgd = summary.cell(headline.condition, name), summary.cell(PGD, name)
+        noise = summary.cell(NOISE, name)
         rows.append(
             (
                 name,

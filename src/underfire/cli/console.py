@@ -30,11 +30,6 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     console.print(table, soft_wrap=False)
 
 
-def counted(count: int, noun: str) -> str:
-    """``1 photo``, ``2 photos``."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
 def _printable(text: str) -> str:
     """``text`` without control characters, which would act on the terminal."""
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)

@@ -13,7 +13,7 @@ from underfire.auditing.look import calling, predict
 from underfire.auditing.names import make_interpreters
 from underfire.auditing.plan import ModelSettings
 from underfire.auditing.selection import select_interpreters
-from underfire.cli.console import counted, notes, print_table
+from underfire.cli.console import notes, print_table
 from underfire.cli.interrupts import interruptible
 from underfire.cli.options import (
     INTERPRETERS_OR_ALL,
@@ -33,6 +33,7 @@ from underfire.images.dataset import Photos, Source, stacked
 from underfire.images.files import printable, quoted
 from underfire.interpreters import MASK, Interpreter
 from underfire.models.classifier import Classifier
+from underfire.present.text import plural
 from underfire.seeding import content_key
 
 _SCORES = "scores.parquet"
@@ -112,7 +113,7 @@ def fit(
         detector.save(out)
     low, high = detector.fpr_interval_
     click.echo(
-        f"{counted(len(keys), 'photo')}: {detector.n_fit_} say what is usual, {detector.n_calibration_} set the "
+        f"{plural(len(keys), 'photo')}: {detector.n_fit_} say what is usual, {detector.n_calibration_} set the "
         f"threshold. A photo is flagged if its score is below {detector.threshold_:.4g}."
     )
     click.echo(
@@ -164,7 +165,7 @@ def score(
     print_table(COLUMNS, [row for verdict in verdicts for row in verdict.rows()])
     flagged = sum(verdict.explanation.flagged for verdict in verdicts)
     click.echo(
-        f"{flagged} of {counted(len(verdicts), 'photo')} flagged: the score is below {detector.threshold_:.4g}, the "
+        f"{flagged} of {plural(len(verdicts), 'photo')} flagged: the score is below {detector.threshold_:.4g}, the "
         f"threshold at a false-positive rate of {100 * detector.fpr:g} %."
     )
     if out is not None:
@@ -214,7 +215,7 @@ def _batches(photos: Photos, rows: Sequence[int], detector: EnsembleDetector) ->
 def _display(count: int, detector: EnsembleDetector) -> PhotosDisplay:
     """The progress display for ``count`` photos; prints what each will cost."""
     names = ", ".join(g.name for g in detector.signals.interpreters)
-    notes().print(f"{counted(count, 'photo')}, {names}: about {detector.signals.passes_per_image} passes for each")
+    notes().print(f"{plural(count, 'photo')}, {names}: about {detector.signals.passes_per_image} passes for each")
     return PhotosDisplay(notes(), count)
 
 

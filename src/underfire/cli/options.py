@@ -9,18 +9,17 @@ from typing import Any, TypeAlias
 
 import click
 
+from underfire.auditing.given import photos_given
 from underfire.auditing.names import known_interpreters, known_perturbations, split_names
 from underfire.auditing.plan import ATTACKS, PASSES, AuditPlan, ModelSettings
 from underfire.auditing.selection import EVERY, select_interpreters
 from underfire.errors import InputError
-from underfire.images import PhotoSet, builtin_photos, find_photos
+from underfire.images import PhotoSet
 from underfire.models import load_classifier
 from underfire.models.classifier import Classifier
 
 DEFAULTS = AuditPlan()
 """The one place of defaults is the plan."""
-
-_IMAGENET_CLASSES = 1000
 
 Command: TypeAlias = Callable[..., Any]
 """A function that options are added to."""
@@ -258,16 +257,8 @@ def load_model(settings: ModelSettings, device: str) -> Classifier:
 
 
 def photos_of(sources: tuple[str, ...], classifier: Classifier) -> PhotoSet:
-    """The photos that the user names, or the built-in ones.
-
-    The built-in photos' labels are ImageNet's; a model without 1000 classes gets them without.
-    """
-    if sources:
-        return find_photos(sources, class_names=classifier.class_names)
-    found = builtin_photos()
-    if classifier.num_classes == _IMAGENET_CLASSES:
-        return found
-    return PhotoSet(tuple(replace(photo, label=None) for photo in found.photos), found.skipped)
+    """The photos that the user names, or the built-in ones."""
+    return photos_given(sources or None, classifier)
 
 
 def check_writable(out: Path) -> None:

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from underfire.auditing.plan import AuditPlan, Unit
 from underfire.auditing.progress import Eta
 from underfire.auditing.unit import Event
-from underfire.cli.console import counted
+from underfire.present.text import plural
 
 _SILENCE = 30.0  # seconds without a line that a reader of a log should not have to bear
 
@@ -51,8 +51,8 @@ class ProgressDisplay(Display):
         photos = sum(len(unit.photos) for unit in todo)
         before = f", {finished} of {self._parts} parts are there already" if finished else ""
         self._console.print(
-            f"{counted(photos, 'photo')}, {counted(len(plan.conditions), 'condition')}, "
-            f"{counted(len(plan.interpreters), 'interpreter')}{before}"
+            f"{plural(photos, 'photo')}, {plural(len(plan.conditions), 'condition')}, "
+            f"{plural(len(plan.interpreters), 'interpreter')}{before}"
         )
         for reason in plan.left_out:
             self._console.print(f"Left out: {reason}")
@@ -71,11 +71,11 @@ class ProgressDisplay(Display):
         self._eta.advance(event)
         self._finished += event.condition is None
         if self._bar:
-            doing = event.condition.key if event.condition else ""
+            doing = str(event.condition or "")
             self._bar.update(self._bar.task_ids[0], completed=self._eta.share, description=self._line(doing))
         elif event.condition is None or time.monotonic() - self._said >= _SILENCE:
             self._said = time.monotonic()
-            self._console.print(self._line(event.condition.key if event.condition else ""))
+            self._console.print(self._line(str(event.condition or "")))
 
     def _line(self, last: str) -> str:
         elapsed = time.monotonic() - self._began

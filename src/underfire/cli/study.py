@@ -16,7 +16,8 @@ from underfire.auditing.inspection import Inspection
 from underfire.auditing.plan import JOINT_ATTACKS, AuditPlan, ModelSettings, PlannedPhoto
 from underfire.auditing.runner import run_audit
 from underfire.auditing.store import STUDIES
-from underfire.cli.console import counted, notes, results
+from underfire.audits import rebuild
+from underfire.cli.console import notes, results
 from underfire.cli.interrupts import interruptible
 from underfire.cli.options import (
     INTERPRETERS,
@@ -28,7 +29,6 @@ from underfire.cli.options import (
     plan_options,
 )
 from underfire.cli.progress import ProgressDisplay
-from underfire.cli.report import rebuild
 from underfire.cli.study_types import Also, Counts, Grid, Other
 from underfire.cli.usable import usable
 from underfire.defenses.adaptive import PASSES
@@ -41,6 +41,7 @@ from underfire.evaluation.trials import Resources, further
 from underfire.images.dataset import Photos
 from underfire.images.files import printable, quoted
 from underfire.models.classifier import Classifier
+from underfire.present.text import plural
 from underfire.studies.bound import LOGIT_TOLERANCE, TOLERANCE, bound_study
 from underfire.studies.frontier import Along, frontier_study
 from underfire.studies.gap import Aim, gap_study
@@ -103,7 +104,7 @@ class _Source:
             outcome = run_audit(plan, photos, classifier, path, command=command, listener=display)
         rebuild(path)
         if outcome.skipped:
-            results().print(f"{counted(outcome.skipped, 'file')} skipped; run.json and the report say why.")
+            results().print(f"{plural(outcome.skipped, 'file')} skipped; run.json and the report say why.")
         return read_run(path)
 
     def planned(self) -> tuple[AuditPlan, tuple[PlannedPhoto, ...], int, Classifier]:
@@ -393,7 +394,7 @@ def _finish(source: _Source, found: Study, seed: int) -> None:
     click.echo(found.words)
     click.echo(f"Table, figure and words: {printable(source.out / found.name)}.parquet, .svg, .md")
     if source.run is not None and source.out.resolve() == (source.run / STUDIES).resolve():
-        _, page = rebuild(source.run)
+        page = rebuild(source.run).page
         click.echo(f"Report: {printable(page)}")
 
 

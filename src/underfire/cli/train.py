@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from underfire.auditing.plan import ModelSettings
-from underfire.cli.console import counted, notes, print_table
+from underfire.cli.console import notes, print_table
 from underfire.cli.options import check_writable, load_model, model_options, rts_option
 from underfire.cli.training import TrainingDisplay
 from underfire.cli.usable import usable
@@ -17,6 +17,7 @@ from underfire.images.files import printable, quoted
 from underfire.interpreters.masking.network import MaskingNetwork
 from underfire.interpreters.rts import default_weights
 from underfire.models.classifier import Classifier
+from underfire.present.text import plural
 from underfire.training.aid import train_aid
 from underfire.training.plan import AidPlan, TrainingPlan
 from underfire.training.rts import train_rts
@@ -162,7 +163,7 @@ def _split(photos: tuple[str, ...], classifier: Classifier, held_out: int | Path
     """The photos to train on and those to keep out; says on stderr what was skipped and how many there are."""
     sources = list(usable(photos, classifier).sources)
     split = split_photos(sources, _held_out_names(held_out, sources, seed), classifier)
-    notes().print(f"{counted(len(split.train), 'photo')} to train on, {len(split.held_out)} held out")
+    notes().print(f"{plural(len(split.train), 'photo')} to train on, {len(split.held_out)} held out")
     return split
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from underfire.attacks.joint import JointAttack
 from underfire.attacks.perturbations import Perturbation
+from underfire.auditing.condition import NONE
 from underfire.auditing.look import calling, predict
 from underfire.auditing.plan import PlannedPhoto
 from underfire.auditing.unit import save_and_read
@@ -95,7 +96,7 @@ def strike(
 
     def measure(some: Sequence[PlannedPhoto]) -> list[Mapping[str, Any]]:
         names = [photo.image_id for photo in some]
-        x = opened([run.picture(photo, "benign") for photo in some], classifier.dtype)
+        x = opened([run.picture(photo, NONE) for photo in some], classifier.dtype)
         targets = torch.tensor([photo.target for photo in some])
         with calling(names):
             made = make(some, x.to(classifier.device), targets.to(classifier.device))

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from underfire.auditing.plan import PlannedPhoto
 from underfire.auditing.rows import Row, read_rows
-from underfire.auditing.store import RunDirectory
-from underfire.auditing.summary import CONTROLS
+from underfire.auditing.store import RunDirectory, picture_name
 from underfire.errors import InputError
 from underfire.images.files import quoted
 
@@ -42,11 +41,11 @@ def attacks_in(
     found: dict[str, dict[str, Attacked]] = {}
     for row in read_rows(folder):
         photo = planned.get(row.image_id)
-        if photo is None or row.condition in CONTROLS:
+        if photo is None or row.condition.is_control:
             continue
         _check_same(folder, row, photo)
-        path = RunDirectory(folder).artifacts / photo.key / f"{row.condition}.png"
-        found.setdefault(row.condition, {})[row.image_id] = Attacked(path, row.success_8bit)
+        path = RunDirectory(folder).artifacts / photo.key / picture_name(row.condition)
+        found.setdefault(str(row.condition), {})[row.image_id] = Attacked(path, row.success_8bit)
     # The study of the gap has rows of PGD to compare with, whose images are elsewhere.
     found = {under: some for under, some in found.items() if any(one.path.is_file() for one in some.values())}
     if not found:

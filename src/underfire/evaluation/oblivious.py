@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from underfire.attacks import ADV2
-from underfire.auditing.plan import Condition, PlannedPhoto
+from underfire.auditing.condition import Condition
+from underfire.auditing.plan import PlannedPhoto
 from underfire.defenses.ensemble import EnsembleDetector
 from underfire.evaluation.attackers import made_by, picture_in, strike
 from underfire.evaluation.extra import Attacked
@@ -44,4 +45,4 @@ def blind(
     what = f"attack on all maps by one who knows no detector, {resources}"
     struck = strike(run, photos, attack.classifier, made_by(attack), perturbation, folder, what=what, note=note)
     found = {p.image_id: Attacked(picture_in(folder, p), one.reached) for p, one in struck.items()}
-    return {Condition("adv2", names).key: found}
+    return {str(Condition.on("adv2", *(g.name for g in interpreters))): found}

@@ -7,7 +7,6 @@ import torch
 
 from underfire.attacks.control import EVEN, Sharing
 from underfire.auditing.plan import PlannedPhoto
-from underfire.auditing.summary import CONTROLS
 from underfire.defenses.adaptive import PASSES
 from underfire.defenses.ensemble_signals import EnsembleSignals
 from underfire.defenses.signals import Signal
@@ -173,7 +172,7 @@ def _measured(
 
 def _attacks(run: Run, photos: Sequence[PlannedPhoto], also: Mapping[str, Path]) -> dict[str, dict[str, Attacked]]:
     """By condition and photo the attacked images of ``run`` and of the folders ``also``."""
-    if all(row.condition in CONTROLS for row in run.rows):
+    if all(row.condition.is_control for row in run.records):
         raise InputError(f"the run {quoted(run.path)} has no attack; run an audit with --attacks pgd,adv2")
     found = attacks_in(run.path, photos)
     for name, folder in also.items():

@@ -7,8 +7,9 @@ from typing import Self
 
 from underfire.attacks.control import Sharing
 from underfire.attacks.perturbations import Linf, Perturbation
+from underfire.auditing.condition import PGD
 from underfire.auditing.names import make_perturbation
-from underfire.auditing.plan import AuditPlan, Condition, PlannedPhoto
+from underfire.auditing.plan import AuditPlan, PlannedPhoto
 from underfire.defenses.adaptive import finalists_for, steps_for
 from underfire.defenses.ensemble import EnsembleDetector
 from underfire.defenses.squeezing import FeatureSqueezing
@@ -36,7 +37,7 @@ class Resources:
     @classmethod
     def of(cls, plan: AuditPlan, passes: int) -> Self:
         """``passes`` within the budget of PGD in an audit with ``plan``."""
-        return cls(plan.perturbation_of(Condition("pgd")), passes)
+        return cls(plan.perturbation_of(PGD), passes)
 
     def __str__(self) -> str:
         return f"{budget(self.perturbation.eps, self.perturbation.name)}, {self.passes} passes"

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from underfire.auditing.plan import NOISE, PlannedPhoto
+from underfire.auditing.condition import NOISE, NONE
+from underfire.auditing.plan import PlannedPhoto
 from underfire.evaluation.corruptions import changes
 from underfire.evaluation.extra import Attacked
 from underfire.evaluation.signal_cache import Ledger
@@ -43,7 +44,7 @@ class CleanPhotos:
 
 def clean_photos(run: Run, photos: Photos, dtype: torch.dtype, *, note: Note) -> CleanPhotos:
     """``photos`` less those that show the same as one of ``run`` or as an earlier one; ``note`` is told their names."""
-    audited = {content_key(opened([run.picture(photo, BENIGN)], dtype)[0]): photo.image_id for photo in run.photos}
+    audited = {content_key(opened([run.picture(photo, NONE)], dtype)[0]): photo.image_id for photo in run.photos}
     rows: dict[str, int] = {}
     left_out = 0
     for row, source in enumerate(photos.sources):
@@ -97,7 +98,7 @@ def run_values(
     found = {}
     for place, photo in enumerate(photos, start=1):
         under = {name: some[photo.image_id].path for name, some in attacks.items() if photo.image_id in some}
-        paths = {name: run.picture(photo, name) for name in (BENIGN, NOISE.key)} | under
+        paths = {BENIGN: run.picture(photo, NONE), str(NOISE): run.picture(photo, NOISE)} | under
         x = opened(list(paths.values()), dtype)
         changed = {change.name: change(x[0], photo.image_id) for change in changes(run.plan.seed)}
         x = torch.cat([x, torch.stack(list(changed.values()))])
@@ -109,4 +110,4 @@ def run_values(
 
 def harmless_names(seed: int = 0) -> tuple[str, ...]:
     """What was done harmlessly, by the names of :func:`run_values`."""
-    return (NOISE.key, *(change.name for change in changes(seed)))
+    return (str(NOISE), *(change.name for change in changes(seed)))

@@ -2,42 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 
-from underfire.auditing.rows import NO_SOURCE
+from underfire.auditing.condition import Condition, has_title
+from underfire.auditing.condition import interpreter_title as interpreter_title
 from underfire.stats import Estimate, Share
 
-_ATTACKS = {
-    "none": "No attack",
-    "noise": "Harmless noise",
-    "pgd": "PGD",
-    "adv2": "ADV²",
-    "stadv": "StAdv",
-    "square": "Square",
-}
-_INTERPRETERS = {
-    "gradcam": "Grad-CAM",
-    "guidedbackprop": "Guided back-propagation",
-    "inputxgradient": "Input × gradient",
-    "smoothgrad": "SmoothGrad",
-}
 _NOTHING = "–"
-
-
-def interpreter_title(name: str) -> str:
-    """An interpreter as the literature writes it: ``cam`` is CAM, ``gradcam`` Grad-CAM."""
-    return _INTERPRETERS.get(name, name.upper())
-
-
-def condition_title(attack: str, source: str) -> str:
-    """A condition as a heading: ``ADV² on CAM``, ``PGD``, ``No attack``."""
-    title = _ATTACKS.get(attack, attack)
-    if source == NO_SOURCE:
-        return title
-    return f"{title} on {' + '.join(interpreter_title(name) for name in source.split('+'))}"
 
 
 def style_of(attack: str) -> str:
     """The CSS class of a condition's colour; an attack the page knows nothing of gets none."""
-    return attack if attack in _ATTACKS else ""
+    return attack if has_title(attack) else ""
 
 
 def class_title(index: int, names: Mapping[str, str]) -> str:
@@ -118,5 +92,4 @@ def estimate(figure: Estimate, digits: int = 3) -> str:
 
 def title(condition: str) -> str:
     """``adv2-cam`` as ADV² on CAM."""
-    attack, _, source = condition.partition("-")
-    return condition_title(attack, source or NO_SOURCE)
+    return Condition.parse(condition).title

@@ -5,18 +5,20 @@ from pathlib import Path
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
+from underfire.auditing.run import Run
 from underfire.auditing.store import STUDIES
-from underfire.auditing.summary import summarise
 from underfire.images.files import printable
 from underfire.present.pictures import colour_bar
 from underfire.present.text import budget
 from underfire.report.findings import cards, findings
 from underfire.report.gallery import Gallery
 from underfire.report.matrix import matrix, panels
-from underfire.report.reading import read_run
 from underfire.report.settings import allowed, configuration, costs, origin, threat_model
 from underfire.report.soundness import remarks, verdict, warnings
 from underfire.report.studies import study_parts
+
+REPORT = "report.html"
+"""The page in a run directory."""
 
 MOST_PHOTOS = 24
 """Photos whose pictures go into the page; the numbers are always those of all of them."""
@@ -25,21 +27,20 @@ MOST_BYTES = 11_000_000
 """Of the pictures of single photos, so that the page stays easy to send and to open."""
 
 
-def build_report(run_dir: Path, *, most_photos: int = MOST_PHOTOS) -> Path:
-    """Writes ``run_dir``/report.html, whole or not at all, and returns its path.
+def build_report(run: Run, *, most_photos: int = MOST_PHOTOS) -> Path:
+    """Writes report.html into the directory of ``run``, whole or not at all, and returns its path.
 
     A run that is unfinished or lacks artifacts gets a report that says so. The same run gives the same bytes.
 
     Args:
-        run_dir: what an audit wrote (run.json, rows/, artifacts/), and what studies of it did (studies/).
+        run: what an audit wrote (run.json, rows/, artifacts/), and what studies of it did (studies/).
         most_photos: at most so many photos are shown one by one.
 
     Raises:
-        InputError: ``run_dir`` is not a run directory, or run.json, a part or a study is damaged.
+        InputError: two rows are of the same map, or a study is damaged.
         OSError: the disk refused.
     """
-    run = read_run(run_dir)
-    summary = summarise(run.rows)
+    summary = run.summary
     gallery = Gallery(run, summary)
     model_checks = run.entries("model_checks")
     norm, eps = allowed(run)
@@ -57,7 +58,7 @@ def build_report(run_dir: Path, *, most_photos: int = MOST_PHOTOS) -> Path:
         warnings=warnings(model_checks, summary),
         verdict=verdict(model_checks, summary),
         remarks=remarks(model_checks, summary),
-        studies=study_parts(run_dir / STUDIES),
+        studies=study_parts(run.path / STUDIES),
         album=gallery.album(most=most_photos, budget=MOST_BYTES),
         colours=colour_bar(),
         threat_model=threat_model(run),
@@ -65,8 +66,8 @@ def build_report(run_dir: Path, *, most_photos: int = MOST_PHOTOS) -> Path:
         origin=origin(run),
         costs=costs(run, summary),
     )  # fmt: skip
-    path = run_dir / "report.html"
-    unfinished = run_dir / f".report.html.{os.getpid()}.tmp"
+    path = run.path / REPORT
+    unfinished = run.path / f".{REPORT}.{os.getpid()}.tmp"
     try:
         unfinished.write_text(printable(page), encoding="utf-8", newline="\n")
         unfinished.replace(path)

@@ -4,9 +4,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from underfire.auditing.summary import Attack, Cell, Headline, Photos, Summary
+from underfire.auditing.condition import PGD
+from underfire.auditing.run import Run
+from underfire.auditing.summary import AttackFigures, Cell, Headline, PhotoCounts, Summary
 from underfire.present.text import (
-    condition_title,
     interpreter_title,
     interval,
     limit,
@@ -16,6 +17,7 @@ from underfire.present.text import (
     percent,
     plural,
 )
+from underfire.report.settings import allowed
 from underfire.stats import Share
 
 
@@ -96,7 +98,13 @@ def findings(summary: Summary, eps: float | None, norm: str) -> list[str]:
     return [sentence for sentence in said if sentence]
 
 
-def _photos(photos: Photos) -> str:
+def sentences(run: Run) -> list[str]:
+    """What the audit found, and of each interpreter that was attacked by itself whether its map was kept."""
+    norm, eps = allowed(run)
+    return [*findings(run.summary, eps, norm), *(said for card in cards(run.summary) for said in card.sentences)]
+
+
+def _photos(photos: PhotoCounts) -> str:
     said = f"{photos.attacked} of {plural(photos.total, 'photo')} could be attacked"
     reasons = Counter(excluded.reason for excluded in photos.excluded)
     if reasons:
@@ -106,16 +114,16 @@ def _photos(photos: Photos) -> str:
 
 
 def _labels(summary: Summary, eps: float | None, norm: str) -> str:
-    moving = [a for a in summary.attacks if a.attack == "stadv" and norm != "flow"]  # has a budget of its own
+    moving = [a for a in summary.attacks if a.condition.attack == "stadv" and norm != "flow"]  # has a budget of its own
     attacks = [a for a in summary.attacks if a not in moving]
     said = [_reach(attacks, f"{limit(eps, norm)}, the" if eps else "The"), _reach(moving, "By moving pixels instead,")]
     return " ".join(sentence for sentence in said if sentence)
 
 
-def _reach(attacks: Sequence[Attack], beginning: str) -> str:
+def _reach(attacks: Sequence[AttackFigures], beginning: str) -> str:
     if not attacks:
         return ""
-    reach = listing([f"{_named(attack)} on {of(attack.asr_8bit)}" for attack in attacks])
+    reach = listing([f"{attack.condition.title} on {of(attack.asr_8bit)}" for attack in attacks])
     confidences = [a.confidence_8bit.value for a in attacks if a.confidence_8bit.value is not None]
     sure = f", with a mean confidence of {_range(confidences, percent)}" if confidences else ""
     return f"{beginning} attacks made the model say a label chosen beforehand: {reach}{sure}."
@@ -125,17 +133,16 @@ def _moved(summary: Summary) -> str:
     parts = []
     for headline in summary.headlines:
         own = _mean_l1(summary.cell(headline.condition, headline.interpreter))
-        pgd = _mean_l1(summary.cell("pgd", headline.interpreter))
+        pgd = _mean_l1(summary.cell(PGD, headline.interpreter))
         if own is not None and pgd is not None:
             parts.append(f"{number(own)} on {interpreter_title(headline.interpreter)} (PGD {number(pgd)})")
     return f"ADV² moved the map it aimed at, by mean L1, by {listing(parts)}." if parts else ""
 
 
 def _transfer(summary: Summary) -> str:
-    joint = {attack.condition for attack in summary.attacks if attack.attack == "adv2"}
-    others = [c for c in summary.transfer if c.condition in joint and not _aimed(summary, c)]
+    others = [c for c in summary.transfer if c.condition.attack == "adv2" and not c.condition.is_own(c.interpreter)]
     elsewhere = [v for c in others if (v := _mean_l1(c)) is not None]
-    pgd = [v for c in summary.transfer if c.condition == "pgd" and (v := _mean_l1(c)) is not None]
+    pgd = [v for c in summary.transfer if c.condition == PGD and (v := _mean_l1(c)) is not None]
     if not elsewhere or not pgd:
         return ""
     return (
@@ -144,7 +151,7 @@ def _transfer(summary: Summary) -> str:
     )
 
 
-def _own_labels(photos: Photos) -> str:
+def _own_labels(photos: PhotoCounts) -> str:
     if not photos.own_labels:
         return ""
     which = (
@@ -155,17 +162,8 @@ def _own_labels(photos: Photos) -> str:
     return f"{which} came without a label: there the model’s own prediction was taken for the truth."
 
 
-def _aimed(summary: Summary, cell: Cell) -> bool:
-    attack = summary.attack(cell.condition)
-    return attack is None or cell.interpreter in attack.source.split("+")
-
-
 def _mean_l1(cell: Cell | None) -> float | None:
     return None if cell is None else cell.mean("l1").value
-
-
-def _named(attack: Attack) -> str:
-    return condition_title(attack.attack, attack.source)
 
 
 def _range(values: list[float], write: Callable[[float], str]) -> str:

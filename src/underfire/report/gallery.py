@@ -4,18 +4,20 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from underfire.auditing.condition import NOISE, NONE, PGD, Condition
 from underfire.auditing.rows import Row
+from underfire.auditing.run import Run
+from underfire.auditing.store import map_name
 from underfire.auditing.summary import Summary
 from underfire.present.pictures import Bytes, amplified, data_uri, gain_for, overlay
 from underfire.present.text import (
     class_title,
-    condition_title,
     interpreter_title,
     number,
     percent,
     style_of,
 )
-from underfire.report.reading import Artifacts, Run, read_artifacts
+from underfire.report.artifacts import Artifacts, read_artifacts
 
 _HERO_SIDE, _SHOT_SIDE, _THUMB_SIDE = 300, 168, 72  # pixels of the longer side
 _FOLDER_NAME = re.compile(r"[\w+.-]*\w[\w+.-]*")
@@ -32,7 +34,7 @@ class Shot:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ModelSays:
     """What the model says of an image, and whether the attacker wanted that (None where nobody attacked)."""
 
     label: str
@@ -41,12 +43,12 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Line:
+class ImageLine:
     """One image of a photo: itself, what was changed, and its maps."""
 
     title: str
     style: str
-    verdict: Verdict
+    verdict: ModelSays
     photo: Shot
     change: Shot | None
     maps: tuple[Shot, ...]
@@ -73,7 +75,7 @@ class PhotoView:
     gain: int
     tags: tuple[Tag, ...]
     columns: tuple[str, ...]
-    lines: tuple[Line, ...]
+    lines: tuple[ImageLine, ...]
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ class Hero:
 
     title: str
     name: str
-    lines: tuple[Line, ...]
+    lines: tuple[ImageLine, ...]
     caption: str
 
 
@@ -105,8 +107,8 @@ class Gallery:
 
     def __init__(self, run: Run, summary: Summary) -> None:
         self._run, self._summary = run, summary
-        self._rows: dict[str, dict[tuple[str, str], Row]] = {}
-        for row in run.rows:
+        self._rows: dict[str, dict[tuple[Condition, str], Row]] = {}
+        for row in run.records:
             if row.excluded is None:
                 self._rows.setdefault(row.image_id, {})[row.condition, row.interpreter] = row
         self._keys = {str(p.get("image_id")): str(p.get("key", "")) for p in run.entries("photos")}
@@ -115,7 +117,7 @@ class Gallery:
     def attacked(self) -> list[str]:
         """The ids of the photos that were attacked, in the order of the run."""
         order = {image_id: place for place, image_id in enumerate(self._keys)}
-        ids = [i for i, rows in self._rows.items() if any(r.attack not in ("none", "noise") for r in rows.values())]
+        ids = [i for i, rows in self._rows.items() if any(not r.condition.is_control for r in rows.values())]
         return sorted(ids, key=lambda image_id: (order.get(image_id, len(order)), image_id))
 
     def heroes(self) -> list[Hero]:
@@ -141,16 +143,16 @@ class Gallery:
             damaged += [f"{self._keys.get(image_id, image_id)}/{name}" for name in artifacts.damaged]
         return Album(tuple(shown), len(self.attacked) - len(shown), tuple(damaged))
 
-    def _hero(self, interpreter: str, condition: str) -> Hero | None:
+    def _hero(self, interpreter: str, condition: Condition) -> Hero | None:
         gaps = []
         for image_id, rows in self._rows.items():
-            own, pgd = rows.get((condition, interpreter)), rows.get(("pgd", interpreter))
-            if own is not None and own.success_8bit and (pgd is None or pgd.success_8bit):
-                gaps.append(((pgd.l1_8bit if pgd else 0.0) - own.l1_8bit, image_id))
+            own, pgd = rows.get((condition, interpreter)), rows.get((PGD, interpreter))
+            if own is not None and own.saved.success and (pgd is None or pgd.saved.success):
+                gaps.append(((pgd.saved.distances.l1 if pgd else 0.0) - own.saved.distances.l1, image_id))
         for _, image_id in sorted(gaps, key=lambda gap: (-gap[0], gap[1])):
             artifacts = self._artifacts(image_id)
-            wanted = [name for name in ("none", "pgd", condition) if (name, interpreter) in self._rows[image_id]]
-            if all(f"{n}/{interpreter}" in artifacts.maps and _file(n) in artifacts.pictures for n in wanted):
+            wanted = [name for name in (NONE, PGD, condition) if (name, interpreter) in self._rows[image_id]]
+            if all(map_name(n, interpreter) in artifacts.maps and n in artifacts.pictures for n in wanted):
                 lines = tuple(self._line(image_id, n, [interpreter], artifacts, _HERO_SIDE) for n in wanted)
                 return Hero(
                     interpreter_title(interpreter),
@@ -160,10 +162,10 @@ class Gallery:
                 )
         return None
 
-    def _why(self, interpreter: str, condition: str, n: int) -> str:
+    def _why(self, interpreter: str, condition: Condition, n: int) -> str:
         if n == 1:
             return "The only photo on which the label was reached."
-        own, pgd = self._summary.cell(condition, interpreter), self._summary.cell("pgd", interpreter)
+        own, pgd = self._summary.cell(condition, interpreter), self._summary.cell(PGD, interpreter)
         typical = f"The mean L1 over all photos is {number(own.mean('l1').value)} for ADV²" if own else ""
         typical += f" and {number(pgd.mean('l1').value)} for PGD." if own and pgd else "."
         if pgd is None:
@@ -179,46 +181,45 @@ class Gallery:
         interpreters = self._summary.interpreters
         present = {condition for condition, _ in rows}
         conditions = [name for name in self._summary.conditions if name in present]
-        if "none" not in present:  # the benign input is shown even where its own rows are not there
-            conditions = ["none", *conditions]
-        benign = artifacts.pictures.get("benign")
+        if NONE not in present:  # the benign input is shown even where its own rows are not there
+            conditions = [NONE, *conditions]
+        benign = artifacts.pictures.get(NONE)
         thumb = Shot(None if benign is None else data_uri(benign, side=_THUMB_SIDE), "")
         return PhotoView(
             name=image_id,
             thumb=thumb,
-            label=self._class(first.label),
-            label_given=first.label_given,
-            target=self._class(first.target),
-            sha256=first.image_sha256,
+            label=self._class(first.photo.label),
+            label_given=first.photo.label_given,
+            target=self._class(first.photo.target),
+            sha256=first.photo.image_sha256,
             gain=_gain(rows.values()),
             tags=tuple(self._tags(rows)),
             columns=tuple(interpreter_title(name) for name in interpreters),
             lines=tuple(self._line(image_id, name, interpreters, artifacts, _SHOT_SIDE) for name in conditions),
         )
 
-    def _tags(self, rows: Mapping[tuple[str, str], Row]) -> list[Tag]:
+    def _tags(self, rows: Mapping[tuple[Condition, str], Row]) -> list[Tag]:
         tags = []
         for headline in self._summary.headlines:
             row = rows.get((headline.condition, headline.interpreter))
             if row is not None:
-                kept = row.success_8bit and row.iou_50_8bit >= self._summary.kept_iou
-                outcome = "kept" if kept else "moved" if row.success_8bit else "label missed"
+                kept = row.saved.success and row.saved.distances.iou_50 >= self._summary.kept_iou
+                outcome = "kept" if kept else "moved" if row.saved.success else "label missed"
                 tags.append(Tag(f"{interpreter_title(headline.interpreter)} {outcome}", kept))
         return tags
 
     def _line(
-        self, image_id: str, condition: str, interpreters: Sequence[str], artifacts: Artifacts, side: int
-    ) -> Line:
+        self, image_id: str, condition: Condition, interpreters: Sequence[str], artifacts: Artifacts, side: int
+    ) -> ImageLine:
         rows = self._rows[image_id]
         row = next((r for (name, _), r in rows.items() if name == condition), None)
-        attack, source = (row.attack, row.source) if row else ("none", "-")
-        title = "Benign" if attack == "none" else condition_title(attack, source)
-        verdict = self._verdict(row or next(iter(rows.values())), attack)
-        picture, benign = artifacts.pictures.get(_file(condition)), artifacts.pictures.get("benign")
+        title = "Benign" if condition == NONE else condition.title
+        verdict = self._verdict(row or next(iter(rows.values())), condition)
+        picture, benign = artifacts.pictures.get(condition), artifacts.pictures.get(NONE)
         alt = f"{image_id}, {title}: the model says {verdict.label}"
         photo = Shot(None if picture is None else data_uri(picture, side=side), alt)
         change = None
-        if row is not None and attack != "none":
+        if row is not None and condition != NONE:
             gain = _gain(rows.values())
             uri = _change(picture, benign, gain, side)
             change = Shot(uri, f"What {title} changed in {image_id}, amplified {gain} times")
@@ -226,52 +227,47 @@ class Gallery:
         below = benign if picture is None else picture
         maps = []
         for interpreter in interpreters:
-            map_ = artifacts.maps.get(f"{condition}/{interpreter}")
+            map_ = artifacts.maps.get(map_name(condition, interpreter))
             uri = None if below is None or map_ is None else data_uri(overlay(below, map_), side=side)
             measured = rows.get((condition, interpreter))
-            numbers = "" if measured is None or attack == "none" else _numbers(measured)
-            own = interpreter in source.split("+")
+            numbers = "" if measured is None or condition == NONE else _numbers(measured)
+            own = condition.is_own(interpreter)
             alt = f"{interpreter_title(interpreter)} map, {title}. {numbers}".strip()
             maps.append(Shot(uri, alt, numbers, own))
-        return Line(title, style_of(attack), verdict, photo, change, tuple(maps))
+        return ImageLine(title, style_of(condition.attack), verdict, photo, change, tuple(maps))
 
-    def _verdict(self, row: Row, attack: str) -> Verdict:
-        target = self._class(row.target)
-        if attack == "none":
-            said = self._class(row.clean_prediction)
-            detail = percent(row.clean_confidence) if row.clean_prediction == row.label else ""
-            return Verdict(said, detail, None)
-        if attack == "noise":
-            return Verdict(self._class(row.prediction), "the label stayed" if row.prediction == row.label else "", None)
-        if row.success_8bit:
-            return Verdict(target, percent(row.confidence_8bit), True)
-        wanted = f"wanted: {target}, {percent(row.confidence_8bit)}"
-        if row.success:
-            return Verdict("another class once saved as 8-bit", wanted, False)
-        return Verdict(self._class(row.prediction), wanted, False)
+    def _verdict(self, row: Row, condition: Condition) -> ModelSays:
+        photo, answer = row.photo, row.answer
+        target = self._class(photo.target)
+        if condition == NONE:
+            said = self._class(answer.clean_prediction)
+            detail = percent(answer.clean_confidence) if answer.clean_prediction == photo.label else ""
+            return ModelSays(said, detail, None)
+        said = self._class(answer.prediction)
+        if condition == NOISE:
+            return ModelSays(said, "the label stayed" if answer.prediction == photo.label else "", None)
+        if row.saved.success:
+            return ModelSays(target, percent(row.saved.confidence), True)
+        wanted = f"wanted: {target}, {percent(row.saved.confidence)}"
+        return ModelSays("another class once saved as 8-bit" if answer.success else said, wanted, False)
 
     def _class(self, index: int) -> str:
         return class_title(index, self._run.class_names)
 
     def _artifacts(self, image_id: str) -> Artifacts:
         key = self._keys.get(image_id, "")
-        conditions = [name for name, _ in self._rows[image_id]]
         # Both come from files that others may have written; a name with a slash would lead out of the run.
         if not _FOLDER_NAME.fullmatch(key):
             return Artifacts({}, {}, ())
-        wanted = frozenset(name for name in map(_file, ["none", *conditions]) if _FOLDER_NAME.fullmatch(name))
-        return read_artifacts(self._run.folder / "artifacts" / key, wanted)
-
-
-def _file(condition: str) -> str:
-    """The name of a condition's picture, without ending; the benign one has its own."""
-    return "benign" if condition == "none" else condition
+        conditions = {NONE, *(condition for condition, _ in self._rows[image_id])}
+        wanted = [condition for condition in conditions if _FOLDER_NAME.fullmatch(str(condition))]
+        return read_artifacts(self._run.path / "artifacts" / key, wanted)
 
 
 def _gain(rows: Iterable[Row]) -> int:
     """How much the changes of a photo, of which ``rows`` are all, are amplified: one number for all of its lines."""
     row, *others = rows
-    largest = row.eps if row.perturbation == "linf" else max(r.linf for r in (row, *others))
+    largest = row.allowed.eps if row.allowed.perturbation == "linf" else max(r.change.linf for r in (row, *others))
     return gain_for(largest)
 
 
@@ -283,7 +279,7 @@ def _change(picture: Bytes | None, benign: Bytes | None, gain: int, side: int) -
 
 
 def _numbers(row: Row) -> str:
-    return f"L1 {number(row.l1_8bit)} · IoU {number(row.iou_50_8bit, 2)}"
+    return f"L1 {number(row.saved.distances.l1)} · IoU {number(row.saved.distances.iou_50, 2)}"
 
 
 def _size(view: PhotoView) -> int:

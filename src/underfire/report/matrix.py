@@ -6,10 +6,10 @@ from statistics import median
 
 from markupsafe import Markup
 
-from underfire.auditing.rows import NO_SOURCE
-from underfire.auditing.summary import Cell, Distribution, MeasureName, Point, Summary
+from underfire.auditing.condition import NOISE, PGD
+from underfire.auditing.summary import Cell, Distribution, Point, Summary
 from underfire.present.plots import Series, strips
-from underfire.present.text import condition_title, interpreter_title, number, spread, style_of
+from underfire.present.text import interpreter_title, number, spread, style_of
 
 _DARKEST = 0.5  # of the shading colour: any more and the number on it loses its contrast
 
@@ -26,7 +26,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Line:
+class MatrixLine:
     """A row of a table; an entry is None where nothing was measured."""
 
     title: str
@@ -41,10 +41,10 @@ class Matrix:
     """One measure, every condition against every interpreter."""
 
     columns: tuple[str, ...]
-    lines: tuple[Line, ...]
+    lines: tuple[MatrixLine, ...]
 
 
-def matrix(summary: Summary, measure: MeasureName, *, low_is_kept: bool) -> Matrix:
+def matrix(summary: Summary, measure: str, *, low_is_kept: bool) -> Matrix:
     """The table of ``measure``; ``low_is_kept`` says at which end of the scale the map is the benign one."""
     means = [c.mean(measure).value for c in summary.transfer if not c.control]
     known = [value for value in means if value is not None]
@@ -61,16 +61,15 @@ def matrix(summary: Summary, measure: MeasureName, *, low_is_kept: bool) -> Matr
             shade = round(_DARKEST * min(1.0, max(0.0, kept)), 3)
         return Entry(number(mean.value, digits), spread(mean, digits), mean.n, cell.own, shade)
 
-    lines: list[Line] = []
+    lines: list[MatrixLine] = []
     for condition in summary.conditions:
-        attack = summary.attack(condition)
-        name, source = (attack.attack, attack.source) if attack else (condition, NO_SOURCE)
+        name = condition.attack
         lines.append(
-            Line(
-                title=condition_title(name, source),
+            MatrixLine(
+                title=condition.title,
                 note={"none": "the floor", "noise": "as strong as the attacks", "pgd": "label only"}.get(name, ""),
                 style=style_of(name),
-                apart=attack is not None and not any(line.style in ("pgd", "adv2") for line in lines),
+                apart=not condition.is_control and not any(line.style in ("pgd", "adv2") for line in lines),
                 entries=tuple(entry(summary.cell(condition, i)) for i in summary.interpreters),
             )
         )
@@ -78,7 +77,7 @@ def matrix(summary: Summary, measure: MeasureName, *, low_is_kept: bool) -> Matr
 
 
 @dataclass(frozen=True)
-class Panel:
+class InterpreterPanel:
     """The plots of one interpreter and the sentence below them."""
 
     title: str
@@ -87,19 +86,19 @@ class Panel:
     caption: str
 
 
-def panels(summary: Summary) -> list[Panel]:
+def panels(summary: Summary) -> list[InterpreterPanel]:
     """One panel per interpreter that has an attack to show."""
     upper = max((p.l1_8bit for d in summary.distributions for p in d.points), default=0.0)
     upper = max(0.05, upper)
     found = []
     for index, interpreter in enumerate(summary.interpreters):
         drawn = [d for d in summary.distributions if d.interpreter == interpreter and d.points]
-        if any(d.condition != "noise" for d in drawn):
+        if any(d.condition != NOISE for d in drawn):
             found.append(_panel(index, interpreter, drawn, upper))
     return found
 
 
-def _panel(index: int, interpreter: str, drawn: Sequence[Distribution], upper: float) -> Panel:
+def _panel(index: int, interpreter: str, drawn: Sequence[Distribution], upper: float) -> InterpreterPanel:
     title = interpreter_title(interpreter)
     medians = "; ".join(_medians(d) for d in drawn)
     l1 = strips(
@@ -117,12 +116,12 @@ def _panel(index: int, interpreter: str, drawn: Sequence[Distribution], upper: f
         description=f"IoU per photo, {title}. {medians}",
     )
     # Both come from matplotlib, which escapes the text it is given.
-    return Panel(title, Markup(l1), Markup(iou), f"{medians}. {_paired(drawn)}".strip())  # noqa: S704
+    return InterpreterPanel(title, Markup(l1), Markup(iou), f"{medians}. {_paired(drawn)}".strip())  # noqa: S704
 
 
 def _short(distribution: Distribution) -> tuple[str, str]:
     """The name of a line and its role: noise, PGD or the attack on the interpreter itself."""
-    known = {"noise": ("Noise", "noise"), "pgd": ("PGD", "pgd")}
+    known = {NOISE: ("Noise", "noise"), PGD: ("PGD", "pgd")}
     return known.get(distribution.condition, ("ADV²", "adv2"))
 
 
@@ -132,7 +131,7 @@ def _counted(distribution: Distribution) -> list[Point]:
 
 
 def _counts(distribution: Distribution, point: Point) -> bool:
-    return point.success_8bit or distribution.condition == "noise"
+    return point.success_8bit or distribution.condition == NOISE
 
 
 def _series(distribution: Distribution, value: Callable[[Point], float]) -> Series:
@@ -151,8 +150,8 @@ def _medians(distribution: Distribution) -> str:
 
 
 def _paired(drawn: Sequence[Distribution]) -> str:
-    pgd = {p.image_id: p for d in drawn if d.condition == "pgd" for p in _counted(d)}
-    own = {p.image_id: p for d in drawn if d.condition not in ("pgd", "noise") for p in _counted(d)}
+    pgd = {p.image_id: p for d in drawn if d.condition == PGD for p in _counted(d)}
+    own = {p.image_id: p for d in drawn if d.condition not in (PGD, NOISE) for p in _counted(d)}
     both = [(own[photo], pgd[photo]) for photo in own if photo in pgd]
     if not both:
         return ""

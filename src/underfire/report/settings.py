@@ -5,10 +5,10 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
-from underfire.auditing.rows import NO_SOURCE
+from underfire.auditing.condition import Condition
+from underfire.auditing.run import Run
 from underfire.auditing.summary import Summary
-from underfire.present.text import budget, condition_title, interval, listing, number, of, percent
-from underfire.report.reading import Run
+from underfire.present.text import budget, interval, listing, number, of, percent
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ _NORMS = {
 def allowed(run: Run) -> tuple[str, float | None]:
     """The perturbation of a run and its budget, None where neither run.json nor a row tells it."""
     facts = run.section("threat_model")
-    first = next(iter(run.rows), None)
-    norm, eps = facts.get("norm", first and first.perturbation), facts.get("eps", first and first.eps)
+    first = next(iter(run.records), None)
+    norm, eps = facts.get("norm", first and first.allowed.perturbation), facts.get("eps", first and first.allowed.eps)
     return str(norm), float(eps) if isinstance(eps, int | float) else None
 
 
@@ -87,15 +87,11 @@ def _effort(counts: Mapping[str, Any], attacks: Set[str]) -> str:
     by_count: dict[str, list[str]] = {}
     for key, count in counts.items():
         by_count.setdefault(_plain(count), []).append(key)
-    return "; ".join(
-        f"{count} per photo, for {'every attack' if set(keys) == attacks else listing([_title(key) for key in keys])}"
+    titles = {
+        count: "every attack" if set(keys) == attacks else listing([Condition.parse(key).title for key in keys])
         for count, keys in by_count.items()
-    )
-
-
-def _title(condition: str) -> str:
-    attack, _, source = condition.partition("-")
-    return condition_title(attack, source or NO_SOURCE)
+    }
+    return "; ".join(f"{count} per photo, for {title}" for count, title in titles.items())
 
 
 def origin(run: Run) -> list[Fact]:
@@ -111,10 +107,10 @@ def origin(run: Run) -> list[Fact]:
 
 def costs(run: Run, summary: Summary) -> list[Cost]:
     """One line per attack."""
-    steps = {row.condition: row.steps for row in run.rows}
+    steps = {row.condition: row.spent.steps for row in run.records}
     return [
         Cost(
-            title=condition_title(attack.attack, attack.source),
+            title=attack.condition.title,
             n=attack.n,
             asr=of(attack.asr_8bit),
             asr_interval=interval(attack.asr_8bit),

@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from underfire.auditing.summary import Summary
+from underfire.auditing.condition import Condition
+from underfire.auditing.summary import SEARCH, Summary
 from underfire.diagnostics.attack_signs import Indicator, Reading, Weight
 from underfire.diagnostics.gradient_masking import finding
 from underfire.diagnostics.model_checks import ModelCheck
-from underfire.present.text import condition_title, listing, plural
+from underfire.present.text import listing, plural
 
 _LABELS = {Weight.SERIOUS: "Serious", Weight.CAUTION: "Caution", Weight.NOTE: "Note"}
 
@@ -73,8 +74,8 @@ def _of_comparisons(summary: Summary) -> list[Remark]:
                 checked.better,
                 checked.reached,
                 checked.n,
-                blind=condition_title("square", checked.source),
-                white_box=condition_title(checked.attack, checked.source),
+                blind=Condition(SEARCH, sources=checked.condition.sources).title,
+                white_box=checked.condition.title,
             ),
         )
         for checked in summary.comparisons
@@ -90,9 +91,9 @@ def _of_attacks(summary: Summary) -> list[Remark]:
     found = []
     for indicator in Indicator:
         shown = [
-            f"{sign.k} of {plural(sign.n, 'photo')} under {condition_title(sign.attack, sign.source)}"
+            f"{sign.k} of {plural(sign.n, 'photo')} under {sign.condition.title}"
             for sign in summary.signs
-            if sign.indicator is indicator and sign.k and not (summary.comparisons and sign.attack == "square")
+            if sign.indicator is indicator and sign.k and not (summary.comparisons and sign.condition.attack == SEARCH)
         ]
         if shown:
             found.append(_remark(listing(shown), indicator.reading))

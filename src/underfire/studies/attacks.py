@@ -7,9 +7,8 @@ what the audit left of each photo, so that label, target, exclusion and benign m
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -17,13 +16,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from underfire.attacks.joint import JointAttack
+from underfire.auditing.condition import NONE, PGD, Condition
+from underfire.auditing.distances import distances_at, map_distances
 from underfire.auditing.locks import holding
-from underfire.auditing.look import MapDistance, View, calling, distance, look
+from underfire.auditing.look import View, calling, look
 from underfire.auditing.measured import Treated, rows_of
-from underfire.auditing.plan import AuditPlan, Condition, PlannedPhoto, Unit, units
+from underfire.auditing.plan import AuditPlan, PlannedPhoto, Unit, units
 from underfire.auditing.rows import Row, read_rows, write_part
 from underfire.auditing.runner import run_audit
-from underfire.auditing.store import RunDirectory
+from underfire.auditing.store import MAPS_FILE, RunDirectory, map_name, picture_name
 from underfire.auditing.targets import NO_TARGET
 from underfire.auditing.unit import Event, save_and_read
 from underfire.errors import InputError
@@ -34,8 +35,6 @@ from underfire.models.classifier import Classifier
 from underfire.present.text import plural
 from underfire.studies.pictures import opened
 from underfire.studies.source import Note, Run, read_run
-
-_MAPS = "maps.safetensors"
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ class Variant:
     @property
     def condition(self) -> Condition:
         """The condition of its rows."""
-        return Condition("adv2", self.interpreter.name)
+        return Condition.on("adv2", self.interpreter.name)
 
 
 @dataclass(frozen=True)
@@ -135,18 +134,18 @@ def taking_part(photos: Sequence[PlannedPhoto], skipped: int = 0) -> str:
 
 def benign_map(run: Run, photo: PlannedPhoto, *, interpreter: str) -> Tensor:
     """The map (h, w) of the benign ``photo`` for its label, as the audit ``run`` took it."""
-    return _map(run.path, photo, f"none/{interpreter}")
+    return _map(run.path, photo, map_name(NONE, interpreter))
 
 
 def shown(run: Run, variant: Variant, photo: PlannedPhoto) -> Shown:
     """What ``variant`` left of ``photo``."""
-    name, condition = variant.interpreter.name, variant.condition.key
+    name, condition = variant.interpreter.name, variant.condition
     folder = RunDirectory(variant.folder).artifacts / photo.key
     return Shown(
-        run.picture(photo, "benign"),
-        folder / f"{condition}.png",
+        run.picture(photo, NONE),
+        folder / picture_name(condition),
         benign_map(run, photo, interpreter=name),
-        _map(variant.folder, photo, f"{condition}/{name}"),
+        _map(variant.folder, photo, map_name(condition, name)),
         _map(variant.folder, photo, f"aim/{name}"),
     )
 
@@ -168,7 +167,7 @@ def _attack_all(run: Run, variant: Variant, directory: RunDirectory, aimed: dict
     classifier, name = interpreter.classifier, interpreter.name
     photos = tuple(aimed)
     names = [photo.image_id for photo in photos]
-    x = _pictures(run, photos, "benign", classifier.dtype)
+    x = _pictures(run, photos, NONE, classifier.dtype)
     labels, targets = (torch.tensor([getattr(photo, kind) for photo in photos]) for kind in ("label", "target"))
     known = torch.stack([benign_map(run, photo, interpreter=name) for photo in photos]).to(x.dtype)
     benign = look(classifier, (interpreter,), x, labels, names=names, known={name: known})
@@ -180,13 +179,13 @@ def _attack_all(run: Run, variant: Variant, directory: RunDirectory, aimed: dict
     x_adv = result.x_adv.detach().cpu()
     with ExitStack() as stack:
         folders = [stack.enter_context(directory.new_artifacts(photo.key)) for photo in photos]
-        paths = [folder / f"{condition.key}.png" for folder in folders]
+        paths = [folder / picture_name(condition) for folder in folders]
         saved = save_and_read(x_adv, x, result.perturbation, paths)
         view = look(classifier, (interpreter,), x_adv, targets, names=names, known=result.maps)
         saved_view = look(classifier, (interpreter,), saved, targets, names=names)
         for folder, own, aim in zip(folders, saved_view.maps[name], goal, strict=True):
-            kept = {f"{condition.key}/{name}": own, f"aim/{name}": aim}
-            save_file({key: m.float().contiguous().clone() for key, m in kept.items()}, folder / _MAPS)
+            kept = {map_name(condition, name): own, f"aim/{name}": aim}
+            save_file({key: m.float().contiguous().clone() for key, m in kept.items()}, folder / MAPS_FILE)
     treated = Treated(
         condition,
         benign_x=x,
@@ -209,14 +208,14 @@ def _controls(run: Run, variant: Variant, aimed: dict[PlannedPhoto, Tensor]) -> 
     """The audit's own rows of no attack and of PGD, the distances of their maps being those to the aim."""
     interpreter, name = variant.interpreter, variant.interpreter.name
     photos = tuple(aimed)
-    x = _pictures(run, photos, "pgd", interpreter.classifier.dtype)
+    x = _pictures(run, photos, PGD, interpreter.classifier.dtype)
     targets = torch.tensor([photo.target for photo in photos])
     attacked = look(interpreter.classifier, (interpreter,), x, targets, names=[p.image_id for p in photos])
-    base = {(row.image_id, row.attack): row for row in run.rows if row.interpreter == name}
+    base = {(row.image_id, row.attack): row for row in run.records if row.interpreter == name}
     found = []
     for photo, own in zip(photos, attacked.maps[name], strict=True):
         benign, aim = benign_map(run, photo, interpreter=name), aimed[photo]
-        computed = _map(run.path, photo, f"pgd/{name}")
+        computed = _map(run.path, photo, map_name(PGD, name))
         found.append(_against(base[photo.image_id, "none"], benign, benign, aim))
         found.append(_against(base[photo.image_id, "pgd"], computed, own, aim))
     return found
@@ -224,21 +223,18 @@ def _controls(run: Run, variant: Variant, aimed: dict[PlannedPhoto, Tensor]) -> 
 
 def _against(row: Row, computed: Tensor, saved: Tensor, aim: Tensor) -> Row:
     """``row`` with the distances of its map (h, w), as ``computed`` and of the image as ``saved``, from ``aim``."""
-    changed: dict[str, Any] = {}
-    for maps, ending in ((computed, ""), (saved, "_8bit")):
-        measured = distance(maps[None], aim[None].to(maps.dtype))
-        changed |= {f"{f.name}{ending}": float(getattr(measured, f.name)) for f in fields(MapDistance)}
-    return replace(row, **changed)
+    here, there = (distances_at(map_distances(maps[None], aim[None].to(maps.dtype)), 0) for maps in (computed, saved))
+    return replace(row, distances=here, saved=replace(row.saved, distances=there))
 
 
-def _pictures(run: Run, photos: Sequence[PlannedPhoto], condition: str, dtype: torch.dtype) -> Tensor:
+def _pictures(run: Run, photos: Sequence[PlannedPhoto], condition: Condition, dtype: torch.dtype) -> Tensor:
     """The saved images (N, 3, H, W) of ``photos``."""
     return opened([run.picture(photo, condition) for photo in photos], dtype)
 
 
 def _map(made: Path, photo: PlannedPhoto, key: str) -> Tensor:
     """The map ``key`` of ``photo`` in the directory ``made``, of an audit or of a variant."""
-    path = RunDirectory(made).artifacts / photo.key / _MAPS
+    path = RunDirectory(made).artifacts / photo.key / MAPS_FILE
     try:
         return load_file(path)[key]
     except (OSError, KeyError, SafetensorError) as error:

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from underfire.auditing.rows import NO_SOURCE
 from underfire.errors import InputError
 from underfire.images.files import quoted
 from underfire.models.classifier import Classifier
@@ -52,14 +51,14 @@ def bound_study(
             tolerance. Attributions that are complete exclude both, so it is a mistake in this code.
     """
     photos = attacked(run.photos)
-    if not any(row.source != NO_SOURCE for row in run.rows):
+    if not any(row.condition.is_joint for row in run.records):
         raise InputError(
             f"the run {quoted(run.path)} has no attack on an interpreter; run an audit with --attacks pgd,adv2"
         )
     tolerances = Tolerances(tolerance, logit_tolerance)
     sides = sides_of(run, classifier, tolerances, limit=limit, work=work, note=note)
-    order = [c.key for c in run.plan.conditions]
-    cells = dict(sorted(cells_of(run.rows, sides).items(), key=lambda item: order.index(item[0][0])))
+    order = [str(c) for c in run.plan.conditions]
+    cells = dict(sorted(cells_of(run.records, sides).items(), key=lambda item: order.index(item[0][0])))
     images = {key: some for key, (some, _) in cells.items() if some}
     if not images:
         raise InputError(
@@ -81,6 +80,6 @@ def bound_study(
             tolerances,
             unresolved={key: names for key, (_, names) in cells.items() if names},
             left_out=len(photos) - len(sides),
-            alike=comparable(run.rows),
+            alike=frozenset(map(str, comparable(run.records))),
         ),
     )

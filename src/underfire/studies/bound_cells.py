@@ -8,8 +8,8 @@ from typing import Any
 import pyarrow as pa
 import torch
 
-from underfire.auditing.rows import NO_SOURCE, Row
-from underfire.auditing.summary import CONTROLS
+from underfire.auditing.condition import Condition
+from underfire.auditing.rows import Row
 from underfire.images.files import printable
 from underfire.stats import bootstrap_mean, rank_correlation, wilson
 from underfire.studies.bound_sides import Measured, Sides
@@ -134,10 +134,10 @@ def cells_of(rows: Sequence[Row], sides: Mapping[str, Measured]) -> dict[tuple[s
     found: dict[tuple[str, str], Cell] = {}
     for row in sorted(rows, key=lambda row: row.image_id):
         measured = sides.get(row.image_id, {})
-        general = row.condition in CONTROLS or row.source == NO_SOURCE
-        if row.condition in measured and (general or row.interpreter in row.source.split("+")):
-            images, unresolved = found.setdefault((row.condition, row.interpreter), ([], []))
-            here, noise = measured[row.condition], measured[NOISE]
+        condition = str(row.condition)
+        if condition in measured and (not row.condition.is_joint or row.condition.is_own(row.interpreter)):
+            images, unresolved = found.setdefault((condition, row.interpreter), ([], []))
+            here, noise = measured[condition], measured[NOISE]
             if here is None or noise is None:
                 unresolved.append(row.image_id)
             else:
@@ -182,7 +182,7 @@ def line_of(condition: str, interpreter: str, images: Sequence[Image], unresolve
 
 def counted(condition: str, images: Sequence[Image]) -> list[Image]:
     """Those of ``images`` that means are over: all under a control, else those that reached the label."""
-    return [image for image in images if condition in CONTROLS or image.success]
+    return [image for image in images if Condition.parse(condition).is_control or image.success]
 
 
 def table(lines: Sequence[Line]) -> Any:

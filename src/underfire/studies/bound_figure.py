@@ -5,11 +5,11 @@ from collections.abc import Callable, Mapping, Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from underfire.auditing.condition import PGD as PGD_CONDITION
 from underfire.present.svg import ADV2, INK, LINE, MUTED, NOISE, PGD, inline
 from underfire.present.text import title
 from underfire.studies.bound_cells import NOISE as NOISE_CONDITION
 from underfire.studies.bound_cells import Image
-from underfire.studies.cells import PGD as PGD_CONDITION
 
 _SIZE = (8.4, 4.4)  # inches
 _SHAPES = "osD^vP*X<>"
@@ -47,7 +47,7 @@ def bound_figure(images: Mapping[tuple[str, str], Sequence[Image]]) -> str:
 def _draw(axes: Axes, marks: Mapping[str, Sequence[Image]], place: Callable[[Image], Point]) -> None:
     axes.patch.set_alpha(0)
     for index, (condition, some) in enumerate(marks.items()):
-        colour = {NOISE_CONDITION: NOISE, PGD_CONDITION: PGD}.get(condition, ADV2)
+        colour = {NOISE_CONDITION: NOISE, str(PGD_CONDITION): PGD}.get(condition, ADV2)
         shape = _SHAPES[index % len(_SHAPES)]
         for solid in (True, False):
             points = [place(i) for i in some if (i.success or condition == NOISE_CONDITION) == solid]

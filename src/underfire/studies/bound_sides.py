@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from underfire.auditing.condition import NONE, Condition
 from underfire.auditing.look import calling
-from underfire.auditing.plan import NONE, PlannedPhoto
+from underfire.auditing.plan import PlannedPhoto
 from underfire.errors import InputError
 from underfire.images import read_png
 from underfire.images.levels import from_8bit
@@ -80,8 +81,8 @@ def sides_of(
 def _measure(run: Run, classifier: Classifier, photo: PlannedPhoto, tolerances: Tolerances) -> Measured:
     label, target = photo.label, photo.target
 
-    def picture(name: str) -> Tensor:
-        pixels = (read_png(run.picture(photo, name)) * 255).round().to(torch.uint8)
+    def picture(condition: Condition) -> Tensor:
+        pixels = (read_png(run.picture(photo, condition)) * 255).round().to(torch.uint8)
         return from_8bit(pixels, classifier.dtype).to(classifier.device)
 
     def against(benign: Tensor, before: PathAttribution, x: Tensor) -> Sides:
@@ -91,14 +92,14 @@ def _measure(run: Run, classifier: Classifier, photo: PlannedPhoto, tolerances: 
             two_class(before, after),
         )
 
-    names = [c.key for c in run.plan.conditions if c != NONE]
-    benign = picture("benign")
-    found: dict[str, Sides | None] = dict.fromkeys(names)
+    conditions = [c for c in run.plan.conditions if c != NONE]
+    benign = picture(NONE)
+    found: dict[str, Sides | None] = dict.fromkeys(map(str, conditions))
     with calling([photo.image_id] * 4), suppress(IncompleteError):  # of whichever point of a pass
         before = logit_attributions(classifier, benign, label=label, target=target, tolerance=tolerances.logit)
-        for name in names:
+        for condition in conditions:
             with suppress(IncompleteError):
-                found[name] = against(benign, before, picture(name))
+                found[str(condition)] = against(benign, before, picture(condition))
     return found
 
 

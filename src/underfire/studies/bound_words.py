@@ -3,8 +3,8 @@
 from collections.abc import Collection, Mapping, Sequence
 from statistics import median
 
+from underfire.auditing.condition import PGD, Condition
 from underfire.auditing.names import known_interpreters
-from underfire.auditing.summary import CONTROLS
 from underfire.images.files import shortened
 from underfire.present.text import estimate, interpreter_title, plural, title
 from underfire.stats import Estimate, bootstrap_paired
@@ -20,7 +20,6 @@ from underfire.studies.bound_cells import (
     distance_count,
 )
 from underfire.studies.bound_sides import Tolerances
-from underfire.studies.cells import PGD
 from underfire.studies.frontier_statistics import Finding, below_zero
 
 CLAIM = (
@@ -67,7 +66,7 @@ def bound_words(
 
 def correlations(lines: Sequence[Line]) -> tuple[list[Line], list[Line]]:
     """The attacks on a back-propagation interpreter, and those on others."""
-    own = [line for line in lines if line.condition not in (*CONTROLS, PGD)]
+    own = [line for line in lines if line.condition != str(PGD) and not _control(line)]
     families = {name: cls.family for name, cls in known_interpreters().items()}
     first = [line for line in own if families.get(line.map) == _BACK_PROPAGATION]
     return first, [line for line in own if line not in first]
@@ -139,8 +138,8 @@ def _seen(lines: Sequence[Line]) -> str:
     high, limits = max(GAINS), " / ".join(f"{limit:g}" for limit in DISTANCES)
     parts = []
     for who, some in (
-        ("of the maps that were attacked", [line for line in lines if line.condition not in (NOISE, PGD)]),
-        ("of those under PGD", [line for line in lines if line.condition == PGD]),
+        ("of the maps that were attacked", [line for line in lines if line.condition not in (NOISE, str(PGD))]),
+        ("of those under PGD", [line for line in lines if line.condition == str(PGD)]),
     ):
         counts = [sum(line.effective[distance_count(high, limit)] for line in some) for limit in DISTANCES]
         if some:
@@ -155,7 +154,7 @@ def _seen(lines: Sequence[Line]) -> str:
 
 def _conflict(images: Images, lines: Sequence[Line], alike: Collection[str]) -> str:
     back, others = correlations(lines)
-    pgd = {image.image_id: image for key, some in images.items() if key[0] == PGD for image in some}
+    pgd = {image.image_id: image for key, some in images.items() if key[0] == str(PGD) for image in some}
 
     def told(line: Line) -> str:
         pairs = [
@@ -223,7 +222,7 @@ def _each(images: Images) -> list[Image]:
 
 def _by_condition(lines: Sequence[Line]) -> list[Line]:
     """One line per attack: what is taken from it does not depend on the interpreter."""
-    return list({line.condition: line for line in reversed(lines) if line.condition not in CONTROLS}.values())[::-1]
+    return list({line.condition: line for line in reversed(lines) if not _control(line)}.values())[::-1]
 
 
 def _ends(lines: Sequence[Line], name: str) -> tuple[Line, Line]:
@@ -250,3 +249,7 @@ def _both(line: Line) -> str:
 def _share(line: Line, name: str) -> str:
     value, low, high = (getattr(line, f"{name}{end}") for end in ("", "_low", "_high"))
     return f"{round(value * line.n)} of {line.n} ({low:.0%} to {high:.0%})"
+
+
+def _control(line: Line) -> bool:
+    return Condition.parse(line.condition).is_control

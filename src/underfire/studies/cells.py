@@ -6,17 +6,14 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
+from underfire.auditing.condition import PGD, Condition
 from underfire.auditing.rows import Row
-from underfire.auditing.summary import CONTROLS
 from underfire.stats import bootstrap_mean, bootstrap_paired
 from underfire.studies.columns import fields_of_line, three
 from underfire.studies.transfer_statistics import Nearness, Verdict, nearness
 
 Kind = Literal["label", "floor", "pgd", "own", "other"]
 Compared = Literal["seen", "label", "target"]
-
-PGD = "pgd"
-"""The condition that every attack on an interpreter is compared with."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,21 +77,21 @@ class Line:
         return Nearness(self.nearer, self.pairs, self.p)
 
 
-def kind_of(condition: str, source: str, interpreter: str) -> Kind:
-    """What the map of ``interpreter`` under ``condition``, an attack on ``source`` or none, is in the matrix."""
-    if condition in CONTROLS:
+def kind_of(condition: Condition, interpreter: str) -> Kind:
+    """What the map of ``interpreter`` under ``condition`` is in the matrix."""
+    if condition.is_control:
         return "floor"
     if condition == PGD:
         return "pgd"
-    return "own" if interpreter in source.split("+") else "other"
+    return "own" if condition.is_own(interpreter) else "other"
 
 
-def comparable(rows: Sequence[Row]) -> frozenset[str]:
+def comparable(rows: Sequence[Row]) -> frozenset[Condition]:
     """The conditions whose images were changed in the way that PGD's were; without PGD there is none.
 
     StAdv moves pixels, and PGD may change them: their distances tell nothing of the interpreters.
     """
-    ways = {row.condition: row.perturbation for row in rows}
+    ways = {row.condition: row.allowed.perturbation for row in rows}
     return frozenset(condition for condition, way in ways.items() if way == ways.get(PGD))
 
 

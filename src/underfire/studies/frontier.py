@@ -24,9 +24,10 @@ from underfire.attacks import ADV2
 from underfire.attacks.control import Confidence
 from underfire.attacks.joint import Descent
 from underfire.auditing.attackers import attack_of
+from underfire.auditing.condition import PGD, Condition
 from underfire.auditing.names import known_interpreters, make_interpreters, make_perturbation
-from underfire.auditing.plan import PASSES, AuditPlan, Condition, PlannedPhoto
-from underfire.auditing.rows import NO_SOURCE, Row
+from underfire.auditing.plan import PASSES, AuditPlan, PlannedPhoto
+from underfire.auditing.rows import Row
 from underfire.errors import InputError
 from underfire.interpreters import GRAD
 from underfire.models.classifier import Classifier
@@ -210,7 +211,7 @@ def _rows_by_audits(
         here = replace(plan, eps=value) if scale.along == "eps" else replace(plan, passes=round(value), steps=None)
         path = work / f"{scale.along}-{value:.6g}"
         run = audit_of(here, photos, classifier, path, what=f"{scale.name} {scale.shown(value)}", note=note)
-        found[value] = list(run.rows)
+        found[value] = list(run.records)
     return found
 
 
@@ -235,12 +236,12 @@ def _rows_by_confidence(
 ) -> dict[float, list[Row]]:
     """By confidence demanded the rows of ADV², and those of PGD, which are the same at every point."""
     interpreters = make_interpreters(plan.interpreters, classifier, rts=plan.rts)
-    attacks = [attack_of(plan, Condition("adv2", g.name), classifier, [g]) for g in interpreters]
+    attacks = [attack_of(plan, Condition.on("adv2", g.name), classifier, [g]) for g in interpreters]
     demandable = [attack for attack in attacks if isinstance(attack, ADV2)]
     if len(demandable) < len(attacks):
         raise InputError(f"the preset '{plan.preset}' demands no confidence; give another preset, or go along eps")
     run = audit_of(replace(plan, attacks=("pgd",)), photos, classifier, work / "pgd", what="PGD", note=note)
-    pgd = [row for row in run.rows if row.attack == "pgd"]
+    pgd = [row for row in run.records if row.condition == PGD]
     found: dict[float, list[Row]] = {}
     for value in scale.values:
         found[value] = list(pgd)
@@ -257,15 +258,15 @@ def _rows_by_confidence(
 
 
 def _measured(name: str, rows: Mapping[float, Sequence[Row]]) -> _Measured:
-    def attempts(attack: str, source: str) -> tuple[Attempt, ...]:
+    def attempts(condition: Condition) -> tuple[Attempt, ...]:
         return tuple(
             Attempt(row.image_id, value, row.success_8bit, row.confidence_8bit, row.l1_8bit, row.iou_50_8bit)
             for value, here in rows.items()
             for row in here
-            if (row.attack, row.source, row.interpreter) == (attack, source, name)
+            if (row.condition, row.interpreter) == (condition, name)
         )
 
-    return _Measured(name, attempts("adv2", name), attempts("pgd", NO_SOURCE))
+    return _Measured(name, attempts(Condition.on("adv2", name)), attempts(PGD))
 
 
 def _table(measured: Sequence[_Measured], scale: _Scale, count: int) -> pa.Table:

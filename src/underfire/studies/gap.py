@@ -19,8 +19,9 @@ from torch import Tensor
 from underfire.attacks import PGD
 from underfire.attacks.target_maps import random_patch
 from underfire.auditing.attackers import attack_of
+from underfire.auditing.condition import Condition
 from underfire.auditing.names import make_interpreters
-from underfire.auditing.plan import AuditPlan, Condition, PlannedPhoto
+from underfire.auditing.plan import AuditPlan, PlannedPhoto
 from underfire.auditing.rows import Row
 from underfire.auditing.summary import KEPT_IOU
 from underfire.interpreters import Interpreter
@@ -143,7 +144,7 @@ def gap_study(
     """
     chosen = attacked(photos)
     interpreters = make_interpreters(plan.interpreters, classifier, rts=plan.rts)
-    attacks = [attack_of(plan, Condition("adv2", g.name), classifier, [g]) for g in interpreters]
+    attacks = [attack_of(plan, Condition.on("adv2", g.name), classifier, [g]) for g in interpreters]
     pgd = replace(plan, attacks=("pgd",))
     run = audit_of(pgd, photos, classifier, work / "pgd", what="PGD", note=note)
     found = []

@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 def identity(run: Run, *facts: object) -> str:
     """A name for what is measured on the images of ``run``; ``facts``, by their repr, are all else that decides it."""
-    images = sorted((row.image_sha256, row.condition, row.target, row.confidence_8bit) for row in run.rows)
+    images = sorted((row.image_sha256, str(row.condition), row.target, row.confidence_8bit) for row in run.records)
     return hashlib.sha256(repr((images, run.facts["created"], *facts)).encode()).hexdigest()[:16]
 
 

@@ -12,10 +12,9 @@ Photos whose benign image this classifier does not see as the label are left out
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from underfire.auditing.plan import NONE
-from underfire.auditing.summary import CONTROLS
+from underfire.auditing.condition import NONE, PGD, Condition
 from underfire.stats import wilson
-from underfire.studies.cells import PGD, Compared, Distance, Line, against, comparable, judged, kind_of, means
+from underfire.studies.cells import Compared, Distance, Line, against, comparable, judged, kind_of, means
 from underfire.studies.columns import three
 from underfire.studies.others import Onlooker, Sight, sizes
 from underfire.studies.source import Run, attacked
@@ -41,7 +40,7 @@ class Onlooking:
     lines: tuple[Line, ...]
 
 
-def onlooking(run: Run, conditions: Sequence[str], other: Onlooker, sights: Sequence[Sight]) -> Onlooking:
+def onlooking(run: Run, conditions: Sequence[Condition], other: Onlooker, sights: Sequence[Sight]) -> Onlooking:
     """The rows of ``other``, from what it saw of every attacked photo of ``run`` under ``conditions``, in their order.
 
     The label that counts is the audit's. Verdicts are asked for where an attack on an interpreter meets the maps of the
@@ -49,7 +48,7 @@ def onlooking(run: Run, conditions: Sequence[str], other: Onlooker, sights: Sequ
     """
     photos = attacked(run.photos)
     labels = {photo.image_id: photo.label for photo in photos}
-    right = {s.image_id for s in sights if s.condition == NONE.key and s.prediction == labels[s.image_id]}
+    right = {s.image_id for s in sights if s.condition == str(NONE) and s.prediction == labels[s.image_id]}
     ordered = sorted((s for s in sights if s.image_id in right), key=lambda sight: sight.image_id)
     view = _View(run, conditions, other, ordered)
     lines = [*view.labels(), *view.maps("label"), *view.maps("target"), *view.maps("seen")]
@@ -66,17 +65,16 @@ def onlooking(run: Run, conditions: Sequence[str], other: Onlooker, sights: Sequ
 class _View:
     """What ``other`` saw of the photos that it sees rightly, by condition."""
 
-    def __init__(self, run: Run, conditions: Sequence[str], other: Onlooker, sights: Sequence[Sight]) -> None:
+    def __init__(self, run: Run, conditions: Sequence[Condition], other: Onlooker, sights: Sequence[Sight]) -> None:
         self.model = other.name
         self.interpreters = tuple(sorted(interpreter.name for interpreter in other.interpreters))
         self.photos = {photo.image_id: photo for photo in run.photos}
-        self.sources = {row.condition: row.source for row in run.rows}
-        self.alike = comparable(run.rows)
-        self.reached = {(row.image_id, row.condition) for row in run.rows if row.success_8bit}
-        self.seen: dict[str, list[Sight]] = {condition: [] for condition in conditions if condition != NONE.key}
+        self.alike = comparable(run.records)
+        self.reached = {(row.image_id, row.condition) for row in run.records if row.success_8bit}
+        self.seen: dict[Condition, list[Sight]] = {condition: [] for condition in conditions if condition != NONE}
         for sight in sights:
-            if sight.condition != NONE.key:
-                self.seen[sight.condition].append(sight)
+            if sight.condition != str(NONE):
+                self.seen[Condition.parse(sight.condition)].append(sight)
 
     def labels(self) -> list[Line]:
         """What became of the prediction, a row per condition."""
@@ -87,7 +85,7 @@ class _View:
             lines.append(
                 Line(
                     model=self.model,
-                    condition=condition,
+                    condition=str(condition),
                     kind="label",
                     n=len(kept),
                     failed=len(seen) - len(kept),
@@ -106,7 +104,7 @@ class _View:
                 if compared == "seen" and not found:
                     continue
                 columns = means(found, failed)
-                kind = kind_of(condition, self.sources[condition], interpreter)
+                kind = kind_of(condition, interpreter)
                 if kind in ("own", "other"):
                     fair = condition in self.alike
                     pgd = self._distances(PGD, interpreter, compared)[0] if fair else {}
@@ -114,7 +112,7 @@ class _View:
                 lines.append(
                     Line(
                         model=self.model,
-                        condition=condition,
+                        condition=str(condition),
                         map=interpreter,
                         kind=kind,
                         compared=compared,
@@ -124,7 +122,7 @@ class _View:
         return lines
 
     def _distances(
-        self, condition: str, interpreter: str, compared: Compared
+        self, condition: Condition, interpreter: str, compared: Compared
     ) -> tuple[dict[str, Distance], dict[str, Distance]]:
         """Of the photos whose label was reached on the audited model, and of the others."""
         found: tuple[dict[str, Distance], dict[str, Distance]] = ({}, {})
@@ -135,7 +133,8 @@ class _View:
         return found
 
     def _counts(self, sight: Sight) -> bool:
-        return sight.condition in CONTROLS or (sight.image_id, sight.condition) in self.reached
+        condition = Condition.parse(sight.condition)
+        return condition.is_control or (sight.image_id, condition) in self.reached
 
     def _fooled(self, sight: Sight) -> bool:
         return sight.prediction == self.photos[sight.image_id].target

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from underfire import metrics
+from underfire.auditing.condition import NONE
 from underfire.auditing.look import calling, predict
 from underfire.auditing.names import make_interpreters
-from underfire.auditing.plan import NONE, REFITTED, PlannedPhoto
+from underfire.auditing.plan import REFITTED, PlannedPhoto
 from underfire.errors import InputError
 from underfire.images import load_photo
 from underfire.images.levels import from_8bit
@@ -142,8 +143,8 @@ def sights(run: Run, other: Onlooker, work: Path, *, note: Note) -> list[Sight]:
 
 def _look(run: Run, other: Onlooker, photo: PlannedPhoto) -> list[Sight]:
     classifier = other.classifier
-    names = [c.key for c in run.plan.conditions if c != NONE]
-    paths = [run.picture(photo, name) for name in ("benign", *names)]
+    names = [str(c) for c in run.plan.conditions if c != NONE]
+    paths = [run.picture(photo, condition) for condition in run.plan.conditions]
     side = min(classifier.input_size)
     pixels = [load_photo(path, resize=side, input_size=classifier.input_size).pixels for path in paths]
     x = from_8bit(torch.stack(pixels), classifier.dtype).to(classifier.device)
@@ -159,7 +160,7 @@ def _look(run: Run, other: Onlooker, photo: PlannedPhoto) -> list[Sight]:
         gaps = (_gaps(label[1:], label[:1]), _gaps(target[1:], target[:1]), _gaps(target[1:], label[:1]))
         for i in range(len(names)):
             moves[i][interpreter.name] = MapMoves(*(gap[i] for gap in gaps))
-    benign = Sight(photo.image_id, NONE.key, predictions[0], {})
+    benign = Sight(photo.image_id, str(NONE), predictions[0], {})
     attacks = [Sight(photo.image_id, n, p, m) for n, p, m in zip(names, predictions[1:], moves, strict=True)]
     return [benign, *attacks]
 

@@ -3,12 +3,13 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from underfire.auditing.rows import NO_SOURCE, Row
-from underfire.auditing.summary import CONTROLS, Summary, summarise
+from underfire.auditing.condition import PGD, Condition
+from underfire.auditing.rows import Row
+from underfire.auditing.summary import Summary
 from underfire.errors import InputError
 from underfire.images.files import quoted
 from underfire.models.classifier import Classifier
-from underfire.studies.cells import PGD, Distance, Line, against, comparable, judged, kind_of, means, table
+from underfire.studies.cells import Distance, Line, against, comparable, judged, kind_of, means, table
 from underfire.studies.columns import three
 from underfire.studies.onlooking import Onlooking, onlooking
 from underfire.studies.others import onlookers, sights
@@ -26,15 +27,15 @@ def transfer_study(run: Run, others: Sequence[Classifier], *, work: Path, note: 
     Raises:
         InputError: ``run`` has no PGD or no attack on an interpreter, or one of ``others`` has other classes.
     """
-    summary = summarise(run.rows)
+    summary = run.summary
     attacked(run.photos)
     if summary.attack(PGD) is None:
         raise InputError(f"the run {quoted(run.path)} has no PGD to compare with; run an audit with --attacks pgd,adv2")
-    if not any(attack.source != NO_SOURCE for attack in summary.attacks):
+    if not any(attack.condition.is_joint for attack in summary.attacks):
         raise InputError(
             f"the run {quoted(run.path)} has no attack on an interpreter; run an audit with --attacks pgd,adv2"
         )
-    lines = judged(audited_lines(summary, run.rows, str(run.facts["model"]["name"])))
+    lines = judged(audited_lines(summary, run.records, str(run.facts["model"]["name"])))
     seen: list[Onlooking] = []
     for other in onlookers(run, others):
         found = onlooking(run, summary.conditions, other, sights(run, other, work, note=note))
@@ -56,13 +57,12 @@ def audited_lines(summary: Summary, rows: Sequence[Row], model: str) -> list[Lin
     cells = _distances(rows)
     alike = comparable(rows)
     lines = [
-        Line(model=model, condition=a.condition, kind="label", n=a.n, **three("reached", a.asr_8bit))
+        Line(model=model, condition=str(a.condition), kind="label", n=a.n, **three("reached", a.asr_8bit))
         for a in summary.attacks
     ]
     for cell in summary.transfer:
-        attack = summary.attack(cell.condition)
-        control = cell.condition in CONTROLS
-        kind = kind_of(cell.condition, attack.source if attack else NO_SOURCE, cell.interpreter)
+        control = cell.condition.is_control
+        kind = kind_of(cell.condition, cell.interpreter)
         found, failed = cells[cell.condition, cell.interpreter]
         columns = means({**found, **failed}) if control else means(found, failed)
         if kind in ("own", "other"):
@@ -70,7 +70,9 @@ def audited_lines(summary: Summary, rows: Sequence[Row], model: str) -> list[Lin
             pgd = cells[PGD, cell.interpreter][0] if fair else {}
             columns |= against(found, pgd, judged=fair)
         lines.append(
-            Line(model=model, condition=cell.condition, map=cell.interpreter, kind=kind, compared="seen", **columns)
+            Line(
+                model=model, condition=str(cell.condition), map=cell.interpreter, kind=kind, compared="seen", **columns
+            )
         )
     return lines
 
@@ -78,10 +80,10 @@ def audited_lines(summary: Summary, rows: Sequence[Row], model: str) -> list[Lin
 _Split = tuple[dict[str, Distance], dict[str, Distance]]
 
 
-def _distances(rows: Sequence[Row]) -> Mapping[tuple[str, str], _Split]:
+def _distances(rows: Sequence[Row]) -> Mapping[tuple[Condition, str], _Split]:
     """By condition and interpreter the distances of the photos whose label was reached, and of the others."""
     excluded = {row.image_id for row in rows if row.excluded is not None}
-    cells: dict[tuple[str, str], _Split] = {}
+    cells: dict[tuple[Condition, str], _Split] = {}
     for row in sorted(rows, key=lambda row: row.image_id):
         if row.image_id not in excluded:
             reached, failed = cells.setdefault((row.condition, row.interpreter), ({}, {}))

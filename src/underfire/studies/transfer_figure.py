@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from underfire.auditing.plan import NONE
+from underfire.auditing.condition import NONE
 from underfire.present.svg import ADV2, INK, LINE, MUTED, NOISE, PAPER, PGD, inline
 from underfire.present.text import interpreter_title, title
 from underfire.studies.cells import Line
@@ -25,7 +25,7 @@ def transfer_figure(lines: Sequence[Line]) -> str:
     audited = lines[0].model
     for line in lines:
         shown = "seen" if line.model == audited else "label"
-        if line.compared == shown and line.condition != NONE.key and line.l1 is not None:
+        if line.compared == shown and line.condition != str(NONE) and line.l1 is not None:
             blocks.setdefault((line.model, line.map), []).append(line)
     height = _FOOT + sum(_HEAD + _ROW * len(block) for block in blocks.values())
     upper = max((line.l1_high or line.l1 or 0.0 for block in blocks.values() for line in block), default=0.0) or 1.0

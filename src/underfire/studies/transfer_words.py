@@ -3,7 +3,8 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from underfire.auditing.plan import NONE, PlannedPhoto
+from underfire.auditing.condition import NONE
+from underfire.auditing.plan import PlannedPhoto
 from underfire.present.text import interpreter_title, listing, number, plural, title
 from underfire.stats import LEVEL, least_photos
 from underfire.studies.attacks import taking_part
@@ -95,7 +96,7 @@ def _sizes(audited: Sequence[Line]) -> str:
     """Per interpreter the mean L1 of noise, PGD, the attack on it, and the attacks on others."""
     parts = []
     for name in dict.fromkeys(line.map for line in audited if line.kind != "label"):
-        here = [line for line in audited if line.map == name and line.condition != NONE.key]
+        here = [line for line in audited if line.map == name and line.condition != str(NONE)]
         figures = {
             word: [line.l1 for line in here if line.kind == kind and line.l1 is not None]
             for word, kind in _GROUPS.items()

@@ -1,0 +1,54 @@
+"""The distances between maps that rows hold: a new one is a function in `underfire.metrics` and a field here."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from functools import partial
+from typing import Any, Generic, TypeVar
+
+from torch import Tensor
+
+from underfire import metrics
+
+T = TypeVar("T")
+
+
+def _by(measure: Callable[[Tensor, Tensor], Tensor]) -> dict[str, Any]:
+    return {"measure": measure}
+
+
+@dataclass(frozen=True)
+class MapDistances(Generic[T]):
+    """How far a map is from another, by every measure: a number, (N,) of a batch, or statistics of several.
+
+    The names of the fields are those of the rows' columns and of the gates, in their order.
+    """
+
+    l1: T = field(metadata=_by(metrics.l1))
+    iou_50: T = field(metadata=_by(partial(metrics.iou, threshold=0.5)))
+    iou_25: T = field(metadata=_by(partial(metrics.iou, threshold=0.25)))
+    iou_75: T = field(metadata=_by(partial(metrics.iou, threshold=0.75)))
+    iou_top20: T = field(metadata=_by(partial(metrics.iou_top, share=0.2)))
+
+    def __getitem__(self, measure: str) -> T:
+        """The field ``measure``, one of `MEASURES`."""
+        value: T = getattr(self, measure)
+        return value
+
+
+MEASURES: tuple[str, ...] = tuple(measure.name for measure in fields(MapDistances))
+"""The names of the distances."""
+
+
+def distances_of(value: Callable[[str], T]) -> MapDistances[T]:
+    """``value`` of every measure's name."""
+    return MapDistances(**{measure: value(measure) for measure in MEASURES})
+
+
+def map_distances(maps: Tensor, others: Tensor) -> MapDistances[Tensor]:
+    """All measures (N,) between two batches of maps (N, h, w) in [0, 1]."""
+    return MapDistances(**{measure.name: measure.metadata["measure"](maps, others) for measure in fields(MapDistances)})
+
+
+def distances_at(distances: MapDistances[Tensor], index: int) -> MapDistances[float]:
+    """The distances of one pair of a batch."""
+    return distances_of(lambda measure: float(distances[measure][index]))

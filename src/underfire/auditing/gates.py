@@ -1,0 +1,109 @@
+"""Conditions under which an audit fails: a metric of the attacked interpreters beyond a threshold."""
+
+import math
+import operator
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from underfire.auditing.distances import MEASURES
+from underfire.auditing.summary import Headline, Summary
+from underfire.errors import InputError
+from underfire.stats import Estimate
+
+GateOperator = Literal[">", ">=", "<", "<="]
+
+_MEASURE_OF = {measure.replace("iou_50", "iou"): measure for measure in MEASURES}
+
+GATE_METRICS: tuple[str, ...] = ("asr", "confidence", *_MEASURE_OF, "kept")
+"""What a gate may be of: a rate or mean of the attack, or a distance of its maps (``iou`` is binarised at 0.5)."""
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A condition under which the audit fails, such as ``iou>0.5``."""
+
+    metric: str
+    """One of `GATE_METRICS`."""
+    operator: GateOperator
+    threshold: float
+
+    def __str__(self) -> str:
+        return f"{self.metric}{self.operator}{self.threshold:g}"
+
+    def holds(self, value: float) -> bool:
+        """Whether ``value`` makes the audit fail."""
+        return _COMPARE[self.operator](value, self.threshold)
+
+
+_COMPARE: dict[GateOperator, Callable[[float, float], bool]] = {
+    ">": operator.gt,
+    ">=": operator.ge,
+    "<": operator.lt,
+    "<=": operator.le,
+}
+_GATE = re.compile(r"\s*(?P<metric>\w+)\s*(?P<operator>[<>]=?)\s*(?P<threshold>\S+)\s*")
+
+
+def parse_gate(expression: str) -> Gate:
+    """A gate from ``metric operator number``, as in ``iou>0.5``.
+
+    Raises:
+        InputError: The expression has another form, or a metric or number that is none.
+    """
+    parts = _GATE.fullmatch(expression)
+    metric = next((m for m in GATE_METRICS if parts and m == parts["metric"]), None)
+    sign = next((o for o in _COMPARE if parts and o == parts["operator"]), None)
+    threshold = _number(parts["threshold"]) if parts else None
+    if metric is None or sign is None or threshold is None:
+        raise InputError(
+            f"{expression!r} is not a gate; write METRIC OPERATOR NUMBER, as in 'iou>0.5', "
+            f"with a metric of {', '.join(GATE_METRICS)} and an operator of {', '.join(_COMPARE)}"
+        )
+    return Gate(metric, sign, threshold)
+
+
+def check_gates(summary: Summary, gates: Sequence[Gate]) -> list[str]:
+    """One sentence for each gate and interpreter by which the audit fails; empty when it passes.
+
+    A gate is tried on every interpreter that was attacked on its own (the diagonal), on the 8-bit image:
+    ``asr`` and ``kept`` over the attacked photos, the other metrics over successes. Where the attack never
+    succeeded, those have no value and the gate does not fail. A gate that nothing was attacked for fails,
+    since it was not checked.
+    """
+    failures = []
+    for gate in gates:
+        if not summary.headlines:
+            failures.append(f"{gate} could not be checked: no interpreter was attacked.")
+        for headline in summary.headlines:
+            value, n = _gate_value(summary, headline, gate.metric)
+            if value is not None and gate.holds(value):
+                failures.append(f"{gate}: {headline.interpreter} has {gate.metric} {value:.3g} (n = {n}).")
+    return failures
+
+
+def _gate_value(summary: Summary, headline: Headline, metric: str) -> tuple[float | None, int]:
+    attack = summary.attack(headline.condition)
+    cell = summary.cell(headline.condition, headline.interpreter)
+    if attack is None or cell is None:
+        raise ValueError(f"the summary has a headline for {headline.condition} and no figures of it")
+    figure: Estimate
+    match metric:
+        case "asr":
+            figure = attack.asr_8bit
+        case "kept":
+            figure = headline.kept
+        case "confidence":
+            figure = attack.confidence_8bit
+        case _:
+            figure = cell.mean(_MEASURE_OF[metric])
+    return figure.value, figure.n
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
