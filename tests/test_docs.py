@@ -29,6 +29,8 @@ import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image
+from underfire.studies.cells import DOES_NOT_TRANSFER, KEPT, NOT_DECIDED, NOT_KEPT, TRANSFERS, Line
+from underfire.studies.transfer_statistics import MARGIN
 
 import underfire as uf
 from support.toys import every
@@ -61,9 +63,7 @@ from underfire.interpreters import ALL, gates, masks
 from underfire.interpreters.masks.settings import AUTHORS
 from underfire.models.class_names import imagenet_names
 from underfire.stats import least_photos
-from underfire.studies.cells import DOES_NOT_TRANSFER, KEPT, NOT_DECIDED, NOT_KEPT, TRANSFERS, Line
 from underfire.studies.study import NAMES
-from underfire.studies.transfer_statistics import MARGIN
 from underfire.testing import smooth_classifier
 
 ROOT = Path(__file__).parents[1]

@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from underfire.studies.bound_cells import Image, attribution_count, cells_of, distance_count, line_of, table
+from underfire.studies.bound_sides import Sides, Tolerances, sides_of
+from underfire.studies.bound_words import bound_words, correlations, related
 
 from support.made_runs import made_run
 from support.toy_photos import found, toy_classifier, toy_plan, write_photos
@@ -18,10 +21,7 @@ from underfire.interpreters.path import IncompleteError
 from underfire.stats import Estimate
 from underfire.studies import bound_sides
 from underfire.studies.bound import bound_study
-from underfire.studies.bound_cells import Image, attribution_count, cells_of, distance_count, line_of, table
-from underfire.studies.bound_sides import Sides, Tolerances, sides_of
 from underfire.studies.bound_statistics import BoundViolationError, Proposition1, TwoClass, proposition_1
-from underfire.studies.bound_words import bound_words, correlations, related
 from underfire.studies.frontier_statistics import Finding
 from underfire.studies.source import Run, attacked, read_run
 

@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+from underfire.studies.cells import Distance
+from underfire.studies.onlooking import onlooking
+from underfire.studies.others import MapMoves, Onlooker, Sight, onlookers, sights
 
 from support.made_runs import made_run
 from support.toy_photos import MEAN, SIZE, STD, found, toy_classifier, toy_plan, write_photos
@@ -17,9 +20,6 @@ from underfire.errors import InputError
 from underfire.images import read_png
 from underfire.interpreters import CAM, RTS, MaskingNetwork
 from underfire.models.classifier import Classifier
-from underfire.studies.cells import Distance
-from underfire.studies.onlooking import onlooking
-from underfire.studies.others import MapMoves, Onlooker, Sight, onlookers, sights
 from underfire.studies.source import Run, attacked, quiet, read_run
 from underfire.studies.transfer import transfer_study
 

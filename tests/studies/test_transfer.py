@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from underfire.studies.cells import comparable
 
 from support.made_runs import NEAR_L1, NOISE_L1, PGD_L1, made_run
 from underfire.auditing.summary import summarise
 from underfire.errors import InputError
-from underfire.studies.cells import comparable
 from underfire.studies.source import Run
 from underfire.studies.study import Study
 from underfire.studies.transfer import transfer_study

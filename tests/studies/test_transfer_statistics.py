@@ -4,9 +4,9 @@ import random
 from itertools import product
 
 import pytest
+from underfire.studies.transfer_statistics import Nearness, Verdict, nearness
 
 from underfire.stats import least_photos, sign_test
-from underfire.studies.transfer_statistics import Nearness, Verdict, nearness
 
 
 @pytest.mark.parametrize("n", [1, 2, 5, 8])

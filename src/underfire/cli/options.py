@@ -1,6 +1,6 @@
 """Options that several commands share, and how their values are read."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from fractions import Fraction
 from functools import wraps
@@ -23,6 +23,61 @@ DEFAULTS = AuditPlan()
 
 Command: TypeAlias = Callable[..., Any]
 """A function that options are added to."""
+
+
+class Group(click.Group):
+    """A group that knows what its commands were once called; help does not list the old names.
+
+    Args:
+        old_names: from a command's old name to its name.
+        rest: as `click.Group`.
+    """
+
+    def __init__(self, *rest: Any, old_names: Mapping[str, str] | None = None, **named: Any) -> None:
+        super().__init__(*rest, **named)
+        self.old_names = old_names or {}
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that the first argument names, under its own name."""
+        return super().resolve_command(ctx, [self.old_names.get(args[0], args[0]), *args[1:]])
+
+
+class Option(click.Option):
+    """An option that knows what it, and its values, were once called; help and errors have the new names alone.
+
+    Args:
+        old_names: what the option was called, as ``--also``.
+        old_values: from a value's old name to its name.
+        rest: as `click.Option`.
+    """
+
+    def __init__(
+        self,
+        *rest: Any,
+        old_names: Sequence[str] = (),
+        old_values: Mapping[str, str] | None = None,
+        **named: Any,
+    ) -> None:
+        super().__init__(*rest, **named)
+        self.old_names = tuple(old_names)
+        self.old_values = old_values or {}
+
+    def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
+        """Lets the parser take the old names too."""
+        shown = self.opts
+        self.opts = [*shown, *self.old_names]
+        super().add_to_parser(parser, ctx)
+        self.opts = shown
+
+    def type_cast_value(self, ctx: click.Context, value: Any) -> Any:
+        """The value, or values, in the option's type, read by their names of today."""
+        if isinstance(value, str):
+            value = self.old_values.get(value, value)
+        elif self.multiple and value:
+            value = tuple(self.old_values.get(one, one) if isinstance(one, str) else one for one in value)
+        return super().type_cast_value(ctx, value)
 
 
 class Eps(click.ParamType[float]):

@@ -128,7 +128,7 @@ def defence_study(
     ]
     lines = [*summaries(findings, budget=budget), *spent, *alone, *searched, *details(findings, parts)]
     return Study(
-        name="defence",
+        name="defense",
         title="Which interpreters detect best, against the attacker who adapts?",
         claim=CLAIM,
         claims=(),

@@ -89,7 +89,8 @@ def _arrow(kinds: tuple[Any, ...]) -> pa.DataType:
     for kind, arrow in ((bool, pa.bool_()), (int, pa.int64()), (float, pa.float64())):
         if kind in kinds:
             return arrow
-    if any(k is str or get_origin(k) is Literal or (isinstance(k, type) and issubclass(k, Enum | str | Condition)) for k in kinds):
+    texts = (Enum, str, Condition)
+    if any(get_origin(k) is Literal or (isinstance(k, type) and issubclass(k, texts)) for k in kinds):
         return pa.string()
     raise TypeError(f"a column cannot hold {kinds}; give text, a number, an enumeration or an Estimate")
 

@@ -90,6 +90,16 @@ def estimate(figure: Estimate, digits: int = 3) -> str:
     return f"{value} ({figure.low:.{digits}f} to {figure.high:.{digits}f}, n = {figure.n})"
 
 
+def signed(figure: Estimate, digits: int = 3) -> str:
+    """A difference with its sign, ``-0.028 (-0.036 to -0.020)``, or a dash where there is none."""
+    if figure.value is None:
+        return _NOTHING
+    value = f"{figure.value:+.{digits}f}"
+    if figure.low is None or figure.high is None:
+        return value
+    return f"{value} ({figure.low:+.{digits}f} to {figure.high:+.{digits}f})"
+
+
 def title(condition: str) -> str:
     """``adv2-cam`` as ADV² on CAM."""
     return Condition.parse(condition).title

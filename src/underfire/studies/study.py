@@ -23,9 +23,7 @@ from underfire.images.files import printable
 from underfire.present.palette import with_colours
 from underfire.present.tables import markdown
 from underfire.stats import Estimate, bonferroni, sign_test
-
-NAMES = ("transfer", "bound", "frontier", "gap", "defence")
-"""The studies, in the order in which they are shown."""
+from underfire.studies.registry import STUDIES
 
 _KEY = b"underfire.study"
 _LIBRARIES = ("underfire", "torch", "numpy", "pyarrow")
@@ -149,8 +147,8 @@ def save(study: Study, out: Path, *, command: str, seed: int) -> None:
         ValueError: ``study`` has a name that no report looks for.
         OSError: the disk refused.
     """
-    if study.name not in NAMES:
-        raise ValueError(f"a study is named {', '.join(NAMES)}, not {study.name!r}")
+    if study.name not in STUDIES:
+        raise ValueError(f"a study is named {', '.join(STUDIES)}, not {study.name!r}")
     made = Provenance(
         command=printable(command),
         seed=seed,
@@ -177,12 +175,18 @@ def save(study: Study, out: Path, *, command: str, seed: int) -> None:
 
 
 def read(out: Path) -> tuple[SavedStudy, ...]:
-    """The studies in the folder ``out``, in the order of `NAMES`; none where there is no such folder.
+    """The studies in the folder ``out``, in the order of `STUDIES`; none where there is no such folder.
 
     Raises:
         InputError: a study is damaged, or of another version.
     """
-    return tuple(_read(path) for name in NAMES if (path := out / f"{name}.parquet").is_file())
+    found = []
+    for name, entry in STUDIES.items():
+        paths = (out / f"{some}.parquet" for some in (name, *entry.old_names))
+        path = next((path for path in paths if path.is_file()), None)
+        if path is not None:
+            found.append(_read(path, name))
+    return tuple(found)
 
 
 def page(study: Study, made: Provenance) -> str:
@@ -206,8 +210,8 @@ def page(study: Study, made: Provenance) -> str:
     )
 
 
-def _read(path: Path) -> SavedStudy:
-    again = f"run `underfire study {path.stem}` again, or delete it"
+def _read(path: Path, known_as: str) -> SavedStudy:
+    again = f"run `underfire study {known_as}` again, or delete it"
     try:
         with path.open("rb") as file:
             table = pq.ParquetFile(file, page_checksum_verification=True).read()
@@ -218,9 +222,9 @@ def _read(path: Path) -> SavedStudy:
     if not isinstance(content, dict) or content.get("version") != Study.version or content.get("name") != path.stem:
         raise InputError(f"{str(path)!r} is not a study that this version of underfire can read; {again}")
     try:
-        words = {key: str(content[key]) for key in ("name", "title", "claim", "figure", "words")}
+        words = {key: str(content[key]) for key in ("title", "claim", "figure", "words")}
         claims = tuple(_claim(entry) for entry in content.get("claims", ()))  # a study of 0.1 has none
-        study = Study(table=table.replace_schema_metadata(None), claims=claims, **words)
+        study = Study(known_as, table=table.replace_schema_metadata(None), claims=claims, **words)
         return SavedStudy(study, Provenance(**content["made"]))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{str(path)!r} lacks a part of the study ({error}); {again}") from error

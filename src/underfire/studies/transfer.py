@@ -1,92 +1,514 @@
-"""Observation 7: does an image that keeps one interpreter's map keep another's, and another classifier's?"""
+"""Observation 7: does an image that keeps one interpreter's map keep another's, and another classifier's?
 
+Two attacks are compared photo by photo, by a sign test: it is exact for any number of photos and any distribution,
+which tests of means are not on the skewed distances of a few photos. Source: the claim is Observation 7 of Zhang et
+al., "Interpretable Deep Learning under Fire", USENIX Security 2020; the test is ours.
+
+On an observer model a person is shown the map of the class that this model predicts. Where the label did not transfer,
+that is not the target class, and the map of the target class explains nothing that anybody sees. Three maps are
+therefore compared, each with one of the benign image: the label's on every photo, which says whether the explanation of
+the right prediction is disturbed; the target class's on every photo, which says whether the image speaks otherwise for
+it; and the target class's against the label's, as in an audit, only on photos where this model too predicts the target.
+Photos whose benign image an observer model does not see as the label are left out: there is nothing to fool.
+"""
+
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
-from underfire.auditing.condition import PGD, Condition
+from underfire.auditing.condition import NONE, PGD, Condition
+from underfire.auditing.plan import AuditPlan, ModelSettings
 from underfire.auditing.rows import Row
-from underfire.auditing.summary import Summary
 from underfire.errors import InputError
 from underfire.images.files import quoted
 from underfire.models.classifier import Classifier
-from underfire.studies.cells import Distance, Line, against, comparable, judged, kind_of, means, table
-from underfire.studies.columns import three
-from underfire.studies.onlooking import Onlooking, onlooking
-from underfire.studies.others import onlookers, sights
+from underfire.present import plots, svg
+from underfire.present.tables import to_arrow
+from underfire.present.text import interpreter_title, number
+from underfire.present.words import written
+from underfire.stats import (
+    LEVEL,
+    NO_ESTIMATE,
+    Estimate,
+    Share,
+    bootstrap_mean,
+    bootstrap_paired,
+    least_photos,
+    sign_test,
+    wilson,
+)
+from underfire.studies.attacks import taking_part
+from underfire.studies.observers import Distance, Observation, Observer, check_observer, observe, observers_of, resizing
+from underfire.studies.options import Source, model_settings, option
 from underfire.studies.source import Note, Run, attacked, quiet
-from underfire.studies.study import Study
-from underfire.studies.transfer_figure import transfer_figure
-from underfire.studies.transfer_words import CLAIM, transfer_words
+from underfire.studies.study import Claim, Study, Verdict, majority, together
+
+CLAIM = (
+    "Observation 7 of the paper: an adversarial input made against one interpreter does not deceive another. Its map "
+    "through an interpreter that was not attacked is about as far from the benign one as PGD’s, and through the "
+    "attacked one far nearer."
+)
+
+MARGIN = 0.2
+"""A map is substantially nearer when its distance is less than that of PGD's map by more than this share."""
+
+KEPT, NOT_KEPT, TRANSFERS, DOES_NOT_TRANSFER, NOT_DECIDED = (
+    "kept", "not kept", "transfers", "does not transfer", "not decided",
+)  # fmt: skip
+_WORDS: Mapping[tuple[bool, Verdict], str] = {
+    (True, Verdict.HOLDS): KEPT,
+    (True, Verdict.FAILS): NOT_KEPT,
+    (False, Verdict.HOLDS): DOES_NOT_TRANSFER,
+    (False, Verdict.FAILS): TRANSFERS,
+}
+"""What the table's column ``verdict`` says of a map that was attacked, or was not, by the verdict on its claim."""
+
+Kind = Literal["label", "floor", "pgd", "own", "other"]
+Compared = Literal["seen", "label", "target"]
+Distances = Mapping[str, Distance]
+Cells = Mapping[tuple[Condition, str], tuple[Distances, Distances]]
+"""By condition and interpreter, the distances by photo: where the attack reached its label, and where it did not."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransferRecord:
+    """One row of the table.
+
+    Attributes:
+        model: whose predictions and maps these are.
+        condition: what was done to the images: none, noise, pgd, adv2-cam ….
+        map: the interpreter; "-" where ``kind`` is "label".
+        kind: "label", what became of the prediction; "floor", nothing attacked; "pgd"; "own", the map is of an
+            interpreter that was attacked; "other", it is not.
+        compared: with the benign map of the label is compared the map of the target class, or under a control that of
+            the label ("seen", what a person is shown), or always that of the label; "target": the map of the target
+            class before and after.
+        n: photos that the figures rest on: for an attack those on which it reached its label on the audited model. Only
+            where ``kind`` is "label" and ``model`` the audited one are they all that were attacked.
+        failed: photos on which it did not; they are in ``failed_l1`` alone. 0 where ``n`` is all.
+        reached, lost: the share of photos seen as the target class, and as anything but the label.
+        pairs: photos on which PGD reached its label too; all figures of differences and the verdict rest on these.
+        nearer: on how many of these the map is substantially nearer the benign one than PGD's; ``p`` is the sign
+            test's.
+        verdict: in words; None where the cell is not tested.
+    """
+
+    model: str
+    condition: Condition
+    map: str = "-"
+    kind: Kind
+    compared: Compared | None = None
+    n: int
+    failed: int = 0
+    reached: Estimate = NO_ESTIMATE
+    lost: Estimate = NO_ESTIMATE
+    l1: Estimate = NO_ESTIMATE
+    iou_50: Estimate = NO_ESTIMATE
+    failed_l1: float | None = None
+    pairs: int | None = None
+    l1_minus_pgd: Estimate = NO_ESTIMATE
+    iou_minus_pgd: Estimate = NO_ESTIMATE
+    nearer: int | None = None
+    p: float | None = None
+    verdict: str | None = None
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A tested cell with the claim about it: that an attacked map is kept, or that the attack does not transfer."""
+
+    record: TransferRecord
+    claim: Claim
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What one observer model saw.
+
+    Attributes:
+        model: its name.
+        resizing: what was done to the images' size, in words.
+        photos: how many photos were attacked on the audited model; it predicts the label on ``right`` benign ones.
+        left_out: the interpreters that it does without, in words.
+        records: its rows, with verdicts; the tests counted for them are those on this model.
+        judged: the tested ones.
+    """
+
+    model: str
+    resizing: str
+    photos: int
+    right: int
+    left_out: tuple[str, ...]
+    records: tuple[TransferRecord, ...]
+    judged: tuple[Judged, ...]
+
+
+@dataclass(frozen=True)
+class TransferOptions:
+    """What the command takes beside the options of an audit."""
+
+    onto: tuple[ModelSettings, ...] = option(
+        (),
+        help="Also show the images to this classifier; repeatable. What it needs follows its name, as in "
+        "'nets:resnet20 checkpoint=FILE mean=R,G,B std=R,G,B input-size=32'.",
+        parse=model_settings,
+        metavar="MODEL",
+        multiple=True,
+    )
+
+
+def study(source: Source, options: TransferOptions) -> Study:
+    """The study as the command line calls it."""
+    others = [source.load(settings) for settings in options.onto]
+
+    def check(_plan: AuditPlan, classifier: Classifier) -> None:
+        for other in others:
+            check_observer(other, classifier.name, classifier.class_names, classifier.fingerprint())
+
+    run = source.audited(check, beside_pgd=True)
+    return transfer_study(run, others, work=source.work, note=source.note)
 
 
 def transfer_study(run: Run, others: Sequence[Classifier], *, work: Path, note: Note = quiet) -> Study:
-    """Who else is fooled by the images of ``run``: its other interpreters, and ``others`` with theirs.
+    """Who else is fooled by the images of ``run``: its other interpreters, and the observer models ``others``.
 
     All on images as saved in 8 bit. ``work`` keeps what was seen with ``others``, photo by photo.
 
     Raises:
         InputError: ``run`` has no PGD or no attack on an interpreter, or one of ``others`` has other classes.
     """
-    summary = run.summary
     attacked(run.photos)
-    if summary.attack(PGD) is None:
-        raise InputError(f"the run {quoted(run.path)} has no PGD to compare with; run an audit with --attacks pgd,adv2")
-    if not any(attack.condition.is_joint for attack in summary.attacks):
-        raise InputError(
-            f"the run {quoted(run.path)} has no attack on an interpreter; run an audit with --attacks pgd,adv2"
-        )
-    lines = judged(audited_lines(summary, run.records, str(run.facts["model"]["name"])))
-    seen: list[Onlooking] = []
-    for other in onlookers(run, others):
-        found = onlooking(run, summary.conditions, other, sights(run, other, work, note=note))
-        seen.append(found)
-        lines = [*lines, *found.lines]
+    for lacking, what in (
+        (not any(row.condition == PGD for row in run.records), "no PGD to compare with"),
+        (not any(row.condition.is_joint for row in run.records), "no attack on an interpreter"),
+    ):
+        if lacking:
+            raise InputError(f"the run {quoted(run.path)} has {what}; run an audit with --attacks pgd,adv2")
+    records, judged = judge(audited_records(run))
+    seen = [observed(run, observer, observe(run, observer, work, note=note)) for observer in observers_of(run, others)]
+    every = [*records, *(record for other in seen for record in other.records)]
     return Study(
         name="transfer",
         title="Does an attack on one interpreter fool another?",
         claim=CLAIM,
-        claims=(),
-        table=table(lines),
-        figure=transfer_figure(lines),
-        words=transfer_words(run.photos, lines, seen, skipped=run.skipped),
+        claims=(_observation(judged), *(j.claim for some in (judged, *(o.judged for o in seen)) for j in some)),
+        table=to_arrow(every, TransferRecord),
+        figure=_figure(every),
+        words=_words(run, records, judged, seen),
     )
 
 
-def audited_lines(summary: Summary, rows: Sequence[Row], model: str) -> list[Line]:
-    """The transfer matrix of an audit, without verdicts."""
-    cells = _distances(rows)
-    alike = comparable(rows)
-    lines = [
-        Line(model=model, condition=str(a.condition), kind="label", n=a.n, **three("reached", a.asr_8bit))
+def audited_records(run: Run) -> list[TransferRecord]:
+    """The transfer matrix of an audit, without verdicts: first what became of the predictions, then the maps."""
+    model = str(run.facts["model"]["name"])
+    summary = run.summary
+    excluded = {row.image_id for row in run.records if row.excluded is not None}
+    found: dict[tuple[Condition, str], tuple[dict[str, Distance], dict[str, Distance]]] = {}
+    for row in sorted(run.records, key=lambda row: row.image_id):
+        if row.image_id not in excluded:
+            reached, failed = found.setdefault((row.condition, row.interpreter), ({}, {}))
+            distance = Distance(row.l1_8bit, row.iou_50_8bit)
+            (reached if row.success_8bit else failed)[row.image_id] = distance
+    cells: dict[tuple[Condition, str], tuple[Distances, Distances]] = {}
+    for cell in summary.transfer:
+        key = (cell.condition, cell.interpreter)
+        reached, failed = found[key]
+        cells[key] = ({**reached, **failed}, {}) if cell.control else (reached, failed)
+    labels = [
+        TransferRecord(model=model, condition=a.condition, kind="label", n=a.n, reached=a.asr_8bit)
         for a in summary.attacks
     ]
-    for cell in summary.transfer:
-        control = cell.condition.is_control
-        kind = kind_of(cell.condition, cell.interpreter)
-        found, failed = cells[cell.condition, cell.interpreter]
-        columns = means({**found, **failed}) if control else means(found, failed)
-        if kind in ("own", "other"):
-            fair = cell.condition in alike
-            pgd = cells[PGD, cell.interpreter][0] if fair else {}
-            columns |= against(found, pgd, judged=fair)
-        lines.append(
-            Line(
-                model=model, condition=str(cell.condition), map=cell.interpreter, kind=kind, compared="seen", **columns
-            )
+    return [*labels, *matrix(model, "seen", cells, comparable(run.records), tested=True)]
+
+
+def observed(run: Run, observer: Observer, observations: Sequence[Observation]) -> Observed:
+    """The rows of ``observer``, from what it saw of every attacked photo of ``run``.
+
+    The label that counts is the audit's. Tested is where an attack on an interpreter meets the maps of the label.
+    """
+    photos = {photo.image_id: photo for photo in attacked(run.photos)}
+    right = {o.image_id for o in observations if o.condition == NONE and o.prediction == photos[o.image_id].label}
+    reached = {(row.image_id, row.condition) for row in run.records if row.success_8bit}
+    seen: dict[Condition, list[Observation]] = {c: [] for c in run.summary.conditions if c != NONE}
+    for observation in sorted(observations, key=lambda observation: observation.image_id):
+        if observation.image_id in right and observation.condition != NONE:
+            seen[observation.condition].append(observation)
+
+    def counts(o: Observation) -> bool:
+        return o.condition.is_control or (o.image_id, o.condition) in reached
+
+    def fooled(o: Observation) -> bool:
+        return o.prediction == photos[o.image_id].target
+
+    def cells(compared: Compared) -> Cells:
+        found: dict[tuple[Condition, str], tuple[Distances, Distances]] = {}
+        for condition, some in seen.items():
+            shown = [o for o in some if compared != "seen" or fooled(o)]
+            for name in sorted(interpreter.name for interpreter in observer.interpreters):
+                kept, failed = (
+                    {o.image_id: getattr(o.moves[name], compared) for o in shown if counts(o) == reached}
+                    for reached in (True, False)
+                )
+                if kept or compared != "seen":
+                    found[condition, name] = (kept, failed)
+        return found
+
+    labels = []
+    for condition, some in seen.items():
+        kept = [o for o in some if counts(o)]
+        lost = sum(o.prediction != photos[o.image_id].label for o in kept)
+        shares = {"reached": wilson(sum(map(fooled, kept)), len(kept)), "lost": wilson(lost, len(kept))}
+        failed = len(some) - len(kept)
+        labels.append(
+            TransferRecord(model=observer.name, condition=condition, kind="label", n=len(kept), failed=failed, **shares)
         )
-    return lines
+    alike = comparable(run.records)
+    maps = [
+        record
+        for compared in _COMPARED
+        for record in matrix(observer.name, compared, cells(compared), alike, tested=compared == "label")
+    ]
+    records, judged = judge([*labels, *maps])
+    size = resizing(run, observer.classifier)
+    return Observed(observer.name, size, len(photos), len(right), observer.left_out, tuple(records), tuple(judged))
 
 
-_Split = tuple[dict[str, Distance], dict[str, Distance]]
+_COMPARED: tuple[Compared, ...] = ("label", "target", "seen")
 
 
-def _distances(rows: Sequence[Row]) -> Mapping[tuple[Condition, str], _Split]:
-    """By condition and interpreter the distances of the photos whose label was reached, and of the others."""
-    excluded = {row.image_id for row in rows if row.excluded is not None}
-    cells: dict[tuple[Condition, str], _Split] = {}
-    for row in sorted(rows, key=lambda row: row.image_id):
-        if row.image_id not in excluded:
-            reached, failed = cells.setdefault((row.condition, row.interpreter), ({}, {}))
-            kept = reached if row.success_8bit else failed
-            kept[row.image_id] = Distance(row.l1_8bit, row.iou_50_8bit)
-    return cells
+def comparable(rows: Sequence[Row]) -> frozenset[Condition]:
+    """The conditions whose images were changed in the way that PGD's were; without PGD there is none.
+
+    StAdv moves pixels, and PGD may change them: their distances tell nothing of the interpreters.
+    """
+    ways = {row.condition: row.allowed.perturbation for row in rows}
+    return frozenset(condition for condition, way in ways.items() if way == ways.get(PGD))
+
+
+def matrix(
+    model: str, compared: Compared, cells: Cells, alike: frozenset[Condition], *, tested: bool
+) -> list[TransferRecord]:
+    """A record per cell, in the order of ``cells``; attacks among ``alike`` are compared with PGD and ``tested``."""
+    records = []
+    for (condition, name), (found, failed) in cells.items():
+        record = TransferRecord(
+            model=model,
+            condition=condition,
+            map=name,
+            kind=_kind(condition, name),
+            compared=compared,
+            n=len(found),
+            failed=len(failed),
+            l1=bootstrap_mean([d.l1 for d in found.values()]),
+            iou_50=bootstrap_mean([d.iou_50 for d in found.values()]),
+            failed_l1=bootstrap_mean([d.l1 for d in failed.values()]).value,
+        )
+        if record.kind in ("own", "other"):
+            fair = condition in alike
+            pgd = cells.get((PGD, name), ({}, {}))[0] if fair else {}
+            record = _beside_pgd(record, found, pgd, tested=fair and tested)
+        records.append(record)
+    return records
+
+
+def nearness(attack: Sequence[float], pgd: Sequence[float], margin: float = MARGIN) -> Share:
+    """On how many photos an attack's map is substantially nearer the benign one than PGD's.
+
+    Args:
+        attack: its distance (L1) to the benign map, one per photo, at least 0.
+        pgd: PGD's on the same photos, in the same order.
+        margin: in [0, 1): by which share nearer.
+
+    Raises:
+        ValueError: the lengths differ, a distance is negative or not finite, or ``margin`` is out of its range.
+    """
+    if len(attack) != len(pgd):
+        raise ValueError(f"pairs need equally many distances, and got {len(attack)} and {len(pgd)}")
+    if not all(math.isfinite(value) and value >= 0 for value in (*attack, *pgd)):
+        raise ValueError("a distance is negative or not finite")
+    if not 0 <= margin < 1:
+        raise ValueError(f"margin is {margin}; it must lie in [0, 1)")
+    return wilson(sum(a < (1 - margin) * p for a, p in zip(attack, pgd, strict=True)), len(attack))
+
+
+def judge(records: Sequence[TransferRecord]) -> tuple[list[TransferRecord], list[Judged]]:
+    """``records`` with their verdicts, and those among them that are tested; these are the tests that are counted."""
+    tests = sum(record.nearer is not None for record in records)
+    told, judged = [], []
+    for record in records:
+        if record.nearer is not None and record.pairs is not None:
+            near = majority(record.nearer, record.pairs, tests)
+            claim = _claim(record, near)
+            record = replace(record, verdict=_WORDS.get((record.kind == "own", claim.verdict), NOT_DECIDED))
+            judged.append(Judged(record, claim))
+        told.append(record)
+    return told, judged
+
+
+def _kind(condition: Condition, interpreter: str) -> Kind:
+    if condition.is_control:
+        return "floor"
+    if condition == PGD:
+        return "pgd"
+    return "own" if condition.is_own(interpreter) else "other"
+
+
+def _beside_pgd(record: TransferRecord, found: Distances, pgd: Distances, *, tested: bool) -> TransferRecord:
+    pairs = [(distance, pgd[photo]) for photo, distance in found.items() if photo in pgd]
+    ours, theirs = [a.l1 for a, _ in pairs], [b.l1 for _, b in pairs]
+    near = nearness(ours, theirs).k if tested else None
+    return replace(
+        record,
+        pairs=len(pairs),
+        l1_minus_pgd=bootstrap_paired(ours, theirs),
+        iou_minus_pgd=bootstrap_paired([a.iou_50 for a, _ in pairs], [b.iou_50 for _, b in pairs]),
+        nearer=near,
+        p=None if near is None else sign_test(near, len(pairs)),
+    )
+
+
+def _claim(record: TransferRecord, near: Verdict) -> Claim:
+    """That an attacked map is kept, or that the attack does not transfer; ``near``: nearer than PGD on most photos."""
+    own = record.kind == "own"
+    attack, name, pairs = record.condition.title, interpreter_title(record.map), record.pairs or 0
+    statement = f"{attack} keeps the map of {name}." if own else f"{attack} does not transfer to {name}."
+    return Claim(
+        f"{record.model}/{record.condition}/{record.map}",
+        f"On {record.model}, {statement}",
+        near if own else near.opposite,
+        {"l1_minus_pgd": record.l1_minus_pgd, "nearer": wilson(record.nearer or 0, pairs)},
+        pairs,
+    )
+
+
+def _observation(judged: Sequence[Judged]) -> Claim:
+    """Observation 7 on the audited model; not decided where there is no interpreter beside the attacked one."""
+    across = any(j.record.kind == "other" for j in judged)
+    verdict = together(j.claim.verdict for j in judged) if across else Verdict.UNDECIDED
+    n = min((j.claim.n for j in judged), default=0) if across else 0
+    return Claim("observation-7", "An attack on one interpreter does not deceive another.", verdict, {}, n)
+
+
+def _words(run: Run, records: Sequence[TransferRecord], judged: Sequence[Judged], seen: Sequence[Observed]) -> str:
+    tests = len(judged)
+    return written(
+        "underfire.studies",
+        "transfer.md.jinja",
+        observation=_observation(judged).verdict,
+        across=_counted([j for j in judged if j.record.kind == "other"]),
+        own=_counted([j for j in judged if j.record.kind == "own"]),
+        sizes=_sizes(records),
+        margin=MARGIN,
+        error=1 - LEVEL,
+        tests=tests,
+        least=least_photos(tests) if tests else 0,
+        taking_part=taking_part(run.photos, run.skipped),
+        missed={r.condition.title: r.failed for r in records if r.kind != "label" and r.failed},
+        observers=[_observer_words(other) for other in seen],
+    )
+
+
+def _counted(judged: Sequence[Judged]) -> dict[str, object]:
+    """How many claims hold, fail, and are open, and the failed ones with what they rest on."""
+    counts = Counter(j.claim.verdict for j in judged)
+    return {
+        "tests": len(judged),
+        "hold": counts[Verdict.HOLDS],
+        "fail": counts[Verdict.FAILS],
+        "open": counts[Verdict.UNDECIDED],
+        "failed": [j.record for j in judged if j.claim.verdict is Verdict.FAILS],
+    }
+
+
+_GROUPS: Mapping[str, tuple[Kind, ...]] = {
+    "noise": ("floor",),
+    "the attack on it": ("own",),
+    "attacks on others": ("other",),
+    "PGD": ("pgd",),
+}
+_GROUPS_OBSERVED: Mapping[str, tuple[Kind, ...]] = {
+    "noise": ("floor",),
+    "PGD": ("pgd",),
+    "attacks on interpreters": ("own", "other"),
+}
+
+
+def _sizes(records: Sequence[TransferRecord]) -> dict[str, list[str]]:
+    """By interpreter the mean L1 under noise, the attack on it, attacks on others, and PGD."""
+    maps = [record for record in records if record.kind != "label" and record.condition != NONE]
+    names = dict.fromkeys(record.map for record in maps)
+    return {name: _ranges([record for record in maps if record.map == name], _GROUPS) for name in names}
+
+
+def _ranges(records: Sequence[TransferRecord], groups: Mapping[str, tuple[Kind, ...]]) -> list[str]:
+    """``0.1 to 0.3 under PGD`` for every group of which there are records."""
+    parts = []
+    for word, kinds in groups.items():
+        values = [record.l1.value for record in records if record.kind in kinds and record.l1.value is not None]
+        if values:
+            low, high = number(min(values)), number(max(values))
+            parts.append(f"{low if low == high else f'{low} to {high}'} under {word}")
+    return parts
+
+
+def _observer_words(seen: Observed) -> dict[str, object]:
+    counts = Counter(j.record.verdict for j in seen.judged)
+    by_map = {
+        compared: _ranges([r for r in seen.records if r.compared == compared], _GROUPS_OBSERVED)
+        for compared in ("label", "target")
+    }
+    return {
+        "seen": seen,
+        "labels": [record for record in seen.records if record.kind == "label"],
+        "tests": len(seen.judged),
+        "near": counts[TRANSFERS] + counts[KEPT],
+        "far": counts[DOES_NOT_TRANSFER] + counts[NOT_KEPT],
+        "open": counts[NOT_DECIDED],
+        "moves": by_map,
+    }
+
+
+_COLOURS: Mapping[Kind, str] = {"floor": svg.NOISE, "pgd": svg.PGD, "own": svg.ADV2, "other": svg.ADV2}
+
+
+def _figure(records: Sequence[TransferRecord]) -> str:
+    """One SVG: a block per model and interpreter, in it a line per condition with the mean L1 and its interval.
+
+    A filled diamond is the interpreter that was attacked, a hollow circle one that was not. Of an observer model the
+    map of the label is shown, which is there on every photo.
+    """
+    blocks: dict[tuple[str, str], list[TransferRecord]] = {}
+    audited = records[0].model
+    for record in records:
+        shown = "seen" if record.model == audited else "label"
+        if record.compared == shown and record.condition != NONE and record.l1.value is not None:
+            blocks.setdefault((record.model, record.map), []).append(record)
+    drawn, said = [], []
+    for (model, interpreter), block in blocks.items():
+        name = interpreter_title(interpreter)
+        whose = "" if model == audited else f" of {model}, map of the label"
+        pgd = next((record.l1.value for record in block if record.kind == "pgd"), None)
+        drawn.append(plots.ForestBlock(f"seen by {name}{whose}", tuple(map(_row, block)), pgd))
+        said.append(f"{name} of {model}: {', '.join(f'{r.condition.title} {r.l1.value:.3f}' for r in block)}")
+    return plots.forest(
+        drawn,
+        label="mean L1 from the benign map (0 = the same map), 95 % interval",
+        name="transfer",
+        description=f"Mean L1 from the benign map. {'. '.join(said)}.",
+    )
+
+
+def _row(record: TransferRecord) -> plots.ForestRow:
+    tested = record.verdict is not None
+    return plots.ForestRow(
+        record.condition.title,
+        record.l1,
+        _COLOURS[record.kind],
+        f"{record.verdict} ({record.nearer} of {record.pairs} nearer)" if tested else f"n = {record.n}",
+        strong=record.kind == "own",
+        hollow=record.kind == "other",
+        noted=tested,
+    )
