@@ -10,7 +10,10 @@ import pyarrow as pa
 RENAMED: Mapping[str, str] = {}
 """Columns, and fields of the summary, that got another name on purpose: the recorded name → the name now."""
 
-REWORDED: Mapping[str, str] = {}
+REWORDED: Mapping[str, str] = {
+    "◆ the attacker who knows the detector": "◆ the adaptive attacker",
+    "evaded, by what the attacker may spend": "evaded, by the attacker's budget",
+}
 """Words in cells, figures and pages that were replaced on purpose: what the records say → what is said now."""
 
 RELATIVE, ABSOLUTE = 1e-9, 1e-12

@@ -30,9 +30,10 @@ from underfire.auditing.runner import run_audit
 from underfire.cli.report import rebuild
 from underfire.defenses import EnsembleDetector
 from underfire.defenses.adaptive import AdaptiveADV2
-from underfire.defenses.search import ScoreSearch
+from underfire.defenses.score_based import ScoreSearch
 from underfire.defenses.squeezing import FeatureSqueezing
-from underfire.evaluation.study import defence_study
+from underfire.evaluation.options import DefenseOptions
+from underfire.evaluation.study import defense_study
 from underfire.images import PhotoSet, find_photos, save_png
 from underfire.images.dataset import Photos, read_sources
 from underfire.images.levels import from_8bit
@@ -226,7 +227,7 @@ def _against_detectors(world: World, classifier: Classifier, target: Tensor) -> 
     yield "adaptive squeezing", Attacked(made.x_adv, tuple(made.passes.tolist()), "levels")
     start = PGD(classifier, passes=30)(x, target, keys=KEYS).x_adv
     start = from_8bit(Linf().rounded(x, start), dtype)
-    found = ScoreSearch(both, passes=300)(x, start, target, keys=KEYS)
+    found = ScoreSearch(both, start=start, passes=300)(x, target, keys=KEYS)
     yield "score search", Attacked(found.x_adv, tuple(found.passes.tolist()), "levels")
 
 
@@ -277,9 +278,10 @@ class Toy:
         yield "gap", _output(self._gap())
         yield "defence-budget", _output(self._defence(run, budget=15))
         self._audit("weak", eps=2 / 255)
-        also = {"weak": self.folder / "weak", "patch": self.folder / "gap" / "random-patch" / "cam"}
-        more = {"eps_grid": (2 / 255, 8 / 255), "passes_grid": (40,), "sharings": (EVEN, WORST), "search": 60}
-        yield "defence", _output(self._defence(run, also=also, **more))
+        extra = (("weak", self.folder / "weak"), ("patch", self.folder / "gap" / "random-patch" / "cam"))
+        grids = {"eps_grid": (2 / 255, 8 / 255), "passes_grid": (40,)}
+        more = {"weighting": (EVEN.name, WORST.name), "score_search": 60, "extra_attacks": extra}
+        yield "defence", _output(self._defence(run, **grids, **more))
 
     def _written(self) -> PhotoSet:
         """Five photos, of which one is labelled wrongly, and a file that is none."""
@@ -343,9 +345,10 @@ class Toy:
         sources, _ = read_sources(
             find_photos([folder], class_names=self.classifier.class_names).photos, self.classifier
         )
-        settings: dict[str, Any] = {"fpr": 0.2, "passes": 60, "sets": [("cam",), ("cam", "grad")]}
+        options = DefenseOptions(**({"fpr": 0.2, "sets": (("cam",), ("cam", "grad"))} | more))
         clean = Photos(sources, self.classifier)
-        return defence_study(run, clean, self.classifier, work=self.folder / "defence", **(settings | more))
+        work = self.folder / "defence"
+        return defense_study(run, clean, self.classifier, options, work=work, passes=60)
 
     def pictures(self) -> tuple[str, ...]:
         """Those of all that was audited and attacked so far."""

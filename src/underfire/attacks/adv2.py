@@ -35,6 +35,7 @@ class ADV2(Descent):
     """
 
     name = "adv2"
+    version = 1
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Harmless changes of a photo, as they happen to it on its way: further photos that a detector must not flag.
+"""Benign corruptions, as they happen to a photo on its way: images that a detector must not flag.
 
 None is among a detector's own views (:mod:`underfire.defenses.views`). Each takes an image (3, H, W) in [0, 1] in whole
 grey levels and gives one like it.
@@ -17,16 +17,16 @@ from underfire.images.levels import from_8bit
 from underfire.seeding import generator
 
 
-class Change(Protocol):
-    """A harmless change."""
+class Corruption(Protocol):
+    """A benign corruption."""
 
     @property
     def name(self) -> str:
         """What tables call it, one word."""
         ...
 
-    def __call__(self, image: Tensor, key: str) -> Tensor:
-        """``image`` changed; random numbers belong to ``key``, the photo's name."""
+    def __call__(self, image: Tensor, key: str, /) -> Tensor:
+        """``image`` corrupted; random numbers belong to ``key``, the photo's name."""
         ...
 
 
@@ -45,7 +45,7 @@ class Jpeg:
         """Such as ``jpeg-75``."""
         return f"jpeg-{self.quality}"
 
-    def __call__(self, image: Tensor, key: str) -> Tensor:  # noqa: ARG002 - draws nothing
+    def __call__(self, image: Tensor, _key: str, /) -> Tensor:
         """``image`` as it comes back."""
         file = io.BytesIO()
         _picture(image).save(file, "JPEG", quality=self.quality)
@@ -70,7 +70,7 @@ class GaussianNoise:
         """Such as ``gaussian-6``; never that of a detector's view, whose noise it would be."""
         return f"gaussian-{self.sigma:g}"
 
-    def __call__(self, image: Tensor, key: str) -> Tensor:
+    def __call__(self, image: Tensor, key: str, /) -> Tensor:
         """``image`` with the photo's own noise."""
         noise = torch.randn(image.shape, generator=generator(self.seed, key, self.name), dtype=torch.float64)
         return _rounded(255 * image.double() + self.sigma * noise, image.dtype)
@@ -91,7 +91,7 @@ class Crop:
         """Such as ``crop-90``: in per cent."""
         return f"crop-{100 * self.share:g}"
 
-    def __call__(self, image: Tensor, key: str) -> Tensor:  # noqa: ARG002 - draws nothing
+    def __call__(self, image: Tensor, _key: str, /) -> Tensor:
         """The middle of ``image``."""
         picture = _picture(image)
         width, height = picture.size
@@ -115,13 +115,13 @@ class Brightness:
         """Such as ``brightness-0.8``."""
         return f"brightness-{self.factor:g}"
 
-    def __call__(self, image: Tensor, key: str) -> Tensor:  # noqa: ARG002 - draws nothing
+    def __call__(self, image: Tensor, _key: str, /) -> Tensor:
         """``image``, brighter or darker."""
         return _rounded(255 * image.double() * self.factor, image.dtype)
 
 
-def changes(seed: int = 0) -> tuple[Change, ...]:
-    """Those that a study asks about; ``seed`` is that of the noise."""
+def corruptions(seed: int = 0) -> tuple[Corruption, ...]:
+    """Those that the benchmark measures; ``seed`` is that of the noise."""
     return (Jpeg(75), Jpeg(50), GaussianNoise(6, seed), Crop(0.9), Brightness(0.8), Brightness(1.2))
 
 

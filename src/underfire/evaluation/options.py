@@ -1,30 +1,29 @@
-"""``underfire study defense``: the detector benchmark as the command line calls it."""
+"""What ``underfire study defense`` compares, and how."""
 
 from collections import Counter
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
-from typing import Any
 
 from underfire.attacks.control import EVEN
+from underfire.attacks.perturbations import Linf
 from underfire.auditing.plan import AuditPlan
-from underfire.defenses.adaptive import PASSES
+from underfire.defenses.adaptive import steps_for
 from underfire.defenses.calibration import check_rate
+from underfire.defenses.ensemble_signals import EnsembleSignals
+from underfire.defenses.score_based import queries_for
 from underfire.errors import InputError
-from underfire.evaluation.adaptive import SHARINGS
-from underfire.evaluation.sets import FPR, check_enough, check_sets
-from underfire.evaluation.study import defence_study
-from underfire.evaluation.trials import Resources, further
-from underfire.images.dataset import Photos
+from underfire.evaluation.attackers import WEIGHTINGS, AttackBudget
+from underfire.evaluation.detectors import FPR, DetectorName, candidates_of, costs_of
 from underfire.images.files import quoted
 from underfire.models.classifier import Classifier
 from underfire.parsing import budgets, count, counts
-from underfire.studies.options import Source, interpreter_names, named_folder, option
-from underfire.studies.study import Study
+from underfire.studies.options import interpreter_names, named_folder, option
 
 
 @dataclass(frozen=True)
-class DetectorOptions:
-    """What the command takes beside the options of an audit."""
+class DefenseOptions:
+    """What is compared, and how; the command takes these beside the options of an audit."""
 
     clean: tuple[str, ...] = option(
         (),
@@ -53,7 +52,7 @@ class DetectorOptions:
         (EVEN.name,),
         help="How gradients of several maps are combined; repeatable: the strongest result per photo is reported.",
         old_names=("sharing",),
-        choices=tuple(SHARINGS),
+        choices=tuple(WEIGHTINGS),
         multiple=True,
     )
     eps_grid: tuple[float, ...] = option(
@@ -88,7 +87,7 @@ class DetectorOptions:
     )
 
     def check(self) -> None:
-        """Raises `InputError` for what can be seen to be wrong without a model."""
+        """Refuses what can be seen to be wrong without a model; raises `InputError`."""
         check_rate(self.fpr)
         names = Counter(name for name, _ in self.extra_attacks)
         twice = next((name for name, times in names.items() if times > 1), None)
@@ -100,32 +99,26 @@ class DetectorOptions:
                 f"--extra-attacks {quoted(lost)} is no folder; give the directory of an audit, or of a study's attacks"
             )
 
+    def check_with(self, plan: AuditPlan, classifier: Classifier, passes: int) -> dict[DetectorName, int]:
+        """By set what it costs, in passes for an image, on an audit with ``plan`` of ``classifier``.
 
-def study(source: Source, options: DetectorOptions) -> Study:
-    """The study as the command line calls it."""
-    options.check()
-    passes = source.plan.passes or PASSES
-    known: list[Photos] = []
-
-    def check(plan: AuditPlan, classifier: Classifier) -> None:
-        further(Resources.of(plan, passes), options.eps_grid, options.passes_grid)
-        check_sets(plan, classifier, options.sets, options.budget, [passes, *options.passes_grid], options.score_search)
-        known.append(source.usable(options.clean, classifier))
-        check_enough(len(known[0]), options.fpr)
-
-    run = source.audited(check)
-    classifier = run.classifier(source.plan.device)
-    if not known:
-        check(run.plan, classifier)
-    settings: dict[str, Any] = {
-        "sets": options.sets,
-        "fpr": options.fpr,
-        "budget": options.budget,
-        "passes": passes,
-        "sharings": [SHARINGS[name] for name in dict.fromkeys(options.weighting)],
-        "eps_grid": options.eps_grid,
-        "passes_grid": options.passes_grid,
-        "search": options.score_search,
-        "also": dict(options.extra_attacks),
-    }
-    return defence_study(run, known[0], classifier, work=source.work, limit=source.limit, note=source.note, **settings)
+        Raises:
+            InputError: there are sets that cannot be, see `candidates_of`; none is within the budget; an ε is out of
+                range; an adaptive attack of ``passes``, or of those of the grid, has no step; or a score-based attack
+                has no two queries, or another perturbation than it knows.
+        """
+        given = AttackBudget.of(plan, passes)
+        given.along(self.eps_grid, self.passes_grid)
+        _, candidates = candidates_of(plan, classifier, self.sets)
+        signals = {c.name: EnsembleSignals(c.interpreters) for c in candidates if c.is_set}
+        for some, count_of_passes in product(signals.values(), [passes, *self.passes_grid]):
+            steps_for(count_of_passes, some)
+        if self.score_search is not None:
+            if not isinstance(given.perturbation, Linf):
+                raise InputError(
+                    f"the score-based attack knows the perturbation 'linf' alone, not '{given.perturbation.name}'; "
+                    "leave --score-search out"
+                )
+            for some in signals.values():
+                queries_for(self.score_search, some)
+        return costs_of(signals, self.budget)
