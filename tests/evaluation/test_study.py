@@ -1,5 +1,6 @@
 """The study of defences on the toy: what is measured, that it resumes, and what is refused."""
 
+import hashlib
 import json
 import re
 from dataclasses import replace
@@ -22,6 +23,7 @@ from underfire.auditing.plan import AuditPlan
 from underfire.auditing.runner import run_audit
 from underfire.defenses import EnsembleDetector
 from underfire.defenses.adaptive import AdaptiveADV2
+from underfire.defenses.views import default_views, described
 from underfire.errors import InputError
 from underfire.evaluation.detectors import named_sets
 from underfire.evaluation.options import DefenseOptions
@@ -62,7 +64,8 @@ def read(photos: PhotoSet) -> Photos:
 
 def study(run: Run, clean: Photos, work: Path, **more: Any) -> Study:
     how = {name: more.pop(name) for name in ("limit", "note") if name in more}
-    options = DefenseOptions(**({"fpr": RATE, "sets": (("cam",), ("cam", "grad"))} | more))
+    settings: dict[str, Any] = {"fpr": RATE, "sets": (("cam",), ("cam", "grad"))}
+    options = DefenseOptions(**(settings | more))
     return defense_study(run, clean, toy_classifier(), options, work=work, passes=60, **how)
 
 
@@ -181,6 +184,26 @@ def test_what_was_attacked_serves_studies_of_other_sets(
     (after,) = rows(study(run, clean, whole[0], sets=[("grad", "cam")]), kind="set", detector="grad+cam")
     assert after["evaded"] == before["evaded"]
     assert after["auroc"] == before["auroc"]
+
+
+def test_what_version_0_1_cached_has_the_same_names(run: Run, clean: Photos, whole: tuple[Path, Study]) -> None:
+    """Its versions were 2 of signals and of the adaptive attack, and 1 of the oblivious one."""
+
+    def identity(*facts: object) -> str:
+        images = sorted((r.image_sha256, str(r.condition), r.target, r.confidence_8bit) for r in run.records)
+        return hashlib.sha256(repr((images, run.facts["created"], *facts)).encode()).hexdigest()[:16]
+
+    classifier, seed, budget = toy_classifier(), run.plan.seed, Linf(8 / 255)
+    views = [described(view) for view in default_views(classifier.input_size, seed)]
+    assert identity(2, classifier.fingerprint(), views, seed) == next((whole[0] / "values").iterdir()).name
+    both = make_interpreters(("grad", "cam"), classifier)
+    settings = EnsembleDetector(both).settings()["interpreters"]
+    oblivious = identity(1, classifier.fingerprint(), settings, budget, 60, seed)
+    assert (whole[0] / "blind" / f"grad+cam-{oblivious}").is_dir()
+    detector = EnsembleDetector(both, fpr=RATE).fit(torch.stack([clean[row] for row in range(CLEAN)]))
+    fit = (detector.settings(), detector.fpr, detector.seed, detector.threshold_, detector.density_.centre.tolist())
+    adaptive = identity(2, classifier.fingerprint(), fit, 60, "even", budget, seed)
+    assert (whole[0] / "adaptive" / f"grad+cam-{adaptive}").is_dir()
 
 
 def test_a_lost_picture_is_made_again(run: Run, clean: Photos, whole: tuple[Path, Study]) -> None:

@@ -1,6 +1,6 @@
 """Which detectors are compared: a candidate for each set of interpreters, the baselines, and the parts of a set."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import TypeAlias
@@ -137,7 +137,7 @@ def largest(candidates: Sequence[CandidateDetector]) -> CandidateDetector:
     return max(candidates, key=lambda candidate: len(candidate.interpreters))
 
 
-def costs_of(signals: dict[str, EnsembleSignals], budget: int | None) -> dict[str, int]:
+def costs_of(signals: Mapping[DetectorName, EnsembleSignals], budget: int | None) -> dict[DetectorName, int]:
     """By set what it costs, in passes for an image; raises `InputError` if none is within ``budget``."""
     costs = {key: some.passes_per_image for key, some in signals.items()}
     cheapest = min(costs, key=lambda key: costs[key])

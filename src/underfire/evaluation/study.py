@@ -27,7 +27,7 @@ from underfire.evaluation.detectors import (
     largest,
     rates_for,
 )
-from underfire.evaluation.extra_attacks import AttackedImages, attacks_in
+from underfire.evaluation.extra_attacks import AttackedImage, ObliviousAttack, attacks_in
 from underfire.evaluation.figure import defense_figure
 from underfire.evaluation.measurements import Measurements, clean_photos, measured
 from underfire.evaluation.options import DefenseOptions
@@ -215,7 +215,9 @@ def _collect(
     )
 
 
-def _attacks(run: Run, photos: tuple[PlannedPhoto, ...], options: DefenseOptions) -> AttackedImages:
+def _attacks(
+    run: Run, photos: tuple[PlannedPhoto, ...], options: DefenseOptions
+) -> dict[ObliviousAttack, Mapping[str, AttackedImage]]:
     """The attacked images of ``run`` and of the extra attacks."""
     if all(row.condition.is_control for row in run.records):
         raise InputError(f"the run {quoted(run.path)} has no attack; run an audit with --attacks pgd,adv2")
