@@ -64,7 +64,7 @@ from underfire.interpreters.masks.settings import AUTHORS
 from underfire.models.class_names import imagenet_names
 from underfire.present.tables import to_arrow
 from underfire.stats import least_photos
-from underfire.studies.study import NAMES
+from underfire.studies.registry import STUDIES
 from underfire.testing import smooth_classifier
 
 ROOT = Path(__file__).parents[1]
@@ -437,7 +437,7 @@ def test_signs_and_thresholds_of_soundness() -> None:
 
 
 def test_studies_are_told_as_they_are() -> None:
-    assert tuple(unquoted(row[0]) for row in table("studies.md", "study")) == NAMES
+    assert tuple(unquoted(row[0]) for row in table("studies.md", "study")) == tuple(STUDIES)
     columns = [f.name for f in fields(Line) if not f.name.endswith(("_low", "_high"))]
     assert [unquoted(row[0]) for row in table("studies.md", "column")] == columns
     verdicts = {unquoted(row[0]) for row in table("studies.md", "verdict")}
@@ -448,8 +448,8 @@ def test_studies_are_told_as_they_are() -> None:
     assert f"With two interpreters {least}" in text
 
 
-def test_the_study_of_defences_is_told_as_it_is() -> None:
-    _, _, section = (ROOT / "docs" / "studies.md").read_text(encoding="utf-8").partition("## Defence\n")
+def test_the_detector_benchmark_is_documented_as_it_is() -> None:
+    _, _, section = (ROOT / "docs" / "studies.md").read_text(encoding="utf-8").partition("## Defense\n")
     section, _, _ = section.partition("\n## ")
     _, _, columns = section.partition("| column | meaning |\n|---|---|\n")
     told = [name for row in columns.split("\n\n")[0].splitlines() for name in re.findall(r"`(\w+)`", row.split("|")[1])]

@@ -25,7 +25,7 @@ from support.toys import CLASSES, SMALL_FIT, images, relu_net
 from underfire.attacks import ADV2, L2, PGD, AuthorsADV2, Flow, Linf, Square, StAdv
 from underfire.attacks.control import EVEN, FIXED, WORST, Balance
 from underfire.auditing.plan import AuditPlan, ModelSettings
-from underfire.auditing.rows import SCHEMA, read_rows
+from underfire.auditing.rows import read_rows, table_of
 from underfire.auditing.runner import run_audit
 from underfire.cli.report import rebuild
 from underfire.defenses import EnsembleDetector
@@ -251,10 +251,9 @@ class Toy:
             save(study, run.path / "studies", command=f"underfire study {study.name} run", seed=0)
         _without_time_and_place(run.path)
         rebuild(run.path)
-        rows = sorted(read_rows(run.path), key=lambda row: (row.image_id, row.attack, row.source, row.interpreter))
-        columns = {name: [getattr(row, name) for row in rows] for name in SCHEMA.names}
+        order = [(name, "ascending") for name in ("image_id", "attack", "source", "interpreter")]
         return AuditOutput(
-            pa.table(columns, schema=SCHEMA.remove_metadata()),
+            table_of(read_rows(run.path)).sort_by(order).replace_schema_metadata(None),
             json.loads((run.path / "summary.json").read_text(encoding="utf-8")),
             (run.path / "report.html").read_text(encoding="utf-8"),
             pixels(run.path),
@@ -345,7 +344,8 @@ class Toy:
         sources, _ = read_sources(
             find_photos([folder], class_names=self.classifier.class_names).photos, self.classifier
         )
-        options = DefenseOptions(**({"fpr": 0.2, "sets": (("cam",), ("cam", "grad"))} | more))
+        settings: dict[str, Any] = {"fpr": 0.2, "sets": (("cam",), ("cam", "grad"))}
+        options = DefenseOptions(**(settings | more))
         clean = Photos(sources, self.classifier)
         work = self.folder / "defence"
         return defense_study(run, clean, self.classifier, options, work=work, passes=60)
