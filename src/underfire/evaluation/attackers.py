@@ -130,7 +130,7 @@ def attack_photos(
         perturbation: within which the images are.
         folder: its name is a `cache_key` of all that decides the images.
         what: is noted with every photo that is attacked.
-        note: is told it.
+        note: receives it.
 
     Raises:
         InputError: an image of the run or a cached file is damaged, or a number is not finite.
@@ -266,7 +266,7 @@ class AdaptiveAttacker:
         interpreters: of all detectors.
         work: caches the images.
         signal_folder: caches their signals.
-        note: is told how the attacks come along.
+        note: reports progress.
     """
 
     run: Run

@@ -92,7 +92,7 @@ def named_sets(plan: AuditPlan, sets: Sequence[Sequence[str]]) -> tuple[tuple[st
     """``sets``, each in the order of the plan's interpreters and then of their first naming, and each once.
 
     Without any, all non-empty subsets of the plan's interpreters, small ones first, except MASK: it fits every map
-    anew, and a detector needs many maps.
+    from scratch, and a detector needs many maps.
 
     Raises:
         InputError: a set names an interpreter twice, or none is left.

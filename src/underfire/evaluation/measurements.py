@@ -35,7 +35,7 @@ class CleanPhotos:
 
 
 def clean_photos(run: Run, photos: Photos, dtype: torch.dtype, *, note: Note) -> CleanPhotos:
-    """``photos`` less those that show the same as one of ``run`` or as an earlier one; ``note`` is told their names."""
+    """``photos`` less those that show the same as one of ``run`` or as an earlier one, which are noted by name."""
     audited = {content_key(opened([run.picture(photo, NONE)], dtype)[0]): photo.image_id for photo in run.photos}
     rows: dict[str, int] = {}
     left_out = 0

@@ -140,7 +140,7 @@ class SignalCache:
         folder: its name is a `cache_key` of all that decides the values beside an image, a signal's name and what the
             interpreters are made of.
         extractor: random numbers belong to an image's content.
-        note: is told what was measured.
+        note: reports what was measured.
     """
 
     def __init__(self, folder: Path, extractor: SignalExtractor, note: Note) -> None:

@@ -95,7 +95,7 @@ def defense_study(
         work: a folder.
         passes: of the adaptive attacker, for a photo.
         limit: at most so many of the attacked photos, the first ones.
-        note: is told how the study comes along.
+        note: reports progress.
 
     Raises:
         InputError: there are too few clean photos for the rate, no attack, no set within the budget, too few passes
