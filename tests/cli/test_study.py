@@ -230,8 +230,8 @@ def test_defence_of_photos_audits_them_first(invoke: Invoke, photos: Path, clean
         (("--clean", "{clean}", "--fpr", "0.2", "--eps-grid", "4/255,x"), "'x'"),
         (("--clean", "{clean}", "--fpr", "0.2", "--eps-grid", "4/255,400/255"), "eps 1.56863 is not in (0, 1]"),
         (("--clean", "{clean}", "--fpr", "0.2", "--also", "l2"), "'l2' is not NAME=DIR"),
-        (("--clean", "{clean}", "--fpr", "0.2", "--also", "l2=nowhere"), "--also 'nowhere' is no folder"),
-        (("--clean", "{clean}", "--fpr", "0.2", "--also", "a={run}", "--also", "a={run}"), "--also 'a' is given twice"),
+        (("--clean", "{clean}", "--fpr", "0.2", "--also", "l2=nowhere"), "--extra-attacks 'nowhere' is no folder"),
+        (("--clean", "{clean}", "--fpr", "0.2", "--also", "a={run}", "--also", "a={run}"), "--extra-attacks 'a' is given twice"),
     ],
 )
 @pytest.mark.parametrize("source", ["run", "photos"])
