@@ -53,15 +53,16 @@ from underfire.defenses.views import default_views
 from underfire.diagnostics import attack_signs as soundness
 from underfire.diagnostics.attack_signs import Indicator
 from underfire.diagnostics.model_checks import ModelCheck
-from underfire.evaluation.adaptive import SHARINGS
-from underfire.evaluation.corruptions import changes
-from underfire.evaluation.lines import Line as DefenceLine
-from underfire.evaluation.sets import FPR, STRICT
+from underfire.evaluation.attackers import WEIGHTINGS
+from underfire.evaluation.corruptions import corruptions
+from underfire.evaluation.detectors import FPR, STRICT
+from underfire.evaluation.results import DetectorRecord
 from underfire.images import find_photos
 from underfire.images.decode import FORMATS, MAX_PIXELS
 from underfire.interpreters import ALL, gates, masks
 from underfire.interpreters.masks.settings import AUTHORS
 from underfire.models.class_names import imagenet_names
+from underfire.present.tables import to_arrow
 from underfire.stats import least_photos
 from underfire.studies.registry import STUDIES
 from underfire.studies.transfer import (
@@ -456,20 +457,21 @@ def test_studies_are_told_as_they_are() -> None:
     assert f"With two interpreters {least}" in text
 
 
-def test_the_study_of_defences_is_told_as_it_is() -> None:
-    _, _, section = (ROOT / "docs" / "studies.md").read_text(encoding="utf-8").partition("## Defence\n")
+def test_the_detector_benchmark_is_documented_as_it_is() -> None:
+    _, _, section = (ROOT / "docs" / "studies.md").read_text(encoding="utf-8").partition("## Defense\n")
     section, _, _ = section.partition("\n## ")
     _, _, columns = section.partition("| column | meaning |\n|---|---|\n")
     told = [name for row in columns.split("\n\n")[0].splitlines() for name in re.findall(r"`(\w+)`", row.split("|")[1])]
-    known = {f.name for f in fields(DefenceLine) if not f.name.endswith(("_low", "_high"))}
+    columns_of = to_arrow([], DetectorRecord).column_names
+    known = {name for name in columns_of if not name.endswith(("_low", "_high"))}
     assert sorted(told) == sorted(known)
     text = " ".join(section.split())
     assert f"{FPR} if not given. It takes {photos_to_fit(FPR)} clean photos" in text
     assert f"from {photos_to_fit(STRICT)} on, detection is told at {STRICT} too" in text
     assert f"{ADAPTIVE_PASSES} if not given" in text
-    assert re.findall(r"`(even|fixed|worst)`", text)[:3] == list(SHARINGS)
-    changed = [change.name for change in changes()]
-    assert changed == ["jpeg-75", "jpeg-50", "gaussian-6", "crop-90", "brightness-0.8", "brightness-1.2"]
+    assert re.findall(r"`(even|fixed|worst)`", text)[:3] == list(WEIGHTINGS)
+    corrupted = [corruption.name for corruption in corruptions()]
+    assert corrupted == ["jpeg-75", "jpeg-50", "gaussian-6", "crop-90", "brightness-0.8", "brightness-1.2"]
 
 
 def test_defences_are_told_as_they_are() -> None:

@@ -1,4 +1,4 @@
-"""Harmless changes do what they say, in whole grey levels, and are none of a detector's views."""
+"""Harmless corruptions do what they say, in whole grey levels, and are none of a detector's views."""
 
 import io
 
@@ -9,16 +9,16 @@ from PIL import Image
 
 from support.toys import images
 from underfire.defenses.views import default_views
-from underfire.evaluation.corruptions import Brightness, Change, Crop, GaussianNoise, Jpeg, changes
+from underfire.evaluation.corruptions import Brightness, Corruption, Crop, GaussianNoise, Jpeg, corruptions
 
 IMAGE = torch.round(images(1, 32, seed=3)[0] * 255) / 255
 
-every = pytest.mark.parametrize("change", changes(), ids=lambda change: change.name)
+every = pytest.mark.parametrize("change", corruptions(), ids=lambda change: change.name)
 
 
 @every
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_an_image_stays_one(change: Change, dtype: torch.dtype) -> None:
+def test_an_image_stays_one(change: Corruption, dtype: torch.dtype) -> None:
     x = torch.round(IMAGE * 255).to(dtype) / 255
     before = x.clone()
     found = change(x, "photo")
@@ -31,7 +31,7 @@ def test_an_image_stays_one(change: Change, dtype: torch.dtype) -> None:
 
 
 def test_names_are_different_and_none_is_a_views() -> None:
-    names = [change.name for change in changes()]
+    names = [change.name for change in corruptions()]
     assert len(set(names)) == len(names) == 6
     assert not {view.name for view in default_views()} & set(names)
 

@@ -10,53 +10,55 @@ from support.toy_photos import toy_classifier
 from support.toys import images
 from underfire.auditing.names import make_interpreters
 from underfire.errors import InputError, NonFiniteError
-from underfire.evaluation.signal_cache import Ledger
-from underfire.evaluation.signals import MEAN_MAP, SQUEEZING, Contender, Meter
+from underfire.evaluation.detectors import MEAN_MAP, SQUEEZING, CandidateDetector
+from underfire.evaluation.signals import SignalCache, SignalExtractor
 from underfire.interpreters import SmoothGrad
 from underfire.seeding import content_key
 
 CAM, GRAD = INTERPRETERS = make_interpreters(("cam", "grad"), toy_classifier())
-ONE, OTHER, BOTH = Contender("cam", (CAM,)), Contender("grad", (GRAD,)), Contender("cam+grad", (CAM, GRAD))
+ONE, OTHER, BOTH = CandidateDetector((CAM,)), CandidateDetector((GRAD,)), CandidateDetector((CAM, GRAD))
 X = images(3, 32, seed=4)
 NAMES = ("a", "b", "c")
 
 
-def meter(*contenders: Contender) -> Meter:
-    return Meter(INTERPRETERS, contenders, seed=0)
+def extractor(*candidates: CandidateDetector) -> SignalExtractor:
+    return SignalExtractor(INTERPRETERS, candidates, seed=0)
 
 
-def values(folder: Path, some: Meter, x: torch.Tensor = X, *, said: list[str] | None = None) -> torch.Tensor:
+def values(folder: Path, some: SignalExtractor, x: torch.Tensor = X, *, said: list[str] | None = None) -> torch.Tensor:
     notes = [] if said is None else said
-    return Ledger(folder, some, notes.append).values(x, names=NAMES[: len(x)], what="measured")
+    return SignalCache(folder, some, notes.append).values(x, names=NAMES[: len(x)], what="measured")
 
 
-def test_values_are_those_of_the_meter_and_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    some, said = meter(ONE, BOTH), list[str]()
+def test_values_are_those_of_the_extractor_and_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    some, said = extractor(ONE, BOTH), list[str]()
     expected = some.measure(X)
     assert torch.equal(values(tmp_path, some, said=said), expected)
     assert {path.stem for path in tmp_path.iterdir()} == {content_key(image) for image in X}
-    monkeypatch.setattr(Meter, "measure", lambda *_: pytest.fail("it was measured before"))
+    monkeypatch.setattr(SignalExtractor, "measure", lambda *_: pytest.fail("it was measured before"))
     assert torch.equal(values(tmp_path, some, X[[2, 0]], said=said), expected[[2, 0]])
     assert said == ["measured"]
 
 
 def test_images_with_more_and_less_known_are_completed_each_for_itself(tmp_path: Path) -> None:
-    values(tmp_path, meter(ONE), X[:1])
-    values(tmp_path, meter(BOTH), X[1:2])
-    whole = meter(ONE, OTHER, BOTH, Contender(SQUEEZING, ()))
+    values(tmp_path, extractor(ONE), X[:1])
+    values(tmp_path, extractor(BOTH), X[1:2])
+    whole = extractor(ONE, OTHER, BOTH, CandidateDetector((), SQUEEZING))
     assert torch.equal(values(tmp_path, whole), whole.measure(X))
 
 
 def test_what_others_have_measured_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = values(tmp_path, meter(ONE))
-    values(tmp_path, meter(OTHER))
-    monkeypatch.setattr(Meter, "measure", lambda *_: pytest.fail("it was measured before"))
-    assert torch.equal(values(tmp_path, meter(ONE)), before)
+    before = values(tmp_path, extractor(ONE))
+    values(tmp_path, extractor(OTHER))
+    monkeypatch.setattr(SignalExtractor, "measure", lambda *_: pytest.fail("it was measured before"))
+    assert torch.equal(values(tmp_path, extractor(ONE)), before)
 
 
 def test_mean_maps_of_different_parts_are_different_signals(tmp_path: Path) -> None:
     more = make_interpreters(("cam", "grad", "inputxgradient"), toy_classifier())
-    two, three = (Meter(some, [Contender(MEAN_MAP, some)], seed=0, shared=False) for some in (more[:2], more))
+    two, three = (
+        SignalExtractor(some, [CandidateDetector(some, MEAN_MAP)], seed=0, shared=False) for some in (more[:2], more)
+    )
     assert not set(two.names) & set(three.names)
     values(tmp_path, two)
     assert torch.equal(values(tmp_path, three), three.measure(X))
@@ -65,28 +67,28 @@ def test_mean_maps_of_different_parts_are_different_signals(tmp_path: Path) -> N
 def test_what_another_interpreter_of_the_name_said_is_measured_again(tmp_path: Path) -> None:
     classifier = toy_classifier()
     plain, finer = ((SmoothGrad(classifier, samples=samples),) for samples in (2, 3))
-    before = values(tmp_path, Meter(plain, [Contender("smoothgrad", plain)], seed=0))
-    other = Meter(finer, [Contender("smoothgrad", finer)], seed=0)
+    before = values(tmp_path, SignalExtractor(plain, [CandidateDetector(plain)], seed=0))
+    other = SignalExtractor(finer, [CandidateDetector(finer)], seed=0)
     after = values(tmp_path, other)
     assert torch.equal(after, other.measure(X))
     assert not torch.equal(after, before)
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
-    values(tmp_path, meter(ONE), X[:1])
+    values(tmp_path, extractor(ONE), X[:1])
     (path,) = tmp_path.iterdir()
     for content in ("{", "{}", json.dumps({"interpreters": {}, "values": {"cam: agreed log-odds": "much"}})):
         path.write_text(content, encoding="utf-8")
         with pytest.raises(InputError, match=r"cannot be read .* delete it to have it made again"):
-            values(tmp_path, meter(ONE), X[:1])
+            values(tmp_path, extractor(ONE), X[:1])
 
 
 def test_the_photo_is_named_whose_number_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    values(tmp_path, meter(ONE), X[:1])
+    values(tmp_path, extractor(ONE), X[:1])
 
     def failing(*_: object) -> torch.Tensor:
         raise NonFiniteError("a map", 1)
 
-    monkeypatch.setattr(Meter, "measure", failing)
+    monkeypatch.setattr(SignalExtractor, "measure", failing)
     with pytest.raises(InputError, match="for photo 'c'"):  # the second of the two that are measured
-        values(tmp_path, meter(ONE))
+        values(tmp_path, extractor(ONE))

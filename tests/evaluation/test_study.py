@@ -1,5 +1,6 @@
 """The study of defences on the toy: what is measured, that it resumes, and what is refused."""
 
+import hashlib
 import json
 import re
 from dataclasses import replace
@@ -9,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 
-from support.made_runs import planned_otherwise
 from support.stopping import Stop, stopping_after
 from support.toy_photos import MISCLASSIFIED, found, toy_classifier, toy_plan
 from support.toys import images
@@ -23,10 +23,12 @@ from underfire.auditing.plan import AuditPlan
 from underfire.auditing.runner import run_audit
 from underfire.defenses import EnsembleDetector
 from underfire.defenses.adaptive import AdaptiveADV2
+from underfire.defenses.views import default_views, described
 from underfire.errors import InputError
-from underfire.evaluation.sets import named_sets
-from underfire.evaluation.signals import Meter
-from underfire.evaluation.study import defence_study
+from underfire.evaluation.detectors import named_sets
+from underfire.evaluation.options import DefenseOptions
+from underfire.evaluation.signals import SignalExtractor
+from underfire.evaluation.study import defense_study
 from underfire.images import PhotoSet, find_photos, read_png, save_png
 from underfire.images.dataset import Photos, read_sources
 from underfire.seeding import content_key
@@ -61,8 +63,10 @@ def read(photos: PhotoSet) -> Photos:
 
 
 def study(run: Run, clean: Photos, work: Path, **more: Any) -> Study:
-    settings: dict[str, Any] = {"fpr": RATE, "passes": 60, "sets": [("cam",), ("cam", "grad")]}
-    return defence_study(run, clean, toy_classifier(), work=work, **(settings | more))
+    how = {name: more.pop(name) for name in ("limit", "note") if name in more}
+    settings: dict[str, Any] = {"fpr": RATE, "sets": (("cam",), ("cam", "grad"))}
+    options = DefenseOptions(**(settings | more))
+    return defense_study(run, clean, toy_classifier(), options, work=work, passes=60, **how)
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +128,7 @@ def test_nothing_is_shown_without_its_adaptive_attack(whole: tuple[Path, Study])
         (summary,) = [line for line in rows(whole[1], detector=detector) if line["kind"] in ("set", "baseline")]
         assert summary["under"] == "adaptive"
         assert summary["evaded"] is not None
-    assert "Against the attacker who knows the detector" in whole[1].words
+    assert whole[1].words.startswith("Against an adaptive attacker, ")
     assert "evaded on" in whole[1].figure
     assert {line["under"] for line in rows(whole[1], kind="harmless", detector="cam")} == {
         "noise", "jpeg-75", "jpeg-50", "gaussian-6", "crop-90", "brightness-0.8", "brightness-1.2"
@@ -164,7 +168,7 @@ def test_an_interrupted_study_goes_on_to_the_same_numbers(
     def nothing(*_: Any, **__: Any) -> Any:
         raise AssertionError("it was measured before")
 
-    monkeypatch.setattr(Meter, "measure", nothing)
+    monkeypatch.setattr(SignalExtractor, "measure", nothing)
     monkeypatch.setattr(AdaptiveADV2, "run", nothing)
     assert study(run, clean, tmp_path) == whole[1]
 
@@ -180,6 +184,26 @@ def test_what_was_attacked_serves_studies_of_other_sets(
     (after,) = rows(study(run, clean, whole[0], sets=[("grad", "cam")]), kind="set", detector="grad+cam")
     assert after["evaded"] == before["evaded"]
     assert after["auroc"] == before["auroc"]
+
+
+def test_what_version_0_1_cached_has_the_same_names(run: Run, clean: Photos, whole: tuple[Path, Study]) -> None:
+    """Its versions were 2 of signals and of the adaptive attack, and 1 of the oblivious one."""
+
+    def identity(*facts: object) -> str:
+        images = sorted((r.image_sha256, str(r.condition), r.target, r.confidence_8bit) for r in run.records)
+        return hashlib.sha256(repr((images, run.facts["created"], *facts)).encode()).hexdigest()[:16]
+
+    classifier, seed, budget = toy_classifier(), run.plan.seed, Linf(8 / 255)
+    views = [described(view) for view in default_views(classifier.input_size, seed)]
+    assert identity(2, classifier.fingerprint(), views, seed) == next((whole[0] / "values").iterdir()).name
+    both = make_interpreters(("grad", "cam"), classifier)
+    settings = EnsembleDetector(both).settings()["interpreters"]
+    oblivious = identity(1, classifier.fingerprint(), settings, budget, 60, seed)
+    assert (whole[0] / "blind" / f"grad+cam-{oblivious}").is_dir()
+    detector = EnsembleDetector(both, fpr=RATE).fit(torch.stack([clean[row] for row in range(CLEAN)]))
+    fit = (detector.settings(), detector.fpr, detector.seed, detector.threshold_, detector.density_.centre.tolist())
+    adaptive = identity(2, classifier.fingerprint(), fit, 60, "even", budget, seed)
+    assert (whole[0] / "adaptive" / f"grad+cam-{adaptive}").is_dir()
 
 
 def test_a_lost_picture_is_made_again(run: Run, clean: Photos, whole: tuple[Path, Study]) -> None:
@@ -209,29 +233,29 @@ def test_the_first_photos_are_found_again_among_all(run: Run, clean: Photos, who
     made = study(run, clean, whole[0], limit=2)
     assert set(whole[0].rglob("*")) == before
     assert {line["n"] for line in rows(made, kind="set")} == {2}
-    assert "2 photos beyond the limit" in made.words
+    assert "Left out beyond the limit: 2 photos." in made.words
 
 
-def test_of_several_sharings_the_one_that_evades_best_counts(
+def test_of_several_weightings_the_one_that_evades_best_counts(
     run: Run, clean: Photos, whole: tuple[Path, Study]
 ) -> None:
     single = {
-        sharing.name: rows(study(run, clean, whole[0], sharings=[sharing], sets=[("grad", "cam")]), kind="set")[0]
-        for sharing in (NORMALIZED, MINIMAX)
+        weighting.name: rows(
+            study(run, clean, whole[0], weighting=(weighting.name,), sets=[("grad", "cam")]), kind="set"
+        )[0]
+        for weighting in (NORMALIZED, MINIMAX)
     }
-    made = study(run, clean, whole[0], sharings=[NORMALIZED, MINIMAX])
+    made = study(run, clean, whole[0], weighting=(NORMALIZED.name, MINIMAX.name))
     (both,) = rows(made, kind="set", detector="grad+cam")
     assert both["evaded"] >= max(line["evaded"] for line in single.values())
     assert both["reached"] >= max(line["reached"] for line in single.values())
-    assert "the strongest of normalized and minimax sharing" in made.words
     alone = {line["sharing"]: line for line in rows(made, kind="sharing")}
     assert {name: line["evaded"] for name, line in alone.items()} == {n: line["evaded"] for n, line in single.items()}
     assert {line["detector"] for line in alone.values()} == {"grad+cam"}
-    assert both["sharing"] == "normalized+minimax"
+    assert both["sharing"] == "even+worst"
     assert both["attack_passes"] == sum(line["attack_passes"] for line in alone.values())
-    assert "Evaded by each sharing alone: GRAD + CAM normalized " in made.words
     # A single map shares a step with none.
-    study(run, clean, whole[0], sharings=[MINIMAX], sets=[("cam",)])
+    study(run, clean, whole[0], weighting=(MINIMAX.name,), sets=[("cam",)])
     assert len(list((whole[0] / "adaptive").glob("cam-*"))) == 1
 
 
@@ -239,7 +263,7 @@ def test_other_attacks_stand_beside_the_runs(
     run: Run, clean: Photos, whole: tuple[Path, Study], photos: Path, tmp_path: Path
 ) -> None:
     run_audit(replace(toy_plan(), eps=2 / 255), found(photos), toy_classifier(), tmp_path / "weak")
-    made = study(run, clean, whole[0], also={"weak": tmp_path / "weak"})
+    made = study(run, clean, whole[0], extra_attacks=(("weak", tmp_path / "weak"),))
     assert len(rows(made, kind="attack", detector="cam", under="weak: pgd")) == 1
     assert rows(made, kind="set") == rows(whole[1], kind="set")  # the summary is of the run's own attacks
 
@@ -265,14 +289,13 @@ def test_what_the_attacker_needs_is_told_of_every_set(
         for found in (whole[0] / "adaptive").rglob(f"{benign.parent.name}.png")
     )
     assert 0 < nearest <= 2 / 255 + 1e-6
-    assert "What this attacker must spend, with normalized sharing" in made.words
-    assert "evaded, by what the attacker may spend" in made.figure
-    assert "evaded, by what the attacker may spend" not in whole[1].figure
+    assert "evaded, by the attacker's budget" in made.figure
+    assert "evaded, by the attacker's budget" not in whole[1].figure
 
 
 def test_a_search_by_the_score_goes_on_from_the_attack(run: Run, clean: Photos, whole: tuple[Path, Study]) -> None:
     before = set((whole[0] / "adaptive").iterdir())
-    made = study(run, clean, whole[0], search=200)
+    made = study(run, clean, whole[0], score_search=200)
     assert rows(made, kind="set") == rows(whole[1], kind="set")
     assert len(rows(made, kind="search")) == 2
     photos = [photo for photo in run.photos if photo.excluded is None]
@@ -303,18 +326,18 @@ def test_a_search_by_the_score_goes_on_from_the_attack(run: Run, clean: Photos, 
         assert line["reached"] == given["reached"]
         flagged = given["flagged"] * given["reached"]  # share of the photos that are searched on
         assert flagged * 26 <= line["attack_passes"] - given["attack_passes"] <= flagged * 200
-    assert "With a search of 200 passes more for a photo that is still flagged" in made.words
-    assert study(run, clean, whole[0], search=200) == made
-    both = study(run, clean, whole[0], search=200, sharings=[NORMALIZED, MINIMAX])
+    assert study(run, clean, whole[0], score_search=200) == made
+    both = study(run, clean, whole[0], score_search=200, weighting=(NORMALIZED.name, MINIMAX.name))
     for line in rows(both, kind="search"):
         (given,) = rows(both, kind="set", detector=line["detector"])
         assert line["evaded"] >= given["evaded"]
-    flow = planned_otherwise(run, perturbation="flow", eps=None)
-    with pytest.raises(InputError, match="not 'flow'; leave --search out"):
-        study(flow, clean, whole[0], search=200)
+    plan = run.facts["plan"] | {"perturbation": "flow", "eps": None}
+    flow = replace(run, facts={**run.facts, "plan": plan})
+    with pytest.raises(InputError, match="not 'flow'; leave --score-search out"):
+        study(flow, clean, whole[0], score_search=200)
 
 
-def test_an_attack_on_all_maps_by_one_who_knows_no_detector(run: Run, clean: Photos, whole: tuple[Path, Study]) -> None:
+def test_an_oblivious_attack_on_all_maps(run: Run, clean: Photos, whole: tuple[Path, Study]) -> None:
     """It is ADV² on the maps of the largest set, and every detector is shown its images as saved."""
     (folder,) = (whole[0] / "blind").glob("grad+cam-*")
     interpreters = make_interpreters(("grad", "cam"), toy_classifier())
@@ -331,32 +354,30 @@ def test_an_attack_on_all_maps_by_one_who_knows_no_detector(run: Run, clean: Pho
     (line,) = rows(whole[1], under="adv2-grad+cam", kind="attack", detector="cam")
     reached = toy_classifier()(saved).argmax(dim=1) == targets
     assert line["failed"] == 4 - int(reached.sum())
-    assert "ADV² on GRAD + CAM " in whole[1].words
 
 
 def test_another_set_of_the_same_interpreters_measures_only_what_is_its_own(
     run: Run, clean: Photos, whole: tuple[Path, Study], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: set[str] = set()
-    measure = Meter.measure
+    measured: set[str] = set()
+    measure = SignalExtractor.measure
 
-    def watching(self: Meter, x: torch.Tensor) -> torch.Tensor:
-        asked.update(self.names)
+    def watching(self: SignalExtractor, x: torch.Tensor) -> torch.Tensor:
+        measured.update(self.names)
         return measure(self, x)
 
-    monkeypatch.setattr(Meter, "measure", watching)
+    monkeypatch.setattr(SignalExtractor, "measure", watching)
     monkeypatch.setattr(AdaptiveADV2, "run", lambda *_, **__: pytest.fail("it was attacked before"))
     with pytest.raises(pytest.fail.Exception):
         study(run, clean, whole[0], sets=[("cam",), ("cam", "grad"), ("grad",)])
-    assert asked
-    assert all(name.startswith("grad: ") for name in asked)
+    assert measured
+    assert all(name.startswith("grad: ") for name in measured)
 
 
-def test_a_budget_leaves_dear_sets_out_of_the_choice(run: Run, clean: Photos, whole: tuple[Path, Study]) -> None:
+def test_a_budget_leaves_expensive_sets_out_of_the_choice(run: Run, clean: Photos, whole: tuple[Path, Study]) -> None:
     made = study(run, clean, whole[0], budget=15)
     verdicts = {line["detector"]: line["verdict"] for line in rows(made, kind="set")}
     assert verdicts == {"cam": "best", "grad+cam": "over the budget"}
-    assert "1 set cost more than the budget" in made.words
     assert {line["detector"] for line in rows(made, kind="ablation")} == {"cam"}
 
 
@@ -369,9 +390,9 @@ def test_what_cannot_be_is_refused_before_anything_is_measured(run: Run, clean: 
         ({"sets": [("cam", "cam")]}, "names 'cam' twice"),
         ({"sets": [("kam",)]}, "interpreter 'kam' is unknown"),
         ({"sets": [("rts",)]}, "rts"),
-        ({"also": {"x": tmp_path}}, "has no attacked image"),
+        ({"extra_attacks": (("x", tmp_path),)}, "has no attacked image"),
         ({"passes_grid": (60, 12)}, "passes is 12; one step of an attack on a detector with cam"),
-        ({"search": 20}, "passes is 20; a search takes two queries of 13"),
+        ({"score_search": 20}, "passes is 20; a search takes two queries of 13"),
         ({"eps_grid": (0.0,)}, r"eps 0 is not in \(0, 1\]"),
     ):
         with pytest.raises(InputError, match=message):

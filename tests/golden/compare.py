@@ -16,6 +16,8 @@ REWORDED: Mapping[str, str] = {
     "fixed": "sum",
     "worst": "minimax",
     "not decided at this n": "is not decided at this n",
+    "◆ the attacker who knows the detector": "◆ the adaptive attacker",
+    "evaded, by what the attacker may spend": "evaded, by the attacker's budget",
 }
 """Words in cells, figures and pages that were replaced on purpose: what the records say → what is said now."""
 

@@ -32,7 +32,8 @@ from underfire.defenses import EnsembleDetector
 from underfire.defenses.adaptive import AdaptiveADV2
 from underfire.defenses.score_based import ScoreSearch
 from underfire.defenses.squeezing import FeatureSqueezing
-from underfire.evaluation.study import defence_study
+from underfire.evaluation.options import DefenseOptions
+from underfire.evaluation.study import defense_study
 from underfire.images import PhotoSet, find_photos, save_png
 from underfire.images.dataset import Photos, read_sources
 from underfire.images.levels import from_8bit
@@ -278,9 +279,10 @@ class Toy:
         yield "gap", _output(self._gap())
         yield "defence-budget", _output(self._defence(run, budget=15))
         self._audit("weak", eps=2 / 255)
-        also = {"weak": self.folder / "weak", "patch": self.folder / "gap" / "random-patch" / "cam"}
-        more = {"eps_grid": (2 / 255, 8 / 255), "passes_grid": (40,), "sharings": (NORMALIZED, MINIMAX), "search": 60}
-        yield "defence", _output(self._defence(run, also=also, **more))
+        extra = (("weak", self.folder / "weak"), ("patch", self.folder / "gap" / "random-patch" / "cam"))
+        grids = {"eps_grid": (2 / 255, 8 / 255), "passes_grid": (40,)}
+        more = {"weighting": (NORMALIZED.name, MINIMAX.name), "score_search": 60, "extra_attacks": extra}
+        yield "defence", _output(self._defence(run, **grids, **more))
 
     def _written(self) -> PhotoSet:
         """Five photos, of which one is labelled wrongly, and a file that is none."""
@@ -344,9 +346,11 @@ class Toy:
         sources, _ = read_sources(
             find_photos([folder], class_names=self.classifier.class_names).photos, self.classifier
         )
-        settings: dict[str, Any] = {"fpr": 0.2, "passes": 60, "sets": [("cam",), ("cam", "grad")]}
+        settings: dict[str, Any] = {"fpr": 0.2, "sets": (("cam",), ("cam", "grad"))}
+        options = DefenseOptions(**(settings | more))
         clean = Photos(sources, self.classifier)
-        return defence_study(run, clean, self.classifier, work=self.folder / "defence", **(settings | more))
+        work = self.folder / "defence"
+        return defense_study(run, clean, self.classifier, options, work=work, passes=60)
 
     def pictures(self) -> tuple[str, ...]:
         """Those of all that was audited and attacked so far."""

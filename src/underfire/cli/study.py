@@ -103,9 +103,9 @@ class _Source:
         self, check: Callable[[AuditPlan, Classifier], None] = lambda _plan, _: None, *, beside_pgd: bool = False
     ) -> Run:
         """The audit that was named, or that of the photos, which is made, or resumed, in DIR/run."""
+        from underfire.api import rebuild
         from underfire.auditing.run import read_run
         from underfire.auditing.runner import run_audit
-        from underfire.api import rebuild
         from underfire.cli.progress import ProgressDisplay
 
         if self.run is not None:
@@ -230,8 +230,8 @@ def _option(field: str, default: Any, declared: Declared) -> Callable[[Command],
 
 def _finish(source: _Source, found: Study) -> None:
     """Saves the study, tells what it found, and brings the report up to date."""
-    from underfire.auditing.run import read_run
     from underfire.api import rebuild
+    from underfire.auditing.run import read_run
     from underfire.studies.study import save
 
     seed = source.plan.seed if source.run is None else read_run(source.run).plan.seed

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from underfire.attacks import ADV2
-from underfire.attacks.control import EVEN, FIXED, WORST, Sharing
+from underfire.attacks.control import FORMER_NAMES, MINIMAX, NORMALIZED, SUM, Weighting
 from underfire.attacks.joint import JointAttack
 from underfire.attacks.perturbations import Linf, Perturbation
 from underfire.attacks.result import AttackResult
@@ -32,7 +32,7 @@ from underfire.present.text import budget
 from underfire.studies.pictures import opened
 from underfire.studies.source import Note, Run
 
-WEIGHTINGS: Mapping[str, Sharing] = MappingProxyType({weighting.name: weighting for weighting in (EVEN, FIXED, WORST)})
+WEIGHTINGS: Mapping[str, Weighting] = MappingProxyType({each.name: each for each in (NORMALIZED, SUM, MINIMAX)})
 """How the adaptive attack combines the gradients of several maps, by name."""
 
 
@@ -277,7 +277,7 @@ class AdaptiveAttacker:
     note: Note
 
     def attack(
-        self, fitted: FittedDetector, spent: AttackBudget, weightings: Sequence[Sharing], *, what: str
+        self, fitted: FittedDetector, spent: AttackBudget, weightings: Sequence[Weighting], *, what: str
     ) -> AdaptiveTrial:
         """The attempts of :class:`AdaptiveADV2` at ``fitted``, one with each of ``weightings``.
 
@@ -288,10 +288,14 @@ class AdaptiveAttacker:
         """
         cache, several = self._cache(fitted.candidate), len(fitted.candidate.interpreters) > 1
         passes, perturbation, seed = spent.passes, spent.perturbation, self.run.plan.seed
+        former = {name: before for before, name in FORMER_NAMES.items()}
         attempts = {}
         for weighting in weightings if several else weightings[:1]:
-            made = AdaptiveADV2(fitted.detector, perturbation=perturbation, passes=passes, sharing=weighting, seed=seed)
-            combined = weighting.name if several else None  # the gradient of a single map is combined with none
+            made = AdaptiveADV2(
+                fitted.detector, perturbation=perturbation, passes=passes, weighting=weighting, seed=seed
+            )
+            # The gradient of a single map is combined with none; folders keep the names that weightings once had.
+            combined = former[weighting.name] if several else None
             folder = self._folder(fitted, AdaptiveADV2.version, passes, combined, perturbation)
             said = f"{what}, {spent}" + (f", {weighting.name}" if len(weightings) > 1 else "")
             attempts[weighting.name] = self._attempts(

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import TypeAlias
 
+from underfire.attacks.registry import is_fitted
 from underfire.auditing.condition import interpreters_title
 from underfire.auditing.names import make_interpreters
-from underfire.auditing.plan import REFITTED, AuditPlan
+from underfire.auditing.plan import AuditPlan
 from underfire.defenses.detector import photos_to_fit
 from underfire.defenses.ensemble import EnsembleDetector
 from underfire.defenses.ensemble_signals import EnsembleSignals
@@ -98,7 +99,7 @@ def named_sets(plan: AuditPlan, sets: Sequence[Sequence[str]]) -> tuple[tuple[st
         InputError: a set names an interpreter twice, or none is left.
     """
     if not sets:
-        names = [name for name in plan.interpreters if name not in REFITTED]
+        names = [name for name in plan.interpreters if not is_fitted(name)]
         if not names:
             raise InputError(f"the run has no interpreter but {', '.join(plan.interpreters)}; name sets with --set")
         return tuple(found for size in range(1, len(names) + 1) for found in combinations(names, size))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-from underfire.attacks.control import EVEN
+from underfire.attacks.control import FORMER_NAMES, NORMALIZED
 from underfire.attacks.perturbations import Linf
 from underfire.auditing.plan import AuditPlan
 from underfire.defenses.adaptive import steps_for
@@ -49,9 +49,10 @@ class DefenseOptions:
         metavar="PASSES",
     )
     weighting: tuple[str, ...] = option(
-        (EVEN.name,),
+        (NORMALIZED.name,),
         help="How gradients of several maps are combined; repeatable: the strongest result per photo is reported.",
         old_names=("sharing",),
+        old_values=FORMER_NAMES,
         choices=tuple(WEIGHTINGS),
         multiple=True,
     )

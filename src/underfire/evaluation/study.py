@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from underfire.attacks.control import Sharing
+from underfire.attacks.control import Weighting
 from underfire.auditing.cache import cache_key
 from underfire.auditing.plan import AuditPlan, PlannedPhoto
 from underfire.defenses.adaptive import PASSES
@@ -38,13 +38,13 @@ from underfire.images.dataset import Photos
 from underfire.images.files import quoted
 from underfire.models.classifier import Classifier
 from underfire.present.tables import to_arrow
-from underfire.studies.attacks import taking_part
-from underfire.studies.options import Source
+from underfire.studies.options import StudySource
+from underfire.studies.reruns import taking_part
 from underfire.studies.source import Note, Run, attacked, quiet
 from underfire.studies.study import Study
 
 
-def study(source: Source, options: DefenseOptions) -> Study:
+def study(source: StudySource, options: DefenseOptions) -> Study:
     """The study as the command line calls it."""
     options.check()
     passes = source.plan.passes or PASSES
@@ -157,11 +157,11 @@ class _Collected:
         return tuple(candidate for candidate in self.candidates if candidate.is_set)
 
     @property
-    def weightings(self) -> list[Sharing]:
+    def weightings(self) -> list[Weighting]:
         """Of the adaptive attacker, each once."""
         return [WEIGHTINGS[name] for name in dict.fromkeys(self.options.weighting)]
 
-    def trial(self, candidate: CandidateDetector, spent: AttackBudget, weightings: list[Sharing]) -> AdaptiveTrial:
+    def trial(self, candidate: CandidateDetector, spent: AttackBudget, weightings: list[Weighting]) -> AdaptiveTrial:
         """An adaptive attack on ``candidate``."""
         place = self.candidates.index(candidate) + 1
         what = f"adaptive attack {place} of {len(self.candidates)} ({candidate.name})"

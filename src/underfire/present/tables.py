@@ -1,7 +1,7 @@
 """Records as tables: for machines (Arrow) and for people (text)."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from enum import Enum
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -11,6 +11,9 @@ import pyarrow as pa
 from underfire.auditing.condition import Condition
 from underfire.stats import Estimate
 
+TEXT = "text"
+"""In the metadata of a field whose column is the value's `str`."""
+
 _NOTHING = "–"
 _ENDS = ("_low", "_high")
 
@@ -19,23 +22,31 @@ def to_arrow(records: Iterable[Any], kind: type) -> pa.Table:
     """``records``, dataclasses of the type ``kind``, as a table with a column per field.
 
     A field that is an `Estimate` becomes NAME, NAME_low and NAME_high; a mapping whose metadata has ``columns``, the
-    names of whole numbers, becomes these columns; a `Condition` is written out; text, numbers and enumerations stay
-    what they are.
+    names of whole numbers, becomes these columns; a dataclass becomes the columns of its own fields, without values
+    where there is None; a `Condition`, and a field whose metadata has `TEXT`, is written out; text, numbers and
+    enumerations stay what they are.
     """
-    hints = get_type_hints(kind)
-    schema: list[pa.Field] = []
-    for field in fields(kind):
-        if "columns" in field.metadata:
-            schema += [pa.field(name, pa.int64(), nullable=False) for name in field.metadata["columns"]]
-            continue
-        kinds = _alternatives(hints[field.name])
-
-        if any(isinstance(k, type) and issubclass(k, Estimate) for k in kinds):
-            schema += [pa.field(name, pa.float64()) for name in _names(field.name)]
-        else:
-            schema.append(pa.field(field.name, _arrow(kinds), nullable=NoneType in kinds))
     rows = [dict(_cells(record)) for record in records]
-    return pa.Table.from_pylist(rows, schema=pa.schema(schema))
+    return pa.Table.from_pylist(rows, schema=pa.schema(_columns(kind)))
+
+
+def _columns(kind: type, *, optional: bool = False) -> Iterator[pa.Field]:
+    """The columns of the dataclass ``kind``; of an ``optional`` one all may lack values."""
+    hints = get_type_hints(kind)
+    for field in fields(kind):
+        kinds = _alternatives(hints[field.name])
+        nullable = optional or NoneType in kinds
+        nested = next((k for k in kinds if is_dataclass(k) and isinstance(k, type) and k is not Condition), None)
+        if "columns" in field.metadata:
+            yield from (pa.field(name, pa.int64(), nullable=optional) for name in field.metadata["columns"])
+        elif TEXT in field.metadata:
+            yield pa.field(field.name, pa.string(), nullable=nullable)
+        elif nested is None:
+            yield pa.field(field.name, _arrow(kinds), nullable=nullable)
+        elif issubclass(nested, Estimate):
+            yield from (pa.field(name, pa.float64()) for name in _names(field.name))
+        else:
+            yield from _columns(nested, optional=nullable)
 
 
 def shown(table: pa.Table) -> tuple[list[str], list[list[str]]]:
@@ -71,8 +82,10 @@ def _cells(record: Any) -> Iterator[tuple[str, Any]]:
                 yield from value.items()
             case Enum():
                 yield field.name, value.value
-            case Condition():
+            case _ if isinstance(value, Condition) or (TEXT in field.metadata and value is not None):
                 yield field.name, str(value)
+            case _ if is_dataclass(value):
+                yield from _cells(value)
             case _:
                 yield field.name, value
 
@@ -89,10 +102,13 @@ def _arrow(kinds: tuple[Any, ...]) -> pa.DataType:
     for kind, arrow in ((bool, pa.bool_()), (int, pa.int64()), (float, pa.float64())):
         if kind in kinds:
             return arrow
-    texts = (Enum, str, Condition)
-    if any(get_origin(k) is Literal or (isinstance(k, type) and issubclass(k, texts)) for k in kinds):
+    if any(k is str or get_origin(k) is Literal or _is_text(k) for k in kinds):
         return pa.string()
     raise TypeError(f"a column cannot hold {kinds}; give text, a number, an enumeration or an Estimate")
+
+
+def _is_text(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Enum | str | Condition)
 
 
 def _figure(row: Mapping[str, object], name: str) -> str:

@@ -20,10 +20,10 @@ from torch import Tensor
 from underfire.attacks.target_maps import random_patch
 from underfire.auditing.condition import NONE, PGD
 from underfire.auditing.names import make_interpreters
-from underfire.choices import split_names
 from underfire.auditing.plan import AuditPlan, PlannedPhoto
 from underfire.auditing.rows import Row
 from underfire.auditing.summary import KEPT_IOU
+from underfire.choices import split_names
 from underfire.interpreters import Interpreter
 from underfire.models.classifier import Classifier
 from underfire.present.pictures import read_photo

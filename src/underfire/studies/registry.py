@@ -56,7 +56,7 @@ STUDIES: dict[str, StudyEntry] = {
     ),
     "defense": StudyEntry(
         "Which interpreters detect best within a budget of passes, against an adaptive attacker?",
-        "underfire.evaluation.command:study",
+        "underfire.evaluation.study:study",
         more="--passes is for the adaptive attack, 300 if it is not given; where photos are audited first, for the "
         "audit's attacks too.",
         beside_run=("limit", "passes"),
