@@ -14,7 +14,7 @@ from underfire.attacks.engine import Iterate, Outcome, Setting
 from underfire.attacks.finals import decide
 from underfire.attacks.keepers import BEST, LATEST
 from underfire.attacks.trace import Course, Trace
-from underfire.images.levels import from_8bit
+from underfire.images.png import from_8bit
 from underfire.interpreters.maps import distance
 
 KEYS = ("a", "b", "c")

@@ -12,7 +12,7 @@ from underfire.defenses.mean_map import MeanMap
 from underfire.defenses.signals import Pairs, Shapes, Views
 from underfire.defenses.squeezing import BitDepth, FeatureSqueezing, Median
 from underfire.defenses.views import Flip
-from underfire.images.levels import from_8bit
+from underfire.images.png import from_8bit
 
 KEYS = ("a", "b", "c", "d")
 

@@ -9,7 +9,7 @@ from underfire.attacks.perturbations import Linf
 from underfire.defenses.score_based import ScoreSearch
 from underfire.defenses.squeezing import FeatureSqueezing
 from underfire.errors import NonFiniteError
-from underfire.images.levels import from_8bit
+from underfire.images.png import from_8bit
 
 KEYS = ("a", "b", "c", "d")
 CLASSIFIER = Classifier(relu_net(), mean=(0.5, 0.45, 0.4), std=(0.25, 0.25, 0.3), input_size=32, name="relu toy")

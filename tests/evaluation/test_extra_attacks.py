@@ -8,11 +8,12 @@ import pytest
 from support.toy_photos import found, toy_classifier, toy_plan
 from underfire.auditing.condition import Condition
 from underfire.auditing.plan import PlannedPhoto
+from underfire.auditing.run import read_run
 from underfire.auditing.runner import run_audit
 from underfire.errors import InputError
 from underfire.evaluation.extra_attacks import ObliviousAttack, attacks_in
 from underfire.studies.gap import gap_study
-from underfire.studies.source import attacked, read_run
+from underfire.studies.source import attacked
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,7 @@ from underfire.attacks.perturbations import Linf
 from underfire.auditing.condition import NONE, Condition
 from underfire.auditing.names import make_interpreters
 from underfire.auditing.plan import AuditPlan
+from underfire.auditing.run import Run, read_run
 from underfire.auditing.runner import run_audit
 from underfire.defenses import EnsembleDetector
 from underfire.defenses.adaptive import AdaptiveADV2
@@ -32,7 +33,6 @@ from underfire.evaluation.study import defense_study
 from underfire.images import PhotoSet, find_photos, read_png, save_png
 from underfire.images.dataset import Photos, read_sources
 from underfire.seeding import content_key
-from underfire.studies.source import Run, read_run
 from underfire.studies.study import Study
 
 CLEAN = 12

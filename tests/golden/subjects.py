@@ -27,6 +27,7 @@ from underfire.attacks import ADV2, L2, PGD, AuthorsADV2, Flow, Linf, Square, St
 from underfire.attacks.control import MINIMAX, NORMALIZED, SUM, Balance, Weighting
 from underfire.auditing.plan import AuditPlan, ModelSettings
 from underfire.auditing.rows import read_rows, table_of
+from underfire.auditing.run import Run, read_run
 from underfire.auditing.runner import run_audit
 from underfire.defenses import EnsembleDetector
 from underfire.defenses.adaptive import AdaptiveADV2
@@ -36,7 +37,7 @@ from underfire.evaluation.options import DefenseOptions
 from underfire.evaluation.study import defense_study
 from underfire.images import PhotoSet, find_photos, save_png
 from underfire.images.dataset import Photos, read_sources
-from underfire.images.levels import from_8bit
+from underfire.images.png import from_8bit
 from underfire.interpreters import (
     CAM,
     GRAD,
@@ -54,7 +55,7 @@ from underfire.models.classifier import Classifier
 from underfire.studies.bound import bound_study
 from underfire.studies.frontier import frontier_study
 from underfire.studies.gap import gap_study
-from underfire.studies.source import Run, decide, read_run
+from underfire.studies.source import decide
 from underfire.studies.study import Study, save
 from underfire.studies.transfer import transfer_study
 

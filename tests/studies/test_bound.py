@@ -14,6 +14,7 @@ from support.snapshots import check_snapshot
 from support.toy_photos import found, toy_classifier, toy_plan, write_photos
 from underfire.auditing import condition
 from underfire.auditing.condition import Condition
+from underfire.auditing.run import Run, read_run
 from underfire.auditing.runner import run_audit
 from underfire.errors import InputError
 from underfire.images import read_png
@@ -38,7 +39,7 @@ from underfire.studies.bound import (
     words_of,
 )
 from underfire.studies.bound_statistics import BoundViolationError, Proposition1, TwoClass, proposition_1
-from underfire.studies.source import Run, attacked, read_run
+from underfire.studies.source import attacked
 from underfire.studies.study import Claim, Verdict
 
 TOLERANCES = Tolerances(0.02, 0.5)

@@ -16,12 +16,13 @@ from support.toy_photos import found, rows_of, toy_classifier, toy_plan
 from underfire.auditing.names import make_perturbation
 from underfire.auditing.plan import AuditPlan, PlannedPhoto
 from underfire.auditing.rows import Row, read_rows
+from underfire.auditing.run import Run
 from underfire.auditing.runner import run_audit
 from underfire.errors import InputError
 from underfire.studies import frontier
 from underfire.studies.frontier import Along, frontier_study
 from underfire.studies.reruns import Rerun
-from underfire.studies.source import Run, decide
+from underfire.studies.source import decide
 from underfire.studies.study import Claim, Study, Verdict
 
 PLAN = replace(toy_plan(), steps=8)

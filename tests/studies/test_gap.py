@@ -23,12 +23,13 @@ from underfire.attacks.target_maps import random_patch
 from underfire.auditing.names import make_interpreters
 from underfire.auditing.plan import AuditPlan, PlannedPhoto
 from underfire.auditing.rows import Row
+from underfire.auditing.run import Run
 from underfire.errors import InputError
 from underfire.images import read_png
 from underfire.studies import gap, reruns
 from underfire.studies.gap import ChosenMap, companion, gap_study, successes, typical
 from underfire.studies.reruns import Rerun
-from underfire.studies.source import Run, decide
+from underfire.studies.source import decide
 from underfire.studies.study import Study, Verdict, majority
 
 PLAN = replace(toy_plan(), steps=40, eps=24 / 255)

@@ -14,13 +14,14 @@ from support.toy_photos import MEAN, SIZE, STD, found, toy_classifier, toy_plan,
 from support.toys import relu_net
 from underfire import metrics
 from underfire.auditing.condition import NONE, Condition
+from underfire.auditing.run import Run, read_run
 from underfire.auditing.runner import run_audit
 from underfire.errors import InputError
 from underfire.images import read_png
 from underfire.interpreters import CAM, RTS, MaskingNetwork
 from underfire.models.classifier import Classifier
 from underfire.studies.observers import Distance, MapMoves, Observation, Observer, observe, observers_of, resizing
-from underfire.studies.source import Run, attacked, quiet, read_run
+from underfire.studies.source import attacked, quiet
 from underfire.studies.transfer import Observed, TransferRecord, observed, transfer_study
 
 ON_CAM = Condition.on("adv2", "cam")

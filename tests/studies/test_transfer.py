@@ -11,9 +11,9 @@ import pytest
 from support.made_runs import NEAR_L1, NOISE_L1, PGD_L1, made_run
 from support.snapshots import check_snapshot
 from underfire.auditing.condition import NOISE, NONE, PGD, Condition
+from underfire.auditing.run import Run
 from underfire.errors import InputError
 from underfire.stats import wilson
-from underfire.studies.source import Run
 from underfire.studies.study import Study, Verdict
 from underfire.studies.transfer import comparable, nearness, transfer_study
 

@@ -10,7 +10,7 @@ import torch
 from underfire.auditing.plan import PlannedPhoto
 from underfire.diagnostics.model_checks import check_model
 from underfire.images import load_photo
-from underfire.images.levels import from_8bit
+from underfire.images.png import from_8bit
 from underfire.models.classifier import Classifier
 
 PHOTOS = 4

@@ -13,7 +13,7 @@ from underfire.auditing.targets import NO_TARGET, POLICIES, choose_target, class
 from underfire.errors import InputError
 from underfire.images import Photo, PhotoSet, Pixels, Skipped, load_photo
 from underfire.images.files import quoted
-from underfire.images.levels import from_8bit
+from underfire.images.png import from_8bit
 from underfire.models.classifier import Classifier
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from underfire import metrics
-from underfire.attacks import ADV2
+from underfire.attacks import ADV2, AttackResult
 from underfire.attacks.budget import Effort
 from underfire.attacks.joint import Terms
 from underfire.attacks.perturbations import Perturbation
@@ -22,7 +22,7 @@ from underfire.auditing.unit import save_and_read
 from underfire.errors import InputError
 from underfire.images import Pixels
 from underfire.images.files import quoted
-from underfire.images.levels import from_8bit
+from underfire.images.png import from_8bit
 from underfire.interpreters import Interpreter
 
 
@@ -86,22 +86,9 @@ def attack_photo(
     saved = save_and_read(x_adv, x, perturbation, [out / "adversarial.png"])
     view = look(classifier, interpreters, x_adv, targets, names=names, known=result.maps)
     saved_view = look(classifier, interpreters, saved, targets, names=names)
+    condition = Condition.on(entry_of(attack).name, *(i.name for i in interpreters))
+    treated = _treated(condition, result, x, x_adv, benign, view, saved_view)
     photo = PlannedPhoto(image_id, "", pixels.sha256, file, int(label), False, target, None)
-    treated = Treated(
-        Condition.on(entry_of(attack).name, *(i.name for i in interpreters)),
-        benign_x=x,
-        x=x_adv,
-        benign=benign,
-        view=view,
-        saved=saved_view,
-        targets=targets,
-        perturbation=perturbation,
-        used=result.used.cpu(),
-        steps=result.steps,
-        passes=result.passes.tolist(),
-        seconds=result.seconds,
-        trace=result.trace,
-    )
     (rows,) = rows_of([photo], treated, seed=seed)
     return SingleAttack(
         tuple(rows),
@@ -109,4 +96,30 @@ def attack_photo(
         saved_view,
         {name: maps[0] for name, maps in wanted.items()},
         {name: float(metrics.l1(saved_view.maps[name], maps)) for name, maps in wanted.items()},
+    )
+
+
+def _treated(
+    condition: Condition,
+    result: AttackResult,
+    x: Tensor,
+    x_adv: Tensor,
+    benign: ModelView,
+    view: ModelView,
+    saved: ModelView,
+) -> Treated:
+    return Treated(
+        condition,
+        benign_x=x,
+        x=x_adv,
+        benign=benign,
+        view=view,
+        saved=saved,
+        targets=result.target.cpu(),
+        perturbation=result.perturbation,
+        used=result.used.cpu(),
+        steps=result.steps,
+        passes=result.passes.tolist(),
+        seconds=result.seconds,
+        trace=result.trace,
     )

@@ -22,9 +22,9 @@ from underfire.auditing.plan import AuditPlan, PlannedPhoto, Unit
 from underfire.auditing.rows import Row, write_part
 from underfire.auditing.store import MAPS_FILE, RunDirectory, map_name, picture_name
 from underfire.errors import InputError
-from underfire.images import load_photo, read_png, save_png
+from underfire.images import load_photo, save_png
 from underfire.images.files import quoted
-from underfire.images.levels import from_8bit
+from underfire.images.png import from_8bit, read_pngs
 from underfire.models.classifier import Classifier
 from underfire.seeding import generator
 
@@ -231,8 +231,7 @@ def save_and_read(x: Tensor, benign: Tensor, model: Perturbation, paths: Sequenc
     pixels = model.rounded(benign, x)
     for image, path in zip(pixels, paths, strict=True):
         save_png(from_8bit(image), path)
-    # Back to whole numbers first: a multiple of 1/255 in float32 is not the one in float64.
-    saved = from_8bit(torch.stack([torch.round(read_png(path) * 255) for path in paths]), x.dtype)
+    saved = read_pngs(paths, x.dtype)
     for images, what in ((x, "adversarial"), (saved, "saved")):
         beyond = torch.nonzero(~model.contains(benign, images))
         if len(beyond):

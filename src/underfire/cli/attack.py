@@ -157,7 +157,7 @@ def _target_maps(text: str, interpreters: Sequence[Interpreter], *, seed: int, k
     from underfire.attacks.target_maps import random_patch
     from underfire.auditing.look import look, predict
     from underfire.images import load_photo
-    from underfire.images.levels import from_8bit
+    from underfire.images.png import from_8bit
 
     if text == "benign":
         return None

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from underfire.cli.progress import PhotosDisplay
     from underfire.cli.verdicts import PhotoVerdict
     from underfire.defenses.ensemble import EnsembleDetector
-    from underfire.images.dataset import Photos, Source
+    from underfire.images.dataset import NamedPhoto, Photos
     from underfire.interpreters import Interpreter
     from underfire.models.classifier import Classifier
 
@@ -217,7 +217,9 @@ def _distinct(photos: Photos) -> dict[str, int]:
     return rows
 
 
-def _batches(photos: Photos, rows: Sequence[int], detector: EnsembleDetector) -> Iterator[tuple[list[Source], Tensor]]:
+def _batches(
+    photos: Photos, rows: Sequence[int], detector: EnsembleDetector
+) -> Iterator[tuple[list[NamedPhoto], Tensor]]:
     """The photos at ``rows``, a few at a time: their sources, and the images (N, C, H, W) on the model's device."""
     from underfire.images.dataset import stacked
 

@@ -1,6 +1,10 @@
 """``underfire explain``: the maps of photos as PNG, no attack."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -9,6 +13,13 @@ from underfire.cli.console import notes, print_table
 from underfire.cli.options import DEFAULTS, INTERPRETERS_OR_ALL, load_model, model_options, photos_of, rts_option
 from underfire.errors import InputError
 from underfire.files import printable, quoted
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from underfire.images import Photo, Pixels
+    from underfire.interpreters import Interpreter
+    from underfire.models.classifier import Classifier
 
 
 @click.command()
@@ -44,15 +55,11 @@ def explain(
     A photo that cannot be used is named on stderr and left out. The IG residual is what the attributions miss of
     the change of the probability from a black image to the photo: 0 for the exact integral.
     """
-    import torch
-
-    from underfire.auditing.look import look, predict
     from underfire.auditing.names import make_interpreters
     from underfire.auditing.selection import select_interpreters
     from underfire.auditing.targets import class_index
     from underfire.cli.pictures import file_stems, photo_bytes, save_maps
     from underfire.images import load_photo
-    from underfire.images.levels import from_8bit
     from underfire.interpreters import IG
 
     classifier = load_model(settings, device)
@@ -71,27 +78,12 @@ def explain(
         except InputError as error:
             skipped.append((photo.image_id, str(error.__cause__ or error)))
             continue
-        x = from_8bit(loaded.pixels[None], classifier.dtype)
-        probabilities = predict(classifier, x, names=[photo.image_id])
-        explained = probabilities.argmax(dim=1) if wanted is None else torch.tensor([wanted])
-        view = look(classifier, explainers, x, explained, names=[photo.image_id])
+        explained, probability, maps, residuals = _explained(photo, loaded, classifier, explainers, wanted)
         out.mkdir(parents=True, exist_ok=True)
-        for name, maps in view.maps.items():
-            save_maps(photo_bytes(loaded.pixels), maps[0], out / f"{stem}-{name}")
-        residuals = [
-            f"{float(ig.attribute(x.to(classifier.device), explained.to(classifier.device)).residual):.3f}"
-            for ig in explainers
-            if isinstance(ig, IG)
-        ]
-        table.append(
-            (
-                photo.image_id,
-                classifier.class_names[int(explained)],
-                f"{float(probabilities[0, int(explained)]):.3f}",
-                *residuals,
-                f"{stem}-*.png",
-            )
-        )
+        for name, found_map in maps.items():
+            save_maps(photo_bytes(loaded.pixels), found_map, out / f"{stem}-{name}")
+        row = (photo.image_id, classifier.class_names[explained], f"{probability:.3f}", *residuals, f"{stem}-*.png")
+        table.append(row)
     for name, reason in skipped:
         notes().print(f"Skipped {quoted(name)}: {reason}")
     if not table:
@@ -99,3 +91,27 @@ def explain(
     residuals = ["IG residual" for ig in explainers if isinstance(ig, IG)]
     print_table(("photo", "class", "probability", *residuals, "files"), table)
     click.echo(f"Maps: {printable(out)}")
+
+
+def _explained(
+    photo: Photo, loaded: Pixels, classifier: Classifier, explainers: Sequence[Interpreter], wanted: int | None
+) -> tuple[int, float, dict[str, Tensor], list[str]]:
+    """The explained class, its probability, a map (h, w) by interpreter, and the completeness residuals of IG."""
+    import torch
+
+    from underfire.auditing.look import look, predict
+    from underfire.images.png import from_8bit
+    from underfire.interpreters import IG
+
+    x = from_8bit(loaded.pixels[None], classifier.dtype)
+    probabilities = predict(classifier, x, names=[photo.image_id])
+    explained = probabilities.argmax(dim=1) if wanted is None else torch.tensor([wanted])
+    view = look(classifier, explainers, x, explained, names=[photo.image_id])
+    device = classifier.device
+    residuals = [
+        f"{float(ig.attribute(x.to(device), explained.to(device)).residual):.3f}"
+        for ig in explainers
+        if isinstance(ig, IG)
+    ]
+    index = int(explained)
+    return index, float(probabilities[0, index]), {name: maps[0] for name, maps in view.maps.items()}, residuals

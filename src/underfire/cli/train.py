@@ -16,7 +16,7 @@ from underfire.files import printable, quoted
 from underfire.training.plan import AidPlan, TrainingPlan
 
 if TYPE_CHECKING:
-    from underfire.images.dataset import Source, Split
+    from underfire.images.dataset import NamedPhoto, Split
     from underfire.interpreters.masking.network import MaskingNetwork
     from underfire.models.classifier import Classifier
 
@@ -183,7 +183,7 @@ def _tell(network: MaskingNetwork, out: Path) -> None:
     click.echo(f"Weights: {printable(out)}")
 
 
-def _held_out_names(held_out: int | Path, sources: list[Source], seed: int) -> frozenset[str]:
+def _held_out_names(held_out: int | Path, sources: list[NamedPhoto], seed: int) -> frozenset[str]:
     """The names of the photos to keep out.
 
     Raises:

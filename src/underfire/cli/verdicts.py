@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from underfire.defenses import Explanation, Reason
 from underfire.files import printable, write_whole
-from underfire.images.dataset import Source
+from underfire.images.dataset import NamedPhoto
 
 COLUMNS = ("photo", "class", "score", "flagged", "what speaks most against it")
 """Of the table that is printed."""
@@ -45,7 +45,7 @@ class PhotoVerdict:
         picture: the file with its maps, in the same folder as the table; None where there is none.
     """
 
-    source: Source
+    source: NamedPhoto
     prediction: int
     class_name: str
     explanation: Explanation

@@ -25,7 +25,7 @@ from underfire.defenses.detector_attack import DetectorAttack, DetectorAttackRes
 from underfire.defenses.evaluator import renumbered
 from underfire.defenses.signals import Signals
 from underfire.errors import InputError
-from underfire.images.levels import from_8bit
+from underfire.images.png import from_8bit
 from underfire.interpreters.base import Interpreter
 from underfire.seeding import generator
 

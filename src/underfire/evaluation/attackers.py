@@ -19,6 +19,7 @@ from underfire.auditing.condition import NONE, PGD, Condition
 from underfire.auditing.look import calling, predict
 from underfire.auditing.names import make_perturbation
 from underfire.auditing.plan import AuditPlan, PlannedPhoto
+from underfire.auditing.run import Run
 from underfire.auditing.unit import save_and_read
 from underfire.defenses.adaptive import AdaptiveADV2, finalists_for, steps_for
 from underfire.defenses.ensemble import EnsembleDetector
@@ -26,11 +27,11 @@ from underfire.defenses.score_based import ScoreSearch
 from underfire.evaluation.detectors import CandidateDetector
 from underfire.evaluation.extra_attacks import AttackedImage, AttackedImages, ObliviousAttack
 from underfire.evaluation.signals import FittedDetector, SignalCache, SignalExtractor
+from underfire.images.png import read_pngs
 from underfire.interpreters import Interpreter
 from underfire.models.classifier import Classifier
 from underfire.present.text import budget
-from underfire.studies.pictures import opened
-from underfire.studies.source import Note, Run
+from underfire.studies.source import Note
 
 WEIGHTINGS: Mapping[str, Weighting] = MappingProxyType({each.name: each for each in (NORMALIZED, SUM, MINIMAX)})
 """How the adaptive attack combines the gradients of several maps, by name."""
@@ -138,7 +139,7 @@ def attack_photos(
 
     def make(some: Sequence[PlannedPhoto]) -> list[AttackRecord]:
         names = [photo.image_id for photo in some]
-        x = opened([run.picture(photo, NONE) for photo in some], classifier.dtype)
+        x = read_pngs([run.picture(photo, NONE) for photo in some], classifier.dtype)
         targets = torch.tensor([photo.target for photo in some])
         with calling(names):
             made = attack(some, x.to(classifier.device), targets.to(classifier.device))
@@ -320,7 +321,7 @@ class AdaptiveAttacker:
         flagged = [p for p in self.photos if _can_go_on(before[p.image_id], fitted, trial.extractor)]
 
         def make(photos: Sequence[PlannedPhoto], x: Tensor, target: Tensor) -> AttackResult:
-            start = opened([before[photo.image_id].path for photo in photos], x.dtype).to(x.device)
+            start = read_pngs([before[photo.image_id].path for photo in photos], x.dtype).to(x.device)
             attack = ScoreSearch(detector, start=start, eps=eps, passes=passes, seed=seed)
             return attack(x, target, keys=[photo.image_id for photo in photos])
 
@@ -364,7 +365,7 @@ class AdaptiveAttacker:
             group = photos[start : start + size]
             paths = [picture_in(folder, photo) for photo in group]
             values = cache.values(
-                opened(paths, classifier.dtype),
+                read_pngs(paths, classifier.dtype),
                 names=[photo.image_id for photo in group],
                 what=f"{what}: signals of photo {start + len(group)} of {len(photos)}",
             )

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from underfire.images.levels import from_8bit
+from underfire.images.png import from_8bit
 from underfire.seeding import generator
 
 

@@ -8,15 +8,16 @@ from torch import Tensor
 
 from underfire.auditing.condition import NOISE, NONE
 from underfire.auditing.plan import PlannedPhoto
+from underfire.auditing.run import Run
 from underfire.evaluation.corruptions import corruptions
 from underfire.evaluation.extra_attacks import AttackedImages, ObliviousAttack
 from underfire.evaluation.signals import TOGETHER, SignalCache, SignalExtractor
 from underfire.images.dataset import Photos
 from underfire.images.files import quoted
+from underfire.images.png import read_pngs
 from underfire.present.text import plural
 from underfire.seeding import content_key
-from underfire.studies.pictures import opened
-from underfire.studies.source import Note, Run
+from underfire.studies.source import Note
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class CleanPhotos:
 
 def clean_photos(run: Run, photos: Photos, dtype: torch.dtype, *, note: Note) -> CleanPhotos:
     """``photos`` less those that show the same as one of ``run`` or as an earlier one, which are noted by name."""
-    audited = {content_key(opened([run.picture(photo, NONE)], dtype)[0]): photo.image_id for photo in run.photos}
+    audited = {content_key(read_pngs([run.picture(photo, NONE)], dtype)[0]): photo.image_id for photo in run.photos}
     rows: dict[str, int] = {}
     left_out = 0
     for row, source in enumerate(photos.sources):
@@ -133,7 +134,7 @@ def _signals_of(
     run: Run, photo: PlannedPhoto, attacks: AttackedImages, cache: SignalCache, dtype: torch.dtype, what: str
 ) -> ImageSignals:
     under = {attack: found[photo.image_id].path for attack, found in attacks.items() if photo.image_id in found}
-    x = opened([run.picture(photo, NONE), run.picture(photo, NOISE), *under.values()], dtype)
+    x = read_pngs([run.picture(photo, NONE), run.picture(photo, NOISE), *under.values()], dtype)
     corrupted = {corruption.name: corruption(x[0], photo.image_id) for corruption in corruptions(run.plan.seed)}
     x = torch.cat([x, torch.stack(list(corrupted.values()))])
     values = cache.values(x, names=[photo.image_id] * len(x), what=f"images of the run: {what}")

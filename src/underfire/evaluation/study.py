@@ -7,6 +7,7 @@ from pathlib import Path
 from underfire.attacks.control import Weighting
 from underfire.auditing.cache import cache_key
 from underfire.auditing.plan import AuditPlan, PlannedPhoto
+from underfire.auditing.run import Run
 from underfire.defenses.adaptive import PASSES
 from underfire.defenses.ensemble_signals import EnsembleSignals
 from underfire.defenses.views import default_views, described
@@ -40,7 +41,7 @@ from underfire.models.classifier import Classifier
 from underfire.present.tables import to_arrow
 from underfire.studies.options import StudySource
 from underfire.studies.reruns import taking_part
-from underfire.studies.source import Note, Run, attacked, quiet
+from underfire.studies.source import Note, attacked, quiet
 from underfire.studies.study import Study
 
 

@@ -41,7 +41,7 @@ class NetworkInput(Protocol):
 
 
 @dataclass(frozen=True)
-class Source:
+class NamedPhoto:
     """One photo: its name, its file, and the hash of the file's bytes."""
 
     image_id: str
@@ -58,7 +58,7 @@ class Photos:
         larger: how much larger than the input they are.
     """
 
-    def __init__(self, sources: Sequence[Source], classifier: NetworkInput, *, larger: float = 1.0) -> None:
+    def __init__(self, sources: Sequence[NamedPhoto], classifier: NetworkInput, *, larger: float = 1.0) -> None:
         self.sources = tuple(sources)
         height, width = classifier.input_size
         self._size = (round(height * larger), round(width * larger))
@@ -87,7 +87,7 @@ class Split:
     held_out: Photos
 
 
-def split_photos(sources: Sequence[Source], held_out: frozenset[str], classifier: NetworkInput) -> Split:
+def split_photos(sources: Sequence[NamedPhoto], held_out: frozenset[str], classifier: NetworkInput) -> Split:
     """The ``sources`` in two, those named in ``held_out`` kept out.
 
     Raises:
@@ -103,7 +103,7 @@ def split_photos(sources: Sequence[Source], held_out: frozenset[str], classifier
     return Split(Photos(train, classifier, larger=_LARGER), Photos(out, classifier))
 
 
-def read_sources(photos: Sequence[Photo], classifier: NetworkInput) -> tuple[list[Source], list[tuple[str, str]]]:
+def read_sources(photos: Sequence[Photo], classifier: NetworkInput) -> tuple[list[NamedPhoto], list[tuple[str, str]]]:
     """The photos that can be decoded, and the names of the others with the reason."""
     sources, skipped = [], []
     for photo in photos:
@@ -112,11 +112,11 @@ def read_sources(photos: Sequence[Photo], classifier: NetworkInput) -> tuple[lis
         except InputError as error:
             skipped.append((photo.image_id, str(error.__cause__ or error)))
             continue
-        sources.append(Source(photo.image_id, photo.path, loaded.sha256))
+        sources.append(NamedPhoto(photo.image_id, photo.path, loaded.sha256))
     return sources, skipped
 
 
-def drawn(sources: Sequence[Source], count: int, seed: int) -> frozenset[str]:
+def drawn(sources: Sequence[NamedPhoto], count: int, seed: int) -> frozenset[str]:
     """``count`` names of ``sources``, drawn by ``seed``; the same whatever else is among them but for the places."""
     names = sorted((source.image_id for source in sources), key=lambda name: derive_seed(seed, "held out", name))
     return frozenset(names[:count])

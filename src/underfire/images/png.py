@@ -1,6 +1,7 @@
 """8-bit PNG files: what a person is shown, and what is scored again after it was saved."""
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from uuid import uuid4
 
@@ -61,3 +62,14 @@ def read_png(path: Path) -> Tensor:
     except Exception as error:  # a decoder fed damaged bytes may raise anything
         raise InputError(f"{quoted(path)} is not an 8-bit RGB PNG that can be read: {error}.") from error
     return torch.from_numpy(pixels).permute(2, 0, 1).to(torch.float32).div(255).contiguous()
+
+
+def read_pngs(paths: Sequence[Path], dtype: torch.dtype) -> Tensor:
+    """The 8-bit PNGs at ``paths``, of one size, as (N, 3, H, W) in [0, 1]; raises `InputError` if one is damaged."""
+    # Back to whole numbers first: a multiple of 1/255 in float32 is not the one in float64.
+    return from_8bit(torch.stack([torch.round(read_png(path) * 255) for path in paths]), dtype)
+
+
+def from_8bit(pixels: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Pixels (…, whole grey levels) as numbers in [0, 1]."""
+    return pixels.to(dtype) / 255

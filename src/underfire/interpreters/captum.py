@@ -83,7 +83,7 @@ class Captum(Interpreter):
         attackable: bool | None = None,
     ) -> None:
         super().__init__(classifier)
-        self._call = _Call(method, _layer(classifier, method, layer), dict(options or {}))
+        self._call = _CaptumCall(method, _layer(classifier, method, layer), dict(options or {}))
         trial, self._draws = _try(self._call, classifier)
         title, (h, w) = type(trial.by).__name__, trial.values.shape[2:]
         self.name = f"captum-{title.lower()}" if name is None else name
@@ -175,7 +175,7 @@ class _Answer:
 
 
 @dataclass(frozen=True)
-class _Call:
+class _CaptumCall:
     """How an attribution is made and asked."""
 
     method: Callable[..., Any]
@@ -225,7 +225,7 @@ class _Scores(nn.Module):
         return self._classifier.scores(x)
 
 
-def _try(call: _Call, classifier: Classifier) -> tuple[_Answer, bool]:
+def _try(call: _CaptumCall, classifier: Classifier) -> tuple[_Answer, bool]:
     """The answer for a pattern, and whether random numbers were drawn for it.
 
     Raises:

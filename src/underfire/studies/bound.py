@@ -16,8 +16,10 @@ from underfire.auditing.look import calling
 from underfire.auditing.names import known_interpreters
 from underfire.auditing.plan import PlannedPhoto
 from underfire.auditing.rows import Row
+from underfire.auditing.run import Run
 from underfire.errors import InputError
 from underfire.images.files import printable, quoted, shortened
+from underfire.images.png import read_pngs
 from underfire.interpreters.path import IncompleteError, PathAttribution
 from underfire.models.classifier import Classifier
 from underfire.parsing import positive
@@ -27,8 +29,7 @@ from underfire.present.words import written
 from underfire.stats import Estimate, Share, bootstrap_mean, bootstrap_paired, rank_correlation, wilson
 from underfire.studies.bound_statistics import Proposition1, TwoClass, logit_attributions, proposition_1, two_class
 from underfire.studies.options import StudySource, option
-from underfire.studies.pictures import opened
-from underfire.studies.source import Note, Run, attacked, quiet
+from underfire.studies.source import Note, attacked, quiet
 from underfire.studies.study import Claim, Study, Verdict, above, together
 from underfire.studies.transfer import comparable
 
@@ -281,7 +282,7 @@ def _measured(run: Run, classifier: Classifier, photo: PlannedPhoto, tolerances:
     label, target = photo.label, photo.target
 
     def picture(condition: Condition) -> torch.Tensor:
-        return opened([run.picture(photo, condition)], classifier.dtype)[0].to(classifier.device)
+        return read_pngs([run.picture(photo, condition)], classifier.dtype)[0].to(classifier.device)
 
     def bounds(benign: torch.Tensor, before: PathAttribution, x: torch.Tensor) -> ImageBounds:
         after = logit_attributions(classifier, x, label=label, target=target, tolerance=tolerances.logit)

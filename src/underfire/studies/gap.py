@@ -22,6 +22,7 @@ from underfire.auditing.condition import NONE, PGD
 from underfire.auditing.names import make_interpreters
 from underfire.auditing.plan import AuditPlan, PlannedPhoto
 from underfire.auditing.rows import Row
+from underfire.auditing.run import Run
 from underfire.auditing.summary import KEPT_IOU
 from underfire.choices import split_names
 from underfire.interpreters import Interpreter
@@ -35,7 +36,7 @@ from underfire.stats import Estimate, Share, bootstrap_mean, bootstrap_paired, w
 from underfire.studies.gap_figure import Distances, Exhibit, PhotoExample, gap_figure
 from underfire.studies.options import StudySource, option
 from underfire.studies.reruns import Rerun, adv2_of, artifacts_of, audit_of, benign_map, rerun_rows, taking_part
-from underfire.studies.source import Note, Run, attacked, quiet
+from underfire.studies.source import Note, attacked, quiet
 from underfire.studies.study import Claim, Study, Verdict, majority, together
 
 MapSource = Literal["random-class", "random-patch"]

@@ -20,13 +20,14 @@ from underfire.auditing.condition import NONE, Condition
 from underfire.auditing.look import calling, predict
 from underfire.auditing.names import make_interpreters
 from underfire.auditing.plan import PlannedPhoto
+from underfire.auditing.run import Run
 from underfire.errors import InputError
 from underfire.images import load_photo
-from underfire.images.levels import from_8bit
+from underfire.images.png import from_8bit
 from underfire.interpreters import RTS, Interpreter
 from underfire.interpreters.registry import INTERPRETERS
 from underfire.models.classifier import Classifier
-from underfire.studies.source import Note, Run, attacked
+from underfire.studies.source import Note, attacked
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from underfire.parsing import count, numbers, size
 
 if TYPE_CHECKING:
     from underfire.auditing.plan import AuditPlan, ModelSettings, PlannedPhoto
+    from underfire.auditing.run import Run
     from underfire.images.dataset import Photos
     from underfire.models.classifier import Classifier
-    from underfire.studies.source import Run
 
 _KEY = "underfire.option"
 

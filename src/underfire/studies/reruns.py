@@ -24,6 +24,7 @@ from underfire.auditing.look import ModelView, calling, look
 from underfire.auditing.measured import Treated, rows_of
 from underfire.auditing.plan import AuditPlan, PlannedPhoto, Unit, units
 from underfire.auditing.rows import Row, read_rows, write_part
+from underfire.auditing.run import Run, read_run
 from underfire.auditing.runner import run_audit
 from underfire.auditing.store import MAPS_FILE, RunDirectory, map_name, picture_name
 from underfire.auditing.targets import NO_TARGET
@@ -31,11 +32,11 @@ from underfire.auditing.unit import Event, save_and_read
 from underfire.errors import InputError
 from underfire.images import Photo, PhotoSet
 from underfire.images.files import quoted
+from underfire.images.png import read_pngs
 from underfire.interpreters import Interpreter
 from underfire.models.classifier import Classifier
 from underfire.present.text import plural
-from underfire.studies.pictures import opened
-from underfire.studies.source import Note, Run, read_run
+from underfire.studies.source import Note
 
 _TARGET_MAP = "aim/{}"
 """The name among a photo's maps of the target map, by interpreter."""
@@ -169,7 +170,7 @@ def _attack(run: Run, rerun: Rerun, directory: RunDirectory, goals: Mapping[Plan
     interpreter, condition, photos = rerun.interpreter, rerun.condition, tuple(goals)
     classifier, name = interpreter.classifier, interpreter.name
     device, names = classifier.device, [photo.image_id for photo in photos]
-    x = opened([run.picture(photo, NONE) for photo in photos], classifier.dtype)
+    x = read_pngs([run.picture(photo, NONE) for photo in photos], classifier.dtype)
     labels, targets = (torch.tensor([getattr(photo, kind) for photo in photos]) for kind in ("label", "target"))
     known = torch.stack([benign_map(run, photo, interpreter=name) for photo in photos]).to(x.dtype)
     benign = look(classifier, (interpreter,), x, labels, names=names, known={name: known})
@@ -208,7 +209,7 @@ def _attack(run: Run, rerun: Rerun, directory: RunDirectory, goals: Mapping[Plan
 def _controls(run: Run, rerun: Rerun, goals: Mapping[PlannedPhoto, Tensor]) -> list[Row]:
     """The audit's own rows of no attack and of PGD, the distances of their maps being those to the target maps."""
     interpreter, name, photos = rerun.interpreter, rerun.interpreter.name, tuple(goals)
-    x = opened([run.picture(photo, PGD) for photo in photos], interpreter.classifier.dtype)
+    x = read_pngs([run.picture(photo, PGD) for photo in photos], interpreter.classifier.dtype)
     targets = torch.tensor([photo.target for photo in photos])
     attacked = look(interpreter.classifier, (interpreter,), x, targets, names=[p.image_id for p in photos])
     base = {(row.image_id, row.condition): row for row in run.records if row.interpreter == name}

@@ -4,9 +4,6 @@ from collections.abc import Callable, Sequence
 
 from underfire.auditing.inspection import Inspection, inspect_photos
 from underfire.auditing.plan import AuditPlan, PlannedPhoto
-from underfire.auditing.run import Run as Run
-from underfire.auditing.run import is_run as is_run
-from underfire.auditing.run import read_run as read_run
 from underfire.errors import InputError
 from underfire.images import PhotoSet
 from underfire.models.classifier import Classifier

@@ -22,6 +22,7 @@ from typing import Literal
 from underfire.auditing.condition import NONE, PGD, Condition
 from underfire.auditing.plan import AuditPlan, ModelSettings
 from underfire.auditing.rows import Row
+from underfire.auditing.run import Run
 from underfire.errors import InputError
 from underfire.images.files import quoted
 from underfire.models.classifier import Classifier
@@ -43,7 +44,7 @@ from underfire.stats import (
 from underfire.studies.observers import Distance, Observation, Observer, check_observer, observe, observers_of, resizing
 from underfire.studies.options import StudySource, model_settings, option
 from underfire.studies.reruns import taking_part
-from underfire.studies.source import Note, Run, attacked, quiet
+from underfire.studies.source import Note, attacked, quiet
 from underfire.studies.study import Claim, Study, Verdict, majority, together
 
 CLAIM = (

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from underfire import L2, Flow, Linf
-from underfire.images.levels import from_8bit
+from underfire.images.png import from_8bit
 
 
 @pytest.mark.parametrize("model", [Linf(4 / 255), L2(0.5)], ids=lambda m: m.name)

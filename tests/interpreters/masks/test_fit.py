@@ -8,7 +8,7 @@ from torch import Tensor
 
 from support.toys import SMALL_FIT, images
 from underfire import Classifier, MaskFit
-from underfire.interpreters.masks.fit import Course, Fitted, fit_masks, jitters, penalty
+from underfire.interpreters.masks.fit import FitCourse, Fitted, fit_masks, jitters, penalty
 from underfire.interpreters.masks.optics import Optics
 
 KEYS = ("a", "b", "c", "d", "e")
@@ -49,7 +49,7 @@ def test_a_mask_that_deletes_nothing_pays_nearly_nothing() -> None:
 def test_a_step_is_that_of_torchs_adam() -> None:
     draw = torch.Generator().manual_seed(0)
     fit = MaskFit(start=0.4)
-    course = Course.begin(fit, torch.empty(2, 3, 4, dtype=torch.float64))
+    course = FitCourse.begin(fit, torch.empty(2, 3, 4, dtype=torch.float64))
     masks = torch.full((2, 3, 4), 0.4, dtype=torch.float64, requires_grad=True)
     adam = torch.optim.Adam([masks], lr=0.2)
     for _ in range(8):
@@ -144,7 +144,7 @@ class TestSettled:
 def test_masks_that_are_left_go_on_as_before() -> None:
     draw = torch.Generator().manual_seed(0)
     slopes = torch.randn(4, 3, 2, 2, dtype=torch.float64, generator=draw)
-    whole, part = (Course.begin(MaskFit(), torch.empty(3, 2, 2, dtype=torch.float64)) for _ in range(2))
+    whole, part = (FitCourse.begin(MaskFit(), torch.empty(3, 2, 2, dtype=torch.float64)) for _ in range(2))
     for slope in slopes[:2]:
         whole.step(slope, 0.1)
         part.step(slope, 0.1)

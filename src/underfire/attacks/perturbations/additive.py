@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from underfire.images.levels import from_8bit
+from underfire.images.png import from_8bit
 
 
 class Additive(ABC):

@@ -45,7 +45,7 @@ def penalty(fit: MaskFit, masks: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @dataclass
-class Course:
+class FitCourse:
     """Masks (N, h, w) on their way, with Adam's memory; ``done`` counts the steps taken."""
 
     masks: Tensor
@@ -111,7 +111,7 @@ def fit_masks(
     """Fit the masks of images ``x`` (N, C, H, W) for ``classes`` (N,), inside ``classifier.frozen()``."""
     optics = Optics.of(fit, classifier.input_size, x)
     scene, corners = optics.scene(x), jitters(fit, seed, keys)
-    course, objective = Course.begin(fit, x.new_empty((x.shape[0], *fit.grid(classifier.input_size)))), []
+    course, objective = FitCourse.begin(fit, x.new_empty((x.shape[0], *fit.grid(classifier.input_size)))), []
     for step in range(fit.steps):
         crops = optics.crops(scene, corners[:, step])
         seen = look(classifier, optics, crops, course.masks, classes)

@@ -7,7 +7,7 @@ from torch import Tensor
 from underfire.interpreters.base import ForwardPass, MapGradient, MapTarget
 from underfire.interpreters.directional import unit
 from underfire.interpreters.maps import distance
-from underfire.interpreters.masks.fit import Course, jitters, look, penalty
+from underfire.interpreters.masks.fit import FitCourse, jitters, look, penalty
 from underfire.interpreters.masks.optics import Optics
 from underfire.interpreters.masks.settings import MaskFit
 
@@ -48,7 +48,7 @@ class MaskObjective:
         self._fit, self._target, self._replay = fit, target, min(replay, fit.steps)
         self._optics = Optics.of(fit, input_size, target.maps)
         self._corners = jitters(fit, seed, target.keys)
-        self._course = Course.begin(fit, target.maps)
+        self._course = FitCourse.begin(fit, target.maps)
         self._ended = target.maps.new_ones(len(target.maps))
 
     def __call__(self, view: ForwardPass) -> MapGradient:
@@ -66,7 +66,7 @@ class MaskObjective:
         self._course.step(slope + penalty(self._fit, masks)[1], self._fit.lr)
         if self._course.done == self._replay:
             self._ended = distance(1 - self._course.masks, self._target.maps)
-            self._course = Course.begin(self._fit, self._target.maps)
+            self._course = FitCourse.begin(self._fit, self._target.maps)
         return MapGradient(ended, excess + lack, down - up, passes=2)
 
     def select(self, places: Tensor) -> None:

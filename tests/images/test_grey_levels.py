@@ -1,6 +1,6 @@
 import torch
 
-from underfire.images.levels import from_8bit
+from underfire.images.png import from_8bit
 
 
 def test_pixels_are_multiples_of_1_over_255_in_either_precision() -> None:
