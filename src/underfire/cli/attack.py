@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     "--interpreter",
     "interpreters",
     type=INTERPRETERS,
-    default="cam",
-    show_default=True,
+    default=("cam",),
+    show_default="cam",
     help="Whose map is attacked; several, comma-separated, are attacked at once.",
 )
 @rts_option
@@ -50,8 +50,8 @@ if TYPE_CHECKING:
     "--attack",
     "attack_name",
     type=PartNames("attacks"),
-    default="adv2",
-    show_default=True,
+    default=("adv2",),
+    show_default="adv2",
     metavar="NAME",
     help="Which one: its name (see: underfire attacks), or your own as package.module:Name.",
 )
