@@ -125,7 +125,7 @@ def test_a_broken_package_is_left_out_with_the_reason(monkeypatch: pytest.Monkey
         (INTERPRETERS, f"{PACKAGE}:NOTHING", f"'{PACKAGE}:NOTHING' is a int; name a class derived from Interpreter"),
         (INTERPRETERS, f"{PACKAGE}:AcmePush", "is the class AcmePush; name a class derived from Interpreter"),
         (INTERPRETERS, f"{PACKAGE}:Twice", f"'{PACKAGE}:Twice' has the name 'cam' of a built-in one"),
-        (INTERPRETERS, f"{PACKAGE}:Unnameable", "has the name 'acme-map'; give it one of small letters"),
+        (INTERPRETERS, f"{PACKAGE}:Unnameable", "has the name 'acme map'; give it one of small letters"),
         (INTERPRETERS, "camm", "interpreter 'camm' is unknown; did you mean 'cam'?"),
         (ATTACKS, f"{PACKAGE}:Acme", "is the class Acme; name a class derived from JointAttack"),
         (ATTACKS, "adv3", "attack 'adv3' is unknown; did you mean 'adv2'?"),

@@ -21,7 +21,8 @@ from underfire.errors import InputError
 
 T = TypeVar("T")
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9_.]*")
+_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
+_ATTACK_NAME = re.compile(r"[a-z0-9][a-z0-9_.]*")  # a dash ends it where conditions are written
 
 
 def imported(spec: str, kind: str) -> object:
@@ -52,12 +53,13 @@ def check_name(name: object, kind: str, what: str) -> str:
     """``name``, if a part can be called so in rows and on command lines; ``what`` quotes what the user gave.
 
     Raises:
-        InputError: it is no text, or holds more than small letters, digits, points and underscores, which would make
-            the names of conditions ambiguous.
+        InputError: it is no text, or holds more than small letters, digits, points, underscores and dashes, or is an
+            attack's with a dash: the names of conditions would be ambiguous.
     """
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
+    pattern, signs = (_ATTACK_NAME, "'.' and '_'") if kind == "attack" else (_NAME, "'.', '_' and '-'")
+    if not isinstance(name, str) or not pattern.fullmatch(name):
         raise InputError(
-            f"{kind} {what} has the name {name!r}; give it one of small letters, digits, '.' and '_', such as 'mine'."
+            f"{kind} {what} has the name {name!r}; give it one of small letters, digits, {signs}, as 'mine'."
         )
     return name
 

@@ -15,7 +15,7 @@ from support.toy_photos import (
 )
 
 PHOTOS = 10
-TESTS = Path(__file__).parents[1] / "support"
+TESTS = Path(__file__).parents[1]
 
 # However fast the audit is: after one part it waits in the middle of the next, before it saves an image.
 ONE_PART = """
@@ -43,7 +43,7 @@ def start(photos: Path, out: Path, *program: str) -> subprocess.Popen[str]:
     options = ("--interpreters", "grad,cam", "--steps", "16", "--batch-size", "2", "--out", str(out))
     return subprocess.Popen(
         [sys.executable, *program, "audit", str(photos), *MODEL_OPTIONS, *options],
-        cwd=TESTS,  # toys, the model's module, is there
+        cwd=TESTS,  # the model's module is there
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -71,7 +71,7 @@ def test_run_json_has_passes_or_steps_as_they_were_chosen() -> None:
 
 
 CHANGES: dict[str, tuple[Any, str | None]] = {
-    "model": (ModelSettings("toys:relu_net"), "model"),
+    "model": (ModelSettings("support.toys:relu_net"), "model"),
     "interpreters": (("cam",), "interpreters"),
     "left_out": (("mask (slow)",), None),
     "rts": ("elsewhere.safetensors", None),  # its hash decides, which is the runner's to take

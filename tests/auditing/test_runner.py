@@ -336,7 +336,7 @@ def test_names_that_are_no_utf8_go_through_the_command_line(photos: Path, tmp_pa
     for _ in range(2):  # begun, and gone on with
         ended = subprocess.run(
             [sys.executable, "-m", "underfire", "audit", picture, *MODEL_OPTIONS, *options],
-            cwd=Path(__file__).parents[1] / "support",  # toys, the model's module, is there
+            cwd=Path(__file__).parents[1],  # the model's module is there
             env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUTF8": "1"},
             capture_output=True,
             text=True,

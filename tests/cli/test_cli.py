@@ -59,7 +59,7 @@ def test_an_audit_ends_in_a_summary_and_a_report(invoke: Invoke, photos: Path) -
 
 
 def test_what_makes_an_audit_worthless_is_printed(invoke: Invoke, photos: Path) -> None:
-    model = ("--model", "toys:quantised_net", *MODEL_OPTIONS[2:])
+    model = ("--model", "support.toys:quantised_net", *MODEL_OPTIONS[2:])
     result = invoke(
         "audit", photos, *model, "--interpreters", "cam", "--attacks", "pgd", "--steps", "3", "--out", "run"
     )
@@ -139,7 +139,7 @@ BAD_USAGE: list[tuple[tuple[str, ...], str]] = [
     (("--device", "abacus"), "'abacus'"),
     (("--input-size", "wide"), "'wide'"),
     (("--mean", "grey"), "'grey'"),
-    (("--model", "toys:no_such_net"), "no_such_net"),
+    (("--model", "support.toys:no_such_net"), "no_such_net"),
     (("--model", "efficientnet-lite9"), "efficientnet-lite9"),
     (("--checkpoint", "no-such.safetensors"), "no-such.safetensors"),
     (("--class-names", "no-such.txt"), "no-such.txt"),
@@ -238,7 +238,7 @@ def test_what_an_audit_leaves_out_is_said_with_the_reason(invoke: Invoke, photos
     result = invoke("audit", photos, *MODEL_OPTIONS, "--attacks", "pgd", "--steps", "2", "--out", "run")
     assert result.exit_code == 0, result.output
     assert "Left out: mask (each of its maps takes 150 passes" in result.stderr
-    assert "Left out: rts (RTS needs a masking network trained for 'toys:relu_net'" in result.stderr
+    assert "Left out: rts (RTS needs a masking network trained for 'support.toys:relu_net'" in result.stderr
     assert "each of its maps takes 150 passes" in Path("run/report.html").read_text(encoding="utf-8")
 
 

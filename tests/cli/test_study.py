@@ -184,9 +184,9 @@ def test_defence_joins_the_report_of_its_run(invoke: Invoke, run: Path, clean: P
     options = ("--clean", clean, "--fpr", "0.2", "--set", "grad,cam", "--set", "cam", "--passes", "40", "--limit", "2")
     result = invoke("defense", run, *options)
     assert result.exit_code == 0, result.output
-    assert "Against the attacker who knows the detector" in result.stdout
+    assert "Against an adaptive attacker" in result.stdout
     assert "adaptive attack 2 of 4 (cam), 8/255, 40 passes: photo 2 of 2" in result.stderr
-    assert "attack on all maps by one who knows no detector, 8/255, 40 passes: photo 2 of 2" in result.stderr
+    assert "oblivious attack on all maps, 8/255, 40 passes: photo 2 of 2" in result.stderr
     assert 'id="study-defense"' in (run / "report.html").read_text(encoding="utf-8")
     (found,) = [saved for saved in read(run / "studies") if saved.study.name == "defense"]
     assert found.study.table["detector"].to_pylist()[:2] == ["cam", "grad+cam"]

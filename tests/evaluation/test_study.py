@@ -252,7 +252,7 @@ def test_of_several_weightings_the_one_that_evades_best_counts(
     alone = {line["sharing"]: line for line in rows(made, kind="sharing")}
     assert {name: line["evaded"] for name, line in alone.items()} == {n: line["evaded"] for n, line in single.items()}
     assert {line["detector"] for line in alone.values()} == {"grad+cam"}
-    assert both["sharing"] == "even+worst"
+    assert both["sharing"] == "normalized+minimax"
     assert both["attack_passes"] == sum(line["attack_passes"] for line in alone.values())
     # A single map shares a step with none.
     study(run, clean, whole[0], weighting=(MINIMAX.name,), sets=[("cam",)])

@@ -32,7 +32,7 @@ DRAWN = 0.02
 def reworded(text: str) -> str:
     """The recorded ``text`` in the words of now."""
     for before, now in REWORDED.items():
-        text = re.sub(rf"\b{re.escape(before)}\b", now, text)
+        text = re.sub(rf"(?<!\w){re.escape(before)}(?!\w)", now, text)
     return text
 
 

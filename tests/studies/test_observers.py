@@ -158,7 +158,7 @@ def test_other_weights_of_an_interpreter_are_looked_at_anew(run: Run, tmp_path: 
 
 def test_another_input_size_is_resized_and_told(run: Run, tmp_path: Path) -> None:
     study = transfer_study(run, [other_classifier(size=48)], work=tmp_path)
-    assert {row["model"] for row in study.table.to_pylist()} == {"toys:relu_net", "other"}
+    assert {row["model"] for row in study.table.to_pylist()} == {"support.toys:relu_net", "other"}
     assert "of other, map of the label" in study.figure
     assert resizing(run, other_classifier(size=48)) == "resized from 32 × 32 to 48 × 48 pixels"
     assert resizing(run, other_classifier()) == "as they are, 32 × 32"

@@ -31,7 +31,7 @@ def check_attack(make: MakeAttack) -> None:
     x, label = some_images()
     target = (label + 2) % 5
     attack = make(smooth_classifier())
-    hold_named(attack.name)
+    hold_named(attack.name, "attack")
     result = attack(x.clone(), target.clone(), keys=keys_of(len(x)))
     _check_shapes(attack, result, x, target)
     _check_budget(attack.name, result)

@@ -97,9 +97,9 @@ def some_images() -> tuple[Tensor, Tensor]:
     return x, torch.arange(_IMAGES) % _CLASSES
 
 
-def hold_named(name: object) -> None:
-    """Raise AssertionError where a part cannot be called ``name`` on command lines and in rows."""
+def hold_named(name: object, kind: str) -> None:
+    """Raise AssertionError where a part of this kind cannot be called ``name`` on command lines and in rows."""
     try:
-        check_name(name, "the part", "under test")
+        check_name(name, kind, "under test")
     except InputError as error:
         raise AssertionError(str(error)) from error

@@ -28,7 +28,7 @@ def check_interpreter(make: Make, *, tolerance: float = 0.2) -> None:
     """
     x, y = some_images()
     interpreter = make(smooth_classifier())
-    hold_named(interpreter.name)
+    hold_named(interpreter.name, "interpreter")
     _check_maps(interpreter, x, y)
     _check_split(interpreter, x, y)
     _check_no_trace(make, x, y)

@@ -24,7 +24,7 @@ def check_perturbation(make: MakePerturbation) -> None:
         AssertionError: a promise is broken; the message says which.
     """
     model = make()
-    hold_named(model.name)
+    hold_named(model.name, "perturbation")
     spread = ((some_images()[0] - 0.5) * 1.4 + 0.5).clamp(0, 1)  # some values are black or white already
     x = (spread * 255).round() / 255
     _check_start(model, x)

@@ -55,7 +55,7 @@ class Twice(CAM):
 class Unnameable(CAM):
     """Has a name that no condition can hold."""
 
-    name = "acme-map"
+    name = "acme map"
 
 
 NOTHING = 3
