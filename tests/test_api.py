@@ -91,3 +91,15 @@ def test_importing_the_package_waits_for_no_table_and_no_plot() -> None:
     code = f"import sys, underfire; print({heavy} & set(sys.modules), callable(underfire.audit))"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ended.stdout.split() == ["set()", "True"]
+
+
+def test_no_submodule_takes_the_place_of_a_public_function() -> None:
+    program = """
+import importlib, pkgutil, underfire as uf
+assert callable(uf.audit) and callable(uf.load_run)
+for module in pkgutil.iter_modules(uf.__path__):
+    if module.name != "__main__":
+        importlib.import_module(f"underfire.{module.name}")
+assert callable(uf.audit) and callable(uf.load_run)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)

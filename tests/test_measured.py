@@ -1,0 +1,45 @@
+"""The pages under docs/measured are what the commands print: claim, columns and options of today."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from underfire.cli import cli
+from underfire.evaluation.results import DetectorRecord
+from underfire.evaluation.words import CLAIM as DEFENSE
+from underfire.present.tables import to_arrow
+from underfire.studies import bound, frontier, gap, transfer
+
+PAGES = sorted((Path(__file__).parents[1] / "docs" / "measured").glob("*.md"))
+STUDIES = {
+    "transfer": (transfer.CLAIM, transfer.TransferRecord),
+    "bound": (bound.CLAIM, bound.BoundRecord),
+    "frontier": (frontier.CLAIM, frontier.FrontierRow),
+    "gap": (gap.CLAIM, gap.GapRow),
+    "defence": (DEFENSE, DetectorRecord),
+}
+OF_STUDIES = [page for page in PAGES if re.split(r"\W", page.stem)[0] in STUDIES]
+
+
+@pytest.mark.parametrize("page", OF_STUDIES, ids=lambda page: str(page.stem))
+def test_a_page_is_what_its_study_prints(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    claim, kind = STUDIES[re.split(r"\W", page.stem)[0]]
+    assert f"\nClaim: {claim}\n" in text
+    header = next(line for line in text.splitlines() if line.startswith("| "))
+    shown = [cell.strip() for cell in header.strip("|").split("|")]
+    columns = to_arrow([], kind).column_names
+    assert [column for column in columns if column in shown] == shown  # those without a value are left out
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.stem))
+def test_the_command_of_a_page_can_be_typed(page: Path) -> None:
+    commands = re.findall(r"`(underfire [^`]+)`", page.read_text(encoding="utf-8"))
+    assert commands
+    for command in commands:
+        words = [word for word in shlex.split(command)[1:] if word != "…"]
+        refused = CliRunner().invoke(cli, [*words, "--help"])  # help comes first, and wrong options before it
+        assert refused.exit_code == 0, f"{command}: {refused.output}"
