@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from support.toy_photos import found, toy_classifier, toy_plan, write_photos
+from support.toy_photos import MODEL_OPTIONS, found, toy_classifier, toy_plan, write_photos
+from support.toys import images
 from underfire import ADV2, CAM, InputError, interpreters
 from underfire.attacks import registry
 from underfire.attacks.registry import ATTACKS, AttackEntry, entry_of
@@ -19,8 +20,10 @@ from underfire.auditing.plan import AuditPlan
 from underfire.auditing.rows import read_rows
 from underfire.auditing.runner import run_audit
 from underfire.cli import cli
+from underfire.images import save_png
 from underfire.interpreters.registry import INTERPRETERS, interpreter_title
 from underfire.plugins import Parts
+from underfire.studies.study import read
 
 THIRD_PARTY = Path(__file__).parent / "support" / "thirdparty"
 PACKAGE = "acme_maps"
@@ -96,6 +99,34 @@ def test_commands_take_both(door: str, tmp_path: Path, monkeypatch: pytest.Monke
             break
     assert made.exit_code == 0, made.output
     assert '"acme_push"' in (tmp_path / "attack" / "result.json").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_they_are_in_the_report_in_a_study_and_in_a_detector(
+    door: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interpreter, attack = specs(door, monkeypatch)
+    photos, out, clean = write_photos(tmp_path / "photos"), tmp_path / "run", tmp_path / "clean"
+    named = (*MODEL_OPTIONS, "--interpreters", f"cam,{interpreter}")
+    made = run("audit", str(photos), *named, "--attacks", f"pgd,{attack}", "--steps", "4", "--out", str(out))
+    assert made.exit_code == 0, made.output
+    planned = run("plan", str(photos), *named, "--attacks", f"pgd,{attack}", "--steps", "4", "--out", str(out))
+    assert "acme_push-acme" in planned.output
+    studied = run("study", "transfer", str(out))
+    assert studied.exit_code == 0, studied.output
+    (found_study,) = read(out / "studies")
+    assert "acme" in found_study.study.table["map"].to_pylist()
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "Acme push on Acme map" in page
+    assert 'id="study-transfer"' in page
+    clean.mkdir()
+    for index, picture in enumerate(images(12, 32, seed=9)):
+        save_png(picture, clean / f"{index:02}.png")
+    fit = ("detect", "fit", str(clean), *named, "--fpr", "0.2", "--out", str(tmp_path / "detector.safetensors"))
+    fitted = run(*fit)
+    assert fitted.exit_code == 0, fitted.output
+    scored = run("detect", "score", str(tmp_path / "detector.safetensors"), str(photos / "photo-0.png"), *MODEL_OPTIONS)
+    assert scored.exit_code in (0, 1), scored.output
 
 
 def test_listings_show_those_of_installed_packages(monkeypatch: pytest.MonkeyPatch) -> None:
