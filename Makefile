@@ -15,7 +15,7 @@ CPU_INDEX := https://download.pytorch.org/whl/cpu
 help:
 	@echo "make demo   audit six built-in photos with the built-in model into demo-run/"
 	@echo "make quick  lint, types and the tests to run while writing; TESTS=tests/attacks runs others"
-	@echo "make test   lint, types and all tests but the longest, with coverage"
+	@echo "make test   lint, types and all tests but the longest"
 	@echo "make full   lint, types and all tests, with coverage"
 	@echo "make lint   ruff only"
 	@echo "make lowest tests with the lowest versions that pyproject.toml declares, torch aside"
@@ -45,16 +45,16 @@ types: $(VENV)/.dev-stamp
 
 # As many workers as cores, of one thread each: more threads than cores slow each other down many times over.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest
-COVERED := $(PYTEST) -n auto --dist worksteal --cov --cov-report=term --durations=15
+SHARED := $(PYTEST) -n auto --dist worksteal --durations=15
 
 inner: $(VENV)/.dev-stamp
 	$(PYTEST) -q -m "not slow and not real" --durations=5 $(TESTS)
 
 unit: $(VENV)/.dev-stamp
-	$(COVERED) -m "not slow"
+	$(SHARED) -m "not slow"
 
 every: $(VENV)/.dev-stamp
-	$(COVERED)
+	$(SHARED) --cov --cov-report=term
 
 bench: $(VENV)/.dev-stamp
 	$(BIN)/python -m benchmarks

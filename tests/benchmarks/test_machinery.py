@@ -48,6 +48,7 @@ class _FakeTime:
         return run
 
 
+@pytest.mark.slow
 def test_contenders_alternate_and_warm_up() -> None:
     clock, log = _FakeTime(), list[str]()
     contenders = {name: clock.task(map(float, count(first)), log, name) for name, first in (("a", 10), ("b", 50))}
@@ -131,6 +132,7 @@ def test_a_loop_that_looks_twice_a_step_is_noticed(subject: Subject, monkeypatch
         steps.timed(prepared(subject.classifier), subject, [], turns=TURNS, clock=_FakeTime())
 
 
+@pytest.mark.slow
 def test_steps_and_preparation_make_tables(subject: Subject) -> None:
     (table,) = steps.tables(subject, turns=1)
     assert [row[0] for row in table.rows] == list(steps.ATTACKED)
@@ -175,6 +177,7 @@ def test_a_library_that_is_missing_is_named_and_a_result_that_differs_shows(subj
 needs_proc = pytest.mark.skipif(not memory.measurable(torch.device("cpu")), reason="Linux tells a process its peak")
 
 
+@pytest.mark.slow
 @needs_proc
 def test_memory_sees_the_peak_and_nothing_before_it() -> None:
     cpu = torch.device("cpu")

@@ -77,6 +77,7 @@ def test_the_difference_is_what_grad_does(batch: tuple[Tensor, Tensor, Tensor]) 
     assert torch.equal(ours.loss, own.loss)
 
 
+@pytest.mark.slow
 def test_the_tables(relu_classifier: Classifier) -> None:
     subject = Subject.of(Recipe("toy", "cpu", 4), relu_classifier, images(4, 32))
     subject = replace(subject, photos=subject.photos[:3])

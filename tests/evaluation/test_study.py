@@ -220,6 +220,7 @@ def test_a_lost_picture_is_made_again(run: Run, clean: Photos, whole: tuple[Path
     assert study(run, clean, whole[0]) == whole[1]
 
 
+@pytest.mark.slow
 def test_another_largest_set_has_a_mean_map_of_its_own(run: Run, clean: Photos, whole: tuple[Path, Study]) -> None:
     sets = [("grad", "cam", "inputxgradient")]
     after = study(run, clean, whole[0], sets=sets)

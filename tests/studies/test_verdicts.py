@@ -39,7 +39,7 @@ def test_majorities_by_hand() -> None:
     assert majority(7, 7, 6) is Verdict.UNDECIDED
 
 
-@pytest.mark.parametrize("n", [8, 15, 40])
+@pytest.mark.parametrize("n", [8, pytest.param(15, marks=pytest.mark.slow), pytest.param(40, marks=pytest.mark.slow)])
 def test_wrong_verdicts_are_as_rare_as_promised(n: int) -> None:
     """The worst case: an even chance on every photo in every cell, so that any verdict is wrong."""
     rng, tests, runs = random.Random(n), 6, 2000
