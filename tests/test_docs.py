@@ -467,7 +467,7 @@ def test_the_detector_benchmark_is_documented_as_it_is() -> None:
     assert sorted(told) == sorted(known)
     text = " ".join(section.split())
     assert f"{FPR} if not given. It takes {photos_to_fit(FPR)} clean photos" in text
-    assert f"from {photos_to_fit(STRICT)} on, detection is told at {STRICT} too" in text
+    assert f"from {photos_to_fit(STRICT)} on, detection is reported at {STRICT} too" in text
     assert f"{ADAPTIVE_PASSES} if not given" in text
     assert re.findall(r"`(normalized|sum|minimax)`", text)[:3] == list(WEIGHTINGS)
     corrupted = [corruption.name for corruption in corruptions()]

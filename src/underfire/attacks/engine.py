@@ -19,7 +19,7 @@ from underfire.models.classifier import Classifier
 
 @dataclass(frozen=True)
 class Setting:
-    """What the loop is told, apart from the images.
+    """The settings of the loop, apart from the images.
 
     Attributes:
         perturbation: what may be done to an image.

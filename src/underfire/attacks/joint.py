@@ -130,7 +130,7 @@ class Descent(JointAttack):
     """A joint attack by the loop of all attacks that follow gradients.
 
     Attributes:
-        setting: what the loop is told.
+        setting: of the loop.
     """
 
     def __init__(

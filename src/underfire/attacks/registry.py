@@ -70,7 +70,7 @@ class AttackEntry:
         fitted = next((name for name in facts.interpreters if self.attack.asks_for_maps and is_fitted(name)), None)
         if fitted is not None:
             return (
-                f"{named} asks for a map at every query, and '{fitted}' is fitted anew for each map; "
+                f"{named} asks for a map at every query, and '{fitted}' takes a fit for each map; "
                 "leave one of the two out"
             )
         replaced = facts.preset == AUTHORS and self.authors is not None

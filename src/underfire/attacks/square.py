@@ -191,7 +191,7 @@ class _Search:
         return torch.stack(distances).mean(dim=0)
 
     def _proposals(self, rows: Tensor, share: float) -> Tensor:
-        """The best images of ``rows`` with one window each drawn anew, (n, C, H, W)."""
+        """The best images of ``rows`` with one window each redrawn, (n, C, H, W)."""
         images = self.best.theta[rows]
         tuning = [bool(self._goals) and math.isfinite(distance) for distance in self.best.distance[rows].tolist()]
         for image, row, is_tuned in zip(images, rows.tolist(), tuning, strict=True):

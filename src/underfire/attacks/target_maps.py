@@ -69,7 +69,7 @@ def one_interpreter(given: object, attack: str) -> Interpreter:
 
 
 def refuse_maps(attack: str, target_map: TargetMap | None, label: Tensor | None) -> None:
-    """Raise InputError where the attack named ``attack``, on a classifier alone, is told about maps."""
+    """Raise InputError where the attack named ``attack``, on a classifier alone, is given maps."""
     if target_map is not None or label is not None:
         raise InputError(f"this {attack} was made from a classifier and attacks no map; make it from an interpreter.")
 

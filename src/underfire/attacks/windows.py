@@ -1,4 +1,4 @@
-"""Windows of an image drawn anew: proposals of a random search (after Andriushchenko et al. 2020, Square Attack)."""
+"""Windows of an image redrawn at random: proposals of a random search (after Andriushchenko et al. 2020, Square)."""
 
 import math
 from dataclasses import dataclass

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def results() -> Console:
-    """Where results go. Made anew each time: a test, or a caller, may have replaced the stream."""
+    """Where results go. Made at each call: a test, or a caller, may have replaced the stream."""
     from rich.console import Console
 
     return Console(highlight=False, markup=False, soft_wrap=True)

@@ -217,7 +217,7 @@ def bound_study(
         limit: at most so many of the attacked photos, the first ones.
         tolerance: of the completeness residual, in units of probability.
         logit_tolerance: of that of the logits.
-        note: is told of every photo.
+        note: called with a line for every photo.
 
     Raises:
         InputError: ``run`` has no attack on an interpreter, an image is missing, or no image is resolved.

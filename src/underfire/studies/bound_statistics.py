@@ -31,7 +31,7 @@ the attribution of y not at all. Nor has the pair that a person is shown: I(x, y
 z_t(x*) − b_t = z_y(x) − b_y. The conditions are needed: scaling a map to [0, 1] changes its sum at will, and taking
 absolute values before summing breaks completeness; summing cells or channels does not. With x° as the baseline D is
 half the sum of two ‖Δm‖₁, and the theorem is Proposition 1 for the margin. The bound is of use only where it is not far
-below D, and where D is larger under attack than under harmless changes; that is for measurement.
+below D, and where D is larger under attack than under benign corruptions; that is for measurement.
 
 An attribution by quadrature is complete up to a residual r; then D ≥ ½ |M(x) − M(x*)| − ½ Σ r, over the four of them.
 Likewise ℓ_prd ≤ ‖Δm‖₁ + r. What is tested on an image is completeness, that r is within a tolerance, by

@@ -108,7 +108,7 @@ def _check_untouched(make: MakeAttack, x: Tensor, target: Tensor) -> None:
 
 
 def _check_passes(make: MakeAttack, x: Tensor, target: Tensor) -> None:
-    """The passes that are told are no fewer than half of the images that the classifier saw."""
+    """The passes that it reports are no fewer than half of the images that the classifier saw."""
     classifier = smooth_classifier()
     attack = make(classifier)
     with _seen(classifier.module) as seen:
