@@ -30,7 +30,7 @@ class Setting:
         transform: the input transform (EOT) under which the classifier sees the iterates. An iterate whose prediction
             alone is attacked is no candidate.
         keep: which iterate of each image is kept.
-        every: only every so many-th joint iterate is a candidate.
+        every: of the joint iterates, one in this many is a candidate.
         finalists: how many late iterates are handed over beside the kept one, brought to whole grey levels.
     """
 

@@ -87,7 +87,7 @@ class Parsed(click.ParamType[Any]):
 
     Args:
         name: what help calls the value.
-        parse: text to value; it raises `InputError` with a sentence.
+        parse: text to value; it raises ValueError, of which `InputError` is one, with a sentence.
     """
 
     def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
@@ -100,7 +100,7 @@ class Parsed(click.ParamType[Any]):
             return value
         try:
             return self._parse(value)
-        except InputError as error:
+        except ValueError as error:
             self.fail(str(error), param, ctx)
 
 

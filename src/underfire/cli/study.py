@@ -19,7 +19,7 @@ import click
 from underfire.auditing.store import STUDIES as STUDIES_FOLDER
 from underfire.cli.console import notes, results
 from underfire.cli.interrupts import interruptible
-from underfire.cli.options import Command, Option, completed, load_model, photos_of, plan_options
+from underfire.cli.options import Command, Option, Parsed, completed, load_model, photos_of, plan_options
 from underfire.errors import InputError
 from underfire.images.files import printable, quoted
 from underfire.present.text import plural
@@ -192,26 +192,8 @@ def _command_of(name: str, entry: StudyEntry) -> click.Command:
     return made
 
 
-class _Parsed(click.ParamType[Any]):
-    """A value that a study's own function reads from text."""
-
-    name = "value"
-
-    def __init__(self, parse: Callable[[str], Any]) -> None:
-        self._parse = parse
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The value, as the study takes it."""
-        if not isinstance(value, str):
-            return value
-        try:
-            return self._parse(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-
-
 def _option(field: str, default: Any, declared: Declared) -> Callable[[Command], Command]:
-    kind: Any = declared.parse if declared.parse in (str, float, int) else _Parsed(declared.parse)
+    kind: Any = declared.parse if declared.parse in (str, float, int) else Parsed("value", declared.parse)
     return click.option(
         f"--{(declared.name or field).replace('_', '-')}",
         field,
