@@ -15,7 +15,7 @@ from torch import Tensor
 
 from underfire import Classifier
 from underfire.errors import InputError
-from underfire.images.files import quoted
+from underfire.files import quoted
 from underfire.interpreters.faithfulness import blurred
 from underfire.seeding import generator
 

@@ -11,8 +11,8 @@ from underfire.auditing.look import predict
 from underfire.auditing.plan import AuditPlan, PlannedPhoto, photo_key, planned_photos
 from underfire.auditing.targets import NO_TARGET, POLICIES, choose_target, class_index
 from underfire.errors import InputError
+from underfire.files import quoted
 from underfire.images import Photo, PhotoSet, Pixels, Skipped, load_photo
-from underfire.images.files import quoted
 from underfire.images.png import from_8bit
 from underfire.models.classifier import Classifier
 

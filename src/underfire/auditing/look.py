@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from underfire.errors import InputError, NonFiniteError
-from underfire.images.files import quoted
+from underfire.files import quoted
 from underfire.interpreters import Interpreter
 from underfire.interpreters.base import require_finite
 from underfire.models.classifier import Classifier

@@ -20,7 +20,7 @@ from underfire.auditing.runner import rts_sha256
 from underfire.auditing.store import RunDirectory, picture_name
 from underfire.auditing.summary import Summary, summarise
 from underfire.errors import InputError
-from underfire.images.files import quoted
+from underfire.files import quoted
 from underfire.models import load_classifier
 from underfire.models.classifier import Classifier
 

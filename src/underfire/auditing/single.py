@@ -20,8 +20,8 @@ from underfire.auditing.plan import PlannedPhoto, Preset
 from underfire.auditing.rows import Row
 from underfire.auditing.unit import save_and_read
 from underfire.errors import InputError
+from underfire.files import quoted
 from underfire.images import Pixels
-from underfire.images.files import quoted
 from underfire.images.png import from_8bit
 from underfire.interpreters import Interpreter
 

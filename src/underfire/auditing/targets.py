@@ -6,7 +6,7 @@ from difflib import get_close_matches
 import torch
 
 from underfire.errors import InputError
-from underfire.images.files import quoted
+from underfire.files import quoted
 from underfire.images.labels import ClassFinder
 from underfire.seeding import generator
 

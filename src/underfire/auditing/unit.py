@@ -22,8 +22,8 @@ from underfire.auditing.plan import AuditPlan, PlannedPhoto, Unit
 from underfire.auditing.rows import Row, write_part
 from underfire.auditing.store import MAPS_FILE, RunDirectory, map_name, picture_name
 from underfire.errors import InputError
+from underfire.files import quoted
 from underfire.images import load_photo, save_png
-from underfire.images.files import quoted
 from underfire.images.png import from_8bit, read_pngs
 from underfire.models.classifier import Classifier
 from underfire.seeding import generator

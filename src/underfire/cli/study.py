@@ -21,7 +21,7 @@ from underfire.cli.console import notes, results
 from underfire.cli.interrupts import interruptible
 from underfire.cli.options import Command, Option, Parsed, completed, load_model, photos_of, plan_options
 from underfire.errors import InputError
-from underfire.images.files import printable, quoted
+from underfire.files import printable, quoted
 from underfire.present.text import plural
 from underfire.studies.options import Declared, Planned, declared_options
 from underfire.studies.registry import STUDIES, StudyEntry

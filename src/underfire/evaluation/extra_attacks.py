@@ -9,7 +9,7 @@ from underfire.auditing.plan import PlannedPhoto
 from underfire.auditing.rows import Row, read_rows
 from underfire.auditing.store import RunDirectory, picture_name
 from underfire.errors import InputError
-from underfire.images.files import quoted
+from underfire.files import quoted
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from underfire.auditing.run import Run
 from underfire.evaluation.corruptions import corruptions
 from underfire.evaluation.extra_attacks import AttackedImages, ObliviousAttack
 from underfire.evaluation.signals import TOGETHER, SignalCache, SignalExtractor
+from underfire.files import quoted
 from underfire.images.dataset import Photos
-from underfire.images.files import quoted
 from underfire.images.png import read_pngs
 from underfire.present.text import plural
 from underfire.seeding import content_key

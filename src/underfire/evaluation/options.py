@@ -15,7 +15,7 @@ from underfire.defenses.score_based import queries_for
 from underfire.errors import InputError
 from underfire.evaluation.attackers import WEIGHTINGS, AttackBudget
 from underfire.evaluation.detectors import FPR, DetectorName, candidates_of, costs_of
-from underfire.images.files import quoted
+from underfire.files import quoted
 from underfire.models.classifier import Classifier
 from underfire.parsing import budgets, count, counts
 from underfire.studies.options import interpreter_names, named_folder, option

@@ -35,8 +35,8 @@ from underfire.evaluation.options import DefenseOptions
 from underfire.evaluation.results import DetectorRecord, DetectorResult, adaptive_record, details, result_of, summaries
 from underfire.evaluation.signals import FittedDetector, SignalCache, SignalExtractor
 from underfire.evaluation.words import CLAIM, defense_claims, defense_words
+from underfire.files import quoted
 from underfire.images.dataset import Photos
-from underfire.images.files import quoted
 from underfire.models.classifier import Classifier
 from underfire.present.tables import to_arrow
 from underfire.studies.options import StudySource

@@ -12,8 +12,8 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from underfire.errors import InputError
+from underfire.files import quoted, read_regular_file, shortened
 from underfire.images.color import to_rgb
-from underfire.images.files import quoted, read_regular_file, shortened
 from underfire.images.geometry import resize_and_crop
 
 MAX_PIXELS = 80_000_000

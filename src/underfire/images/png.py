@@ -11,8 +11,8 @@ from PIL import Image
 from torch import Tensor
 
 from underfire.errors import InputError
+from underfire.files import quoted, read_regular_file
 from underfire.images.decode import MAX_FILE_BYTES, MAX_PIXELS
-from underfire.images.files import quoted, read_regular_file
 
 
 def save_png(image: Tensor, path: Path) -> None:

@@ -7,7 +7,7 @@ from itertools import count
 from pathlib import Path, PurePosixPath
 
 from underfire.errors import InputError
-from underfire.images.files import kind_problem, os_problem, printable, quoted, shortened
+from underfire.files import kind_problem, os_problem, printable, quoted, shortened
 from underfire.images.folder import Found, check_inside, scan
 from underfire.images.labels import ClassFinder
 from underfire.images.manifest import MANIFEST_NAMES, MANIFEST_SUFFIXES, read_manifest

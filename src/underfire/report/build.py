@@ -7,7 +7,7 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from underfire.auditing.run import Run
 from underfire.auditing.store import STUDIES
-from underfire.images.files import printable
+from underfire.files import printable
 from underfire.present.pictures import colour_bar
 from underfire.present.text import budget
 from underfire.report.findings import cards, findings

@@ -18,7 +18,7 @@ from underfire.auditing.plan import PlannedPhoto
 from underfire.auditing.rows import Row
 from underfire.auditing.run import Run
 from underfire.errors import InputError
-from underfire.images.files import printable, quoted, shortened
+from underfire.files import printable, quoted, shortened
 from underfire.images.png import read_pngs
 from underfire.interpreters.path import IncompleteError, PathAttribution
 from underfire.models.classifier import Classifier

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from underfire.images.files import printable
+from underfire.files import printable
 from underfire.present.pictures import Bytes, Map, overlay
 from underfire.present.plots import axes_of, blank, label_axes, mark
 from underfire.present.svg import ADV2, INK, LINE, MUTED, NOISE, PGD, inline

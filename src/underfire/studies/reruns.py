@@ -30,8 +30,8 @@ from underfire.auditing.store import MAPS_FILE, RunDirectory, map_name, picture_
 from underfire.auditing.targets import NO_TARGET
 from underfire.auditing.unit import Event, save_and_read
 from underfire.errors import InputError
+from underfire.files import quoted
 from underfire.images import Photo, PhotoSet
-from underfire.images.files import quoted
 from underfire.images.png import read_pngs
 from underfire.interpreters import Interpreter
 from underfire.models.classifier import Classifier

@@ -18,8 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from underfire.errors import InputError
-from underfire.files import write_whole
-from underfire.images.files import printable
+from underfire.files import printable, write_whole
 from underfire.present.palette import with_colours
 from underfire.present.tables import markdown
 from underfire.stats import Estimate, bonferroni, sign_test

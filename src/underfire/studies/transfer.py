@@ -24,7 +24,7 @@ from underfire.auditing.plan import AuditPlan, ModelSettings
 from underfire.auditing.rows import Row
 from underfire.auditing.run import Run
 from underfire.errors import InputError
-from underfire.images.files import quoted
+from underfire.files import quoted
 from underfire.models.classifier import Classifier
 from underfire.present import plots, svg
 from underfire.present.tables import to_arrow

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from underfire.errors import InputError
-from underfire.images.files import quoted
+from underfire.files import quoted
 from underfire.interpreters.base import ForwardPass
 from underfire.interpreters.masking.network import MaskingNetwork
 from underfire.models.classifier import Classifier
