@@ -4,7 +4,7 @@ import json
 import os
 import stat
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Literal
 
 from underfire.errors import InputError
 
@@ -27,43 +27,61 @@ def quoted(name: str | os.PathLike[str]) -> str:
     return repr(shortened(os.fspath(name)))
 
 
-def read_regular_file(path: Path, *, limit: int) -> bytes:
-    """The bytes of a regular file; links are followed.
+def open_regular_file(path: Path, mode: Literal["rb", "ab"] = "rb") -> BinaryIO:
+    """Opens a regular file; links are followed, see `check_tree`.
 
     A FIFO or a device is opened without waiting for its other end, recognised and left alone, so that no file
     can hang a run.
 
     Raises:
-        InputError: ``path`` is not a readable regular file of 1 to ``limit`` bytes. The message is the reason
-            alone, a clause for the caller's sentence.
+        InputError: ``path`` cannot be opened, or is something else. The message is the reason alone, a clause for the
+            caller's sentence.
     """
     try:
-        with open(path, "rb", opener=_open_without_waiting) as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise InputError(kind_problem(status.st_mode))
-            if status.st_size > limit:
-                raise InputError(f"the file is larger than {limit // 2**20} MiB")
-            data = file.read(status.st_size + 1)
-    except InputError:
-        raise
+        file = open(path, mode, opener=_open_without_waiting)  # noqa: SIM115 - the caller's to close
     except (OSError, ValueError) as error:
         raise InputError(os_problem(error)) from error
+    kind = os.fstat(file.fileno()).st_mode
+    if not stat.S_ISREG(kind):
+        file.close()
+        raise InputError(kind_problem(kind))
+    return file
+
+
+def read_regular_file(path: Path, *, limit: int, follow_links: bool = True) -> bytes:
+    """The bytes of a regular file, opened as `open_regular_file` does.
+
+    Raises:
+        InputError: ``path`` is not a readable regular file of 1 to ``limit`` bytes, or a link and ``follow_links`` is
+            false. The message is the reason alone, a clause for the caller's sentence.
+    """
+    if not follow_links and path.is_symlink():
+        raise InputError("it is a link")
+    with open_regular_file(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > limit:
+            raise InputError(f"the file is larger than {limit // 2**20} MiB")
+        try:
+            data = file.read(size + 1)
+        except OSError as error:
+            raise InputError(os_problem(error)) from error
     if not data:
         raise InputError("the file is empty")
-    if len(data) != status.st_size:  # it grows while it is read, or is made up by the system, as in /proc
+    if len(data) != size:  # it grows while it is read, or is made up by the system, as in /proc
         raise InputError("the file does not have the size that it states")
     return data
 
 
 def _open_without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o666)
 
 
 def kind_problem(mode: int) -> str:
     """Why something that is not a regular file (``mode`` of its ``stat``) cannot be read."""
     if stat.S_ISDIR(mode):
         return "it is a folder, not a file"
+    if stat.S_ISLNK(mode):
+        return "it is a link"
     return "it is a pipe, a socket or a device, not a file"
 
 
@@ -72,6 +90,33 @@ def os_problem(error: OSError | ValueError) -> str:
     if isinstance(error, OSError):
         return f"it cannot be opened ({error.strerror or type(error).__name__})"
     return "its name cannot be the name of a file"  # a NUL, or a character the file system has no bytes for
+
+
+def check_tree(folder: Path) -> None:
+    """Refuses ``folder``, which others may have filled, if anything in it is neither a file nor a folder.
+
+    What is written to, or deleted in, a folder without links stays in it. The folder itself may be a link, and need
+    not exist.
+
+    Raises:
+        InputError: it holds a link, a pipe, a socket or a device, or a folder of it cannot be listed.
+    """
+    waiting = [folder] if folder.is_dir() else []
+    while waiting:
+        try:
+            with os.scandir(waiting.pop()) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(Path(entry.path))
+                    elif not entry.is_file(follow_symlinks=False):
+                        problem = kind_problem(entry.stat(follow_symlinks=False).st_mode)
+                        raise InputError(
+                            f"{quoted(entry.path)} cannot be used: {problem}; put a copy there, or delete it"
+                        )
+        except FileNotFoundError:
+            continue  # a folder that another process, at work in it, has just finished or swept
+        except OSError as error:
+            raise InputError(f"{quoted(error.filename)} cannot be listed ({error.strerror})") from error
 
 
 def parsed_json(data: bytes | str) -> Any:
@@ -106,7 +151,8 @@ def write_whole(path: Path, content: bytes) -> None:
     # In the same folder, so that the replacement is one rename.
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with unfinished.open("wb") as file:
+        unfinished.unlink(missing_ok=True)  # of a process that had the same number
+        with unfinished.open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

@@ -10,8 +10,10 @@ import fcntl
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from underfire.errors import InputError
+from underfire.files import open_regular_file, quoted
 
 _TAKEN = (errno.EACCES, errno.EAGAIN)  # POSIX leaves the choice to the system
 _HEADER = 0  # the byte for run.json and the report; unit n has byte n + 1
@@ -24,7 +26,7 @@ def holding(path: Path, units: Iterable[int]) -> Iterator[None]:
     Raises `InputError` if another process has one of them, OSError if the file system refuses. A process must
     not open ``path`` otherwise meanwhile: closing any descriptor of a file drops all its record locks.
     """
-    with path.open("ab") as file:
+    with _opened(path) as file:
         for unit in units:
             try:
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, unit + 1)
@@ -32,7 +34,7 @@ def holding(path: Path, units: Iterable[int]) -> Iterator[None]:
                 if error.errno not in _TAKEN:  # as on a file system without locks
                     raise
                 raise InputError(
-                    f"another process is working on part {unit} in '{path.parent}'; "
+                    f"another process is working on part {unit} in {quoted(path.parent)}; "
                     "wait for it to end, or give this one another --shard"
                 ) from error
         yield
@@ -41,6 +43,13 @@ def holding(path: Path, units: Iterable[int]) -> Iterator[None]:
 @contextmanager
 def describing(path: Path) -> Iterator[None]:
     """Holds, after waiting for it, the right to write what describes the whole run."""
-    with path.open("ab") as file:
+    with _opened(path) as file:
         fcntl.lockf(file, fcntl.LOCK_EX, 1, _HEADER)
         yield
+
+
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return open_regular_file(path, "ab")
+    except InputError as error:
+        raise InputError(f"the lock {quoted(path)} cannot be used: {error}; delete it") from error
