@@ -40,3 +40,12 @@ def test_nothing_is_too_large_or_named_twice() -> None:
     assert {f"{p}: {n.name}" for p, n in functions if (n.end_lineno or 0) - n.lineno >= 60} == set()
     fields = {node.name: sum(isinstance(line, ast.AnnAssign) for line in node.body) for node in classes}
     assert {name for name, count in fields.items() if count > 20} == set()
+
+
+def test_every_picture_is_opened_by_named_decoders() -> None:
+    """Pillow picks one by the content, whatever the name says, and one of them starts Ghostscript."""
+    calls = [
+        (path, node) for path, node in NODES if isinstance(node, ast.Call) and ast.unparse(node.func) == "Image.open"
+    ]
+    assert calls
+    assert not [path for path, call in calls if "formats" not in {keyword.arg for keyword in call.keywords}]

@@ -13,6 +13,7 @@ from torch import Tensor
 from support.pictures import grey_ramp, photo_bytes, png_with_header, put
 from underfire.errors import InputError
 from underfire.images import read_png, save_png
+from underfire.images.png import read_pixels
 
 PER_TEST_FOLDER = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -116,14 +117,14 @@ def test_file_names_are_data(tmp_path: Path, name: str) -> None:
     ("data", "problem"),
     [
         (b"", "empty"),
-        (b"text", "cannot identify"),
-        (photo_bytes(kind="JPEG"), "cannot identify"),
-        (photo_bytes(grey_ramp().convert("L")), "mode L"),
-        (photo_bytes(grey_ramp().convert("RGBA")), "mode RGBA"),
-        (photo_bytes(Image.fromarray(np.zeros((9, 9), np.uint16))), "mode I;16"),
+        (b"text", "does not begin as one"),
+        (photo_bytes(kind="JPEG"), "does not begin as one"),
+        (photo_bytes(grey_ramp().convert("L")), "colour type 0"),
+        (photo_bytes(grey_ramp().convert("RGBA")), "colour type 6"),
+        (photo_bytes(Image.fromarray(np.zeros((9, 9), np.uint16))), "bit depth 16 and colour type 0"),
         (photo_bytes(Image.effect_noise((64, 64), 90).convert("RGB"))[:-500], "truncated"),
-        (png_with_header(9_000, 9_000), "9000×9000"),
-        (png_with_header(90_000, 90_000), "decompression bomb"),
+        (png_with_header(9_000, 9_000), "9000 × 9000"),
+        (png_with_header(90_000, 90_000), "90000 × 90000"),
     ],
 )
 def test_read_png_refuses_what_save_png_does_not_write(tmp_path: Path, data: bytes, problem: str) -> None:
@@ -134,3 +135,24 @@ def test_read_png_refuses_what_save_png_does_not_write(tmp_path: Path, data: byt
 def test_read_png_of_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="No such file"):
         read_png(tmp_path / "missing.png")
+
+
+def test_pixels_of_another_size_are_refused_by_their_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = put(tmp_path / "a.png", photo_bytes(grey_ramp(24, 16)))
+    assert read_pixels(path, (16, 24)).shape == (16, 24, 3)
+    monkeypatch.setattr(Image, "open", None)  # no decoder sees the file
+    with pytest.raises(InputError, match="24 × 16 pixels where 16 × 24 are expected"):
+        read_pixels(path, (24, 16))
+    with pytest.raises(InputError, match="13000 × 13000 pixels"):
+        read_pixels(put(tmp_path / "bomb.png", png_with_header(13_000, 13_000)), (224, 224))
+    with pytest.raises(InputError, match="does not begin as one"):
+        read_pixels(put(tmp_path / "a.png", b"%!PS-Adobe-3.0 EPSF-3.0\n{} loop"), (224, 224))
+    with pytest.raises(InputError, match="larger than 1 MiB"):
+        read_pixels(put(tmp_path / "long.png", photo_bytes(grey_ramp(24, 16)) + bytes(2**20)), (16, 24))
+
+
+def test_links_are_not_followed(tmp_path: Path) -> None:
+    put(tmp_path / "a.png", photo_bytes(grey_ramp(24, 16)))
+    (tmp_path / "link.png").symlink_to("a.png")
+    with pytest.raises(InputError, match="it is a link"):
+        read_pixels(tmp_path / "link.png", (16, 24))

@@ -1,18 +1,25 @@
 """The report as a reader, a browser and an attacker with a file name meet it."""
 
 import json
+import os
 import re
+import subprocess
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from click.testing import CliRunner
+from safetensors.numpy import save_file
 
+from support.pictures import png_with_header
 from support.synthetic_run import NAMES, Recipe, write_run
 from underfire.auditing.rows import SCHEMA, read_rows
 from underfire.auditing.run import Run, open_run
 from underfire.auditing.summary import summarise
+from underfire.cli import cli
 from underfire.errors import InputError
 from underfire.report import build_report
 from underfire.report.settings import configuration
@@ -267,13 +274,46 @@ def test_bare_run_json_is_enough(tmp_path: Path) -> None:
     assert "This run is unfinished." in page.text
 
 
-def test_damaged_artifacts_are_named(tmp_path: Path) -> None:
+def _as_link(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("noise.png")
+
+
+def _as_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n%%EndComments\n{} loop\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil", "problem"),
+    [
+        ("benign.png", lambda path: path.write_bytes(POSTSCRIPT), "does not begin as one"),
+        ("benign.png", lambda path: path.write_bytes(png_with_header(13_000, 13_000)), "13000 × 13000 pixels"),
+        ("pgd.png", lambda path: path.write_bytes(path.read_bytes()[:200]), "PNG that can be read"),
+        ("pgd.png", _as_link, "it is a link"),
+        ("pgd.png", _as_pipe, "pipe, a socket or a device"),
+        ("maps.safetensors", lambda path: path.write_bytes(b"no maps"), "does not hold maps"),
+        ("maps.safetensors", lambda path: save_file({"none/cam": np.zeros((1, 65), "f4")}, path), "of shape .1, 65."),
+    ],
+)
+def test_what_an_audit_does_not_write_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, spoil: Callable[[Path], object], problem: str
+) -> None:
+    """And no program is asked for help: Pillow would hand PostScript to Ghostscript."""
     folder = write_run(tmp_path / "run", Recipe())
-    photo = sorted((folder / "artifacts").iterdir())[0]
-    (photo / "pgd.png").write_bytes((photo / "pgd.png").read_bytes()[:60])
-    (photo / "maps.safetensors").write_bytes(b"no maps")
-    page = Page(build_report(open_run(folder)).read_text(encoding="utf-8"))
-    assert f"{photo.name}/pgd.png, {photo.name}/maps.safetensors" in page.text
+    path = sorted((folder / "artifacts").iterdir())[0] / name
+    spoil(path)
+    monkeypatch.setattr(subprocess, "Popen", None)
+    with pytest.raises(InputError, match=f"{re.escape(str(path))}.*{problem}.*; delete it"):
+        build_report(open_run(folder))
+    assert not (folder / "report.html").exists()
+    result = CliRunner().invoke(cli, ["report", str(folder)])
+    assert (result.exit_code, result.output.count("\n")) == (2, 1)
+    path.unlink()
+    assert build_report(open_run(folder)).is_file()
 
 
 def test_keys_cannot_lead_out_of_the_run(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from underfire.auditing.runner import rts_sha256
 from underfire.auditing.store import RunDirectory, picture_name
 from underfire.auditing.summary import Summary, summarise
 from underfire.errors import InputError
-from underfire.files import quoted
+from underfire.files import quoted, shortened
 from underfire.models import load_classifier
 from underfire.models.classifier import Classifier
 
@@ -61,6 +61,15 @@ class Run:
             return planned_photos(self.facts["photos"])
         except (TypeError, KeyError, ValueError) as error:
             raise self._damaged(error) from error
+
+    @cached_property
+    def input_size(self) -> tuple[int, int]:
+        """(height, width) of the model's input and so of every picture; raises `InputError` if run.json is damaged."""
+        size = self.section("model").get("input_size")
+        if not (isinstance(size, list) and len(size) == 2 and all(type(n) is int and n > 0 for n in size)):
+            raise self._damaged(ValueError(f"its model has the input size {shortened(str(size))}"))
+        height, width = size
+        return height, width
 
     @cached_property
     def rows(self) -> pa.Table:

@@ -139,7 +139,7 @@ def attack_photos(
 
     def make(some: Sequence[PlannedPhoto]) -> list[AttackRecord]:
         names = [photo.image_id for photo in some]
-        x = read_pngs([run.picture(photo, NONE) for photo in some], classifier.dtype)
+        x = read_pngs([run.picture(photo, NONE) for photo in some], run.input_size, classifier.dtype)
         targets = torch.tensor([photo.target for photo in some])
         with calling(names):
             made = attack(some, x.to(classifier.device), targets.to(classifier.device))
@@ -321,8 +321,8 @@ class AdaptiveAttacker:
         flagged = [p for p in self.photos if _can_go_on(before[p.image_id], fitted, trial.extractor)]
 
         def make(photos: Sequence[PlannedPhoto], x: Tensor, target: Tensor) -> AttackResult:
-            start = read_pngs([before[photo.image_id].path for photo in photos], x.dtype).to(x.device)
-            attack = ScoreSearch(detector, start=start, eps=eps, passes=passes, seed=seed)
+            start = read_pngs([before[photo.image_id].path for photo in photos], self.run.input_size, x.dtype)
+            attack = ScoreSearch(detector, start=start.to(x.device), eps=eps, passes=passes, seed=seed)
             return attack(x, target, keys=[photo.image_id for photo in photos])
 
         started = sorted({attempt.path.parent.name for attempt in before.values()})
@@ -365,7 +365,7 @@ class AdaptiveAttacker:
             group = photos[start : start + size]
             paths = [picture_in(folder, photo) for photo in group]
             values = cache.values(
-                read_pngs(paths, classifier.dtype),
+                read_pngs(paths, self.run.input_size, classifier.dtype),
                 names=[photo.image_id for photo in group],
                 what=f"{what}: signals of photo {start + len(group)} of {len(photos)}",
             )

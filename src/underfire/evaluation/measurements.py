@@ -37,7 +37,10 @@ class CleanPhotos:
 
 def clean_photos(run: Run, photos: Photos, dtype: torch.dtype, *, note: Note) -> CleanPhotos:
     """``photos`` less those that show the same as one of ``run`` or as an earlier one, which are noted by name."""
-    audited = {content_key(read_pngs([run.picture(photo, NONE)], dtype)[0]): photo.image_id for photo in run.photos}
+    audited = {
+        content_key(read_pngs([run.picture(photo, NONE)], run.input_size, dtype)[0]): photo.image_id
+        for photo in run.photos
+    }
     rows: dict[str, int] = {}
     left_out = 0
     for row, source in enumerate(photos.sources):
@@ -134,7 +137,7 @@ def _signals_of(
     run: Run, photo: PlannedPhoto, attacks: AttackedImages, cache: SignalCache, dtype: torch.dtype, what: str
 ) -> ImageSignals:
     under = {attack: found[photo.image_id].path for attack, found in attacks.items() if photo.image_id in found}
-    x = read_pngs([run.picture(photo, NONE), run.picture(photo, NOISE), *under.values()], dtype)
+    x = read_pngs([run.picture(photo, NONE), run.picture(photo, NOISE), *under.values()], run.input_size, dtype)
     corrupted = {corruption.name: corruption(x[0], photo.image_id) for corruption in corruptions(run.plan.seed)}
     x = torch.cat([x, torch.stack(list(corrupted.values()))])
     values = cache.values(x, names=[photo.image_id] * len(x), what=f"images of the run: {what}")

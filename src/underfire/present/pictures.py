@@ -2,7 +2,6 @@
 
 import base64
 import io
-from pathlib import Path
 
 import numpy as np
 from matplotlib import colormaps
@@ -19,15 +18,6 @@ COLORMAP = "inferno"
 
 _MAP_SHARE = 0.80  # of the map's colour in a cell at full attribution; the photo keeps the rest
 _FLOOR_SHARE = 0.35  # at zero attribution: enough to darken, little enough to see what lies below
-
-
-def read_photo(path: Path) -> Bytes:
-    """The pixels of an 8-bit PNG, (H, W, 3).
-
-    Raises OSError (Pillow's UnidentifiedImageError is one) if there is no readable picture at ``path``.
-    """
-    with Image.open(path) as image:
-        return np.asarray(image.convert("RGB"), dtype=np.uint8)
 
 
 def amplified(adversarial: Bytes, benign: Bytes, gain: int) -> Bytes:

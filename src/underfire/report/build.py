@@ -37,7 +37,7 @@ def build_report(run: Run, *, most_photos: int = MOST_PHOTOS) -> Path:
         most_photos: at most so many photos are shown one by one.
 
     Raises:
-        InputError: two rows are of the same map, or a study is damaged.
+        InputError: two rows are of the same map, or a study, a picture or the maps of a photo are damaged.
         OSError: the disk refused.
     """
     summary = run.summary

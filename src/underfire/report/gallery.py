@@ -90,11 +90,10 @@ class Hero:
 
 @dataclass(frozen=True)
 class Album:
-    """The photos that are shown, how many were left out, and the artifacts that could not be read."""
+    """The photos that are shown, and how many were left out."""
 
     photos: tuple[PhotoView, ...]
     left_out: int
-    damaged: tuple[str, ...]
 
 
 class Gallery:
@@ -131,17 +130,14 @@ class Gallery:
     def album(self, *, most: int, budget: int) -> Album:
         """The first ``most`` attacked photos, fewer if their pictures come to more than ``budget`` bytes."""
         shown: list[PhotoView] = []
-        damaged: list[str] = []
         size = 0
         for image_id in self.attacked[:most]:
-            artifacts = self._artifacts(image_id)
-            view = self._view(image_id, artifacts)
+            view = self._view(image_id, self._artifacts(image_id))
             size += _size(view)
             if size > budget:
                 break
             shown.append(view)
-            damaged += [f"{self._keys.get(image_id, image_id)}/{name}" for name in artifacts.damaged]
-        return Album(tuple(shown), len(self.attacked) - len(shown), tuple(damaged))
+        return Album(tuple(shown), len(self.attacked) - len(shown))
 
     def _hero(self, interpreter: str, condition: Condition) -> Hero | None:
         gaps = []
@@ -258,10 +254,10 @@ class Gallery:
         key = self._keys.get(image_id, "")
         # Both come from files that others may have written; a name with a slash would lead out of the run.
         if not _FOLDER_NAME.fullmatch(key):
-            return Artifacts({}, {}, ())
+            return Artifacts({}, {})
         conditions = {NONE, *(condition for condition, _ in self._rows[image_id])}
         wanted = [condition for condition in conditions if _FOLDER_NAME.fullmatch(str(condition))]
-        return read_artifacts(self._run.path / "artifacts" / key, wanted)
+        return read_artifacts(self._run.path / "artifacts" / key, wanted, self._run.input_size)
 
 
 def _gain(rows: Iterable[Row]) -> int:

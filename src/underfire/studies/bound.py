@@ -282,7 +282,7 @@ def _measured(run: Run, classifier: Classifier, photo: PlannedPhoto, tolerances:
     label, target = photo.label, photo.target
 
     def picture(condition: Condition) -> torch.Tensor:
-        return read_pngs([run.picture(photo, condition)], classifier.dtype)[0].to(classifier.device)
+        return read_pngs([run.picture(photo, condition)], run.input_size, classifier.dtype)[0].to(classifier.device)
 
     def bounds(benign: torch.Tensor, before: PathAttribution, x: torch.Tensor) -> ImageBounds:
         after = logit_attributions(classifier, x, label=label, target=target, tolerance=tolerances.logit)

@@ -25,9 +25,9 @@ from underfire.auditing.rows import Row
 from underfire.auditing.run import Run
 from underfire.auditing.summary import KEPT_IOU
 from underfire.choices import split_names
+from underfire.images.png import read_pixels
 from underfire.interpreters import Interpreter
 from underfire.models.classifier import Classifier
-from underfire.present.pictures import read_photo
 from underfire.present.tables import to_arrow
 from underfire.present.text import class_title, interpreter_title
 from underfire.present.words import written
@@ -365,8 +365,8 @@ def _example(attacks: _Attacks, run: Run, classifier: Classifier) -> PhotoExampl
             confidence=chosen.confidence,
             l1=chosen.l1,
             iou=chosen.iou,
-            benign=read_photo(left.benign),
-            adversarial=read_photo(left.adversarial),
+            benign=read_pixels(left.benign, run.input_size),
+            adversarial=read_pixels(left.adversarial, run.input_size),
             benign_map=left.benign_map.numpy(),
             adversarial_map=left.adversarial_map.numpy(),
             target_map=left.target_map.numpy(),

@@ -172,7 +172,7 @@ def _lighter(svg: str) -> str:
     """``svg`` with its pictures in fewer colours, at half the bytes, and smooth where they are enlarged."""
 
     def again(match: re.Match[str]) -> str:
-        with Image.open(io.BytesIO(base64.b64decode(match["data"]))) as image:
+        with Image.open(io.BytesIO(base64.b64decode(match["data"])), formats=("PNG",)) as image:
             # The median cut would dim the few bright cells of a map.
             few = image.convert("RGB").quantize(_COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
         buffer = io.BytesIO()

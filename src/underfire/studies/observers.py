@@ -139,7 +139,7 @@ def observe(run: Run, observer: Observer, work: Path, *, note: Note) -> list[Obs
 
 def resizing(run: Run, classifier: Classifier) -> str:
     """What was done to the images' size for ``classifier``, in words."""
-    (h, w), (height, width) = run.facts["model"]["input_size"], classifier.input_size
+    (h, w), (height, width) = run.input_size, classifier.input_size
     if (h, w) == (height, width):
         return f"as they are, {h} × {w}"
     cut = "" if h * width == w * height else " and cut to its shape"
