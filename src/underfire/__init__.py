@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from underfire.attacks import ADV2, L2, PGD, AttackResult, AuthorsADV2, Flow, JointAttack, Linf, Square, StAdv
     from underfire.auditing.run import Run
     from underfire.defenses import EnsembleDetector
-    from underfire.errors import InputError, NonFiniteError
+    from underfire.errors import InputError, ModelError, NonFiniteError
     from underfire.interpreters import (
         CAM,
         GRAD,
@@ -42,7 +42,7 @@ else:
         ),
         "auditing.run": ("Run",),
         "defenses": ("EnsembleDetector",),
-        "errors": ("InputError", "NonFiniteError"),
+        "errors": ("InputError", "ModelError", "NonFiniteError"),
         "interpreters": (
             *("CAM", "GRAD", "IG", "MASK", "RTS", "GradCAM", "GuidedBackprop", "InputXGradient", "Interpreter"),
             *("MaskFit", "MaskingNetwork", "SmoothGrad"),
@@ -97,6 +97,7 @@ __all__ = [
     "Linf",
     "MaskFit",
     "MaskingNetwork",
+    "ModelError",
     "NonFiniteError",
     "Run",
     "SmoothGrad",

@@ -1,4 +1,4 @@
-"""The error that a user can mend."""
+"""The errors that a user can mend."""
 
 
 class InputError(ValueError):
@@ -6,6 +6,13 @@ class InputError(ValueError):
 
     The message is one sentence that quotes the input and says what to do; the command line prints it and
     exits with code 2.
+    """
+
+
+class ModelError(InputError):
+    """The user's model fails, returns something else than scores, or has no gradient where one is needed.
+
+    The message is one sentence about the model, without the photo.
     """
 
 

@@ -23,12 +23,31 @@ def fingerprint(tensors: Mapping[str, Tensor], *, preprocessing: tuple[object, .
     """SHA-256 (hex) over the names, types, shapes and values of ``tensors``, as of a ``state_dict()``.
 
     ``preprocessing``, if any, is hashed before them by its ``repr``.
+
+    Raises:
+        InputError: one of them has no values to hash, as the packed weights of a quantised module.
     """
     digest = hashlib.sha256(b"" if preprocessing is None else repr(preprocessing).encode())
     for key, value in sorted(tensors.items()):
+        reason = oddity(value)
+        if reason is not None:
+            raise InputError(f"the weight {key!r} is {reason}, which has no fingerprint; give the module before that.")
         digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
         digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def oddity(value: object) -> str | None:
+    """In two words what ``value`` is, if it is no plain tensor whose numbers can be read one by one."""
+    if not isinstance(value, Tensor):
+        return f"a {type(value).__name__}"
+    if value.is_quantized:
+        return "quantised"
+    if value.is_nested:
+        return "a nested tensor"
+    if value.layout != torch.strided:
+        return f"sparse ({str(value.layout).removeprefix('torch.')})"
+    return "without values (on the device 'meta')" if value.is_meta else None
 
 
 def file_sha256(path: Path) -> str:

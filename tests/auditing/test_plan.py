@@ -206,6 +206,11 @@ def test_random_targets_belong_to_seed_and_image() -> None:
     assert len(set(first)) > 3
 
 
+def test_a_misclassified_photo_of_a_model_with_two_classes_has_the_other_one() -> None:
+    drawn = [target(label=a, prediction=b, class_names=NAMES[:2]) for a in (0, 1) for b in (0, 1)]
+    assert drawn == [1, 1, 0, 0]
+
+
 def test_the_other_policies() -> None:
     assert target("next", label=9) == 0
     assert target("given", given=7) == 7
@@ -217,7 +222,6 @@ def test_the_other_policies() -> None:
     ("policy", "changes", "quoted"),
     [
         ("given", {}, r"photo 'a\.png' has no target"),
-        ("random", {"class_names": NAMES[:2], "label": 0, "prediction": 1}, r"photo 'a\.png' leaves no class"),
         ("10", {}, "'10' is out of range"),
         ("clas 8", {}, "'clas 8'; did you mean 'class 8'"),
         ("-1", {}, "'-1'"),

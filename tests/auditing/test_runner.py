@@ -575,3 +575,50 @@ def test_without_ray_the_engine_says_what_to_install(
     with pytest.raises(InputError, match=r"pip install 'underfire\[ray\]'"):
         run(photos, tmp_path / "run", engine="ray")
     assert not (tmp_path / "run").exists()
+
+
+class _BreaksLater(nn.Module):
+    broken = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = relu_net()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.broken:
+            raise ValueError("boom")
+        logits: Tensor = self.net(x)
+        return logits
+
+
+def test_a_model_that_fails_on_the_way_names_the_photos_and_keeps_the_finished_parts(
+    photos: Path, tmp_path: Path
+) -> None:
+    model = _BreaksLater()
+    classifier = Classifier(model, mean=MEAN, std=STD, input_size=SIZE)
+
+    def advanced(event: Event) -> None:
+        model.broken = event.condition is None
+
+    listener = SimpleNamespace(started=lambda *_: None, advanced=advanced)
+    with pytest.raises(InputError, match=r"ValueError: boom; that was on photo 'photo-2\.png'"):
+        run_audit(toy_plan(), found(photos), classifier, tmp_path / "run", listener=listener)
+    assert {row.image_id for row in rows_of(tmp_path / "run")} == {"photo-0.png", "photo-1.png"}
+    model.broken = False
+    assert run_audit(toy_plan(), found(photos), classifier, tmp_path / "run").finished
+
+
+def test_a_misclassified_photo_of_a_model_with_two_classes_is_excluded(photos: Path, tmp_path: Path) -> None:
+    net = relu_net()
+    net.head.weight.data, net.head.bias.data = net.head.weight.data[:2], net.head.bias.data[:2]
+    classifier = Classifier(net, mean=MEAN, std=STD, input_size=SIZE)
+    listed = [photo for photo in found(photos).photos if photo.image_id != BROKEN][:3]
+    x = torch.stack([read_png(photo.path) for photo in listed])
+    classes = classifier.probabilities(x).argmax(dim=1).tolist()
+    labels = [1 - classes[0], *classes[1:]]
+    labelled = PhotoSet(tuple(replace(p, label=c) for p, c in zip(listed, labels, strict=True)), ())
+    plan = replace(toy_plan(), interpreters=("cam",), attacks=("pgd",), steps=2)
+    assert run_audit(plan, labelled, classifier, tmp_path / "run").finished
+    planned = facts(tmp_path / "run")["photos"]
+    assert [photo["excluded"] for photo in planned] == ["misclassified", None, None]
+    assert [photo["target"] for photo in planned] == [1 - c for c in labels]

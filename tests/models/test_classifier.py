@@ -1,6 +1,10 @@
 """The classifier: preprocessing inside, refusals in sentences, no trace, the same bits in any batch."""
 
+import copy
+import pickle
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +15,9 @@ from torch.nn import functional as F
 
 from support.toys import CLASSES, ReluNet, images, relu_net, smooth_net
 from support.traces import scramble, untouched
-from underfire.errors import InputError
+from underfire.attacks import ADV2, PGD
+from underfire.errors import InputError, ModelError
+from underfire.interpreters import CAM, GRAD, GradCAM, Interpreter
 from underfire.models.classifier import Classifier, is_probabilities
 
 MEAN, STD = (0.5, 0.45, 0.4), (0.25, 0.25, 0.3)
@@ -247,7 +253,7 @@ class TestNoTrace:
         classifier = Classifier(net, input_size=32)
         scramble(net)
         net.broken = True
-        with untouched(net), pytest.raises(RuntimeError, match="on fire"):
+        with untouched(net), pytest.raises(ModelError, match="'classifier' fails with RuntimeError: the network is on"):
             classifier(images(3, 32))
         assert not classifier.is_frozen
         net.broken = False
@@ -425,3 +431,159 @@ def _logits_and_gradients(classifier: Classifier, x: Tensor, y: Tensor) -> tuple
     logits = classifier(leaf)
     (gradient,) = torch.autograd.grad(F.cross_entropy(logits, y, reduction="sum"), leaf)
     return logits.detach(), gradient
+
+
+class TestWhatTheModuleDoes:
+    """What a stranger's module may do otherwise than a plain one."""
+
+    def test_channels_are_tried_until_some_fit(self) -> None:
+        class Late(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.project, self.stem, self.head = nn.Conv2d(16, 8, 1), nn.Conv2d(1, 16, 3), nn.Linear(8, 5)
+
+            def forward(self, x: Tensor) -> Tensor:
+                logits: Tensor = self.head(self.project(self.stem(x)).mean(dim=(2, 3)))
+                return logits
+
+        assert Classifier(Late(), input_size=8).channels == 1
+        grey = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+        assert Classifier(grey, mean=(0.13,), std=(0.31,), input_size=8).channels == 1
+        colour = nn.Sequential(nn.Flatten(), nn.Linear(192, 10))
+        assert Classifier(colour, input_size=8).channels == 3
+
+    def test_a_failure_at_any_time_is_one_sentence(self) -> None:
+        net = _Fails()
+        classifier = Classifier(net, input_size=32)
+        net.broken = True
+        with pytest.raises(
+            ModelError, match=r"^the model 'classifier' fails with RuntimeError: the network is on fire\.$"
+        ):
+            GRAD(classifier)(images(2, 32), torch.tensor([0, 1]))
+
+    def test_the_modules_own_eval_decides_what_evaluation_mode_is(self) -> None:
+        class MonteCarlo(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.net, self.drop = relu_net(), nn.Dropout(0.5)
+
+            def train(self, mode: bool = True) -> "MonteCarlo":
+                super().train(mode)
+                self.drop.train()
+                return self
+
+            def forward(self, x: Tensor) -> Tensor:
+                logits: Tensor = self.net(self.drop(x))
+                return logits
+
+        for net in (MonteCarlo(), MonteCarlo().eval()):
+            classifier, x = Classifier(net, input_size=32), images(2, 32)
+            modes = [m.training for m in net.modules()]
+            assert not torch.equal(classifier(x), classifier(x))
+            assert [m.training for m in net.modules()] == modes
+
+    def test_one_that_merges_its_weights_in_evaluation_mode_is_split_again(self) -> None:
+        class Merging(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.net = relu_net()
+                self.added = nn.Parameter(torch.ones(10))
+
+            def train(self, mode: bool = True) -> "Merging":
+                if mode != self.training:
+                    self.net.head.bias.data += -self.added if mode else self.added
+                super().train(mode)
+                return self
+
+            def forward(self, x: Tensor) -> Tensor:
+                logits: Tensor = self.net(x)
+                return logits + self.added * self.training
+
+        net, x = Merging(), images(2, 32)
+        before = net.net.head.bias.detach().clone()
+        merged = Classifier(net, input_size=32)(x)
+        torch.testing.assert_close(net.net.head.bias, before)
+        torch.testing.assert_close(merged, net.eval()(x))
+
+    def test_autocast_inside_gives_scores_maps_and_attacks_in_the_type_of_the_images(self) -> None:
+        class Mixed(ReluNet):
+            def forward(self, x: Tensor) -> Tensor:
+                with torch.autocast("cpu", dtype=torch.bfloat16):
+                    return super().forward(x)
+
+        classifier, x, y = Classifier(Mixed(), input_size=32), images(2, 32), torch.tensor([1, 2])
+        assert classifier(x).dtype == torch.float32
+        for interpreter in (GRAD(classifier), GradCAM(classifier), CAM(classifier)):
+            assert interpreter(x, y).dtype == torch.float32
+            assert ADV2(interpreter, steps=3)(x, y).x_adv.dtype == torch.float32
+
+    def test_a_compiled_module_is_looked_at_through_the_one_it_was_made_from(self) -> None:
+        net = relu_net()
+        compiled: Any = torch.compile(net)  # compiles nothing before it is called
+        assert Classifier(compiled, input_size=32).module is net
+
+    def test_a_scripted_module_is_attacked(self) -> None:
+        classifier = Classifier(torch.jit.trace(relu_net().eval(), images(4, 32)), input_size=32)
+        result = PGD(classifier, steps=2)(images(2, 32), torch.tensor([1, 2]))
+        assert (result.x_adv != result.x).any()
+
+    def test_weights_that_are_no_plain_tensors_have_no_fingerprint(self) -> None:
+        quantised = torch.ao.quantization.quantize_dynamic(relu_net().eval(), {nn.Linear})
+        with pytest.raises(InputError, match=r"'head\._packed_params\._packed_params' .*; give the module before"):
+            Classifier(quantised, input_size=32).fingerprint()
+
+
+class TestInferenceMode:
+    @pytest.mark.parametrize("make", [CAM, GRAD, GradCAM])
+    def test_maps_and_attacks_are_those_outside(self, make: type[Interpreter]) -> None:
+        classifier, x, y = Classifier(relu_net(), input_size=32), images(2, 32), torch.tensor([1, 2])
+        maps, attacked = make(classifier)(x, y), ADV2(make(classifier), steps=3)(x, y)
+        with torch.inference_mode():
+            inner_x, inner_y = x.clone(), y.clone()
+            assert torch.equal(make(classifier)(x, y), maps)
+            assert torch.equal(ADV2(make(classifier), steps=3)(inner_x, inner_y).x_adv, attacked.x_adv)
+        assert torch.equal(make(classifier)(inner_x, inner_y), maps)
+        assert torch.equal(ADV2(make(classifier), steps=3)(inner_x, inner_y).x_adv, attacked.x_adv)
+
+    def test_a_model_made_there_is_refused_with_the_weight(self) -> None:
+        with torch.inference_mode():
+            net = relu_net()
+            with pytest.raises(InputError, match=r"'features\.0\.weight' was made in torch\.inference_mode"):
+                Classifier(net, input_size=32)
+
+
+class TestThreads:
+    def test_results_are_those_of_one_thread_and_flags_come_back(self) -> None:
+        """Two wrappers of one module, each call of its own kind, many at a time."""
+        net = relu_net()
+        scramble(net)
+        pair = [Classifier(net, mean=MEAN, std=STD, input_size=32) for _ in range(2)]
+        x, y = images(3, 32), torch.tensor([1, 2, 3])
+
+        def work(job: int) -> Tensor:
+            classifier, kind = pair[job % 2], job % 5
+            if kind == 0:
+                return classifier(x[: 1 + job % 3])
+            if kind == 1:
+                return CAM(classifier)(x, y)  # looks for the features, by hooks
+            if kind == 2:
+                return GradCAM(classifier)(x, y)
+            if kind == 3:
+                return PGD(classifier, steps=2)(x, y).x_adv  # copies the module
+            return ADV2(GRAD(classifier), steps=2)(x, y).x_adv
+
+        alone = [work(job) for job in range(30)]
+        with untouched(net), ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(work, range(120)))
+        assert [job for job, result in enumerate(found) if not torch.equal(result, alone[job % 30])] == []
+
+    def test_being_inside_a_block_is_said_of_the_thread_that_is(self, relu_classifier: Classifier) -> None:
+        with relu_classifier.frozen(), ThreadPoolExecutor(1) as pool:
+            assert relu_classifier.is_frozen
+            assert not pool.submit(lambda: relu_classifier.is_frozen).result()
+
+    def test_one_that_was_copied_or_sent_has_a_lock_of_its_own(self, relu_classifier: Classifier) -> None:
+        twins = copy.deepcopy(relu_classifier), pickle.loads(pickle.dumps(relu_classifier))  # noqa: S301 - our own
+        with relu_classifier.frozen(), ThreadPoolExecutor(1) as pool:
+            for twin in twins:
+                assert pool.submit(twin, images(1, 32)).result().shape == (1, CLASSES)

@@ -15,6 +15,7 @@ from underfire.attacks.scored import ObjectiveOf, attack_and_score, own_objectiv
 from underfire.attacks.target_maps import TargetMap, refuse_maps, wanted_maps
 from underfire.interpreters.base import Interpreter
 from underfire.models.classifier import Classifier
+from underfire.models.frozen import detached, ordinary
 from underfire.seeding import owners
 
 
@@ -112,8 +113,10 @@ class JointAttack(ABC):
         if not self.interpreters:
             refuse_maps(type(self).__name__, target_map, label)
         names = owners(x, keys)
-        goals = wanted_maps(self.interpreters, x, target_map, label=label, keys=names)
-        return self.run(x.detach(), target, goals, names)
+        with ordinary():
+            goals = wanted_maps(self.interpreters, x, target_map, label=label, keys=names)
+            goals = {g: detached(maps) for g, maps in goals.items()}
+            return self.run(detached(x), detached(target), goals, names)
 
     def most_passes(self) -> int | None:
         """Forward and backward passes that it takes for one photo, at most; None where it does not say."""

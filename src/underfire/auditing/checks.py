@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from underfire.auditing.look import calling
 from underfire.auditing.plan import PlannedPhoto
 from underfire.diagnostics.model_checks import check_model
 from underfire.images import load_photo
@@ -27,4 +28,5 @@ def check_on_photos(classifier: Classifier, photos: Sequence[PlannedPhoto]) -> l
     height, width = classifier.input_size
     pixels = torch.stack(loaded) if loaded else torch.empty(0, classifier.channels, height, width, dtype=torch.uint8)
     x = from_8bit(pixels, classifier.dtype).to(classifier.device)
-    return [asdict(checked) for checked in check_model(classifier, x)]
+    with calling([photo.image_id for photo in some]):
+        return [asdict(checked) for checked in check_model(classifier, x)]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from underfire.errors import InputError, NonFiniteError
+from underfire.errors import InputError, ModelError, NonFiniteError
 from underfire.files import quoted
 from underfire.interpreters import Interpreter
 from underfire.interpreters.base import require_finite
@@ -63,16 +63,26 @@ def look(
 
 
 def predict(classifier: Classifier, x: Tensor, *, names: Sequence[str]) -> Tensor:
-    """Probabilities (N, K), on the CPU; raises `InputError` with the image's name where one is not finite."""
-    probabilities = classifier.probabilities(x.to(classifier.device)).cpu()
+    """Probabilities (N, K), on the CPU; raises `InputError` with the image's name where there are none."""
+    x = x.to(classifier.device)
     with calling(names):
+        try:
+            probabilities = classifier.probabilities(x).cpu()
+        except ModelError:
+            for name, image in zip(names, x, strict=True):  # on which of them?
+                with calling([name]):
+                    classifier.probabilities(image[None])
+            raise
         require_finite(probabilities, "the classifier's output")
     return probabilities
 
 
 @contextmanager
 def calling(names: Sequence[str]) -> Iterator[None]:
-    """Turns a number that is not finite, in the block, into an `InputError` with the image's name."""
+    """Gives what fails in the block the name of its photo: numbers that are not finite, and the user's model.
+
+    Raises `InputError` in their place.
+    """
     try:
         yield
     except NonFiniteError as error:
@@ -80,3 +90,6 @@ def calling(names: Sequence[str]) -> Iterator[None]:
             f"{error.what} is not a finite number for photo {quoted(names[error.index])}; "
             "take that photo out, or look for the overflow in the model"
         ) from error
+    except ModelError as error:
+        where = "photo " + " or ".join(map(quoted, names)) if names else "the test patterns"
+        raise InputError(f"{str(error).rstrip('.')}; that was on {where}.") from error

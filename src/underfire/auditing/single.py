@@ -14,7 +14,7 @@ from underfire.attacks.joint import Terms
 from underfire.attacks.perturbations import Perturbation
 from underfire.attacks.registry import entry_of
 from underfire.auditing.condition import Condition
-from underfire.auditing.look import ModelView, calling, look
+from underfire.auditing.look import ModelView, calling, look, predict
 from underfire.auditing.measured import Treated, rows_of
 from underfire.auditing.plan import PlannedPhoto, Preset
 from underfire.auditing.rows import Row
@@ -64,7 +64,7 @@ def attack_photo(
     classifier = interpreters[0].classifier
     x = from_8bit(pixels.pixels[None], classifier.dtype)
     names = [image_id]
-    label = classifier.probabilities(x.to(classifier.device)).argmax(dim=1).cpu()
+    label = predict(classifier, x, names=names).argmax(dim=1)
     if int(label) == target:
         raise InputError(
             f"photo {quoted(image_id)} is '{classifier.class_names[target]}' to the model already; "

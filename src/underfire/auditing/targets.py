@@ -43,17 +43,15 @@ def choose_target(
     """The target class of one image.
 
     ``policy`` is "random", by (seed, image_id) and uniform over all classes but the label and the clean
-    prediction; "next", the class after the label; "given", the manifest's; otherwise one class for all photos.
+    prediction, of two classes the one that is not the label; "next", the class after the label; "given", the
+    manifest's; otherwise one class for all photos.
     Raises `InputError` if that yields no class.
     """
     count = len(class_names)
     if policy == "random":
         taken = sorted({label, prediction})
-        if count <= len(taken):
-            raise InputError(
-                f"photo {quoted(image_id)} leaves no class for targets 'random' among the model's {count}; "
-                "give a class or 'next'"
-            )
+        if count == len(taken):  # of a misclassified photo, which is not attacked
+            taken = [label]
         drawn = int(torch.randint(count - len(taken), (), generator=generator(seed, image_id, "target")))
         for index in taken:
             drawn += drawn >= index

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from underfire.diagnostics.attack_signs import Reading, Weight
+from underfire.errors import ModelError
 from underfire.interpreters.base import ForwardPass
 from underfire.models.classifier import Classifier, is_probabilities
 
@@ -161,10 +162,10 @@ def _no_gradient(classifier: Classifier, photos: Tensor) -> Checked:
         return Checked(ModelCheck.NO_GRADIENT, 0, 0, fired=False)
     with classifier.frozen():
         view = ForwardPass(classifier, photos)
-        if view.logits.requires_grad:
+        try:
             gradient = view.nll_gradient(view.logits.topk(2, dim=1).indices[:, 1])
             still = int((gradient.flatten(1).abs().amax(dim=1) == 0).sum())
-        else:
+        except ModelError:  # what needs a gradient will say why there is none
             still = len(photos)
     return Checked(ModelCheck.NO_GRADIENT, still, len(photos), fired=still > 0)
 

@@ -13,6 +13,8 @@ from torch.nn import functional as F
 from underfire.errors import InputError, NonFiniteError
 from underfire.models.classifier import Classifier
 from underfire.models.features import FeatureMap, capture
+from underfire.models.frozen import detached, ordinary
+from underfire.models.gradients import gradient
 from underfire.seeding import owners
 
 BACK_PROPAGATION = "back-propagation"
@@ -36,7 +38,7 @@ class ForwardPass:
         self, classifier: Classifier, x: Tensor, *, taps: Sequence[FeatureMap] = (), attached: bool = True
     ) -> None:
         self.classifier = classifier
-        self.x = x.detach().requires_grad_(attached)
+        self.x = detached(x).requires_grad_(attached)
         with ExitStack() as stack, torch.set_grad_enabled(attached):
             seen = {tap: stack.enter_context(capture(classifier, tap)) for tap in taps}
             self.logits = classifier.scores(self.x)
@@ -44,8 +46,8 @@ class ForwardPass:
         self._nll_gradient: tuple[Tensor, Tensor] | None = None
 
     def activation(self, tap: FeatureMap) -> Tensor:
-        """The activation (N, C, h, w) at ``tap``, attached to ``x``."""
-        return self._activations[tap][: self.x.shape[0]]
+        """The activation (N, C, h, w) at ``tap``, attached to ``x`` and in its type, if autocast chose another."""
+        return self._activations[tap][: self.x.shape[0]].to(self.x.dtype)
 
     def activation_gradient(self, tap: FeatureMap, outputs: Tensor, *, attackable: bool) -> Tensor:
         """Gradient (N, C, h, w) of the per-sample ``outputs`` (N,) in the activation at ``tap``.
@@ -55,8 +57,7 @@ class ForwardPass:
         full = self._activations[tap]
         with torch.enable_grad():
             total = outputs.sum()
-        (gradient,) = torch.autograd.grad(total, full, create_graph=attackable, retain_graph=True)
-        return gradient[: self.x.shape[0]]
+        return gradient(total, full, attached=attackable)[: self.x.shape[0]].to(self.x.dtype)
 
     def nll(self, classes: Tensor) -> Tensor:
         """Negative log-likelihood (N,) of ``classes`` in nats, attached to ``x``."""
@@ -80,15 +81,13 @@ class ForwardPass:
         """A direction (N, C, h, w) in the activation at ``tap`` carried back to ``x``: a backward pass, detached."""
         with torch.enable_grad():
             activation = self.activation(tap)
-        (gradient,) = torch.autograd.grad(activation, self.x, cotangent, retain_graph=not last)
-        return gradient
+        return gradient(activation, self.x, cotangent, keep=not last)
 
     def gradient(self, losses: Tensor, *, last: bool = False) -> Tensor:
         """Gradient in ``x`` (N, C, H, W) of the per-sample ``losses`` (N,), detached; ``last`` as above."""
         with torch.enable_grad():  # the sum needs a graph even for a caller under no_grad
             total = losses.sum()
-        (gradient,) = torch.autograd.grad(total, self.x, retain_graph=not last)
-        return gradient
+        return gradient(total, self.x, keep=not last)
 
 
 @dataclass(frozen=True)
@@ -204,8 +203,8 @@ class Interpreter(ABC):
         if not x.shape[0]:
             return x.new_zeros((0, *self.grid))
         names = owners(x, keys)
-        with self.classifier.frozen():
-            maps = self.compute(x.detach(), y, names)
+        with ordinary(), self.classifier.frozen():
+            maps = self.compute(detached(x), detached(y), names)
         require_finite(maps, f"the {self.name} map")
         return maps
 

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from underfire.interpreters.directional import Linearised
+from underfire.models.gradients import gradient
 
 Clip = Callable[[Tensor, float, float], Tensor]
 """Values cut to [low, high], either of which may be infinite, with derivatives of its own."""
@@ -59,13 +60,12 @@ def double_backward(losses: Callable[[Tensor], Tensor], x: Tensor, clip: Clip) -
     """
     with torch.enable_grad(), Clipping(clip):
         leaf = x.detach().requires_grad_(True)
-        (field,) = torch.autograd.grad(losses(leaf).sum(), leaf, create_graph=True)
+        field = gradient(losses(leaf).sum(), leaf, attached=True)
 
     def product(v: Tensor) -> Tensor:
         if not field.requires_grad:  # the losses are linear
             return torch.zeros_like(v)
-        (found,) = torch.autograd.grad(field, leaf, v)
-        return found
+        return gradient(field, leaf, v, keep=False)
 
     return field.detach(), product
 

@@ -1,21 +1,19 @@
 """The classifier under audit: any ``nn.Module`` with its preprocessing inside."""
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
 
-from underfire.errors import InputError
-from underfire.weights import fingerprint
+from underfire.errors import InputError, ModelError
+from underfire.models.frozen import alone, frozen, is_frozen
+from underfire.plugins import described
+from underfire.weights import fingerprint, oddity
 
 Outputs = Literal["logits", "probabilities"]
-
-# The general matrix product of CPU libraries picks its kernel by the number of rows modulo this; padding the rows
-# of a linear layer to a multiple makes an image's logits the same bits whatever else is in the batch.
-_ROWS = 4
 
 
 class Classifier:
@@ -23,7 +21,8 @@ class Classifier:
 
     Args:
         module: maps normalised images (N, C, H, W) to scores (N, K). It is used as it is and left as it was: for
-            the time of a call it is in evaluation mode with frozen parameters, and afterwards it is not.
+            the time of a call it is in evaluation mode with frozen parameters, and afterwards it is not. Threads
+            may share it: they work with it one after the other.
         mean, std: normalisation, applied inside; one number per channel, or one for all channels, or none for a
             module that takes [0, 1] itself.
         input_size: height and width of the input in pixels, one number for a square.
@@ -53,7 +52,7 @@ class Classifier:
     ) -> None:
         if not isinstance(module, nn.Module):
             raise InputError(f"a classifier is made from an nn.Module, not from {type(module).__name__!r}.")
-        self.module = module
+        self.module: nn.Module = getattr(module, "_orig_mod", module)  # compiled code doesn't show its layers
         self.name = name
         self.input_size: tuple[int, int] = (input_size, input_size) if isinstance(input_size, int) else input_size
         if len(self.input_size) != 2 or min(self.input_size) < 1:
@@ -75,10 +74,8 @@ class Classifier:
             )
         if self.dtype not in (torch.float32, torch.float64):
             raise InputError(f"the module has parameters of {self.dtype}; convert it with .float() first.")
-        self.channels = counts.pop() if counts else _channels_taken(module)
-        self._open = 0  # how many frozen() blocks we are inside
-        scores = self._probe()
-        self.num_classes = scores.shape[1]
+        self._refuse_inference_tensors()
+        self.channels, self.num_classes = self._probe(counts or _channels_taken(self.module))
         names = [f"class {index}" for index in range(self.num_classes)] if class_names is None else class_names
         if len(names) != self.num_classes:
             raise InputError(
@@ -101,7 +98,7 @@ class Classifier:
     @property
     def is_frozen(self) -> bool:
         """Whether we are inside a :meth:`frozen` block."""
-        return self._open > 0
+        return is_frozen(self.module)
 
     def to(self, device: torch.device | str) -> Self:
         """Move the module to ``device`` and return self."""
@@ -124,48 +121,45 @@ class Classifier:
             return self(x).softmax(dim=1)
 
     def scores(self, x: Tensor) -> Tensor:
-        """Logits of ``x`` with no checks, for loops that made ``x`` themselves, inside :meth:`frozen`."""
+        """Logits of ``x``, which is not checked, for loops that made ``x`` themselves, inside :meth:`frozen`.
+
+        Raises:
+            ModelError: the module fails, or returns something else than K scores for each image.
+        """
         n = x.shape[0]
         batch = filled(x) if n and x.device.type == "cpu" else x
         mean = torch.tensor(self.mean, dtype=x.dtype, device=x.device).reshape(1, -1, 1, 1)
         std = torch.tensor(self.std, dtype=x.dtype, device=x.device).reshape(1, -1, 1, 1)
-        out: Tensor = self.module((batch - mean) / std)[:n]
+        returned = self._returned((batch - mean) / std)
+        if not _are_scores(returned, len(batch)) or returned.shape[1] != self.num_classes:
+            raise ModelError(
+                f"the model {self.name!r} returned {_seen(returned)} for {len(batch)} images;"
+                f" before, it returned ({len(batch)}, {self.num_classes})."
+            )
+        out: Tensor = returned[:n].to(x.dtype)  # under autocast it may be a shorter float
         if self.outputs == "probabilities":
             out = out.clamp_min(torch.finfo(out.dtype).tiny).log()
         return out
 
-    @contextmanager
-    def frozen(self) -> Iterator[None]:
+    def _returned(self, z: Tensor) -> Any:
+        """What the module returns for normalised images."""
+        try:
+            return self.module(z)
+        except InputError:  # of a hook of ours
+            raise
+        except (Exception, SystemExit) as error:  # a stranger's module may raise anything
+            raise ModelError(f"the model {self.name!r} fails with {described(error)}.") from error
+
+    def frozen(self) -> AbstractContextManager[None]:
         """Evaluation mode and frozen parameters inside the block, everything as it was after it.
 
-        Blocks nest at no cost: a loop opens one around all its calls.
+        Blocks nest at no cost: a loop opens one around all its calls. Other threads that want the module wait.
         """
-        if self._open:
-            self._open += 1
-            try:
-                yield
-            finally:
-                self._open -= 1
-            return
-        modes = [(m, m.training) for m in self.module.modules()]
-        flags = [(p, p.requires_grad) for p in self.module.parameters()]
-        with ExitStack() as stack:
-            self._open = 1
-            try:
-                for m, _ in modes:
-                    m.training = False
-                for p, _ in flags:
-                    p.requires_grad_(False)
-                for m, _ in modes:
-                    if isinstance(m, nn.Linear):
-                        stack.enter_context(_padded_rows(m))
-                yield
-            finally:
-                self._open = 0
-                for m, mode in modes:
-                    m.training = mode
-                for p, flag in flags:
-                    p.requires_grad_(flag)
+        return frozen(self.module)
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Inside the block no other thread works with the module, as whoever copies it or adds hooks needs."""
+        return alone(self.module)
 
     def check_images(self, x: Tensor) -> None:
         """Refuse images that are not what a call promises.
@@ -228,21 +222,45 @@ class Classifier:
         waves = [(step * math.tau / length).sin() * 0.5 + 0.5 for length in (5.3, 17.9, 61.7, 211.1)]
         return torch.stack(waves).reshape(4, self.channels, h, w).to(self.device, self.dtype)
 
-    def _probe(self) -> Tensor:
-        """The module's scores (4, K) of the patterns, if they are what a classifier returns."""
-        x = self.patterns()
-        with torch.no_grad(), self.frozen():
+    def _refuse_inference_tensors(self) -> None:
+        for tensors in (self.module.named_parameters(), self.module.named_buffers()):
+            for name, tensor in tensors:
+                if tensor.is_inference():
+                    raise InputError(
+                        f"the module's {name!r} was made in torch.inference_mode, and no gradient goes through it; "
+                        "make the module, or load its weights, outside that block."
+                    )
+
+    def _probe(self, channels: Iterable[int]) -> tuple[int, int]:
+        """The first number of ``channels`` whose patterns the module takes, and the number K of its classes."""
+        refusal: InputError | None = None
+        for count in channels:
+            self.channels = count  # of the patterns
+            x = self.patterns()
             try:
-                out: Any = self.module(x)
-            except Exception as error:  # a stranger's module may raise anything
-                reason = next(iter(str(error).splitlines()), type(error).__name__)
-                raise InputError(
-                    f"the module cannot take images of shape {tuple(x.shape)}: {reason}; check input_size and mean."
-                ) from error
-        if not isinstance(out, Tensor) or out.ndim != 2 or out.shape[0] != len(x) or out.shape[1] < 2:
-            seen = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
+                with torch.no_grad(), self.frozen():
+                    returned = self._returned(x)
+            except ModelError as error:
+                refusal = refusal or self._cannot_take(x, error)
+                continue
+            self._check_scores(returned)
+            return count, returned.shape[1]
+        raise refusal or ValueError("no number of channels was given")
+
+    def _cannot_take(self, x: Tensor, error: ModelError) -> InputError:
+        refusal = InputError(
+            f"the module cannot take images of shape {tuple(x.shape)}: it fails with"
+            f" {described(error.__cause__ or error)}; check input_size, and give mean one number per channel."
+        )
+        refusal.__cause__ = error.__cause__
+        return refusal
+
+    def _check_scores(self, out: Any) -> None:
+        """Refuse what no classifier returns for the patterns, or other ``outputs`` than were declared."""
+        if not _are_scores(out, 4) or out.shape[1] < 2:
             raise InputError(
-                f"the module returns {seen} for 4 images; a classifier returns scores (4, K) of K classes, at least 2."
+                f"the module returns {_seen(out)} for 4 images; a classifier returns scores (4, K) of K classes, "
+                "at least 2."
             )
         if self.outputs == "logits" and is_probabilities(out):
             raise InputError(
@@ -252,7 +270,20 @@ class Classifier:
             raise InputError(
                 "outputs='probabilities' was given, but the module's outputs don't sum to 1; drop the option."
             )
-        return out
+
+
+def _are_scores(out: Any, n: int) -> bool:
+    """Whether the module returned a row of real numbers for each of ``n`` images."""
+    plain = isinstance(out, Tensor) and out.ndim == 2 and len(out) == n and out.is_floating_point()
+    return plain and oddity(out) is None
+
+
+def _seen(out: Any) -> str:
+    """What a module returned, in two words."""
+    if not isinstance(out, Tensor):
+        return type(out).__name__
+    kind = oddity(out) or ("" if out.is_floating_point() else f"of {out.dtype}")
+    return f"{tuple(out.shape)} {kind}".rstrip()
 
 
 def is_probabilities(scores: Tensor) -> bool:
@@ -262,9 +293,10 @@ def is_probabilities(scores: Tensor) -> bool:
     return inside and bool(((scores.sum(dim=1) - 1).abs() < tolerance).all())
 
 
-def _channels_taken(module: nn.Module) -> int:
-    """The channels that the first convolution of ``module`` reads, 3 if it has none."""
-    return next((m.in_channels for m in module.modules() if isinstance(m, nn.Conv2d)), 3)
+def _channels_taken(module: nn.Module) -> Iterable[int]:
+    """The channels that ``module`` may read, the likeliest first: those of its first convolution, colour, grey."""
+    first = [m.in_channels for m in module.modules() if isinstance(m, nn.Conv2d)][:1]
+    return dict.fromkeys([*first, 3, 1])
 
 
 def _channels(value: float | Sequence[float], what: str) -> tuple[float, ...]:
@@ -286,27 +318,3 @@ def filled(x: Tensor) -> Tensor:
     threads = torch.get_num_threads()
     extra = 1 if n == threads == 1 else -n % threads
     return torch.cat([x, x[-1:].expand(extra, *x.shape[1:])]) if extra else x
-
-
-@contextmanager
-def _padded_rows(linear: nn.Linear) -> Iterator[None]:
-    """Inside the block, ``linear`` sees a number of rows that is a multiple of ``_ROWS``; its output is cut back."""
-    rows: list[int | None] = []  # how many rows to keep of each call under way; None: all
-
-    def pad(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
-        z = args[0] if args else None
-        if z is None or z.ndim != 2 or z.device.type != "cpu" or z.shape[0] % _ROWS == 0:
-            rows.append(None)
-            return None
-        rows.append(z.shape[0])
-        return (torch.cat([z, z[-1:].expand(-z.shape[0] % _ROWS, -1)]),)
-
-    def cut(_: nn.Module, __: tuple[Tensor, ...], out: Tensor) -> Tensor:
-        return out[: rows.pop()]
-
-    handles = (linear.register_forward_pre_hook(pad), linear.register_forward_hook(cut))
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -143,14 +143,14 @@ def _record(classifier: Classifier) -> list[_Call]:
 
         handles.append(module.register_forward_hook(keep))
 
-    try:
-        for name, module in classifier.module.named_modules():
-            listen(name, module)
-        with torch.no_grad(), classifier.frozen():
+    with torch.no_grad(), classifier.frozen():
+        try:
+            for name, module in classifier.module.named_modules():
+                listen(name, module)
             classifier.scores(classifier.patterns())
-    finally:
-        for handle in handles:
-            handle.remove()
+        finally:
+            for handle in handles:
+                handle.remove()
     return calls
 
 

@@ -10,6 +10,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from underfire.errors import ModelError
 from underfire.models.classifier import Classifier
 
 TOLERANCE = 1e-4  # largest difference of the logits, relative to their spread, that still counts as the same
@@ -20,13 +21,21 @@ def prepared(classifier: Classifier) -> Classifier:
 
     The copy's logits are compared with the original's. Where folding changes them by more than ``TOLERANCE``, the copy
     keeps its layers of padding (a convolution may pad in a way of its own), and if they still differ its batch norms
-    too (somebody else may read a convolution's output).
+    too (somebody else may read a convolution's output). A module that cannot be copied, as a scripted one or one that
+    holds a lock, is used itself.
     """
     if classifier.is_frozen:
         raise RuntimeError("an attack cannot start inside Classifier.frozen(): leave the block first.")
+    with classifier.alone(), torch.no_grad():
+        return _prepared(classifier)
+
+
+def _prepared(classifier: Classifier) -> Classifier:
     patterns = classifier.patterns()
-    with torch.no_grad(), classifier.frozen():
+    with classifier.frozen():
         pairs, wanted = _convolutions_before_norms(classifier, patterns)
+    if _copy(classifier) is classifier:
+        return classifier
     for norms, paddings in ((pairs, True), (pairs, False), ([], False)):
         twin = _copy(classifier)
         for conv, norm in norms:
@@ -40,8 +49,12 @@ def prepared(classifier: Classifier) -> Classifier:
 
 
 def _copy(classifier: Classifier) -> Classifier:
+    """The classifier with a module of its own; itself where its module cannot be copied."""
     twin = copy.copy(classifier)
-    twin.module = copy.deepcopy(classifier.module).eval().requires_grad_(False)
+    try:
+        twin.module = copy.deepcopy(classifier.module).eval().requires_grad_(False)
+    except Exception:  # noqa: BLE001 - a stranger's module may hold anything, and raise anything
+        return classifier
     return twin
 
 
@@ -53,9 +66,9 @@ def _lay_channels_last(module: nn.Module) -> None:
 
 def _agrees(twin: Classifier, patterns: Tensor, wanted: Tensor) -> bool:
     try:
-        with torch.no_grad(), twin.frozen():
+        with twin.frozen():
             found = twin.scores(patterns)
-    except RuntimeError:  # activations of another size no longer fit together
+    except ModelError:  # activations of another size no longer fit together
         return False
     return float((found - wanted).abs().max()) <= TOLERANCE * max(1.0, float(wanted.std()))
 
@@ -74,7 +87,7 @@ def _convolutions_before_norms(classifier: Classifier, patterns: Tensor) -> tupl
     def listen(name: str, module: nn.Module) -> None:
         def keep(_: nn.Module, inputs: tuple[object, ...], output: object) -> None:
             calls[name] = calls.get(name, 0) + 1
-            if isinstance(module, nn.Conv2d) and isinstance(output, Tensor):
+            if _is_plain_convolution(module) and isinstance(output, Tensor):
                 made_by[id(output)] = name
                 alive.append(output)
             elif inputs and id(inputs[0]) in made_by:
@@ -84,7 +97,7 @@ def _convolutions_before_norms(classifier: Classifier, patterns: Tensor) -> tupl
 
     try:
         for name, module in classifier.module.named_modules():
-            if isinstance(module, nn.Conv2d) or _is_affine_norm(module):
+            if _is_plain_convolution(module) or _is_affine_norm(module):
                 listen(name, module)
         logits = classifier.scores(patterns)
     finally:
@@ -107,6 +120,11 @@ def _fold_paddings(module: nn.Module) -> None:
                 if left == right and top == bottom:
                     conv.padding = (top, left)
                     setattr(conv, name, nn.Identity())
+
+
+def _is_plain_convolution(module: nn.Module) -> bool:
+    """Whether ``module`` is a convolution with a weight of its own: not computed from others, as by spectral norm."""
+    return isinstance(module, nn.Conv2d) and isinstance(module._parameters.get("weight"), nn.Parameter)
 
 
 def _is_affine_norm(module: nn.Module) -> bool:
