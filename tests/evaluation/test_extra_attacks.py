@@ -31,14 +31,19 @@ def planned(run: Path) -> tuple[PlannedPhoto, ...]:
 def test_an_audits_attacks_are_its_images_and_labels(run: Path, planned: tuple[PlannedPhoto, ...]) -> None:
     attacks = attacks_in(run, planned)
     assert list(map(str, attacks)) == ["pgd", "adv2-grad", "adv2-cam"]
-    rows = {(row.image_id, row.condition): row.success_8bit for row in read_run(run).records}
+    rows = {(row.image_id, row.condition): row for row in read_run(run).records}
     for under, some in attacks.items():
         assert set(some) == {photo.image_id for photo in planned}
         for photo in planned:
             one = some[photo.image_id]
             assert one.path == run / "artifacts" / photo.key / f"{under}.png"
             assert one.path.is_file()
-            assert one.reached == rows[photo.image_id, under.condition]
+            row = rows[photo.image_id, under.condition]
+            assert (one.reached, one.confidence, one.passes) == (
+                row.success_8bit,
+                row.confidence_8bit,
+                row.spent.passes,
+            )
 
 
 def test_extra_attacks_have_a_name_and_are_not_the_runs(run: Path, planned: tuple[PlannedPhoto, ...]) -> None:
@@ -52,6 +57,7 @@ def test_what_a_summary_is_of_is_pgd_and_adv2_on_one_interpreter() -> None:
     attacks = [ObliviousAttack(Condition.parse(text)) for text in ("pgd", "adv2-cam", "adv2-cam+grad", "stadv-cam")]
     assert [attack.is_pgd for attack in attacks] == [True, False, False, False]
     assert [attack.is_adv2 for attack in attacks] == [False, True, False, False]
+    assert [attack.is_plain for attack in attacks] == [True, True, False, False]
 
 
 def test_the_folders_of_the_gap_have_its_attack_alone(

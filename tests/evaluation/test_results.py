@@ -2,20 +2,19 @@
 
 from collections.abc import Mapping
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
 
 from support.snapshots import check_snapshot
-from underfire.attacks.perturbations import Linf
 from underfire.auditing.condition import Condition
-from underfire.evaluation.attackers import AdaptiveEffort, AttackBudget
-from underfire.evaluation.detectors import DetectorName, SignalPart
-from underfire.evaluation.extra_attacks import ObliviousAttack
+from underfire.evaluation.attackers import AdaptiveEffort
+from underfire.evaluation.detectors import DetectorName, DetectorOutput, SignalPart
+from underfire.evaluation.extra_attacks import AttackedImage, ObliviousAttack
 from underfire.evaluation.figure import defense_figure
 from underfire.evaluation.results import (
-    AdaptiveOutcome,
     AttackOutcome,
     DetectorRecord,
     DetectorResult,
@@ -25,7 +24,6 @@ from underfire.evaluation.results import (
     sets,
     summaries,
 )
-from underfire.evaluation.signals import DetectorOutput
 from underfire.evaluation.words import defense_claims, defense_words
 from underfire.present.tables import to_arrow
 from underfire.stats import wilson
@@ -33,7 +31,6 @@ from underfire.studies.study import Verdict
 
 N = 10
 PHOTOS = tuple(f"photo-{index}" for index in range(N))
-GIVEN = AttackBudget(Linf(8 / 255), 300)
 CAM_ATTACK = ObliviousAttack(Condition.on("adv2", "cam"))
 UNDER = (
     ObliviousAttack(Condition("pgd")),
@@ -47,6 +44,10 @@ def output(score: float, threshold: float = -5.0) -> DetectorOutput:
     return DetectorOutput(score, score < threshold, score < 2 * threshold)
 
 
+def outcome(*, reached: bool, score: float, confidence: float = 1.0) -> AttackOutcome:
+    return AttackOutcome(AttackedImage(Path("image.png"), reached, confidence, 290), output(score))
+
+
 def planted(
     key: str,
     *,
@@ -55,9 +56,9 @@ def planted(
     failed: int = 0,
     baseline: str | None = None,
     signals: SignalPart | None = None,
-    spent: AttackBudget = GIVEN,
-    weightings: tuple[str, ...] = ("even",),
-    search_passes: int | None = None,
+    levels: int = 8,
+    most_passes: int = 300,
+    sharing: str = "even",
 ) -> DetectorResult:
     """A detector that is evaded on so many photos, and misses nothing but every second image under ADV² on CAM.
 
@@ -69,10 +70,11 @@ def planted(
     def outcomes(attack: ObliviousAttack) -> Mapping[str, AttackOutcome]:
         hidden = [attack == CAM_ATTACK and index % 2 == 0 for index in range(N)]
         # Of the first photo the label is missed; it is in no share of what is flagged.
-        return {p: AttackOutcome(index > 0, output(-0.5 if hidden[index] else -20)) for index, p in enumerate(PHOTOS)}
+        scores = [-0.5 if some else -20 for some in hidden]
+        return {p: outcome(reached=i > 0, score=scores[i]) for i, p in enumerate(PHOTOS)}
 
     adaptive = {
-        photo: AdaptiveOutcome(index < N - failed, output(-2 if index < evaded else -7), 0.9 + 0.01 * index, 290)
+        photo: outcome(reached=index < N - failed, score=-2 if index < evaded else -7, confidence=0.9 + 0.01 * index)
         for index, photo in enumerate(PHOTOS)
     }
     names = tuple(key.split("+"))
@@ -84,7 +86,9 @@ def planted(
         corrupted={"jpeg-75": clean, "crop-90": {photo: output(-9) for photo in PHOTOS}},
         attacked={attack: outcomes(attack) for attack in UNDER},
         adaptive=adaptive,
-        effort=AdaptiveEffort(spent, 200 // len(names), 2, weightings, search_passes),
+        effort=AdaptiveEffort(
+            levels / 255, most_passes, 200 // len(names), 2, sharing if len(names) > 1 and not baseline else None
+        ),
         signals=signals,
     )
 
@@ -106,7 +110,7 @@ def records(budget: int | None = None) -> list[DetectorRecord]:
 def words(made: list[DetectorRecord], **more: Any) -> str:
     settings: dict[str, Any] = {
         "taking_part": "10 of 10 photos attacked.", "beyond_limit": 0, "left_out": 0, "rates": (0.05, 0.01),
-        "passes": 300, "budget": None, "all_weightings": ["even"],
+        "passes": 300, "budget": None, "all_weightings": ["even"], "norm": "linf",
     }  # fmt: skip
     return defense_words(made, **(settings | more))
 
@@ -181,13 +185,16 @@ def with_resources() -> list[DetectorRecord]:
     """Lines of two sets of one and a set of two, with three ε, and with fewer passes at the largest."""
     shares = {(2, 300): (0, 2, 0), (4, 300): (6, 4, 1), (8, 300): (6, 4, 2), (8, 50): (0, 0, 0), (8, 100): (5, 5, 0)}
     spent = [
-        planted(key, evaded=evaded, passes=13, spent=AttackBudget(Linf(levels / 255), passes))
+        planted(key, evaded=evaded, passes=13, levels=levels, most_passes=passes)
         for (levels, passes), several in shares.items()
         for key, evaded in zip(("cam", "grad", "grad+cam"), several, strict=True)
     ]
     return [
         *summaries((CAM_, GRAD_, BOTH, SQUEEZE), budget=None),
-        *(adaptive_record("resources", one) for one in spent),
+        *(
+            adaptive_record("resources", one, f", {255 * one.effort.eps:.0f}/255, {one.effort.most_passes} passes")
+            for one in spent
+        ),
     ]
 
 
@@ -208,32 +215,16 @@ def test_what_the_attacker_needs_is_told_by_number_of_interpreters() -> None:
 
 def with_weightings() -> list[DetectorRecord]:
     return [
-        adaptive_record("sharing", planted("grad+cam", evaded=evaded, passes=17, weightings=(name,)))
+        adaptive_record("sharing", planted("grad+cam", evaded=evaded, passes=17, sharing=name), f", {name} sharing")
         for name, evaded in (("even", 1), ("fixed", 3))
     ]
 
 
 def with_search() -> list[DetectorRecord]:
     return [
-        adaptive_record("search", planted("grad+cam", evaded=4, passes=17, search_passes=500)),
-        adaptive_record("search", planted("cam", evaded=7, passes=13, search_passes=500)),
+        adaptive_record("search", planted(key, evaded=evaded, passes=17, most_passes=800), ", then a search")
+        for key, evaded in (("grad+cam", 4), ("cam", 7))
     ]
-
-
-def test_each_weighting_is_told_by_itself() -> None:
-    assert [str(line.under) for line in with_weightings()] == ["adaptive, even sharing", "adaptive, fixed sharing"]
-    assert [line.effort.sharing for line in with_weightings() if line.effort] == ["even", "fixed"]
-
-
-def test_a_search_is_told_with_what_it_may_spend() -> None:
-    found = with_search()
-    assert [(e.most_passes, line.evaded.value) for line in found if (e := line.effort)] == [(800, 0.4), (800, 0.7)]
-    assert {str(line.under) for line in found} == {"adaptive, then a search of 500 passes"}
-
-
-def test_single_maps_have_no_weighting() -> None:
-    weightings = {str(line.detector): line.effort and line.effort.sharing for line in sets(records())}
-    assert weightings == {"grad": None, "cam": None, "grad+cam": "even", "grad+cam+rts": "even"}
 
 
 def test_the_table_has_every_record_and_its_columns_in_order() -> None:
@@ -267,19 +258,19 @@ def test_words_are_those_of_the_snapshots() -> None:
 
 
 def test_the_figure_has_every_detector_with_its_adaptive_attack() -> None:
-    svg = defense_figure(records())
+    svg = defense_figure(records(), "linf")
     assert ET.fromstring(svg).tag.endswith("svg")  # noqa: S314 - our own output
     assert "#0a0b" not in svg
     for text in ("GRAD + CAM · 17 passes", "feature squeezing · 4 passes", "evaded on 10 % of 10"):
         assert text in svg.replace("\u00a0", " ")
-    assert svg == defense_figure(records())
+    assert svg == defense_figure(records(), "linf")
 
 
 def test_the_figure_has_a_cell_for_each_set_and_what_was_spent_on_it() -> None:
-    svg = defense_figure(with_resources())
+    svg = defense_figure(with_resources(), "linf")
     for text in ("2/255", "4/255", "300 passes", "evaded, by the attacker's budget"):
         assert text in svg
     assert "cam adaptive, 4/255, 300 passes 60 %" in svg
     for share in ("20 %", "60 %", "40 %", "10 %"):
         assert f">{share}<" in svg
-    assert "by the attacker's budget" not in defense_figure(records())
+    assert "by the attacker's budget" not in defense_figure(records(), "linf")

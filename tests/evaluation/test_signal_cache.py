@@ -10,7 +10,7 @@ from support.toy_photos import toy_classifier
 from support.toys import images
 from underfire.auditing.names import make_interpreters
 from underfire.errors import InputError, NonFiniteError
-from underfire.evaluation.detectors import MEAN_MAP, SQUEEZING, CandidateDetector
+from underfire.evaluation.detectors import MEAN_MAP, SQUEEZING, CandidateDetector, SignalValues
 from underfire.evaluation.signals import SignalCache, SignalExtractor
 from underfire.interpreters import SmoothGrad
 from underfire.seeding import content_key
@@ -25,7 +25,9 @@ def extractor(*candidates: CandidateDetector) -> SignalExtractor:
     return SignalExtractor(INTERPRETERS, candidates, seed=0)
 
 
-def values(folder: Path, some: SignalExtractor, x: torch.Tensor = X, *, said: list[str] | None = None) -> torch.Tensor:
+def values(
+    folder: Path, some: SignalExtractor, x: torch.Tensor = X, *, said: list[str] | None = None
+) -> list[SignalValues]:
     notes = [] if said is None else said
     return SignalCache(folder, some, notes.append).values(x, names=NAMES[: len(x)], what="measured")
 
@@ -33,10 +35,10 @@ def values(folder: Path, some: SignalExtractor, x: torch.Tensor = X, *, said: li
 def test_values_are_those_of_the_extractor_and_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     some, said = extractor(ONE, BOTH), list[str]()
     expected = some.measure(X)
-    assert torch.equal(values(tmp_path, some, said=said), expected)
+    assert values(tmp_path, some, said=said) == expected
     assert {path.stem for path in tmp_path.iterdir()} == {content_key(image) for image in X}
     monkeypatch.setattr(SignalExtractor, "measure", lambda *_: pytest.fail("it was measured before"))
-    assert torch.equal(values(tmp_path, some, X[[2, 0]], said=said), expected[[2, 0]])
+    assert values(tmp_path, some, X[[2, 0]], said=said) == [expected[2], expected[0]]
     assert said == ["measured"]
 
 
@@ -44,14 +46,14 @@ def test_images_with_more_and_less_known_are_completed_each_for_itself(tmp_path:
     values(tmp_path, extractor(ONE), X[:1])
     values(tmp_path, extractor(BOTH), X[1:2])
     whole = extractor(ONE, OTHER, BOTH, CandidateDetector((), SQUEEZING))
-    assert torch.equal(values(tmp_path, whole), whole.measure(X))
+    assert values(tmp_path, whole) == whole.measure(X)
 
 
 def test_what_others_have_measured_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = values(tmp_path, extractor(ONE))
     values(tmp_path, extractor(OTHER))
     monkeypatch.setattr(SignalExtractor, "measure", lambda *_: pytest.fail("it was measured before"))
-    assert torch.equal(values(tmp_path, extractor(ONE)), before)
+    assert values(tmp_path, extractor(ONE)) == before
 
 
 def test_mean_maps_of_different_parts_are_different_signals(tmp_path: Path) -> None:
@@ -61,7 +63,7 @@ def test_mean_maps_of_different_parts_are_different_signals(tmp_path: Path) -> N
     )
     assert not set(two.names) & set(three.names)
     values(tmp_path, two)
-    assert torch.equal(values(tmp_path, three), three.measure(X))
+    assert values(tmp_path, three) == three.measure(X)
 
 
 def test_what_another_interpreter_of_the_name_said_is_measured_again(tmp_path: Path) -> None:
@@ -70,8 +72,7 @@ def test_what_another_interpreter_of_the_name_said_is_measured_again(tmp_path: P
     before = values(tmp_path, SignalExtractor(plain, [CandidateDetector(plain)], seed=0))
     other = SignalExtractor(finer, [CandidateDetector(finer)], seed=0)
     after = values(tmp_path, other)
-    assert torch.equal(after, other.measure(X))
-    assert not torch.equal(after, before)
+    assert after == other.measure(X) != before
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -252,7 +253,10 @@ def test_of_several_weightings_the_one_that_evades_best_counts(
     assert both["reached"] >= max(line["reached"] for line in single.values())
     alone = {line["sharing"]: line for line in rows(made, kind="sharing")}
     assert {name: line["evaded"] for name, line in alone.items()} == {n: line["evaded"] for n, line in single.items()}
-    assert {line["detector"] for line in alone.values()} == {"grad+cam"}
+    assert {(line["detector"], line["under"]) for line in alone.values()} == {
+        ("grad+cam", "adaptive, normalized sharing"), ("grad+cam", "adaptive, minimax sharing")
+    }  # fmt: skip
+    assert rows(made, kind="set", detector="cam")[0]["sharing"] is None
     assert both["sharing"] == "normalized+minimax"
     assert both["attack_passes"] == sum(line["attack_passes"] for line in alone.values())
     # A single map shares a step with none.
@@ -363,9 +367,10 @@ def test_another_set_of_the_same_interpreters_measures_only_what_is_its_own(
     measured: set[str] = set()
     measure = SignalExtractor.measure
 
-    def watching(self: SignalExtractor, x: torch.Tensor) -> torch.Tensor:
-        measured.update(self.names)
-        return measure(self, x)
+    def watching(self: SignalExtractor, x: torch.Tensor, known: Collection[str]) -> list[dict[str, float]]:
+        found = measure(self, x, known)
+        measured.update(name for line in found for name in line)
+        return found
 
     monkeypatch.setattr(SignalExtractor, "measure", watching)
     monkeypatch.setattr(AdaptiveADV2, "run", lambda *_, **__: pytest.fail("it was attacked before"))

@@ -1,7 +1,7 @@
 """The benchmark's own attacks on photos of an audit, cached photo by photo: oblivious, adaptive and score-based."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
@@ -12,7 +12,7 @@ from torch import Tensor
 from underfire.attacks import ADV2
 from underfire.attacks.control import FORMER_NAMES, MINIMAX, NORMALIZED, SUM, Weighting
 from underfire.attacks.joint import JointAttack
-from underfire.attacks.perturbations import Linf, Perturbation
+from underfire.attacks.perturbations import Perturbation
 from underfire.attacks.result import AttackResult
 from underfire.auditing.cache import Cache, cache_key
 from underfire.auditing.condition import NONE, PGD, Condition
@@ -24,17 +24,20 @@ from underfire.auditing.unit import save_and_read
 from underfire.defenses.adaptive import AdaptiveADV2, finalists_for, steps_for
 from underfire.defenses.ensemble import EnsembleDetector
 from underfire.defenses.score_based import ScoreSearch
-from underfire.evaluation.detectors import CandidateDetector
+from underfire.evaluation.detectors import CandidateDetector, FittedDetector
 from underfire.evaluation.extra_attacks import AttackedImage, AttackedImages, ObliviousAttack
-from underfire.evaluation.signals import FittedDetector, SignalCache, SignalExtractor
+from underfire.evaluation.measurements import MeasuredImage
+from underfire.evaluation.signals import SignalCache, SignalExtractor, signal_folder
 from underfire.images.png import read_pngs
 from underfire.interpreters import Interpreter
-from underfire.models.classifier import Classifier
 from underfire.present.text import budget
 from underfire.studies.source import Note
 
 WEIGHTINGS: Mapping[str, Weighting] = MappingProxyType({each.name: each for each in (NORMALIZED, SUM, MINIMAX)})
 """How the adaptive attack combines the gradients of several maps, by name."""
+
+PhotoAttack = Callable[[Sequence[PlannedPhoto], Tensor, Tensor], AttackResult]
+"""An attack on photos, given with their pictures (N, C, H, W) and target classes (N,)."""
 
 
 @dataclass(frozen=True)
@@ -54,13 +57,8 @@ class AttackBudget:
         """``passes`` within the budget of PGD in an audit with ``plan``."""
         return cls(plan.perturbation_of(PGD), passes)
 
-    @property
-    def eps_title(self) -> str:
-        """The ε in words."""
-        return budget(self.perturbation.eps, self.perturbation.name)
-
     def __str__(self) -> str:
-        return f"{self.eps_title}, {self.passes} passes"
+        return f"{budget(self.perturbation.eps, self.perturbation.name)}, {self.passes} passes"
 
     def along(self, eps_grid: Sequence[float], passes_grid: Sequence[int]) -> "tuple[AttackBudget, ...]":
         """This budget and those of the grids, each with one thing changed, in rising order; none without grids.
@@ -77,196 +75,49 @@ class AttackBudget:
 
 
 @dataclass(frozen=True)
-class AttackRecord:
-    """The outcome of an attack on one photo.
-
-    Attributes:
-        reached: whether the classifier's prediction for the image as saved in 8 bit is the target class.
-        confidence: the target's probability, in [0, 1].
-        passes: forward and backward, that the attack took.
-    """
-
-    reached: bool
-    confidence: float
-    passes: int
-
-
-PhotoAttack = Callable[[Sequence[PlannedPhoto], Tensor, Tensor], AttackResult]
-"""An attack on photos, given with their pictures (N, C, H, W) and target classes (N,)."""
-
-
-def picture_in(folder: Path, photo: PlannedPhoto) -> Path:
-    """Where the image of ``photo`` under an attack that is cached in ``folder`` is."""
-    return folder / f"{photo.key}.png"
-
-
-def on_photos(attack: JointAttack) -> PhotoAttack:
-    """``attack``, towards the benign maps of the photos' labels where it is on maps."""
-
-    def make(photos: Sequence[PlannedPhoto], x: Tensor, target: Tensor) -> AttackResult:
-        labels = {"label": torch.tensor([p.label for p in photos]).to(x.device)} if attack.interpreters else {}
-        return attack(x, target, keys=[p.image_id for p in photos], **labels)
-
-    return make
-
-
-def attack_photos(
-    run: Run,
-    photos: Sequence[PlannedPhoto],
-    classifier: Classifier,
-    attack: PhotoAttack,
-    perturbation: Perturbation,
-    folder: Path,
-    *,
-    what: str,
-    note: Note,
-) -> dict[PlannedPhoto, AttackRecord]:
-    """Attacks ``photos`` of ``run`` towards their targets; ``folder`` caches images and records.
-
-    Args:
-        run: an audit.
-        photos: of it.
-        classifier: that of the audit.
-        attack: on some of them.
-        perturbation: within which the images are.
-        folder: its name is a `cache_key` of all that decides the images.
-        what: is noted with every photo that is attacked.
-        note: receives it.
-
-    Raises:
-        InputError: an image of the run or a cached file is damaged, or a number is not finite.
-    """
-
-    def make(some: Sequence[PlannedPhoto]) -> list[AttackRecord]:
-        names = [photo.image_id for photo in some]
-        x = read_pngs([run.picture(photo, NONE) for photo in some], run.input_size, classifier.dtype)
-        targets = torch.tensor([photo.target for photo in some])
-        with calling(names):
-            made = attack(some, x.to(classifier.device), targets.to(classifier.device))
-        folder.mkdir(parents=True, exist_ok=True)
-        paths = [picture_in(folder, photo) for photo in some]
-        saved = save_and_read(made.x_adv.detach().cpu(), x, perturbation, paths)
-        probabilities = predict(classifier, saved, names=names)
-        reached = probabilities.argmax(dim=1) == targets
-        confidence = probabilities.gather(1, targets[:, None])[:, 0]
-        columns = (reached.tolist(), confidence.tolist(), made.passes.tolist())
-        return [AttackRecord(*facts) for facts in zip(*columns, strict=True)]
-
-    return dict(
-        Cache(folder, encode=asdict, decode=_record).get_or_make(
-            photos,
-            lambda photo: photo.key,
-            make,
-            size=run.plan.batch_size,
-            complete=lambda photo: picture_in(folder, photo).is_file(),
-            made=lambda count: note(f"{what}: photo {count} of {len(photos)}"),
-        )
-    )
-
-
-def _record(content: Mapping[str, Any]) -> AttackRecord:
-    return AttackRecord(bool(content["reached"]), float(content["confidence"]), int(content["passes"]))
-
-
-def oblivious_attack(
-    run: Run,
-    photos: Sequence[PlannedPhoto],
-    interpreters: Sequence[Interpreter],
-    spent: AttackBudget,
-    *,
-    work: Path,
-    note: Note,
-) -> AttackedImages:
-    """ADV² on all ``interpreters`` at once, by an attacker who does not know that a detector uses their maps.
-
-    None for a single interpreter: that attack is the audit's. ``work`` caches the images, photo by photo.
-
-    Raises:
-        InputError: the passes don't pay for a single step, a file is damaged, or a number is not finite.
-    """
-    if len(interpreters) < 2:
-        return {}
-    condition = Condition.on(ADV2.name, *(g.name for g in interpreters))
-    perturbation, passes, seed = spent.perturbation, spent.passes, run.plan.seed
-    attack = ADV2(interpreters, perturbation=perturbation, passes=passes, seed=seed)
-    settings = EnsembleDetector(interpreters).settings()["interpreters"]
-    facts = (ADV2.version, attack.classifier.fingerprint(), settings, perturbation, passes, seed)
-    folder = work / f"{condition.source}-{cache_key(run, *facts)}"
-    what = f"oblivious attack on all maps, {spent}"
-    records = attack_photos(
-        run, photos, attack.classifier, on_photos(attack), perturbation, folder, what=what, note=note
-    )
-    images = {photo.image_id: AttackedImage(picture_in(folder, photo), one.reached) for photo, one in records.items()}
-    return {ObliviousAttack(condition): images}
-
-
-@dataclass(frozen=True)
-class AttackAttempt:
-    """One attempt at one photo; all of the image as saved in 8 bit.
-
-    Attributes:
-        record: label, confidence and passes.
-        signals: (S,) of an extractor.
-        path: of the image.
-    """
-
-    record: AttackRecord
-    signals: Tensor
-    path: Path
-
-
-@dataclass(frozen=True)
 class AdaptiveEffort:
-    """How an adaptive attacker tried to evade a detector.
+    """How an adaptive attacker tried to evade a detector; columns of the table.
 
     Attributes:
-        budget: of one attempt at a photo.
-        steps: that the budget pays for.
-        finalists: how many late iterates the detector chose from.
-        weightings: how the gradients of several maps were combined, one attempt for each.
-        search_passes: further passes of a score-based attack; None without one.
+        eps: in the perturbation's unit.
+        most_passes: that an attempt at a photo may take.
+        steps: that these pay for, less those of a score-based attack.
+        finalists: late iterates that the detector chose from.
+        sharing: the weighting of several maps' gradients, ``normalized+minimax`` where the stronger attempt counts;
+            None where a single map, or none, is attacked.
     """
 
-    budget: AttackBudget
+    eps: float
+    most_passes: int
     steps: int
     finalists: int
-    weightings: tuple[str, ...]
-    search_passes: int | None = None
+    sharing: str | None
 
 
 @dataclass(frozen=True)
 class AdaptiveTrial:
-    """The attempts of an adaptive attacker at one detector.
-
-    Attributes:
-        effort: what was tried.
-        extractor: of the attempts' signals.
-        attempts: by weighting and photo.
-    """
+    """The attempts of an adaptive attacker at one detector: images by weighting and photo."""
 
     effort: AdaptiveEffort
-    extractor: SignalExtractor
-    attempts: Mapping[str, Mapping[str, AttackAttempt]]
+    attempts: Mapping[str, Mapping[str, MeasuredImage]]
 
     def alone(self, weighting: str) -> "AdaptiveTrial":
-        """The attempts with one of the weightings."""
-        effort = replace(self.effort, weightings=(weighting,))
-        return replace(self, effort=effort, attempts={weighting: self.attempts[weighting]})
+        """The attempts with one of several weightings."""
+        return AdaptiveTrial(replace(self.effort, sharing=weighting), {weighting: self.attempts[weighting]})
 
 
 @dataclass(frozen=True)
-class AdaptiveAttacker:
-    """An attacker who knows the detector under attack.
+class Attacker:
+    """Attacks photos of an audit, knowing of no detector, or knowing the one under attack.
 
-    Every image is cached under a name that depends on all that decides it and begins with the detector's, so that
+    Every image is cached under a name that depends on all that decides it and begins with what is attacked, so that
     studies of other sets find it too.
 
     Attributes:
         run: an audit, whose labels, targets, names and seed are taken.
         photos: of the run.
         interpreters: of all detectors.
-        work: caches the images.
-        signal_folder: caches their signals.
+        work: a folder that caches the images and their signals.
         note: reports progress.
     """
 
@@ -274,10 +125,28 @@ class AdaptiveAttacker:
     photos: Sequence[PlannedPhoto]
     interpreters: Sequence[Interpreter]
     work: Path
-    signal_folder: Path
     note: Note
 
-    def attack(
+    def oblivious(self, interpreters: Sequence[Interpreter], spent: AttackBudget) -> AttackedImages:
+        """ADV² on all ``interpreters`` at once, by an attacker who does not know that a detector uses their maps.
+
+        None for a single interpreter: that attack is the audit's.
+
+        Raises:
+            InputError: the passes don't pay for a single step, a file is damaged, or a number is not finite.
+        """
+        if len(interpreters) < 2:
+            return {}
+        condition = Condition.on(ADV2.name, *(g.name for g in interpreters))
+        perturbation, passes, seed = spent.perturbation, spent.passes, self.run.plan.seed
+        attack = ADV2(interpreters, perturbation=perturbation, passes=passes, seed=seed)
+        settings = EnsembleDetector(interpreters).settings()["interpreters"]
+        key = cache_key(self.run, ADV2.version, self._fingerprint, settings, perturbation, passes, seed)
+        folder = self.work / "blind" / f"{condition.source}-{key}"
+        what = f"oblivious attack on all maps, {spent}"
+        return {ObliviousAttack(condition): self._images(self.photos, _on_photos(attack), perturbation, folder, what)}
+
+    def adaptive(
         self, fitted: FittedDetector, spent: AttackBudget, weightings: Sequence[Weighting], *, what: str
     ) -> AdaptiveTrial:
         """The attempts of :class:`AdaptiveADV2` at ``fitted``, one with each of ``weightings``.
@@ -287,27 +156,28 @@ class AdaptiveAttacker:
         Raises:
             InputError: the passes don't pay for a single step, a file is damaged, or a number is not finite.
         """
-        cache, several = self._cache(fitted.candidate), len(fitted.candidate.interpreters) > 1
+        several = len(fitted.candidate.interpreters) > 1
         passes, perturbation, seed = spent.passes, spent.perturbation, self.run.plan.seed
         former = {name: before for before, name in FORMER_NAMES.items()}
         attempts = {}
         for weighting in weightings if several else weightings[:1]:
-            made = AdaptiveADV2(
+            attack = AdaptiveADV2(
                 fitted.detector, perturbation=perturbation, passes=passes, weighting=weighting, seed=seed
             )
             # The gradient of a single map is combined with none; folders keep the names that weightings once had.
             combined = former[weighting.name] if several else None
             folder = self._folder(fitted, AdaptiveADV2.version, passes, combined, perturbation)
             said = f"{what}, {spent}" + (f", {weighting.name}" if len(weightings) > 1 else "")
-            attempts[weighting.name] = self._attempts(
-                self.photos, on_photos(made), perturbation, folder, cache, what=said
-            )
+            images = self._images(self.photos, _on_photos(attack), perturbation, folder, said)
+            attempts[weighting.name] = self._measured(images, fitted.candidate, said)
         steps, finalists = (count(passes, fitted.detector.signals) for count in (steps_for, finalists_for))
-        effort = AdaptiveEffort(spent, steps, finalists, tuple(attempts))
-        return AdaptiveTrial(effort, cache.extractor, attempts)
+        sharing = "+".join(attempts) if several else None
+        return AdaptiveTrial(AdaptiveEffort(perturbation.eps, passes, steps, finalists, sharing), attempts)
 
-    def search(self, fitted: FittedDetector, trial: AdaptiveTrial, passes: int, *, what: str) -> AdaptiveTrial:
-        """``trial`` with a :class:`ScoreSearch` of ``passes`` more, from the attempts of its first weighting.
+    def search(
+        self, fitted: FittedDetector, trial: AdaptiveTrial, spent: AttackBudget, passes: int, *, what: str
+    ) -> AdaptiveTrial:
+        """``trial`` within ``spent``, with a :class:`ScoreSearch` of ``passes`` more from the first weighting's images.
 
         An attempt that is not flagged, or has not the label, is left as it is.
 
@@ -315,65 +185,109 @@ class AdaptiveAttacker:
             InputError: a file is damaged, a number is not finite, or ``passes`` don't pay for two queries.
         """
         weighting, before = next(iter(trial.attempts.items()))
-        perturbation, seed = trial.effort.budget.perturbation, self.run.plan.seed
-        assert isinstance(perturbation, Linf)  # noqa: S101 - see `check_options`
-        eps, detector = perturbation.eps, fitted.detector
-        flagged = [p for p in self.photos if _can_go_on(before[p.image_id], fitted, trial.extractor)]
+        perturbation, seed = spent.perturbation, self.run.plan.seed
 
-        def make(photos: Sequence[PlannedPhoto], x: Tensor, target: Tensor) -> AttackResult:
-            start = read_pngs([before[photo.image_id].path for photo in photos], self.run.input_size, x.dtype)
-            attack = ScoreSearch(detector, start=start.to(x.device), eps=eps, passes=passes, seed=seed)
-            return attack(x, target, keys=[photo.image_id for photo in photos])
+        def attack(photos: Sequence[PlannedPhoto], x: Tensor, target: Tensor) -> AttackResult:
+            start = read_pngs([before[p.image_id].image.path for p in photos], self.run.input_size, x.dtype)
+            start = start.to(x.device)
+            search = ScoreSearch(fitted.detector, start=start, eps=perturbation.eps, passes=passes, seed=seed)
+            return search(x, target, keys=[photo.image_id for photo in photos])
 
-        started = sorted({attempt.path.parent.name for attempt in before.values()})
+        reached = [photo for photo in self.photos if before[photo.image_id].image.reached]
+        flagged = [photo for photo in reached if fitted.output(before[photo.image_id].signals).flagged]
+        started = sorted({attempt.image.path.parent.name for attempt in before.values()})
         folder = self._folder(fitted, ScoreSearch.version, "search", passes, perturbation, *started)
         said = f"{what}, score-based attack of {passes} passes"
-        after = self._attempts(flagged, make, perturbation, folder, self._cache(fitted.candidate), what=said)
+        images = self._images(flagged, attack, perturbation, folder, said)
+        after = self._measured(images, fitted.candidate, said)
         for photo, attempt in after.items():
-            together = before[photo].record.passes + attempt.record.passes
-            after[photo] = replace(attempt, record=replace(attempt.record, passes=together))
-        effort = replace(trial.effort, search_passes=passes)
-        return replace(trial, effort=effort, attempts={**trial.attempts, weighting: {**before, **after}})
+            together = before[photo].image.passes + attempt.image.passes
+            after[photo] = replace(attempt, image=replace(attempt.image, passes=together))
+        effort = replace(trial.effort, most_passes=spent.passes + passes)
+        return AdaptiveTrial(effort, {**trial.attempts, weighting: {**before, **after}})
 
-    def _cache(self, candidate: CandidateDetector) -> SignalCache:
-        watched = candidate.interpreters or self.interpreters
-        extractor = SignalExtractor(watched, [candidate], seed=self.run.plan.seed, shared=candidate.is_set)
-        return SignalCache(self.signal_folder, extractor, self.note)
+    @property
+    def _fingerprint(self) -> str:
+        return self.interpreters[0].classifier.fingerprint()
 
     def _folder(self, fitted: FittedDetector, version: int, *facts: object) -> Path:
         """That of the images that ``facts``, audit, classifier, detector and the attack's ``version`` decide."""
-        detector, run = fitted.detector, self.run
+        detector = fitted.detector
         fit = (detector.settings(), detector.fpr, detector.seed, detector.threshold_, detector.density_.centre.tolist())
-        key = cache_key(run, version, detector.signals.classifier.fingerprint(), fit, *facts, run.plan.seed)
-        return self.work / f"{fitted.candidate.name}-{key}"
+        key = cache_key(self.run, version, self._fingerprint, fit, *facts, self.run.plan.seed)
+        return self.work / "adaptive" / f"{fitted.candidate.name}-{key}"
 
-    def _attempts(
+    def _images(
         self,
         photos: Sequence[PlannedPhoto],
         attack: PhotoAttack,
         perturbation: Perturbation,
         folder: Path,
-        cache: SignalCache,
-        *,
         what: str,
-    ) -> dict[str, AttackAttempt]:
-        """Attacks ``photos``, and measures what a detector sees of the images."""
-        classifier, size = cache.extractor.classifier, self.run.plan.batch_size
-        records = attack_photos(self.run, photos, classifier, attack, perturbation, folder, what=what, note=self.note)
-        made: dict[str, AttackAttempt] = {}
-        for start in range(0, len(photos), size):
-            group = photos[start : start + size]
-            paths = [picture_in(folder, photo) for photo in group]
-            values = cache.values(
-                read_pngs(paths, self.run.input_size, classifier.dtype),
-                names=[photo.image_id for photo in group],
-                what=f"{what}: signals of photo {start + len(group)} of {len(photos)}",
-            )
-            found = zip(group, values, paths, strict=True)
-            made |= {photo.image_id: AttackAttempt(records[photo], line, path) for photo, line, path in found}
+    ) -> dict[str, AttackedImage]:
+        """``photos`` under ``attack`` towards their targets, within ``perturbation``; ``folder`` caches them.
+
+        ``what`` is noted with every photo that is attacked.
+
+        Raises:
+            InputError: an image of the run or a cached file is damaged, or a number is not finite.
+        """
+        classifier = self.interpreters[0].classifier
+
+        def picture(photo: PlannedPhoto) -> Path:
+            return folder / f"{photo.key}.png"
+
+        def make(some: Sequence[PlannedPhoto]) -> list[dict[str, Any]]:
+            names = [photo.image_id for photo in some]
+            x = read_pngs([self.run.picture(p, NONE) for p in some], self.run.input_size, classifier.dtype)
+            targets = torch.tensor([photo.target for photo in some])
+            with calling(names):
+                made = attack(some, x.to(classifier.device), targets.to(classifier.device))
+            folder.mkdir(parents=True, exist_ok=True)
+            saved = save_and_read(made.x_adv.detach().cpu(), x, perturbation, list(map(picture, some)))
+            probabilities = predict(classifier, saved, names=names)
+            reached = probabilities.argmax(dim=1) == targets
+            confidence = probabilities.gather(1, targets[:, None])[:, 0]
+            columns = zip(reached.tolist(), confidence.tolist(), made.passes.tolist(), strict=True)
+            return [{"reached": r, "confidence": c, "passes": p} for r, c, p in columns]
+
+        found = Cache(folder, encode=dict, decode=_facts).get_or_make(
+            photos,
+            lambda photo: photo.key,
+            make,
+            size=self.run.plan.batch_size,
+            complete=lambda photo: picture(photo).is_file(),
+            made=lambda count: self.note(f"{what}: photo {count} of {len(photos)}"),
+        )
+        return {photo.image_id: AttackedImage(picture(photo), **facts) for photo, facts in found}
+
+    def _measured(
+        self, images: Mapping[str, AttackedImage], candidate: CandidateDetector, what: str
+    ) -> dict[str, MeasuredImage]:
+        """``images``, with what the detector of ``candidate`` measures in them."""
+        watched = candidate.interpreters or self.interpreters
+        extractor = SignalExtractor(watched, [candidate], seed=self.run.plan.seed, shared=candidate.is_set)
+        cache = SignalCache(signal_folder(self.run, extractor, self.work), extractor, self.note)
+        size, made = self.run.plan.batch_size, dict[str, MeasuredImage]()
+        for start in range(0, len(images), size):
+            group = list(images)[start : start + size]
+            x = read_pngs([images[p].path for p in group], self.run.input_size, extractor.classifier.dtype)
+            said = f"{what}: signals of photo {start + len(group)} of {len(images)}"
+            for photo, values in zip(group, cache.values(x, names=group, what=said), strict=True):
+                made[photo] = MeasuredImage(images[photo], values)
         return made
 
 
-def _can_go_on(attempt: AttackAttempt, fitted: FittedDetector, extractor: SignalExtractor) -> bool:
-    """Whether a search has something to do: the label is reached, and the image is flagged."""
-    return attempt.record.reached and fitted.output(attempt.signals, extractor).flagged
+def _on_photos(attack: JointAttack) -> PhotoAttack:
+    """``attack``, towards the benign maps of the photos' labels where it is on maps."""
+
+    def make(photos: Sequence[PlannedPhoto], x: Tensor, target: Tensor) -> AttackResult:
+        labels = {"label": torch.tensor([p.label for p in photos]).to(x.device)} if attack.interpreters else {}
+        return attack(x, target, keys=[p.image_id for p in photos], **labels)
+
+    return make
+
+
+def _facts(content: Mapping[str, Any]) -> dict[str, Any]:
+    kinds: dict[str, Callable[[Any], object]] = {"reached": bool, "confidence": float, "passes": int}
+    return {name: kind(content[name]) for name, kind in kinds.items()}

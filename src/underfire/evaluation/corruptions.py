@@ -1,12 +1,12 @@
 """Benign corruptions, as they happen to a photo on its way: images that a detector must not flag.
 
 None is among a detector's own views (:mod:`underfire.defenses.views`). Each takes an image (3, H, W) in [0, 1] in whole
-grey levels and gives one like it.
+grey levels, with the photo's name, and gives one like it.
 """
 
 import io
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,113 +16,51 @@ from torch import Tensor
 from underfire.images.png import from_8bit
 from underfire.seeding import generator
 
-
-class Corruption(Protocol):
-    """A benign corruption."""
-
-    @property
-    def name(self) -> str:
-        """What tables call it, one word."""
-        ...
-
-    def __call__(self, image: Tensor, key: str, /) -> Tensor:
-        """``image`` corrupted; random numbers belong to ``key``, the photo's name."""
-        ...
+Corruption = Callable[[Tensor, str], Tensor]
+"""From an image and the photo's name, to which random numbers belong, to the image corrupted."""
 
 
-@dataclass(frozen=True)
-class Jpeg:
-    """Compressed and decoded again, by Pillow with its own settings: colours at half the resolution.
+def corruptions(seed: int = 0) -> dict[str, Corruption]:
+    """Those that the benchmark measures, by the word that tables have for each; ``seed`` is that of the noise."""
+    return {
+        "jpeg-75": partial(jpeg, quality=75),
+        "jpeg-50": partial(jpeg, quality=50),
+        "gaussian-6": partial(gaussian_noise, sigma=6, seed=seed),
+        "crop-90": partial(crop, share=0.9),
+        "brightness-0.8": partial(brightness, factor=0.8),
+        "brightness-1.2": partial(brightness, factor=1.2),
+    }
 
-    Attributes:
-        quality: from 1 to 95.
+
+def jpeg(image: Tensor, _photo: str, *, quality: int) -> Tensor:
+    """Compressed at ``quality``, 1 to 95, and decoded again, by Pillow's own settings: colours at half resolution."""
+    file = io.BytesIO()
+    _picture(image).save(file, "JPEG", quality=quality)
+    with Image.open(file, formats=("JPEG",)) as decoded:
+        return _numbers(decoded, image.dtype)
+
+
+def gaussian_noise(image: Tensor, photo: str, *, sigma: float, seed: int = 0) -> Tensor:
+    """Gaussian noise on every value, of standard deviation ``sigma`` in levels of 255, cut to [0, 1].
+
+    Its purpose is named ``gaussian-6``, never as a detector's view, whose noise it would be.
     """
-
-    quality: int
-
-    @property
-    def name(self) -> str:
-        """Such as ``jpeg-75``."""
-        return f"jpeg-{self.quality}"
-
-    def __call__(self, image: Tensor, _key: str, /) -> Tensor:
-        """``image`` as it comes back."""
-        file = io.BytesIO()
-        _picture(image).save(file, "JPEG", quality=self.quality)
-        with Image.open(file, formats=("JPEG",)) as decoded:
-            return _numbers(decoded, image.dtype)
+    noise = torch.randn(image.shape, generator=generator(seed, photo, f"gaussian-{sigma:g}"), dtype=torch.float64)
+    return _rounded(255 * image.double() + sigma * noise, image.dtype)
 
 
-@dataclass(frozen=True)
-class GaussianNoise:
-    """Gaussian noise on every value of a pixel, cut to [0, 1].
-
-    Attributes:
-        sigma: its standard deviation in levels of 255.
-        seed: of the noise, which belongs to the photo's key.
-    """
-
-    sigma: float
-    seed: int = 0
-
-    @property
-    def name(self) -> str:
-        """Such as ``gaussian-6``; never that of a detector's view, whose noise it would be."""
-        return f"gaussian-{self.sigma:g}"
-
-    def __call__(self, image: Tensor, key: str, /) -> Tensor:
-        """``image`` with the photo's own noise."""
-        noise = torch.randn(image.shape, generator=generator(self.seed, key, self.name), dtype=torch.float64)
-        return _rounded(255 * image.double() + self.sigma * noise, image.dtype)
+def crop(image: Tensor, _photo: str, *, share: float) -> Tensor:
+    """The middle, of which ``share`` of each side is kept, in (0, 1], enlarged to the size of the whole (bicubic)."""
+    picture = _picture(image)
+    width, height = picture.size
+    left, upper = (side * (1 - share) / 2 for side in (width, height))
+    box = (left, upper, width - left, height - upper)
+    return _numbers(picture.resize(picture.size, Image.Resampling.BICUBIC, box=box), image.dtype)
 
 
-@dataclass(frozen=True)
-class Crop:
-    """The middle of the picture, enlarged to the size of the whole (bicubic).
-
-    Attributes:
-        share: of each side that is kept, in (0, 1].
-    """
-
-    share: float
-
-    @property
-    def name(self) -> str:
-        """Such as ``crop-90``: in per cent."""
-        return f"crop-{100 * self.share:g}"
-
-    def __call__(self, image: Tensor, _key: str, /) -> Tensor:
-        """The middle of ``image``."""
-        picture = _picture(image)
-        width, height = picture.size
-        left, upper = (side * (1 - self.share) / 2 for side in (width, height))
-        box = (left, upper, width - left, height - upper)
-        return _numbers(picture.resize(picture.size, Image.Resampling.BICUBIC, box=box), image.dtype)
-
-
-@dataclass(frozen=True)
-class Brightness:
-    """Every value multiplied by one number, cut to [0, 1].
-
-    Attributes:
-        factor: above 0.
-    """
-
-    factor: float
-
-    @property
-    def name(self) -> str:
-        """Such as ``brightness-0.8``."""
-        return f"brightness-{self.factor:g}"
-
-    def __call__(self, image: Tensor, _key: str, /) -> Tensor:
-        """``image``, brighter or darker."""
-        return _rounded(255 * image.double() * self.factor, image.dtype)
-
-
-def corruptions(seed: int = 0) -> tuple[Corruption, ...]:
-    """Those that the benchmark measures; ``seed`` is that of the noise."""
-    return (Jpeg(75), Jpeg(50), GaussianNoise(6, seed), Crop(0.9), Brightness(0.8), Brightness(1.2))
+def brightness(image: Tensor, _photo: str, *, factor: float) -> Tensor:
+    """Every value multiplied by ``factor`` > 0, cut to [0, 1]."""
+    return _rounded(255 * image.double() * factor, image.dtype)
 
 
 def _picture(image: Tensor) -> Image.Image:

@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
-from typing import TypeAlias
+from itertools import chain, combinations
+from typing import Self, TypeAlias
+
+import torch
 
 from underfire.attacks.registry import is_fitted
 from underfire.auditing.condition import interpreters_title
@@ -33,6 +35,9 @@ STRICT = 0.01
 
 AttackedDetector: TypeAlias = EnsembleDetector | FeatureSqueezing
 """The kinds of detector that the adaptive attack knows."""
+
+SignalValues: TypeAlias = Mapping[str, float]
+"""An image's signals by name; before one that a single detector measures stands its name, see `CandidateDetector`."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,11 @@ class CandidateDetector:
         """Whether it is a set of interpreters, and no baseline."""
         return self.baseline is None
 
+    def own(self, signal: str) -> str:
+        """What a ``signal`` that depends on the whole of this detector is called among those of all detectors."""
+        parts = f"({'+'.join(self.name.interpreters)})" if self.baseline == MEAN_MAP else ""
+        return f"{self.name}{parts}: {signal}"
+
     def detector(
         self, classifier: Classifier, *, fpr: float, seed: int, signals: Sequence[type[Signal]] = SIGNALS
     ) -> AttackedDetector:
@@ -87,6 +97,66 @@ class CandidateDetector:
             return FeatureSqueezing(classifier, fpr=fpr, seed=seed)
         watched = MeanMap(self.interpreters) if self.baseline == MEAN_MAP else self.interpreters
         return EnsembleDetector(watched, fpr=fpr, seed=seed, signals=signals)
+
+
+@dataclass(frozen=True)
+class DetectorOutput:
+    """A detector's score of an image, and its flags: at the nominal rate, and at the stricter one, None without it."""
+
+    score: float
+    flagged: bool
+    flagged_strictly: bool | None
+
+
+@dataclass(frozen=True)
+class FittedDetector:
+    """A candidate's detector, fitted at each of several false-positive rates.
+
+    Attributes:
+        candidate: which one.
+        detectors: one for each rate, the nominal one first.
+        columns: its signals, as they are called among those of all detectors.
+    """
+
+    candidate: CandidateDetector
+    detectors: tuple[AttackedDetector, ...]
+    columns: tuple[str, ...]
+
+    @classmethod
+    def fit(
+        cls,
+        candidate: CandidateDetector,
+        classifier: Classifier,
+        clean: Mapping[str, SignalValues],
+        *,
+        rates: Sequence[float],
+        seed: int,
+        signals: Sequence[type[Signal]] = SIGNALS,
+    ) -> Self:
+        """Fits some of the candidate's ``signals`` on ``clean`` photos, by key."""
+        made = [candidate.detector(classifier, fpr=rate, seed=seed, signals=signals) for rate in rates]
+        measured = next(iter(clean.values()))
+        own = {name: candidate.own(name) for name in made[0].signals.names}
+        columns = tuple(mine if mine in measured else name for name, mine in own.items())
+        values = torch.tensor([[found[name] for name in columns] for found in clean.values()], dtype=torch.float64)
+        return cls(candidate, tuple(detector.fit_measured(values, tuple(clean)) for detector in made), columns)
+
+    @property
+    def detector(self) -> AttackedDetector:
+        """The one at the nominal rate."""
+        return self.detectors[0]
+
+    @property
+    def passes_per_image(self) -> int:
+        """What it costs."""
+        return self.detector.signals.passes_per_image
+
+    def output(self, values: SignalValues) -> DetectorOutput:
+        """What it says of an image with the signals ``values``."""
+        row = torch.tensor([[values[name] for name in self.columns]], dtype=torch.float64)
+        score = float(self.detector.density_.score(row))
+        flags = [score < detector.threshold_ for detector in self.detectors]
+        return DetectorOutput(score, flags[0], flags[1] if len(flags) > 1 else None)
 
 
 def named_sets(plan: AuditPlan, sets: Sequence[Sequence[str]]) -> tuple[tuple[str, ...], ...]:
@@ -107,7 +177,7 @@ def named_sets(plan: AuditPlan, sets: Sequence[Sequence[str]]) -> tuple[tuple[st
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             raise InputError(f"the set '{','.join(names)}' names '{twice}' twice; name it once")
-    order = list(dict.fromkeys([*plan.interpreters, *(name for names in sets for name in names)]))
+    order = list(dict.fromkeys([*plan.interpreters, *chain.from_iterable(sets)]))
     return tuple(dict.fromkeys(tuple(sorted(names, key=order.index)) for names in sets))
 
 
@@ -122,8 +192,8 @@ def candidates_of(
         InputError: as `named_sets`, or ``classifier`` cannot have an interpreter.
     """
     named = named_sets(plan, sets)
-    together = {name for names in named for name in names}
-    order = dict.fromkeys([*plan.interpreters, *(name for names in named for name in names)])
+    together = list(chain.from_iterable(named))
+    order = dict.fromkeys([*plan.interpreters, *together])
     interpreters = make_interpreters([name for name in order if name in together], classifier, rts=plan.rts)
     by_name = {g.name: g for g in interpreters}
     candidates = [CandidateDetector(tuple(by_name[name] for name in names)) for names in named]
@@ -136,18 +206,6 @@ def candidates_of(
 def largest(candidates: Sequence[CandidateDetector]) -> CandidateDetector:
     """The first of those with the most interpreters."""
     return max(candidates, key=lambda candidate: len(candidate.interpreters))
-
-
-def costs_of(signals: Mapping[DetectorName, EnsembleSignals], budget: int | None) -> dict[DetectorName, int]:
-    """By set what it costs, in passes for an image; raises `InputError` if none is within ``budget``."""
-    costs = {key: some.passes_per_image for key, some in signals.items()}
-    cheapest = min(costs, key=lambda key: costs[key])
-    if budget is not None and costs[cheapest] > budget:
-        raise InputError(
-            f"a budget of {budget} passes is below what any set costs; the cheapest, {cheapest}, takes "
-            f"{costs[cheapest]}: give at least that"
-        )
-    return costs
 
 
 def check_enough(clean: int, fpr: float) -> None:

@@ -43,6 +43,11 @@ class ObliviousAttack:
         """Whether it is the run's ADV² on a single interpreter."""
         return self.extra is None and self.condition.attack == "adv2" and len(self.condition.sources) == 1
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is one of these."""
+        return self.is_pgd or self.is_adv2
+
 
 @dataclass(frozen=True)
 class AttackedImage:
@@ -51,10 +56,14 @@ class AttackedImage:
     Attributes:
         path: its 8-bit PNG.
         reached: whether the classifier's prediction for the image as saved is the target class.
+        confidence: the target's probability for the image as saved, in [0, 1].
+        passes: forward and backward, that the attack took.
     """
 
     path: Path
     reached: bool
+    confidence: float
+    passes: int
 
 
 AttackedImages = Mapping[ObliviousAttack, Mapping[str, AttackedImage]]
@@ -79,8 +88,8 @@ def attacks_in(folder: Path, photos: Sequence[PlannedPhoto], *, name: str | None
             continue
         _check_same(folder, row, photo)
         path = RunDirectory(folder).artifacts / photo.key / picture_name(row.condition)
-        attack = ObliviousAttack(row.condition, name)
-        found.setdefault(attack, {})[row.image_id] = AttackedImage(path, row.success_8bit)
+        image = AttackedImage(path, row.success_8bit, row.confidence_8bit, row.spent.passes)
+        found.setdefault(ObliviousAttack(row.condition, name), {})[row.image_id] = image
     # The study of the gap has rows of PGD to compare with, whose images are elsewhere.
     found = {attack: some for attack, some in found.items() if any(one.path.is_file() for one in some.values())}
     if not found:

@@ -10,7 +10,7 @@ from matplotlib.patches import Rectangle
 from underfire.evaluation.results import DetectorRecord, sets
 from underfire.present.plots import axes_of, blank, label_axes
 from underfire.present.svg import ADV2, INK, LINE, MUTED, PAPER, PGD, inline
-from underfire.present.text import percent
+from underfire.present.text import budget, percent
 
 _WIDTH, _ROW, _HEAD, _FOOT = 8.4, 0.34, 0.5, 0.6  # inches
 _TITLES = 0.65  # inches, above the part on budgets
@@ -22,7 +22,7 @@ _INK_OF_ALL = 0.55  # opacity of a cell whose set is always evaded: its text sta
 _AIR = 0.06  # of a cell, left free around it
 
 
-def defense_figure(records: Sequence[DetectorRecord]) -> str:
+def defense_figure(records: Sequence[DetectorRecord], norm: str) -> str:
     """One SVG: a row per detector, the sets first and the cheapest first, with its AUROC and intervals.
 
     A filled circle is PGD, a hollow one the ADV² on one interpreter that is hardest to detect, and a filled diamond the
@@ -52,7 +52,7 @@ def defense_figure(records: Sequence[DetectorRecord]) -> str:
         figure.text(x, top, text, color=colour, fontsize=9.5, va="top", parse_math=False)
     if tried:
         cells = axes_of(figure, (_LEFT, 0.1 / height, 0.98 - _LEFT, _ROW * len(named) / height))
-        _draw_budgets(cells, tried, named)
+        _draw_budgets(cells, tried, named, norm)
         for place, record in enumerate(named):
             _name(cells, len(named) - 1 - place, record)
         _text(cells, -0.02, len(named) - 0.15, "evaded, by the attacker's budget", ADV2, ha="right")
@@ -81,23 +81,23 @@ def _draw(axes: Axes, level: float, record: DetectorRecord) -> None:
         _text(axes, 1.03, level, f"evaded on {percent(record.evaded.value)} of {record.n}", colour)
 
 
-def _draw_budgets(axes: Axes, tried: Sequence[DetectorRecord], named: Sequence[DetectorRecord]) -> None:
+def _draw_budgets(axes: Axes, tried: Sequence[DetectorRecord], named: Sequence[DetectorRecord], norm: str) -> None:
     """A cell for each of the sets ``named``, the first on top, and each budget: the share of photos.
 
     Intervals are left to the table.
     """
-    budgets = dict.fromkeys(record.adaptive.budget for record in tried if record.adaptive is not None)
-    shares = {(r.detector, r.adaptive.budget): r.evaded.value or 0.0 for r in tried if r.adaptive is not None}
-    for (row, record), (column, budget) in product(enumerate(named), enumerate(budgets)):
-        share = shares[record.detector, budget]
+    spent = {(r.detector, (r.effort.eps, r.effort.most_passes)): r.evaded.value or 0.0 for r in tried if r.effort}
+    budgets = list(dict.fromkeys(where for _, where in spent))
+    size = 1 - 2 * _AIR
+    for (row, record), (column, where) in product(enumerate(named), enumerate(budgets)):
+        share = spent[record.detector, where]
         level = len(named) - 1 - row
         corner = (column - 0.5 + _AIR, level - 0.5 + _AIR)
-        size = 1 - 2 * _AIR
         axes.add_patch(Rectangle(corner, size, size, color=ADV2, alpha=_INK_OF_ALL * share, linewidth=0))
         axes.text(column, level, percent(share), ha="center", va="center", fontsize=9, color=INK)
-    for column, budget in enumerate(budgets):
+    for column, (eps, passes) in enumerate(budgets):
         axes.text(
-            column, len(named) - 0.4, f"{budget.eps_title}\n{budget.passes} passes", ha="center", va="bottom",
+            column, len(named) - 0.4, f"{budget(eps, norm)}\n{passes} passes", ha="center", va="bottom",
             fontsize=8.5, color=MUTED, parse_math=False,
         )  # fmt: skip
     axes.set_xlim(-0.5, len(budgets) - 0.5)

@@ -4,14 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from underfire.auditing.condition import NOISE, NONE
 from underfire.auditing.plan import PlannedPhoto
 from underfire.auditing.run import Run
 from underfire.evaluation.corruptions import corruptions
-from underfire.evaluation.extra_attacks import AttackedImages, ObliviousAttack
-from underfire.evaluation.signals import TOGETHER, SignalCache, SignalExtractor
+from underfire.evaluation.detectors import SignalValues
+from underfire.evaluation.extra_attacks import AttackedImage, AttackedImages, ObliviousAttack
+from underfire.evaluation.signals import TOGETHER, SignalCache
 from underfire.files import quoted
 from underfire.images.dataset import Photos
 from underfire.images.png import read_pngs
@@ -21,55 +21,11 @@ from underfire.studies.source import Note
 
 
 @dataclass(frozen=True)
-class CleanPhotos:
-    """Photos to fit detectors on, none of which is in the audit.
+class MeasuredImage:
+    """An attacked image with its signals."""
 
-    Attributes:
-        photos: where they come from.
-        rows: the place of each in ``photos``, by its content.
-        left_out: how many show the same as a photo of the audit, or as another clean one.
-    """
-
-    photos: Photos
-    rows: Mapping[str, int]
-    left_out: int
-
-
-def clean_photos(run: Run, photos: Photos, dtype: torch.dtype, *, note: Note) -> CleanPhotos:
-    """``photos`` less those that show the same as one of ``run`` or as an earlier one, which are noted by name."""
-    audited = {
-        content_key(read_pngs([run.picture(photo, NONE)], run.input_size, dtype)[0]): photo.image_id
-        for photo in run.photos
-    }
-    rows: dict[str, int] = {}
-    left_out = 0
-    for row, source in enumerate(photos.sources):
-        key = content_key(photos[row])
-        same = audited.get(key) or (photos.sources[rows[key]].image_id if key in rows else None)
-        if same is None:
-            rows[key] = row
-            continue
-        left_out += 1
-        whose = "the run's photo" if key in audited else "the clean photo"
-        note(f"Left out clean photo {quoted(source.image_id)}: it shows the same as {whose} {quoted(same)}")
-    if left_out:
-        note(f"{plural(left_out, 'clean photo')} left out, {len(rows)} are fitted on")
-    return CleanPhotos(photos, rows, left_out)
-
-
-@dataclass(frozen=True)
-class ImageSignals:
-    """The signals (S,) of one photo's images.
-
-    Attributes:
-        benign: of the photo itself.
-        corrupted: by benign corruption.
-        attacked: by attack; only those that the photo was attacked with.
-    """
-
-    benign: Tensor
-    corrupted: Mapping[str, Tensor]
-    attacked: Mapping[ObliviousAttack, Tensor]
+    image: AttackedImage
+    signals: SignalValues
 
 
 @dataclass(frozen=True)
@@ -77,27 +33,63 @@ class Measurements:
     """All signals that detectors are fitted and tested on.
 
     Attributes:
-        extractor: of the signals.
-        clean: by key of the clean photo, (S,).
-        images: by photo of the audit.
-        attacks: by attack and photo.
+        clean: by key of the clean photo.
+        benign: by photo of the audit.
+        corrupted: by benign corruption and photo.
+        attacked: by oblivious attack and photo; only photos that were attacked with it.
     """
 
-    extractor: SignalExtractor
-    clean: Mapping[str, Tensor]
-    images: Mapping[str, ImageSignals]
-    attacks: AttackedImages
+    clean: Mapping[str, SignalValues]
+    benign: Mapping[str, SignalValues]
+    corrupted: Mapping[str, Mapping[str, SignalValues]]
+    attacked: Mapping[ObliviousAttack, Mapping[str, MeasuredImage]]
+
+
+def clean_rows(run: Run, photos: Photos, dtype: torch.dtype, *, note: Note) -> dict[str, int]:
+    """The places of ``photos`` by their content, less those that show the same as one of ``run`` or an earlier one.
+
+    These are noted by name.
+    """
+    pictures = {photo.image_id: [run.picture(photo, NONE)] for photo in run.photos}
+    audited = {content_key(read_pngs(one, run.input_size, dtype)[0]): name for name, one in pictures.items()}
+    rows: dict[str, int] = {}
+    for row, source in enumerate(photos.sources):
+        key = content_key(photos[row])
+        same = audited.get(key) or (photos.sources[rows[key]].image_id if key in rows else None)
+        if same is None:
+            rows[key] = row
+            continue
+        whose = "the run's photo" if key in audited else "the clean photo"
+        note(f"Left out clean photo {quoted(source.image_id)}: it shows the same as {whose} {quoted(same)}")
+    if len(rows) < len(photos):
+        note(f"{plural(len(photos) - len(rows), 'clean photo')} left out, {len(rows)} are fitted on")
+    return rows
+
+
+def clean_signals(photos: Photos, rows: Mapping[str, int], cache: SignalCache) -> dict[str, SignalValues]:
+    """By key, the signals of those of ``photos`` whose places are ``rows``; raises as `SignalCache.values`."""
+    found: dict[str, SignalValues] = {}
+    items = list(rows.items())
+    for start in range(0, len(items), TOGETHER):
+        group = items[start : start + TOGETHER]
+        values = cache.values(
+            torch.stack([photos[row] for _, row in group]),
+            names=[photos.sources[row].image_id for _, row in group],
+            what=f"clean photos: photo {start + len(group)} of {len(items)}",
+        )
+        found |= zip([key for key, _ in group], values, strict=True)
+    return found
 
 
 def measured(
     run: Run,
     photos: Sequence[PlannedPhoto],
-    clean: CleanPhotos,
     attacks: AttackedImages,
+    clean: Mapping[str, SignalValues],
     cache: SignalCache,
     dtype: torch.dtype,
 ) -> Measurements:
-    """The signals of ``cache`` in ``clean`` photos, and in ``photos`` of ``run``: benign, corrupted and attacked.
+    """``clean``, and the signals of ``photos`` of ``run``: benign, corrupted and attacked.
 
     Corruptions are the noise of the audit and :func:`underfire.evaluation.corruptions.corruptions`; images are of
     ``dtype``.
@@ -105,45 +97,20 @@ def measured(
     Raises:
         InputError: an image is missing or damaged, a cached file is, or a number is not finite.
     """
-    names = {photo.image_id for photo in photos}
-    return Measurements(
-        extractor=cache.extractor,
-        clean=_clean_signals(clean, cache),
-        images={
-            photo.image_id: _signals_of(run, photo, attacks, cache, dtype, f"photo {place} of {len(photos)}")
-            for place, photo in enumerate(photos, start=1)
-        },
-        attacks={
-            attack: {name: image for name, image in found.items() if name in names} for attack, found in attacks.items()
-        },
-    )
-
-
-def _clean_signals(clean: CleanPhotos, cache: SignalCache) -> dict[str, Tensor]:
-    found: dict[str, Tensor] = {}
-    items = list(clean.rows.items())
-    for start in range(0, len(items), TOGETHER):
-        group = items[start : start + TOGETHER]
-        values = cache.values(
-            torch.stack([clean.photos[row] for _, row in group]),
-            names=[clean.photos.sources[row].image_id for _, row in group],
-            what=f"clean photos: photo {start + len(group)} of {len(items)}",
-        )
-        found |= zip([key for key, _ in group], values, strict=True)
-    return found
-
-
-def _signals_of(
-    run: Run, photo: PlannedPhoto, attacks: AttackedImages, cache: SignalCache, dtype: torch.dtype, what: str
-) -> ImageSignals:
-    under = {attack: found[photo.image_id].path for attack, found in attacks.items() if photo.image_id in found}
-    x = read_pngs([run.picture(photo, NONE), run.picture(photo, NOISE), *under.values()], run.input_size, dtype)
-    corrupted = {corruption.name: corruption(x[0], photo.image_id) for corruption in corruptions(run.plan.seed)}
-    x = torch.cat([x, torch.stack(list(corrupted.values()))])
-    values = cache.values(x, names=[photo.image_id] * len(x), what=f"images of the run: {what}")
-    benign, noise, *others = values
-    return ImageSignals(
-        benign=benign,
-        attacked=dict(zip(under, others[: len(under)], strict=True)),
-        corrupted={str(NOISE): noise} | dict(zip(corrupted, others[len(under) :], strict=True)),
-    )
+    changes = corruptions(run.plan.seed)
+    benign: dict[str, SignalValues] = {}
+    corrupted: dict[str, dict[str, SignalValues]] = {name: {} for name in (str(NOISE), *changes)}
+    attacked: dict[ObliviousAttack, dict[str, MeasuredImage]] = {attack: {} for attack in attacks}
+    for place, photo in enumerate(photos, start=1):
+        name = photo.image_id
+        under = {attack: found[name] for attack, found in attacks.items() if name in found}
+        paths = [run.picture(photo, NONE), *(image.path for image in under.values()), run.picture(photo, NOISE)]
+        x = read_pngs(paths, run.input_size, dtype)
+        x = torch.cat([x, torch.stack([corrupt(x[0], name) for corrupt in changes.values()])])
+        what = f"images of the run: photo {place} of {len(photos)}"
+        benign[name], *others = cache.values(x, names=[name] * len(x), what=what)
+        for (attack, image), values in zip(under.items(), others[: len(under)], strict=True):
+            attacked[attack][name] = MeasuredImage(image, values)
+        for by_photo, values in zip(corrupted.values(), others[len(under) :], strict=True):
+            by_photo[name] = values
+    return Measurements(clean, benign, corrupted, attacked)

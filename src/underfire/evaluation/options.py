@@ -14,8 +14,9 @@ from underfire.defenses.ensemble_signals import EnsembleSignals
 from underfire.defenses.score_based import queries_for
 from underfire.errors import InputError
 from underfire.evaluation.attackers import WEIGHTINGS, AttackBudget
-from underfire.evaluation.detectors import FPR, DetectorName, candidates_of, costs_of
+from underfire.evaluation.detectors import FPR, CandidateDetector, candidates_of
 from underfire.files import quoted
+from underfire.interpreters import Interpreter
 from underfire.models.classifier import Classifier
 from underfire.parsing import budgets, count, counts
 from underfire.studies.options import interpreter_names, named_folder, option
@@ -100,8 +101,10 @@ class DefenseOptions:
                 f"--extra-attacks {quoted(lost)} is no folder; give the directory of an audit, or of a study's attacks"
             )
 
-    def check_with(self, plan: AuditPlan, classifier: Classifier, passes: int) -> dict[DetectorName, int]:
-        """By set what it costs, in passes for an image, on an audit with ``plan`` of ``classifier``.
+    def check_with(
+        self, plan: AuditPlan, classifier: Classifier, passes: int
+    ) -> tuple[tuple[Interpreter, ...], tuple[CandidateDetector, ...]]:
+        """The interpreters and detectors that are compared on an audit with ``plan`` of ``classifier``.
 
         Raises:
             InputError: there are sets that cannot be, see `candidates_of`; none is within the budget; an ε is out of
@@ -110,7 +113,7 @@ class DefenseOptions:
         """
         given = AttackBudget.of(plan, passes)
         given.along(self.eps_grid, self.passes_grid)
-        _, candidates = candidates_of(plan, classifier, self.sets)
+        interpreters, candidates = candidates_of(plan, classifier, self.sets)
         signals = {c.name: EnsembleSignals(c.interpreters) for c in candidates if c.is_set}
         for some, count_of_passes in product(signals.values(), [passes, *self.passes_grid]):
             steps_for(count_of_passes, some)
@@ -122,4 +125,11 @@ class DefenseOptions:
                 )
             for some in signals.values():
                 queries_for(self.score_search, some)
-        return costs_of(signals, self.budget)
+        cheapest = min(signals, key=lambda name: signals[name].passes_per_image)
+        cost = signals[cheapest].passes_per_image
+        if self.budget is not None and cost > self.budget:
+            raise InputError(
+                f"a budget of {self.budget} passes is below what any set costs; the cheapest, {cheapest}, takes "
+                f"{cost}: give at least that"
+            )
+        return interpreters, candidates

@@ -5,10 +5,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from underfire.evaluation.attackers import AdaptiveEffort, AdaptiveTrial
-from underfire.evaluation.detectors import DetectorName, SignalPart
-from underfire.evaluation.extra_attacks import ObliviousAttack
-from underfire.evaluation.measurements import Measurements
-from underfire.evaluation.signals import DetectorOutput, FittedDetector
+from underfire.evaluation.detectors import DetectorName, DetectorOutput, FittedDetector, SignalPart, SignalValues
+from underfire.evaluation.extra_attacks import AttackedImage, ObliviousAttack
+from underfire.evaluation.measurements import MeasuredImage, Measurements
 from underfire.present.tables import TEXT
 from underfire.stats import NO_ESTIMATE, Estimate, Share, auroc_by_photo, bootstrap_mean, wilson
 
@@ -19,23 +18,15 @@ Choice = Literal["best", "best at its cost", "over the budget"]
 
 @dataclass(frozen=True)
 class AttackOutcome:
-    """An attacked image: whether the target label was reached, and what the detector says."""
+    """An attacked image, and what the detector says of it."""
 
-    reached: bool
+    image: AttackedImage
     output: DetectorOutput
 
     @property
     def evaded(self) -> bool:
         """Whether the attack succeeded: the label, and no flag."""
-        return self.reached and not self.output.flagged
-
-
-@dataclass(frozen=True)
-class AdaptiveOutcome(AttackOutcome):
-    """An image of the adaptive attacker, with the probability of the target and the passes of all attempts."""
-
-    confidence: float
-    passes: int
+        return self.image.reached and not self.output.flagged
 
 
 @dataclass(frozen=True)
@@ -49,7 +40,7 @@ class DetectorResult:
         benign: by photo.
         corrupted: by benign corruption and photo.
         attacked: by oblivious attack and photo.
-        adaptive: by photo, the strongest attempt.
+        adaptive: by photo, the strongest attempt, with the passes of all attempts.
         effort: of the adaptive attacker.
         signals: of an ablation, which of its signals it has.
     """
@@ -60,7 +51,7 @@ class DetectorResult:
     benign: Mapping[str, DetectorOutput]
     corrupted: Mapping[str, Mapping[str, DetectorOutput]]
     attacked: Mapping[ObliviousAttack, Mapping[str, AttackOutcome]]
-    adaptive: Mapping[str, AdaptiveOutcome]
+    adaptive: Mapping[str, AttackOutcome]
     effort: AdaptiveEffort
     signals: SignalPart | None = None
 
@@ -69,90 +60,38 @@ def result_of(
     fitted: FittedDetector, measurements: Measurements, trial: AdaptiveTrial, *, signals: SignalPart | None = None
 ) -> DetectorResult:
     """What ``fitted`` makes of all images, and of the ``trial`` of an attacker who knew it, or all of its signals."""
-    images, extractor = measurements.images, measurements.extractor
 
-    def outputs(signals_of: Mapping[str, Any]) -> dict[str, DetectorOutput]:
-        return {photo: fitted.output(values, extractor) for photo, values in signals_of.items()}
+    def outputs(images: Mapping[str, SignalValues]) -> dict[str, DetectorOutput]:
+        return {photo: fitted.output(values) for photo, values in images.items()}
 
-    corruptions = next(iter(images.values())).corrupted
+    def outcomes(images: Mapping[str, MeasuredImage]) -> dict[str, AttackOutcome]:
+        return {photo: AttackOutcome(one.image, fitted.output(one.signals)) for photo, one in images.items()}
+
     return DetectorResult(
         name=fitted.candidate.name,
-        passes=fitted.detector.signals.passes_per_image,
+        passes=fitted.passes_per_image,
         clean=len(measurements.clean),
-        benign=outputs({photo: found.benign for photo, found in images.items()}),
-        corrupted={name: outputs({p: found.corrupted[name] for p, found in images.items()}) for name in corruptions},
-        attacked={
-            attack: {
-                photo: AttackOutcome(one.reached, fitted.output(images[photo].attacked[attack], extractor))
-                for photo, one in attacked.items()
-            }
-            for attack, attacked in measurements.attacks.items()
-        },
-        adaptive=_strongest(fitted, trial),
+        benign=outputs(measurements.benign),
+        corrupted={name: outputs(images) for name, images in measurements.corrupted.items()},
+        attacked={attack: outcomes(images) for attack, images in measurements.attacked.items()},
+        adaptive=_strongest([outcomes(images) for images in trial.attempts.values()]),
         effort=trial.effort,
         signals=signals,
     )
 
 
-def _strongest(fitted: FittedDetector, trial: AdaptiveTrial) -> dict[str, AdaptiveOutcome]:
-    """By photo the strongest of several adaptive attempts.
+def _strongest(attempts: Sequence[Mapping[str, AttackOutcome]]) -> dict[str, AttackOutcome]:
+    """By photo the strongest attempt, with the passes of all.
 
-    One that reached the label comes before one that did not, and then that with the higher score. Its passes are those
-    of all attempts together.
+    One that reached the label comes before one that did not, and then that with the higher score.
     """
-    several = list(trial.attempts.values())
     found = {}
-    for photo in several[0]:
-        tries = [attempts[photo] for attempts in several]
-        passes = sum(one.record.passes for one in tries)
-        outcomes = [
-            AdaptiveOutcome(
-                one.record.reached, fitted.output(one.signals, trial.extractor), one.record.confidence, passes
-            )
-            for one in tries
-        ]
-        found[photo] = max(outcomes, key=lambda outcome: (outcome.reached, outcome.output.score))
+    for photo in attempts[0]:
+        tries = [outcomes[photo] for outcomes in attempts]
+        best = max(tries, key=lambda outcome: (outcome.image.reached, outcome.output.score))
+        passes = sum(outcome.image.passes for outcome in tries)
+        found[photo] = replace(best, image=replace(best.image, passes=passes))
     return found
-
-
-@dataclass(frozen=True)
-class BenignCorruption:
-    """A change of a photo that no attacker made."""
-
-    name: str
-
-    def __str__(self) -> str:
-        return self.name
-
-
-@dataclass(frozen=True)
-class AdaptiveAttack:
-    """An attack by somebody who knows the detector; ``text`` is what tables say of it."""
-
-    text: str
-    effort: AdaptiveEffort
-
-    def __str__(self) -> str:
-        return self.text
-
-
-@dataclass(frozen=True)
-class EffortColumns:
-    """The columns about an adaptive attacker.
-
-    Attributes:
-        eps: in the perturbation's unit.
-        most_passes: that an attempt at a photo may take.
-        steps: that these pay for.
-        finalists: late iterates that the detector chose from.
-        sharing: the weighting of several maps' gradients, ``even+worst`` where the stronger attempt counts.
-    """
-
-    eps: float
-    most_passes: int
-    steps: int
-    finalists: int
-    sharing: str | None
 
 
 @dataclass(frozen=True)
@@ -205,8 +144,8 @@ class DetectorRecord:
     detector: DetectorName = field(metadata={TEXT: True})
     verdict: Choice | None = None
     signals: SignalPart | None = field(default=None, metadata={TEXT: True})
-    under: ObliviousAttack | BenignCorruption | AdaptiveAttack = field(metadata={TEXT: True})
-    effort: EffortColumns | None = None
+    under: ObliviousAttack | str = field(metadata={TEXT: True})
+    effort: AdaptiveEffort | None = None
     interpreters: int
     passes: int
     n: int
@@ -222,11 +161,6 @@ class DetectorRecord:
     attack_passes: float | None = None
     clean: int
 
-    @property
-    def adaptive(self) -> AdaptiveEffort | None:
-        """The effort of the attacker, where it knew the detector."""
-        return self.under.effort if isinstance(self.under, AdaptiveAttack) else None
-
 
 def summaries(results: Iterable[DetectorResult], *, budget: int | None) -> list[DetectorRecord]:
     """One record for each set, the cheapest first, then one for each baseline, with the verdicts."""
@@ -234,22 +168,34 @@ def summaries(results: Iterable[DetectorResult], *, budget: int | None) -> list[
 
 
 def details(results: Iterable[DetectorResult], parts: Iterable[DetectorResult]) -> list[DetectorRecord]:
-    """The records of all oblivious attacks, of benign corruptions, and of ``parts`` of the signals."""
+    """The records of all oblivious attacks, of benign corruptions, and of ``parts`` of the signals.
+
+    Parts are shown under PGD and ADV², and under the attack that was adapted to all signals.
+    """
     ordered = _ordered(results)
-    attacks = [_oblivious("attack", result, attack) for result in ordered for attack in result.attacked]
-    corruptions = [_corrupted(result, name) for result in ordered for name in result.corrupted]
-    return [*attacks, *corruptions, *(record for result in parts for record in _ablation(result))]
+    records = [_oblivious("attack", result, attack) for result in ordered for attack in result.attacked]
+    for result in ordered:
+        for name, outputs in result.corrupted.items():
+            records.append(_record("harmless", result, name, list(outputs.values()), n=len(outputs), failed=0))
+    for result in parts:
+        records += [_oblivious("ablation", result, attack) for attack in result.attacked if attack.is_plain]
+        records.append(adaptive_record("ablation", result, " to all signals"))
+    return records
 
 
-def adaptive_record(kind: Literal["resources", "sharing", "search"], result: DetectorResult) -> DetectorRecord:
-    """The record of a set against the adaptive attacker with its budget, its weighting, or its score-based attack."""
-    effort = result.effort
-    how = {
-        "resources": f", {effort.budget}",
-        "sharing": f", {'+'.join(effort.weightings)} sharing",
-        "search": f", then a search of {effort.search_passes} passes",
-    }
-    return DetectorRecord(kind=kind, **_common(result), **_adaptive(result, f"adaptive{how[kind]}"))
+def adaptive_record(kind: Kind, result: DetectorResult, how: str = "", **more: Any) -> DetectorRecord:
+    """The record of a detector against the adaptive attacker; ``how`` adds to what the table calls it."""
+    outcomes = result.adaptive
+    return _attacked(
+        kind,
+        result,
+        f"adaptive{how}",
+        outcomes,
+        effort=result.effort,
+        confidence=bootstrap_mean([one.image.confidence for one in outcomes.values() if one.image.reached]),
+        attack_passes=sum(one.image.passes for one in outcomes.values()) / len(outcomes) if outcomes else None,
+        **more,
+    )
 
 
 def sets(records: Iterable[DetectorRecord]) -> list[DetectorRecord]:
@@ -288,93 +234,71 @@ def _rank(record: DetectorRecord) -> tuple[float, int]:
     return (1.0 if record.evaded.value is None else record.evaded.value, record.passes)
 
 
-def _common(result: DetectorResult) -> dict[str, Any]:
-    return {
-        "detector": result.name,
-        "interpreters": len(result.name.interpreters),
-        "passes": result.passes,
-        "clean": result.clean,
-        "signals": result.signals,
-    }
-
-
 def _summary(result: DetectorResult) -> DetectorRecord:
     pgd = next((outcomes for attack, outcomes in result.attacked.items() if attack.is_pgd), {})
     areas = [_area(result, outcomes) for attack, outcomes in result.attacked.items() if attack.is_adv2]
     known = [area for area in areas if area.value is not None]
-    return DetectorRecord(
-        kind="set" if result.name.baseline is None else "baseline",
-        **_common(result),
-        **_adaptive(result, "adaptive"),
+    return adaptive_record(
+        "set" if result.name.baseline is None else "baseline",
+        result,
         auroc_pgd=_area(result, pgd),
         auroc_adv2=min(known, key=lambda area: area.value or 0.0, default=NO_ESTIMATE),
         false_positives=_share([output.flagged for output in result.benign.values()]),
     )
 
 
-def _adaptive(result: DetectorResult, text: str) -> dict[str, Any]:
-    """The columns of a row about the adaptive attacker; a score-based attack adds to what a photo may cost."""
-    outcomes, effort = result.adaptive, result.effort
-    reached = [outcome for outcome in outcomes.values() if outcome.reached]
-    return {
-        **_outcomes(result, outcomes),
-        "under": AdaptiveAttack(text, effort),
-        "effort": EffortColumns(
-            eps=effort.budget.perturbation.eps,
-            most_passes=effort.budget.passes + (effort.search_passes or 0),
-            steps=effort.steps,
-            finalists=effort.finalists,
-            sharing="+".join(effort.weightings) if len(result.name.interpreters) > 1 else None,
-        ),
-        "confidence": bootstrap_mean([outcome.confidence for outcome in reached]),
-        "attack_passes": sum(o.passes for o in outcomes.values()) / len(outcomes) if outcomes else None,
-    }
-
-
-def _outcomes(result: DetectorResult, outcomes: Mapping[str, AttackOutcome]) -> dict[str, Any]:
-    """The columns of attacked images."""
-    reached = [outcome.output for outcome in outcomes.values() if outcome.reached]
-    return {
-        "n": len(outcomes),
-        "failed": len(outcomes) - len(reached),
-        "evaded": _share([outcome.evaded for outcome in outcomes.values()]),
-        "reached": _share([outcome.reached for outcome in outcomes.values()]),
-        "auroc": _area(result, outcomes),
-        "flags": _flags(reached),
-    }
-
-
-def _flags(outputs: Sequence[DetectorOutput]) -> FlagRates:
-    strictly = [output.flagged_strictly for output in outputs if output.flagged_strictly is not None]
-    return FlagRates(_share([output.flagged for output in outputs]), _share(strictly))
-
-
 def _oblivious(kind: Kind, result: DetectorResult, attack: ObliviousAttack) -> DetectorRecord:
-    return DetectorRecord(kind=kind, under=attack, **_common(result), **_outcomes(result, result.attacked[attack]))
+    return _attacked(kind, result, attack, result.attacked[attack])
 
 
-def _corrupted(result: DetectorResult, name: str) -> DetectorRecord:
-    outputs = list(result.corrupted[name].values())
-    return DetectorRecord(
-        kind="harmless",
-        under=BenignCorruption(name),
-        n=len(outputs),
-        failed=0,
-        flags=_flags(outputs),
-        **_common(result),
+def _attacked(
+    kind: Kind,
+    result: DetectorResult,
+    under: ObliviousAttack | str,
+    outcomes: Mapping[str, AttackOutcome],
+    **more: Any,
+) -> DetectorRecord:
+    """A record of attacked images."""
+    reached = [outcome.output for outcome in outcomes.values() if outcome.image.reached]
+    return _record(
+        kind,
+        result,
+        under,
+        reached,
+        n=len(outcomes),
+        failed=len(outcomes) - len(reached),
+        evaded=_share([outcome.evaded for outcome in outcomes.values()]),
+        reached=wilson(len(reached), len(outcomes)),
+        auroc=_area(result, outcomes),
+        **more,
     )
 
 
-def _ablation(result: DetectorResult) -> list[DetectorRecord]:
-    """Under PGD and ADV², and under the attack that was adapted to all signals."""
-    plain = [attack for attack in result.attacked if attack.is_pgd or attack.is_adv2]
-    adapted = DetectorRecord(kind="ablation", **_common(result), **_adaptive(result, "adaptive to all signals"))
-    return [*(_oblivious("ablation", result, attack) for attack in plain), adapted]
+def _record(
+    kind: Kind,
+    result: DetectorResult,
+    under: ObliviousAttack | str,
+    outputs: Sequence[DetectorOutput],
+    **more: Any,
+) -> DetectorRecord:
+    """A record with the flags of these ``outputs``."""
+    strictly = [output.flagged_strictly for output in outputs if output.flagged_strictly is not None]
+    return DetectorRecord(
+        kind=kind,
+        detector=result.name,
+        signals=result.signals,
+        under=under,
+        interpreters=len(result.name.interpreters),
+        passes=result.passes,
+        flags=FlagRates(_share([output.flagged for output in outputs]), _share(strictly)),
+        clean=result.clean,
+        **more,
+    )
 
 
 def _area(result: DetectorResult, outcomes: Mapping[str, AttackOutcome]) -> Estimate:
     """The AUROC over photos whose label was reached, of their benign against their attacked images."""
-    reached = {photo: outcome.output.score for photo, outcome in sorted(outcomes.items()) if outcome.reached}
+    reached = {photo: outcome.output.score for photo, outcome in sorted(outcomes.items()) if outcome.image.reached}
     return auroc_by_photo([result.benign[photo].score for photo in reached], list(reached.values()))
 
 

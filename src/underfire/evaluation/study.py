@@ -5,35 +5,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from underfire.attacks.control import Weighting
-from underfire.auditing.cache import cache_key
 from underfire.auditing.plan import AuditPlan, PlannedPhoto
 from underfire.auditing.run import Run
 from underfire.defenses.adaptive import PASSES
-from underfire.defenses.ensemble_signals import EnsembleSignals
-from underfire.defenses.views import default_views, described
 from underfire.errors import InputError
-from underfire.evaluation.attackers import (
-    WEIGHTINGS,
-    AdaptiveAttacker,
-    AdaptiveTrial,
-    AttackBudget,
-    oblivious_attack,
-)
+from underfire.evaluation.attackers import WEIGHTINGS, AdaptiveTrial, AttackBudget, Attacker
 from underfire.evaluation.detectors import (
     CandidateDetector,
     DetectorName,
+    FittedDetector,
     ablations,
-    candidates_of,
     check_enough,
     largest,
     rates_for,
 )
 from underfire.evaluation.extra_attacks import AttackedImage, ObliviousAttack, attacks_in
 from underfire.evaluation.figure import defense_figure
-from underfire.evaluation.measurements import Measurements, clean_photos, measured
+from underfire.evaluation.measurements import Measurements, clean_rows, clean_signals, measured
 from underfire.evaluation.options import DefenseOptions
 from underfire.evaluation.results import DetectorRecord, DetectorResult, adaptive_record, details, result_of, summaries
-from underfire.evaluation.signals import FittedDetector, SignalCache, SignalExtractor
+from underfire.evaluation.signals import SignalCache, SignalExtractor, signal_folder
 from underfire.evaluation.words import CLAIM, defense_claims, defense_words
 from underfire.files import quoted
 from underfire.images.dataset import Photos
@@ -61,14 +52,7 @@ def study(source: StudySource, options: DefenseOptions) -> Study:
     if not known:
         check(run.plan, classifier)
     return defense_study(
-        run,
-        known[0],
-        classifier,
-        options,
-        work=source.work,
-        passes=passes,
-        limit=source.limit,
-        note=source.note,
+        run, known[0], classifier, options, work=source.work, passes=passes, limit=source.limit, note=source.note
     )
 
 
@@ -102,118 +86,137 @@ def defense_study(
         InputError: there are too few clean photos for the rate, no attack, no set within the budget, too few passes
             for a step, or a name, a folder or an image is not what it should be.
     """
-    collected = _collect(run, clean, classifier, options, work=work, passes=passes, limit=limit, note=note)
-    records = _judge(collected)
+    everyone = attacked(run.photos)
+    interpreters, candidates = options.check_with(run.plan, classifier, passes)
+    attacker = Attacker(run, everyone[:limit], interpreters, work, note)
+    bench = _Bench.of(attacker, everyone, clean, candidates, options, AttackBudget.of(run.plan, passes))
+    records = bench.records()
+    norm = bench.spent.perturbation.name
     return Study(
         name="defense",
         title="Which interpreters detect best, against an adaptive attacker?",
         claim=CLAIM,
         claims=defense_claims(records),
         table=to_arrow(records, DetectorRecord),
-        figure=defense_figure(records),
+        figure=defense_figure(records, norm),
         words=defense_words(
             records,
+            norm=norm,
             taking_part=taking_part(run.photos, run.skipped),
-            beyond_limit=collected.beyond_limit,
-            left_out=collected.left_out,
-            rates=collected.rates,
+            beyond_limit=len(everyone) - len(attacker.photos),
+            left_out=len(clean) - len(bench.measurements.clean),
+            rates=bench.rates,
             passes=passes,
             budget=options.budget,
-            all_weightings=list(dict.fromkeys(options.weighting)),
+            all_weightings=[weighting.name for weighting in bench.weightings],
         ),
     )
 
 
 @dataclass(frozen=True)
-class _Collected:
-    """What the study works on, and how detectors are attacked.
+class _Bench:
+    """Fitted detectors, what they are tested on, and who attacks them.
 
     Attributes:
         options: of the study.
-        candidates: the sets and the baselines.
-        costs: of the sets, in passes for an image.
         rates: at which detectors are fitted, the nominal one first.
         measurements: of clean photos and of the run's images.
         fitted: by detector.
-        attacker: the adaptive one.
+        attacker: of each.
         spent: the attacker's budget.
-        beyond_limit: photos that the study left out.
-        left_out: clean photos that show the same as others.
     """
 
     options: DefenseOptions
-    candidates: tuple[CandidateDetector, ...]
-    costs: Mapping[DetectorName, int]
     rates: tuple[float, ...]
     measurements: Measurements
     fitted: Mapping[DetectorName, FittedDetector]
-    attacker: AdaptiveAttacker
+    attacker: Attacker
     spent: AttackBudget
-    beyond_limit: int
-    left_out: int
+
+    @classmethod
+    def of(
+        cls,
+        attacker: Attacker,
+        everyone: tuple[PlannedPhoto, ...],
+        clean: Photos,
+        candidates: tuple[CandidateDetector, ...],
+        options: DefenseOptions,
+        spent: AttackBudget,
+    ) -> "_Bench":
+        """Measures all images, and fits every detector on ``clean`` photos; ``everyone`` are the attacked ones."""
+        run, note, interpreters = attacker.run, attacker.note, attacker.interpreters
+        classifier, seed = interpreters[0].classifier, run.plan.seed
+        attacks = _attacks(run, everyone, options)
+        rows = clean_rows(run, clean, classifier.dtype, note=note)
+        rates = rates_for(len(rows), options.fpr)
+        attacks |= attacker.oblivious(largest([c for c in candidates if c.is_set]).interpreters, spent)
+        extractor = SignalExtractor(interpreters, candidates, seed=seed)
+        cache = SignalCache(signal_folder(run, extractor, attacker.work), extractor, note)
+        signals = clean_signals(clean, rows, cache)
+        measurements = measured(run, attacker.photos, attacks, signals, cache, classifier.dtype)
+        fitted = {c.name: FittedDetector.fit(c, classifier, signals, rates=rates, seed=seed) for c in candidates}
+        return cls(options, rates, measurements, fitted, attacker, spent)
 
     @property
-    def sets(self) -> tuple[CandidateDetector, ...]:
-        """The candidates that are no baselines."""
-        return tuple(candidate for candidate in self.candidates if candidate.is_set)
+    def sets(self) -> list[FittedDetector]:
+        """The detectors that are no baselines."""
+        return [fitted for fitted in self.fitted.values() if fitted.candidate.is_set]
 
     @property
     def weightings(self) -> list[Weighting]:
         """Of the adaptive attacker, each once."""
         return [WEIGHTINGS[name] for name in dict.fromkeys(self.options.weighting)]
 
-    def trial(self, candidate: CandidateDetector, spent: AttackBudget, weightings: list[Weighting]) -> AdaptiveTrial:
-        """An adaptive attack on ``candidate``."""
-        place = self.candidates.index(candidate) + 1
-        what = f"adaptive attack {place} of {len(self.candidates)} ({candidate.name})"
-        return self.attacker.attack(self.fitted[candidate.name], spent, weightings, what=what)
+    def records(self) -> list[DetectorRecord]:
+        """Attacks every detector adaptively, and counts what it makes of all images."""
+        trials = {
+            name: self._trial(fitted, self.spent, self.weightings if fitted.candidate.is_set else self.weightings[:1])
+            for name, fitted in self.fitted.items()
+        }
+        results = [self._result(fitted, trials[name]) for name, fitted in self.fitted.items()]
+        adaptive = list(self._adaptive(trials))
+        return [
+            *summaries(results, budget=self.options.budget),
+            *adaptive,
+            *details(results, self._parts(trials)),
+        ]
 
-    def result(self, candidate: CandidateDetector, trial: AdaptiveTrial) -> DetectorResult:
-        """What ``candidate`` makes of all images, and of ``trial``."""
-        return result_of(self.fitted[candidate.name], self.measurements, trial)
+    def _trial(self, fitted: FittedDetector, spent: AttackBudget, weightings: list[Weighting]) -> AdaptiveTrial:
+        place, name = list(self.fitted).index(fitted.candidate.name) + 1, fitted.candidate.name
+        what = f"adaptive attack {place} of {len(self.fitted)} ({name})"
+        return self.attacker.adaptive(fitted, spent, weightings, what=what)
 
+    def _result(self, fitted: FittedDetector, trial: AdaptiveTrial) -> DetectorResult:
+        return result_of(fitted, self.measurements, trial)
 
-def _collect(
-    run: Run,
-    clean: Photos,
-    classifier: Classifier,
-    options: DefenseOptions,
-    *,
-    work: Path,
-    passes: int,
-    limit: int | None,
-    note: Note,
-) -> _Collected:
-    """Checks the options, measures all images, and fits every detector."""
-    everyone = attacked(run.photos)
-    photos = everyone[:limit]
-    costs = options.check_with(run.plan, classifier, passes)
-    spent, seed = AttackBudget.of(run.plan, passes), run.plan.seed
-    interpreters, candidates = candidates_of(run.plan, classifier, options.sets)
-    attacks = _attacks(run, everyone, options)
-    fitted_on = clean_photos(run, clean, classifier.dtype, note=note)
-    rates = rates_for(len(fitted_on.rows), options.fpr)
-    all_maps = largest([c for c in candidates if c.is_set]).interpreters
-    attacks |= oblivious_attack(run, photos, all_maps, spent, work=work / "blind", note=note)
-    views = list(map(described, default_views(classifier.input_size, seed)))
-    key = cache_key(run, EnsembleSignals.version, classifier.fingerprint(), views, seed)
-    cache = SignalCache(work / "values" / key, SignalExtractor(interpreters, candidates, seed=seed), note)
-    measurements = measured(run, photos, fitted_on, attacks, cache, classifier.dtype)
-    return _Collected(
-        options=options,
-        candidates=candidates,
-        costs=costs,
-        rates=rates,
-        measurements=measurements,
-        fitted={
-            c.name: FittedDetector.fit(c, cache.extractor, measurements.clean, rates=rates, seed=seed)
-            for c in candidates
-        },
-        attacker=AdaptiveAttacker(run, photos, interpreters, work / "adaptive", work / "values" / key, note),
-        spent=spent,
-        beyond_limit=len(everyone) - len(photos),
-        left_out=fitted_on.left_out,
-    )
+    def _adaptive(self, trials: Mapping[DetectorName, AdaptiveTrial]) -> Iterator[DetectorRecord]:
+        """Of every set, by the attacker's budget, by weighting, and after a score-based attack."""
+        options = self.options
+        for spent in self.spent.along(options.eps_grid, options.passes_grid):
+            for fitted in self.sets:
+                result = self._result(fitted, self._trial(fitted, spent, self.weightings[:1]))
+                yield adaptive_record("resources", result, f", {spent}")
+        for fitted in self.sets:
+            trial = trials[fitted.candidate.name]
+            for weighting in trial.attempts if len(trial.attempts) > 1 else ():
+                result = self._result(fitted, trial.alone(weighting))
+                yield adaptive_record("sharing", result, f", {weighting} sharing")
+        passes = options.score_search or 0
+        for fitted in self.sets if passes else ():
+            name = fitted.candidate.name
+            trial = self.attacker.search(fitted, trials[name], self.spent, passes, what=f"adaptive attack ({name})")
+            yield adaptive_record("search", self._result(fitted, trial), f", then a search of {passes} passes")
+
+    def _parts(self, trials: Mapping[DetectorName, AdaptiveTrial]) -> Iterator[DetectorResult]:
+        """The largest set within the budget with parts of its signals, under the attack on all of them."""
+        most = self.options.budget
+        whole = largest([f.candidate for f in self.sets if most is None or f.passes_per_image <= most])
+        classifier, seed = whole.interpreters[0].classifier, self.attacker.run.plan.seed
+        for part, kinds in ablations(whole).items():
+            fitted = FittedDetector.fit(
+                whole, classifier, self.measurements.clean, rates=self.rates, seed=seed, signals=kinds
+            )
+            yield result_of(fitted, self.measurements, trials[whole.name], signals=part)
 
 
 def _attacks(
@@ -226,51 +229,3 @@ def _attacks(
     for name, folder in options.extra_attacks:
         found |= attacks_in(folder, photos, name=name)
     return found
-
-
-def _judge(collected: _Collected) -> list[DetectorRecord]:
-    """Attacks every detector adaptively, and counts what it makes of all images."""
-    options, first = collected.options, collected.weightings[:1]
-    trials = {
-        c.name: collected.trial(c, collected.spent, collected.weightings if c.is_set else first)
-        for c in collected.candidates
-    }
-    results = [collected.result(c, trials[c.name]) for c in collected.candidates]
-    adaptive = list(_adaptive_records(collected, trials))
-    reference = largest(
-        [c for c in collected.sets if options.budget is None or collected.costs[c.name] <= options.budget]
-    )
-    parts = [
-        result_of(
-            FittedDetector.fit(
-                reference,
-                collected.measurements.extractor,
-                collected.measurements.clean,
-                rates=collected.rates,
-                seed=collected.attacker.run.plan.seed,
-                signals=kinds,
-            ),
-            collected.measurements,
-            trials[reference.name],
-            signals=name,
-        )
-        for name, kinds in ablations(reference).items()
-    ]
-    return [*summaries(results, budget=options.budget), *adaptive, *details(results, parts)]
-
-
-def _adaptive_records(collected: _Collected, trials: Mapping[DetectorName, AdaptiveTrial]) -> Iterator[DetectorRecord]:
-    """Of every set, by the attacker's budget, by weighting, and after a score-based attack."""
-    options, first = collected.options, collected.weightings[:1]
-    for spent in collected.spent.along(options.eps_grid, options.passes_grid):
-        for c in collected.sets:
-            yield adaptive_record("resources", collected.result(c, collected.trial(c, spent, first)))
-    for c in collected.sets:
-        trial = trials[c.name]
-        for weighting in trial.attempts if len(trial.attempts) > 1 else ():
-            yield adaptive_record("sharing", collected.result(c, trial.alone(weighting)))
-    for c in collected.sets if options.score_search is not None else ():
-        searched = collected.attacker.search(
-            collected.fitted[c.name], trials[c.name], options.score_search or 0, what=f"adaptive attack ({c.name})"
-        )
-        yield adaptive_record("search", collected.result(c, searched))

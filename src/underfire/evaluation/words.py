@@ -1,14 +1,14 @@
 """What the benchmark's page says: claims and the figures of its sentences; the template words them."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import Any
 
-from underfire.evaluation.attackers import AttackBudget
+from underfire.evaluation.attackers import AdaptiveEffort
 from underfire.evaluation.detectors import DetectorName
 from underfire.evaluation.extra_attacks import ObliviousAttack
-from underfire.evaluation.results import AdaptiveAttack, DetectorRecord, best, sets
-from underfire.present.text import number, percent
+from underfire.evaluation.results import DetectorRecord, best, sets
+from underfire.present.text import budget
 from underfire.present.words import written
 from underfire.stats import Estimate
 from underfire.studies.study import Claim, Verdict
@@ -20,6 +20,7 @@ CLAIM = (
 )
 
 _HALF = 0.5  # of the photos
+_ATTACKS = ("PGD", "ADV²", "attack adapted to all signals")  # on parts of the signals
 
 
 def defense_claims(records: Sequence[DetectorRecord]) -> tuple[Claim, ...]:
@@ -30,50 +31,46 @@ def defense_claims(records: Sequence[DetectorRecord]) -> tuple[Claim, ...]:
     return (Claim(f"evaded/{chosen.detector}", statement, verdict, {"evaded": chosen.evaded}, chosen.n),)
 
 
-def defense_words(records: Sequence[DetectorRecord], **facts: Any) -> str:
+def defense_words(records: Sequence[DetectorRecord], *, norm: str, all_weightings: Sequence[str], **facts: Any) -> str:
     """Which set to deploy, what it costs, what it will not stop, and how sure that is: paragraphs.
 
     Args:
         records: the table's.
+        norm: the name of the attacks' perturbation.
+        all_weightings: of the adaptive attacker; baselines, grids and searches are tried with the first.
         facts: ``taking_part``: which photos are attacked, in words; ``beyond_limit``: how many are not; ``left_out``:
             clean photos that show the same as others; ``rates``: at which the detectors were fitted, the nominal one
-            first; ``passes`` of the adaptive attacker for a photo; ``budget`` of detection for a photo, or None;
-            ``all_weightings`` of the attacker.
+            first; ``passes`` of the adaptive attacker for a photo; ``budget`` of detection for a photo, or None.
     """
-    chosen = best(records)
+    chosen, of_sets = best(records), sets(records)
 
     def of_kind(kind: str) -> list[DetectorRecord]:
         return [record for record in records if record.kind == kind]
 
     attacks = [r for r in of_kind("attack") if r.detector == chosen.detector and r.auroc.value is not None]
-    oblivious = [r for r in attacks if _is_plain(r)]
     ablations = [r for r in of_kind("ablation") if r.auroc.value is not None]
     return written(
         "underfire.evaluation",
         "defense.md.jinja",
         best=chosen,
-        best_evaded=round((chosen.evaded.value or 0.0) * chosen.n),
-        candidates=len(sets(records)),
+        candidates=len(of_sets),
         per_cost=sorted((r for r in records if r.verdict in ("best", "best at its cost")), key=lambda r: r.passes),
         over_budget=sum(r.verdict == "over the budget" for r in records),
-        oblivious=oblivious,
-        further=[r for r in attacks if r not in oblivious],
+        oblivious=[r for r in attacks if isinstance(r.under, ObliviousAttack) and r.under.is_plain],
+        further=[r for r in attacks if isinstance(r.under, ObliviousAttack) and not r.under.is_plain],
         corruptions=[r for r in of_kind("harmless") if r.detector == chosen.detector],
-        growth=_growth(sets(records)),
-        needed=_needed(of_kind("resources"), sets(records)[0]),
-        first=_first_weighting(records),
+        growth=_growth(of_sets),
+        needed=_needed(of_kind("resources"), of_sets[0].effort, norm),
+        first=all_weightings[0] if any(r.interpreters > 1 for r in of_sets) else "no",
         weightings=_by_detector(of_kind("sharing")),
         searched=of_kind("search"),
-        extremes=_extremes(sets(records)),
+        extremes=_extremes(of_sets),
         baselines=of_kind("baseline"),
         parts_of=ablations[0].detector if ablations else None,
         parts=_parts(ablations),
+        all_weightings=all_weightings,
         **facts,
     )
-
-
-def _is_plain(record: DetectorRecord) -> bool:
-    return isinstance(record.under, ObliviousAttack) and (record.under.is_pgd or record.under.is_adv2)
 
 
 def _by_size(records: Sequence[DetectorRecord]) -> dict[int, list[DetectorRecord]]:
@@ -83,21 +80,14 @@ def _by_size(records: Sequence[DetectorRecord]) -> dict[int, list[DetectorRecord
 
 def _growth(of_sets: Sequence[DetectorRecord]) -> list[dict[str, Any]]:
     """What the adaptive attacker gets as interpreters are added; nothing where all sets have as many."""
-    found = []
-    for size, here in _by_size(of_sets).items():
-        steps = sorted({record.effort.steps for record in here if record.effort is not None})
-        evaded, reached, confidence = (
-            _mean([getattr(record, name) for record in here]) for name in ("evaded", "reached", "confidence")
-        )
-        found.append(
-            {
-                "interpreters": size,
-                "evaded": "–" if evaded is None else percent(evaded),
-                "reached": "–" if reached is None else percent(reached),
-                "confidence": number(confidence, 2),
-                "steps": " to ".join(map(str, dict.fromkeys([steps[0], steps[-1]]))),
-            }
-        )
+    found = [
+        {
+            "interpreters": size,
+            **{name: _mean([getattr(r, name) for r in here]) for name in ("evaded", "reached", "confidence")},
+            "steps": sorted({r.effort.steps for r in here if r.effort is not None}),
+        }
+        for size, here in _by_size(of_sets).items()
+    ]
     return found if len(found) > 1 else []
 
 
@@ -106,53 +96,35 @@ def _mean(figures: Sequence[Estimate]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def _needed(tried: Sequence[DetectorRecord], given: DetectorRecord) -> list[dict[str, Any]]:
-    """The least ε and the fewest passes that evade half of the photos, by number of interpreters."""
-    if given.adaptive is None:
+def _needed(tried: Sequence[DetectorRecord], given: AdaptiveEffort | None, norm: str) -> list[tuple[str, list[str]]]:
+    """The least ε and the fewest passes that evade half of the photos: what is told, and by number of interpreters."""
+    if given is None:
         return []
-    spent = given.adaptive.budget
-    axes = (
-        _Axis(
-            f"the least ε, at {spent.passes} passes",
-            lambda other: other.passes == spent.passes,
-            lambda other: (other.perturbation.eps, other.eps_title),
-        ),
-        _Axis(
-            f"the fewest passes, at {spent.eps_title}",
-            lambda other: other.perturbation == spent.perturbation,
-            lambda other: (other.passes, f"{other.passes} passes"),
-        ),
-    )
-    by_size = {size: [(r.adaptive.budget, r) for r in here if r.adaptive] for size, here in _by_size(tried).items()}
-    found = []
-    for axis in axes:
-        on_axis = {size: [(axis.place(b), r) for b, r in here if axis.has(b)] for size, here in by_size.items()}
-        if len({place for here in on_axis.values() for place, _ in here}) > 1:
-            found.append({"what": axis.what, "by_size": [f"{_least(h)} with {size}" for size, h in on_axis.items()]})
-    return found
+    efforts = [(record, record.effort) for record in tried if record.effort is not None]
+    axes: dict[str, list[tuple[DetectorRecord, float, str]]] = {
+        f"the least ε, at {given.most_passes} passes": [
+            (r, e.eps, budget(e.eps, norm)) for r, e in efforts if e.most_passes == given.most_passes
+        ],
+        f"the fewest passes, at {budget(given.eps, norm)}": [
+            (r, e.most_passes, f"{e.most_passes} passes") for r, e in efforts if e.eps == given.eps
+        ],
+    }
+    sizes = _by_size(tried)
+    return [
+        (what, [f"{_least(axis, size)} with {size}" for size in sizes])
+        for what, axis in axes.items()
+        if len({place for _, place, _ in axis}) > 1
+    ]
 
 
-@dataclass(frozen=True)
-class _Axis:
-    """One of the grids: what is looked for, which budgets are on it, and where, as a number and in words."""
-
-    what: str
-    has: Callable[[AttackBudget], bool]
-    place: Callable[[AttackBudget], tuple[float, str]]
-
-
-def _least(here: Sequence[tuple[tuple[float, str], DetectorRecord]]) -> str:
-    """The first place at which sets are evaded on half of the photos, on average."""
-    shares: dict[tuple[float, str], list[float]] = {}
-    for place, record in sorted(here, key=lambda found: found[0]):
-        shares.setdefault(place, []).append(record.evaded.value or 0.0)
-    enough = [title for (_, title), some in shares.items() if sum(some) / len(some) >= _HALF]
-    return enough[0] if enough else f"more than {max(shares)[1]}"
-
-
-def _first_weighting(records: Sequence[DetectorRecord]) -> str:
-    """The weighting with which baselines, grids and searches are tried."""
-    return next((r.adaptive.weightings[0] for r in sets(records) if r.interpreters > 1 and r.adaptive), "no")
+def _least(axis: Sequence[tuple[DetectorRecord, float, str]], size: int) -> str:
+    """The first place on ``axis`` at which sets of ``size`` are evaded on half of the photos, on average."""
+    shares: dict[tuple[float, str], list[Estimate]] = {}
+    for record, place, called in axis:
+        if record.interpreters == size:
+            shares.setdefault((place, called), []).append(record.evaded)
+    enough = [place for place, figures in shares.items() if (_mean(figures) or 0.0) >= _HALF]
+    return min(enough)[1] if enough else f"more than {max(shares)[1]}"
 
 
 def _by_detector(records: Sequence[DetectorRecord]) -> Mapping[DetectorName, list[DetectorRecord]]:
@@ -169,16 +141,21 @@ def _extremes(of_sets: Sequence[DetectorRecord]) -> list[tuple[DetectorRecord, D
     return [(min(here, key=rank), max(here, key=lambda r: (rank(r)[0], -r.passes))) for here in several.values()]
 
 
-def _parts(ablations: Sequence[DetectorRecord]) -> Mapping[str, list[tuple[str, float]]]:
+def _parts(ablations: Sequence[DetectorRecord]) -> dict[str, list[tuple[str, float]]]:
     """By signal, alone, its AUROC under PGD, under the ADV² hardest to detect, and under the adaptive attack."""
-    found = {}
-    for signals in dict.fromkeys(r.signals for r in ablations if r.signals and r.signals.alone):
-        mine = [(r.under, r.auroc.value) for r in ablations if r.signals == signals and r.auroc.value is not None]
-        oblivious = [(under, area) for under, area in mine if isinstance(under, ObliviousAttack)]
-        adv2 = [area for under, area in oblivious if under.is_adv2]
-        found[str(signals)] = [
-            *(("PGD", area) for under, area in oblivious if under.is_pgd),
-            *([("ADV²", min(adv2))] if adv2 else []),
-            *(("attack adapted to all signals", area) for under, area in mine if isinstance(under, AdaptiveAttack)),
-        ]
+    alone = [record for record in ablations if record.signals is not None and record.signals.alone]
+    found: dict[str, list[tuple[str, float]]] = {}
+    for signals, attack in product(dict.fromkeys(str(record.signals) for record in alone), _ATTACKS):
+        mine = [r.auroc.value for r in alone if (str(r.signals), _attack_of(r)) == (signals, attack)]
+        known = [area for area in mine if area is not None]
+        if known:
+            found.setdefault(signals, []).append((attack, min(known)))
     return found
+
+
+def _attack_of(record: DetectorRecord) -> str:
+    """One of `_ATTACKS`."""
+    pgd, adv2, adapted = _ATTACKS
+    if isinstance(record.under, str):
+        return adapted
+    return pgd if record.under.is_pgd else adv2
