@@ -57,8 +57,8 @@ from underfire.evaluation.attackers import WEIGHTINGS
 from underfire.evaluation.corruptions import corruptions
 from underfire.evaluation.detectors import FPR, STRICT
 from underfire.evaluation.results import DetectorRecord
-from underfire.images import find_photos
-from underfire.images.decode import FORMATS, MAX_PIXELS
+from underfire.images import find_photos, work
+from underfire.images.decode import FORMATS, MAX_FILE_BYTES
 from underfire.interpreters import ALL, gates, masks
 from underfire.interpreters.masks.settings import AUTHORS
 from underfire.models.class_names import imagenet_names
@@ -339,9 +339,20 @@ def test_exit_codes() -> None:
 
 def test_limits_on_photos() -> None:
     audit = " ".join(prose(ROOT / "docs" / "audit.md").split())
-    assert f"over {MAX_PIXELS // 10**6} million pixels" in audit
+    assert f"over {work.MAX_PIXELS // 10**6} million pixels" in audit
     words = {8: "eight", 7: "seven", 9: "nine"}
-    assert f"by {words[len(FORMATS)]} decoders" in " ".join(prose(ROOT / "docs" / "threat-model.md").split())
+    threats = (ROOT / "docs" / "threat-model.md").read_text(encoding="utf-8")
+    assert f"by {words[len(FORMATS)]} decoders" in threats
+    for line in (
+        f"| pixels | {work.MAX_PIXELS // 10**6} million, {work.MAX_SIDE:,} on a side |",
+        f"| bytes of the file | {MAX_FILE_BYTES // 2**20} MiB |",
+        f"| scans of a JPEG times its pixels | {work.MAX_SCANNED_PIXELS // 10**9} billion;",
+        f"Python code reads it | {work.MAX_READS // 10**6} million |",
+        f"(run-length BMP) | {work.MAX_PYTHON_PIXELS // 10**6} million;",
+        f"one entry of a TIFF | {work.MAX_NUMBERS:,} |",
+        f"| EXIF | {work.MAX_EXIF_BYTES // 2**20} MiB, of a JPEG in {work.MAX_EXIF_BYTES // 2**16} pieces |",
+    ):
+        assert line in threats, line
 
 
 def test_manifests_of_the_page_are_read_as_the_page_says(tmp_path: Path) -> None:

@@ -16,6 +16,14 @@ class ModelError(InputError):
     """
 
 
+class ShortageError(OSError):
+    """This machine has not enough memory, or open files, for what is well in itself.
+
+    The message is one sentence that names what was too much and says what to do; the command line prints it and exits
+    with code 2.
+    """
+
+
 class NonFiniteError(ArithmeticError):
     """A computation gave NaN or infinity for one image of a batch.
 

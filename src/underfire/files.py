@@ -1,5 +1,6 @@
 """Files: written whole or not at all, read as a stranger's, and named as a person can read them."""
 
+import errno
 import json
 import os
 import stat
@@ -8,6 +9,7 @@ from typing import Any, BinaryIO, Literal
 
 from underfire.errors import InputError
 
+_SHORTAGE = (errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 _SHOWN = 200  # characters of a hostile name that a message or a report repeats
 
 
@@ -85,8 +87,15 @@ def kind_problem(mode: int) -> str:
     return "it is a pipe, a socket or a device, not a file"
 
 
+def is_shortage(error: BaseException) -> bool:
+    """Whether ``error`` is for want of memory or open files: it says nothing about the file that was read."""
+    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _SHORTAGE)
+
+
 def os_problem(error: OSError | ValueError) -> str:
-    """Why a path could not be opened, in a clause without the path."""
+    """Why a path could not be opened, in a clause without the path; raises a shortage again."""
+    if is_shortage(error):
+        raise error
     if isinstance(error, OSError):
         return f"it cannot be opened ({error.strerror or type(error).__name__})"
     return "its name cannot be the name of a file"  # a NUL, or a character the file system has no bytes for

@@ -16,7 +16,7 @@ from PIL import Image
 
 from support.pictures import CLASSES, grey_ramp, photo_bytes, png_chunk, png_with_header, put
 from underfire.errors import InputError
-from underfire.images import Skipped, find_photos, load_photo
+from underfire.images import Skipped, find_photos, load_photo, work
 from underfire.images import decode as decode_module
 from underfire.images import manifest as manifest_module
 
@@ -234,9 +234,9 @@ def test_a_file_above_the_limit_is_not_read(folder: Path, monkeypatch: pytest.Mo
 
 def test_the_pixel_limit_is_exact(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(folder / "good.png", photo_bytes(grey_ramp(24, 16)))
-    monkeypatch.setattr(decode_module, "MAX_PIXELS", 24 * 16)
+    monkeypatch.setattr(work, "MAX_PIXELS", 24 * 16)
     assert run(folder) == (["good.png"], {})
-    monkeypatch.setattr(decode_module, "MAX_PIXELS", 24 * 16 - 1)
+    monkeypatch.setattr(work, "MAX_PIXELS", 24 * 16 - 1)
     assert "24 × 16 pixels" in run(folder)[1]["good.png"]
 
 

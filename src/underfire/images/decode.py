@@ -1,7 +1,6 @@
 """One photo, decoded and prepared for a classifier."""
 
 import hashlib
-import io
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,16 +10,11 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from underfire.errors import InputError
-from underfire.files import quoted, read_regular_file, shortened
+from underfire.errors import InputError, ShortageError
+from underfire.files import is_shortage, quoted, read_regular_file, shortened
 from underfire.images.color import to_rgb
 from underfire.images.geometry import resize_and_crop
-
-MAX_PIXELS = 80_000_000
-"""Photos with more pixels are refused by their header. Pillow itself begins to warn a little above this."""
-
-MAX_SIDE = 250_000
-"""Pixels. Longer photos are refused by their header: a column of 80 million rows costs more than a square."""
+from underfire.images.work import MAX_PIXELS, MeteredBytes, check_before, check_opened, too_large
 
 MAX_FILE_BYTES = 512 * 2**20
 """Larger files are refused unread: MAX_PIXELS pixels need no more, even raw."""
@@ -28,6 +22,7 @@ MAX_FILE_BYTES = 512 * 2**20
 # Pillow reads many more formats, of which one runs a PostScript interpreter; photos come in these.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM")
 
+_BYTES_A_PIXEL = 10  # that decoding takes: the pixels, and the coefficients of a progressive JPEG
 _ORIENTATION = 0x0112  # EXIF
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -62,15 +57,22 @@ def load_photo(path: str | Path, *, resize: int, input_size: tuple[int, int]) ->
 
     Raises:
         InputError: the file cannot be read, is not a photo of :data:`FORMATS`, is cut short or damaged, is
-            larger than :data:`MAX_PIXELS`, :data:`MAX_SIDE` or :data:`MAX_FILE_BYTES`, or has colours without a
-            defined meaning.
+            larger than :data:`MAX_FILE_BYTES`, costs more than the limits of :mod:`underfire.images.work` allow, or
+            has colours without a defined meaning.
+        ShortageError: there is not enough memory, or there are too many open files, to decode it.
     """
     try:
         data = read_regular_file(Path(path), limit=MAX_FILE_BYTES)
         image = decode(data)
+        prepared = resize_and_crop(image, resize=resize, crop=(input_size[1], input_size[0]))
     except InputError as error:
         raise InputError(f"{quoted(path)} is not a usable photo: {error}.") from error
-    prepared = resize_and_crop(image, resize=resize, crop=(input_size[1], input_size[0]))
+    except (MemoryError, OSError) as error:
+        why = "there is not enough memory" if isinstance(error, MemoryError) else error.strerror
+        raise ShortageError(
+            f"{quoted(path)} cannot be read for now: {why}; close other programs or raise the limit and give the same "
+            "command again, or leave this photo out"
+        ) from error
     pixels = torch.from_numpy(np.array(prepared)).permute(2, 0, 1).contiguous()
     return Pixels(pixels, hashlib.sha256(data).hexdigest(), image.size)
 
@@ -80,14 +82,17 @@ def decode(data: bytes) -> Image.Image:
 
     Raises:
         InputError: they are none. The message is the reason alone, a clause.
+        MemoryError: there is not enough memory to tell.
     """
+    pixels = MAX_PIXELS if data[8:12] == b"WEBP" else 0  # whose decoder makes room before the size is known
     try:
         with warnings.catch_warnings():
             # Pillow warns of odd metadata; what matters here is whether the picture itself comes out.
             warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                if image.width * image.height > MAX_PIXELS or max(image.size) > MAX_SIDE:
-                    raise InputError(_too_large(f"{image.width} × {image.height} pixels"))
+            check_before(data)
+            with Image.open(MeteredBytes(data), formats=FORMATS) as image:
+                check_opened(image, data)
+                pixels = image.width * image.height
                 image.load()
                 # After load(): some formats keep EXIF behind the pixels, and TIFF has turned itself by then.
                 turn = _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
@@ -97,12 +102,16 @@ def decode(data: bytes) -> Image.Image:
     except UnidentifiedImageError as error:
         raise InputError("the file is not an image of a format that is read: " + ", ".join(FORMATS)) from error
     except Image.DecompressionBombError as error:
-        raise InputError(_too_large("far more pixels")) from error
+        raise InputError(too_large("far more pixels")) from error
     except Exception as error:  # a decoder fed hostile bytes may raise anything
+        if is_shortage(error):
+            raise
+        _check_memory(pixels)
         problem = shortened(f"{type(error).__name__}: {error}".replace("\n", " "))
         raise InputError(f"the image is cut short or damaged ({problem})") from error
     return colored if turn is None else colored.transpose(turn)
 
 
-def _too_large(size: str) -> str:
-    return f"the image has {size}, the limit being {MAX_PIXELS} in all and {MAX_SIDE} on a side"
+def _check_memory(pixels: int) -> None:
+    """Raises MemoryError if a picture of so many would find too little: libjpeg then calls the file broken."""
+    np.empty((pixels, _BYTES_A_PIXEL), np.uint8)  # is not written to, so it costs nothing where it can be had
