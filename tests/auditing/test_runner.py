@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -42,9 +43,10 @@ from underfire.auditing.rows import read_rows
 from underfire.auditing.run import open_run
 from underfire.auditing.runner import AuditOutcome, run_audit
 from underfire.auditing.unit import Event, noise, save_and_read
+from underfire.cli import cli
 from underfire.diagnostics.model_checks import ModelCheck
-from underfire.errors import InputError
-from underfire.images import Photo, PhotoSet, find_photos, read_png
+from underfire.errors import InputError, ShortageError
+from underfire.images import Photo, PhotoSet, decode, find_photos, read_png
 from underfire.models.classifier import Classifier
 from underfire.report import build_report
 
@@ -406,6 +408,44 @@ def test_without_labels_the_models_own_prediction_is_taken(photos: Path, tmp_pat
     rows = rows_of(tmp_path / "run")
     assert not any(row.label_given or row.excluded for row in rows)
     assert all(row.label == row.clean_prediction for row in rows)
+
+
+def test_a_photo_is_decoded_once(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For its inspection; the checks of the model and the parts take what was kept."""
+    seen: list[bytes] = []
+    real = decode.decode
+
+    def counted(data: bytes) -> Any:
+        seen.append(data)
+        return real(data)
+
+    monkeypatch.setattr(decode, "decode", counted)
+    run(photos, tmp_path / "run")
+    assert len(seen) == len(set(seen)) == 6
+
+
+def test_want_of_memory_ends_an_audit_and_loses_no_photo(
+    whole: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    third = (photos / "photo-2.png").read_bytes()
+
+    def short(data: bytes) -> Any:
+        if data == third:
+            raise MemoryError
+        return real(data)
+
+    real = decode.decode
+    with monkeypatch.context() as patch:
+        patch.setattr(decode, "decode", short)
+        with pytest.raises(ShortageError, match=r"photo-2.png' cannot be read for now"):
+            run(photos, tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+        command = ["explain", str(photos), *MODEL_OPTIONS, "--interpreters", "grad", "--out", str(tmp_path / "maps")]
+        result = CliRunner().invoke(cli, command)
+        assert result.exit_code == 2
+        assert "photo-2.png' cannot be read for now" in result.output
+    run(photos, tmp_path / "run")
+    assert rows_of(tmp_path / "run") == rows_of(whole)
 
 
 def test_strict_refuses_what_would_be_skipped_and_leaves_nothing(whole: Path, photos: Path, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,7 +9,7 @@ import torch
 from underfire.auditing.look import calling
 from underfire.auditing.plan import PlannedPhoto
 from underfire.diagnostics.model_checks import check_model
-from underfire.images import load_photo
+from underfire.images import PhotoLoader
 from underfire.images.png import from_8bit
 from underfire.models.classifier import Classifier
 
@@ -18,13 +17,12 @@ PHOTOS = 4
 """At most so many photos are looked at: what is asked for shows on any of them."""
 
 
-def check_on_photos(classifier: Classifier, photos: Sequence[PlannedPhoto]) -> list[dict[str, Any]]:
+def check_on_photos(
+    classifier: Classifier, photos: Sequence[PlannedPhoto], loader: PhotoLoader
+) -> list[dict[str, Any]]:
     """The outcome of every check, for run.json; on the first ``photos`` that are to be attacked."""
     some = [photo for photo in photos if photo.excluded is None][:PHOTOS]
-    loaded = [
-        load_photo(Path(photo.file), resize=classifier.resize, input_size=classifier.input_size).pixels
-        for photo in some
-    ]
+    loaded = [loader.load(photo.file).pixels for photo in some]
     height, width = classifier.input_size
     pixels = torch.stack(loaded) if loaded else torch.empty(0, classifier.channels, height, width, dtype=torch.uint8)
     x = from_8bit(pixels, classifier.dtype).to(classifier.device)

@@ -80,7 +80,7 @@ class RayEngine:
         try:
             yield from self._run(units)
         except ray.exceptions.RayTaskError as error:
-            if isinstance(error.cause, InputError):
+            if isinstance(error.cause, InputError | OSError):
                 raise error.cause from None  # its sentence, without the traceback of another process
             raise
         finally:

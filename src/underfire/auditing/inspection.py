@@ -12,7 +12,7 @@ from underfire.auditing.plan import AuditPlan, PlannedPhoto, photo_key, planned_
 from underfire.auditing.targets import NO_TARGET, POLICIES, choose_target, class_index
 from underfire.errors import InputError
 from underfire.files import quoted
-from underfire.images import Photo, PhotoSet, Pixels, Skipped, load_photo
+from underfire.images import Photo, PhotoLoader, PhotoSet, Pixels, Skipped
 from underfire.images.png import from_8bit
 from underfire.models.classifier import Classifier
 
@@ -28,19 +28,23 @@ class Inspection:
     """Photos that could not be loaded, by image_id."""
 
 
-def inspect_photos(plan: AuditPlan, classifier: Classifier, found: PhotoSet, *, strict: bool) -> Inspection:
+def inspect_photos(
+    plan: AuditPlan, classifier: Classifier, found: PhotoSet, *, strict: bool, loader: PhotoLoader | None = None
+) -> Inspection:
     """Loads every photo once, up to the plan's limit, and decides label, target and exclusion of each.
 
-    Raises `InputError` if no photo can be used or none has a target; with ``strict`` also if that holds of one.
+    ``loader`` keeps what was decoded, for later. Raises `InputError` if no photo can be used or none has a target; with
+    ``strict`` also if that holds of one. `ShortageError` if a photo cannot be decoded for now.
     """
     if plan.targets not in POLICIES:
         class_index(plan.targets, classifier.class_names)  # refused before any photo is looked at
     if strict and found.skipped:
         raise _refusal(found.skipped[0])
+    loader = loader or PhotoLoader(resize=classifier.resize, input_size=classifier.input_size)
     unusable: list[Skipped] = []
     planned: list[PlannedPhoto] = []
     batch: list[tuple[Photo, Pixels]] = []
-    for photo, pixels in _usable(found.photos, classifier, unusable, strict=strict):
+    for photo, pixels in _usable(found.photos, loader, unusable, strict=strict):
         batch.append((photo, pixels))
         full = len(batch) == plan.batch_size
         enough = len(planned) + len(batch) == plan.limit
@@ -89,12 +93,12 @@ def check_unchanged(run: Mapping[str, Any], found: PhotoSet, limit: int | None) 
 
 
 def _usable(
-    photos: Sequence[Photo], classifier: Classifier, unusable: list[Skipped], *, strict: bool
+    photos: Sequence[Photo], loader: PhotoLoader, unusable: list[Skipped], *, strict: bool
 ) -> Iterator[tuple[Photo, Pixels]]:
     """The photos that can be loaded; the others are added to ``unusable``."""
     for photo in photos:
         try:
-            yield photo, load_photo(photo.path, resize=classifier.resize, input_size=classifier.input_size)
+            yield photo, loader.load(photo.path)
         except InputError as error:
             skip = Skipped(photo.image_id, str(error.__cause__ or error))  # the cause is the reason alone
             if strict:

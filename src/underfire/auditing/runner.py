@@ -94,9 +94,9 @@ def run_audit(
     run: Mapping[str, Any] | None = directory.read()
     planned: Sequence[PlannedPhoto] = ()
     if run is None:
-        inspection = inspect_photos(plan, classifier, photos, strict=strict)
+        inspection = inspect_photos(plan, classifier, photos, strict=strict, loader=auditor.loader)
         planned = inspection.photos
-        facts |= {"model_checks": check_on_photos(classifier, planned)} | _photo_facts(inspection)
+        facts |= {"model_checks": check_on_photos(classifier, planned, auditor.loader)} | _photo_facts(inspection)
         run = _begin(directory, facts)
     if run is not facts:  # begun by another process
         _check_same(directory, run, facts, strict=strict)

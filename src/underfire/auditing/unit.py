@@ -23,7 +23,7 @@ from underfire.auditing.rows import Row, write_part
 from underfire.auditing.store import MAPS_FILE, RunDirectory, map_name, picture_name
 from underfire.errors import InputError
 from underfire.files import quoted
-from underfire.images import load_photo, save_png
+from underfire.images import PhotoLoader, save_png
 from underfire.images.png import from_8bit, read_pngs
 from underfire.models.classifier import Classifier
 from underfire.seeding import generator
@@ -97,6 +97,7 @@ class Auditor:
         self.plan = plan
         self.classifier = classifier
         self.directory = directory
+        self.loader = PhotoLoader(resize=classifier.resize, input_size=classifier.input_size)
         load_parts(
             [name for name in plan.interpreters if name not in given.interpreters],
             [name for name in plan.attacks if name not in given.attacks],
@@ -141,7 +142,7 @@ class Auditor:
     def _load(self, unit: Unit, folders: tuple[Path, ...]) -> _Batch:
         pixels = []
         for photo in unit.photos:
-            loaded = load_photo(Path(photo.file), resize=self.classifier.resize, input_size=self.classifier.input_size)
+            loaded = self.loader.load(photo.file)
             if loaded.sha256 != photo.sha256:
                 raise InputError(
                     f"photo {quoted(photo.file)} has changed since this run began; put it back, or give a new directory"

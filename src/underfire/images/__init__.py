@@ -7,13 +7,14 @@ begin with a dot are passed over quietly.
 """
 
 from underfire.images.builtin import builtin_photos
-from underfire.images.decode import Pixels, load_photo
+from underfire.images.decode import PhotoLoader, Pixels, load_photo
 from underfire.images.png import read_png, save_png
 from underfire.images.records import Photo, PhotoSet, Skipped
 from underfire.images.sources import find_photos
 
 __all__ = [
     "Photo",
+    "PhotoLoader",
     "PhotoSet",
     "Pixels",
     "Skipped",

@@ -19,6 +19,9 @@ from underfire.images.work import MAX_PIXELS, MeteredBytes, check_before, check_
 MAX_FILE_BYTES = 512 * 2**20
 """Larger files are refused unread: MAX_PIXELS pixels need no more, even raw."""
 
+MAX_KEPT_BYTES = 512 * 2**20
+"""Of decoded photos at a classifier's input size, for a whole audit: 3566 at 224 × 224."""
+
 # Pillow reads many more formats, of which one runs a PostScript interpreter; photos come in these.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM")
 
@@ -48,6 +51,47 @@ class Pixels:
     original_size: tuple[int, int]
 
 
+class PhotoLoader:
+    """Photos as a classifier is to see them, each decoded once, as far as memory allows.
+
+    The file is read each time: a photo that has changed is decoded again.
+
+    Args:
+        resize: what the short side becomes, in pixels.
+        input_size: (height, width) of the crop in its centre.
+        most: bytes of decoded photos that are kept.
+    """
+
+    def __init__(self, *, resize: int, input_size: tuple[int, int], most: int = MAX_KEPT_BYTES) -> None:
+        self._resize, self._crop = resize, (input_size[1], input_size[0])
+        self._room = most // (3 * input_size[0] * input_size[1])
+        self._kept: dict[str, Pixels] = {}
+
+    def load(self, path: str | Path) -> Pixels:
+        """The photo at ``path``, see :func:`load_photo`."""
+        try:
+            data = read_regular_file(Path(path), limit=MAX_FILE_BYTES)
+            sha256 = hashlib.sha256(data).hexdigest()
+            kept = self._kept.get(sha256)
+            if kept is not None:
+                return kept
+            image = decode(data)
+            prepared = resize_and_crop(image, resize=self._resize, crop=self._crop)
+        except InputError as error:
+            raise InputError(f"{quoted(path)} is not a usable photo: {error}.") from error
+        except (MemoryError, OSError) as error:
+            why = "there is not enough memory" if isinstance(error, MemoryError) else error.strerror
+            raise ShortageError(
+                f"{quoted(path)} cannot be read for now: {why}; close other programs or raise the limit and give the "
+                "same command again, or leave this photo out"
+            ) from error
+        pixels = torch.from_numpy(np.array(prepared)).permute(2, 0, 1).contiguous()
+        photo = Pixels(pixels, sha256, image.size)
+        if len(self._kept) < self._room:
+            self._kept[sha256] = photo
+        return photo
+
+
 def load_photo(path: str | Path, *, resize: int, input_size: tuple[int, int]) -> Pixels:
     """The photo at ``path``, upright by its EXIF, resized and cropped to ``input_size`` (height, width).
 
@@ -61,20 +105,7 @@ def load_photo(path: str | Path, *, resize: int, input_size: tuple[int, int]) ->
             has colours without a defined meaning.
         ShortageError: there is not enough memory, or there are too many open files, to decode it.
     """
-    try:
-        data = read_regular_file(Path(path), limit=MAX_FILE_BYTES)
-        image = decode(data)
-        prepared = resize_and_crop(image, resize=resize, crop=(input_size[1], input_size[0]))
-    except InputError as error:
-        raise InputError(f"{quoted(path)} is not a usable photo: {error}.") from error
-    except (MemoryError, OSError) as error:
-        why = "there is not enough memory" if isinstance(error, MemoryError) else error.strerror
-        raise ShortageError(
-            f"{quoted(path)} cannot be read for now: {why}; close other programs or raise the limit and give the same "
-            "command again, or leave this photo out"
-        ) from error
-    pixels = torch.from_numpy(np.array(prepared)).permute(2, 0, 1).contiguous()
-    return Pixels(pixels, hashlib.sha256(data).hexdigest(), image.size)
+    return PhotoLoader(resize=resize, input_size=input_size, most=0).load(path)
 
 
 def decode(data: bytes) -> Image.Image:
