@@ -19,11 +19,12 @@ from underfire.auditing.rows import Row, read_rows
 from underfire.auditing.run import Run
 from underfire.auditing.runner import run_audit
 from underfire.errors import InputError
+from underfire.stats import Estimate, bootstrap_mean, bootstrap_paired
 from underfire.studies import frontier
-from underfire.studies.frontier import Along, frontier_study
+from underfire.studies.frontier import Along, Reached, changes, difference, frontier_study, in_common, reached_in
 from underfire.studies.reruns import Rerun
 from underfire.studies.source import decide
-from underfire.studies.study import Claim, Study, Verdict
+from underfire.studies.study import Claim, Study, Verdict, above, below
 
 PLAN = replace(toy_plan(), steps=8)
 
@@ -314,3 +315,56 @@ def test_work_of_other_settings_or_photos_is_refused(photos: Path, tmp_path: Pat
         study(photos, weighed[0], "weight", (0.5, 0.9), replace(PLAN, seed=1))
     with pytest.raises(InputError, match="give the same"):
         frontier_study(PLAN, decided(photos)[:2], toy_classifier(), work=weighed[0], along="weight", grid=(0.5, 0.9))
+
+
+def results(price: float, *, failed: frozenset[tuple[str, float]] = frozenset()) -> Reached:
+    """A unit of confidence costs ``price`` of L1 and twice that of IoU; each of six photos has a level of its own."""
+    return reached_in(
+        {
+            point: [
+                row(
+                    image_id=name, success=(name, point) not in failed, confidence=point,
+                    l1=0.1 + 0.01 * i + price * point, iou=0.9 - 2 * price * point,
+                )
+                for i, name in enumerate(f"photo-{i}" for i in range(6))
+            ]
+            for point in (0.5, 0.7, 0.9)
+        }
+    )  # fmt: skip
+
+
+def test_a_planted_price_is_found_whatever_the_photos_own_level() -> None:
+    found = bootstrap_mean(changes(results(0.25), "l1"))
+    assert found.n == 6
+    assert found.value == pytest.approx(0.25 * 0.4)
+    assert found.low == pytest.approx(found.high)
+    assert changes(results(0.25), "confidence") == pytest.approx([0.4] * 6)
+    assert below(bootstrap_mean(changes(results(0.25), "iou_50"))) is Verdict.HOLDS
+    assert above(bootstrap_mean(changes(results(-0.25), "iou_50"))) is Verdict.HOLDS
+
+
+def test_failed_attacks_are_kept_apart() -> None:
+    failed = frozenset({("photo-0", 0.5), ("photo-1", 0.5), ("photo-1", 0.9), ("photo-2", 0.7)})
+    reached = results(1.0, failed=failed)
+    found = dict(zip((name for name in reached if name != "photo-1"), changes(reached, "l1"), strict=True))
+    assert found.keys() == {"photo-0", "photo-2", "photo-3", "photo-4", "photo-5"}  # photo-1 has one point left
+    assert found["photo-0"] == pytest.approx(0.2)
+    assert found["photo-2"] == pytest.approx(0.4)
+
+
+def test_a_difference_is_on_the_points_that_both_reached() -> None:
+    costly, cheap = results(0.4), results(0.1, failed=frozenset({("photo-0", 0.5), ("photo-0", 0.7)}))
+    found = difference(costly, cheap, "l1")
+    assert found.n == 6
+    assert found.value == pytest.approx((5 * 0.3 * 0.7 + 0.3 * 0.9) / 6)  # photo-0 at its one point
+    assert difference(costly, {}, "l1") == Estimate(None, None, None, 0)
+
+
+def test_changes_are_compared_between_the_same_points() -> None:
+    sides = in_common(results(0.4), results(0.1, failed=frozenset({("photo-0", 0.9)})))
+    ours, theirs = (changes(side, "l1") for side in sides)
+    found = bootstrap_paired(ours, theirs)
+    assert found.n == 6
+    assert found.value == pytest.approx((5 * 0.3 * 0.4 + 0.3 * 0.2) / 6)  # photo-0 up to 0.7, for both
+    for side in sides:
+        assert changes(side, "confidence") == pytest.approx([0.2, 0.4, 0.4, 0.4, 0.4, 0.4])

@@ -93,6 +93,11 @@ class Claim:
     estimates: Mapping[str, Estimate]
     n: int
 
+    @classmethod
+    def over(cls, id: str, statement: str, verdict: Verdict, estimates: Mapping[str, Estimate]) -> "Claim":  # noqa: A002
+        """A claim that rests on as many photos as the ``estimates`` of the fewest; on none without estimates."""
+        return cls(id, statement, verdict, estimates, min((figure.n for figure in estimates.values()), default=0))
+
 
 @dataclass(frozen=True)
 class Study:
