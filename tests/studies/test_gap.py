@@ -20,6 +20,7 @@ from support.stopping import Stop, stopping_after
 from support.toy_photos import MISCLASSIFIED, found, rows_of, toy_classifier, toy_plan, write_photos
 from underfire import metrics
 from underfire.attacks.target_maps import random_patch
+from underfire.auditing.condition import NONE, PGD
 from underfire.auditing.names import make_interpreters
 from underfire.auditing.plan import AuditPlan, PlannedPhoto
 from underfire.auditing.rows import Row
@@ -27,17 +28,24 @@ from underfire.auditing.run import Run
 from underfire.errors import InputError
 from underfire.images import read_png
 from underfire.studies import gap, reruns
-from underfire.studies.gap import ChosenMap, companion, gap_study, successes, typical
+from underfire.studies.gap import ChosenMap, companion, gap_study, row_of, typical
 from underfire.studies.reruns import Rerun
 from underfire.studies.source import decide
-from underfire.studies.study import Study, Verdict, majority
+from underfire.studies.study import Study, Verdict
 
 PLAN = replace(toy_plan(), steps=40, eps=24 / 255)
-CHOSEN = ChosenMap(
-    photo="a", success=True, confidence=0.9, l1=0.1, iou=0.8,
-    l1_benign=0.4, iou_benign=0.1, l1_pgd=0.3, iou_pgd=0.2, pgd_success=True,
-)  # fmt: skip
 LABELS = {f"photo-{i}": i % 4 for i in range(24)}
+
+
+def chosen(
+    l1: float = 0.1, *, photo: str = "a", success: bool = True, l1_benign: float = 0.4, pgd_success: bool = True
+) -> ChosenMap:
+    """A photo whose map under PGD is at 0.3 from the target map."""
+    return ChosenMap(
+        made_row(image_id=photo, success=success, l1=l1),
+        made_row(image_id=photo, condition=NONE, l1=l1_benign),
+        made_row(image_id=photo, condition=PGD, success=pgd_success, l1=0.3),
+    )
 
 
 def decided(photos: Path, plan: AuditPlan = PLAN) -> tuple[PlannedPhoto, ...]:
@@ -246,17 +254,17 @@ def test_a_photo_that_changed_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_success_has_the_label_and_comes_half_of_the_way_from_the_nearer_start() -> None:
-    assert replace(CHOSEN, l1=0.15).succeeds
-    assert not replace(CHOSEN, l1=0.16).succeeds
-    assert not replace(CHOSEN, success=False).succeeds
-    assert not replace(CHOSEN, l1=0.15, l1_benign=0.2).succeeds
-    assert replace(CHOSEN, l1=0.0, l1_benign=0.0).succeeds
+    assert chosen(0.15).succeeds
+    assert not chosen(0.16).succeeds
+    assert not chosen(success=False).succeeds
+    assert not chosen(0.15, l1_benign=0.2).succeeds
+    assert chosen(0.0, l1_benign=0.0).succeeds
 
 
 def test_where_pgd_failed_the_way_begins_at_the_benign_map() -> None:
-    assert replace(CHOSEN, l1=0.2, pgd_success=False).succeeds
-    assert not replace(CHOSEN, l1=0.21, pgd_success=False).succeeds
-    assert not replace(CHOSEN, l1=0.2, pgd_success=True).succeeds
+    assert chosen(0.2, pgd_success=False).succeeds
+    assert not chosen(0.21, pgd_success=False).succeeds
+    assert not chosen(0.2).succeeds
 
 
 @pytest.mark.parametrize(
@@ -267,22 +275,22 @@ def test_where_pgd_failed_the_way_begins_at_the_benign_map() -> None:
     ],
 )  # fmt: skip
 def test_the_verdict_is_that_of_a_sign_test(good: int, bad: int, verdict: Verdict) -> None:
-    rate = successes([CHOSEN] * good + [replace(CHOSEN, success=False)] * bad)
-    assert (rate.k, rate.n) == (good, good + bad)
-    assert majority(rate.k, rate.n, tests=1) is verdict
+    row = row_of("cam", "random-patch", [chosen()] * good + [chosen(success=False)] * bad, good + bad)
+    assert (row.succeeds.k, row.succeeds.n) == (good, good + bad)
+    assert row.verdict is verdict
 
 
 def test_nothing_tried_is_nothing_decided() -> None:
-    assert majority(successes([]).k, 0, tests=1) is Verdict.UNDECIDED
+    assert row_of("cam", "random-patch", [], 0).verdict is Verdict.UNDECIDED
     assert typical([]) is None
 
 
 def test_the_typical_photo_is_the_lower_median_of_those_that_reached_the_label() -> None:
-    chosen = [replace(CHOSEN, photo=name, l1=l1) for name, l1 in (("d", 0.4), ("b", 0.2), ("c", 0.2), ("a", 0.1))]
-    best_of_all = replace(CHOSEN, photo="e", l1=0.0, success=False)
-    found = typical([*chosen, best_of_all])
+    some = [chosen(l1, photo=name) for name, l1 in (("d", 0.4), ("b", 0.2), ("c", 0.2), ("a", 0.1))]
+    best_of_all = chosen(0.0, photo="e", success=False)
+    found = typical([*some, best_of_all])
     assert found is not None
-    assert found.photo == "b"
+    assert found.attack.image_id == "b"
     assert typical([best_of_all]) is None
 
 
