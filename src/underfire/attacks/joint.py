@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Protocol, Self, TypeVar
 
 from torch import Tensor
 
@@ -17,6 +17,17 @@ from underfire.interpreters.base import Interpreter
 from underfire.models.classifier import Classifier
 from underfire.models.frozen import detached, ordinary
 from underfire.seeding import owners
+
+R_co = TypeVar("R_co", bound=AttackResult, covariant=True)
+
+
+class _Runs(Protocol[R_co]):
+    """What :meth:`JointAttack.__call__` needs of an attack, whose result is that of its ``run``."""
+
+    classifier: Classifier
+    interpreters: tuple[Interpreter, ...]
+
+    def run(self, x: Tensor, target: Tensor, goals: Mapping[Interpreter, Tensor], keys: tuple[str, ...]) -> R_co: ...
 
 
 @dataclass(frozen=True)
@@ -85,14 +96,14 @@ class JointAttack(ABC):
         return planned
 
     def __call__(
-        self,
+        self: _Runs[R_co],
         x: Tensor,
         target: Tensor,
         *,
         target_map: TargetMap | None = None,
         label: Tensor | None = None,
         keys: Sequence[str] | None = None,
-    ) -> AttackResult:
+    ) -> R_co:
         """Attack images ``x`` (N, C, H, W) in [0, 1] towards the classes ``target`` (N,) and the target maps.
 
         Args:

@@ -18,16 +18,16 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from underfire.attacks.budget import MOST_FINALISTS, check_whole, warm_steps
 from underfire.attacks.control import NORMALIZED, Balance, Schedule, Weighting
 from underfire.attacks.engine import Outcome, Setting, descend
+from underfire.attacks.joint import JointAttack
 from underfire.attacks.keepers import LATEST
 from underfire.attacks.perturbations import Perturbation, chosen
 from underfire.attacks.scored import own_objective, score
 from underfire.attacks.transforms import Cycle, CycledObjective
-from underfire.defenses.detector_attack import DetectorAttack, DetectorAttackResult
+from underfire.defenses.detector_attack import DetectorAttackResult, ScoredImages
 from underfire.defenses.ensemble import EnsembleDetector
 from underfire.defenses.signals import AttackableSignals, Signals
 from underfire.defenses.squeezing import FeatureSqueezing
@@ -41,7 +41,7 @@ PASSES = 300
 _FINAL_SHARE = 4  # at most one in four passes pays for the detector's scores of the finalists
 
 
-class AdaptiveADV2(DetectorAttack):
+class AdaptiveADV2(JointAttack):
     """Finds x* near x with f(x*) = c_t and the target maps that the detector takes for a clean photo.
 
     The steps cycle through the image and the transforms under which the detector's signals see it: the views, whose
@@ -117,24 +117,18 @@ class AdaptiveADV2(DetectorAttack):
     def _chosen(self, outcome: Outcome, target: Tensor) -> tuple[Outcome, Tensor]:
         """For each image the finalist that has the label and the highest score, and these scores (N,)."""
         finalists = outcome.finalists
-        labels, scores, losses = [], [], []
-        for finalist in finalists:
-            images = finalist.x_adv.contiguous()
-            with torch.no_grad():
-                logits = self.classifier(images)
-            labels.append((logits.argmax(dim=1) == target).cpu())
-            losses.append(F.cross_entropy(logits, target, reduction="none"))
-            scores.append(self.detector.score_samples(images))  # under the keys of a defender: the images' content
+        scored = [ScoredImages.of(self.detector, finalist.x_adv.contiguous(), target) for finalist in finalists]
         # By label first, then by score: where two finalists differ in the label, no score makes up for it.
-        reached, found = torch.stack(labels), torch.stack(scores)
+        reached, found = torch.stack([one.reached for one in scored]), torch.stack([one.scores for one in scored])
         best = found.where(reached == reached.amax(dim=0), -torch.inf).argmax(dim=0)
         kept = found.gather(0, best[None])[0]
         best = best.to(target.device)
         rows = torch.arange(len(target), device=target.device)
-        prediction = replace(outcome.trace.prediction, kept=torch.stack(losses)[best, rows])
+        losses = torch.stack([one.losses for one in scored])
+        prediction = replace(outcome.trace.prediction, kept=losses[best, rows])
         chosen_outcome = replace(
             outcome,
-            x_adv=torch.stack([f.x_adv for f in finalists])[best, rows],
+            x_adv=torch.stack([one.images for one in scored])[best, rows],
             used=torch.stack([f.used for f in finalists])[best, rows],
             # The loop's map distances are those under one transform or another.
             trace=replace(outcome.trace, prediction=prediction, maps=None),

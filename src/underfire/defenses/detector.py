@@ -17,6 +17,7 @@ from torch import Tensor
 
 from underfire.defenses.calibration import Calibration, calibrate, check_rate, photos_needed
 from underfire.defenses.density import FEWEST, Density
+from underfire.defenses.evaluator import renumbered
 from underfire.defenses.explanation import Explanation, Reason
 from underfire.defenses.saved import FORMAT, TENSORS, check_classifier, damaged, read
 from underfire.defenses.signals import Signals
@@ -145,11 +146,7 @@ class Detector(ABC):
             InputError: the detector is not fitted, or ``x`` is not what the classifier takes.
             NonFiniteError: a signal of an image, or the score, is NaN or infinite.
         """
-        self.check_fitted()
-        self.signals.classifier.check_images(x)
-        scores = self.density_.score(self._measure(x, owners(x, keys)))
-        require_finite(scores[:, None], "the score")
-        return scores
+        return self._scored(x, keys)[2]
 
     def decision_function(self, x: Tensor, keys: Sequence[str] | None = None) -> Tensor:
         """Scores (N,) less the threshold: negative for images that are flagged. Raises as :meth:`score_samples`."""
@@ -165,11 +162,7 @@ class Detector(ABC):
 
         Raises as :meth:`score_samples`.
         """
-        self.check_fitted()
-        self.signals.classifier.check_images(x)
-        owned = owners(x, keys)
-        values = self._measure(x, owned)
-        require_finite(self.density_.score(values)[:, None], "the score")
+        owned, values, _ = self._scored(x, keys)
         found: list[Explanation] = []
         for images, names in self._batches(x, owned):
             maps = self.signals.maps(images, names)
@@ -264,15 +257,23 @@ class Detector(ABC):
         reasons = sorted((Reason(*row) for row in rows), key=lambda reason: -reason.contribution)
         return Explanation(key, float(density.score(values)), self.threshold_, tuple(reasons), maps)
 
+    def _scored(self, x: Tensor, keys: Sequence[str] | None) -> tuple[tuple[str, ...], Tensor, Tensor]:
+        """The images' keys, their signals (N, S) and their scores (N,), all checked."""
+        self.check_fitted()
+        self.signals.classifier.check_images(x)
+        names = owners(x, keys)
+        values = self._measure(x, names)
+        scores = self.density_.score(values)
+        require_finite(scores[:, None], "the score")
+        return names, values, scores
+
     def _measure(self, x: Tensor, names: tuple[str, ...]) -> Tensor:
         """The signals (N, S) of checked images, a few at a time."""
         parts = [torch.zeros((0, len(self.signals.names)), dtype=torch.float64)]
         start = 0
         for images, batch in self._batches(x, names):
-            try:
+            with renumbered(range(start, start + len(batch))):
                 parts.append(self.signals.measure(images, batch))
-            except NonFiniteError as error:
-                raise NonFiniteError(error.what, start + error.index) from error
             start += len(batch)
         values = torch.cat(parts)
         self._check_finite(values)

@@ -1,17 +1,14 @@
-"""Attacks that know a detector, and what they return."""
+"""What attacks that know a detector go by, and what they return."""
 
-from abc import abstractmethod
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import ClassVar, Self, cast
+from typing import Self
 
+import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from underfire.attacks.joint import JointAttack
 from underfire.attacks.result import AttackResult
-from underfire.attacks.target_maps import TargetMap
 from underfire.defenses.detector import Detector
-from underfire.interpreters.base import Interpreter
 
 
 @dataclass(frozen=True)
@@ -38,30 +35,26 @@ class DetectorAttackResult(AttackResult):
         return self.success & (self.scores >= self.threshold).to(self.success.device)
 
 
-class DetectorAttack(JointAttack):
-    """An attack on a classifier that a detector guards.
+@dataclass(frozen=True)
+class ScoredImages:
+    """Images (n, C, H, W) with what such an attack prefers some to others by.
 
     Attributes:
-        version: raised when the attack makes other images, so that cached ones are made again.
+        images: (n, C, H, W).
+        reached: (n,) whether the prediction is the target class, on the CPU.
+        scores: (n,) of the detector, under the keys of a defender: the images' content. On the CPU.
+        losses: (n,) of the prediction.
     """
 
-    version: ClassVar[int]
+    images: Tensor
+    reached: Tensor
+    scores: Tensor
+    losses: Tensor
 
-    def __call__(
-        self,
-        x: Tensor,
-        target: Tensor,
-        *,
-        target_map: TargetMap | None = None,
-        label: Tensor | None = None,
-        keys: Sequence[str] | None = None,
-    ) -> DetectorAttackResult:
-        """Attack images ``x`` (N, C, H, W) in [0, 1] towards the classes ``target`` (N,), as every `JointAttack`."""
-        result = super().__call__(x, target, target_map=target_map, label=label, keys=keys)
-        return cast("DetectorAttackResult", result)  # of run
-
-    @abstractmethod
-    def run(
-        self, x: Tensor, target: Tensor, goals: Mapping[Interpreter, Tensor], keys: tuple[str, ...]
-    ) -> DetectorAttackResult:
-        """Attack a checked batch towards ``target`` (N,) and the maps (N, h, w) by interpreter."""
+    @classmethod
+    def of(cls, detector: Detector, images: Tensor, target: Tensor) -> Self:
+        """``images``, attacked towards ``target`` (n,), by the unmodified classifier and its ``detector``."""
+        with torch.no_grad():
+            logits = detector.signals.classifier(images)
+        reached = (logits.argmax(dim=1) == target).cpu()
+        return cls(images, reached, detector.score_samples(images), F.cross_entropy(logits, target, reduction="none"))

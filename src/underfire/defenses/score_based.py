@@ -7,21 +7,20 @@ adversarial robustness", 2019.
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from underfire.attacks.budget import check_whole
 from underfire.attacks.engine import Outcome
+from underfire.attacks.joint import JointAttack
 from underfire.attacks.perturbations import Linf
 from underfire.attacks.scored import score
 from underfire.attacks.trace import Course, Trace
 from underfire.attacks.windows import draws, redraw, share_at
 from underfire.defenses.detector import Detector
-from underfire.defenses.detector_attack import DetectorAttack, DetectorAttackResult
+from underfire.defenses.detector_attack import DetectorAttackResult, ScoredImages
 from underfire.defenses.evaluator import renumbered
 from underfire.defenses.signals import Signals
 from underfire.errors import InputError
@@ -35,7 +34,7 @@ PASSES = 1000
 _LEVEL = 1e-2  # of a grey level: float32 holds multiples of 1/255 far better
 
 
-class ScoreSearch(DetectorAttack):
+class ScoreSearch(JointAttack):
     """Changes attacked images that a detector flags, at random, and keeps changes that raise the detector's score.
 
     A query is the score of one image. Each proposes to fill a window of the best image so far with the benign pixels
@@ -86,34 +85,36 @@ class ScoreSearch(DetectorAttack):
             raise InputError("a benign image is not in whole grey levels; give images as they are saved in 8 bit.")
         begun = self._checked_start(x)
         x = self._whole(x, x)
-        state = self._begin(self._whole(x, begun), target)
-        first, half = state.losses.clone(), state.losses
+        best = ScoredImages.of(self.detector, self._whole(x, begun), target)
+        queries = torch.ones(len(x), dtype=torch.int64)
+        first, half = best.losses.clone(), best.losses
         sources = [generator(self.seed, key, "score search") for key in keys]
         for query in range(1, self.queries):
             if query == (self.queries + 1) // 2:
-                half = state.losses.clone()
-            rows = ((state.scores < self.detector.threshold_) & state.reached).nonzero()[:, 0]
+                half = best.losses.clone()
+            rows = ((best.scores < self.detector.threshold_) & best.reached).nonzero()[:, 0]
             if not len(rows):
                 break
             there = rows.to(x.device)
-            proposed = self._proposals(x[there], state.images[there], [sources[row] for row in rows.tolist()], query)
+            proposed = self._proposals(x[there], best.images[there], [sources[row] for row in rows.tolist()], query)
             with renumbered(rows.tolist()):
-                state.accept(self._queried(proposed, target[there]), rows)
-        trace = Trace(torch.zeros_like(first), Course(first, half, state.losses), None)
-        used = self.perturbation.size(x, state.images)
+                _accept(best, ScoredImages.of(self.detector, proposed, target[there]), rows)
+            queries[rows] += 1
+        trace = Trace(torch.zeros_like(first), Course(first, half, best.losses), None)
+        used = self.perturbation.size(x, best.images)
         result = score(
             self.name,
             self.classifier,
             x,
             target,
             goals,
-            Outcome(state.images, used, state.queries * self.detector.signals.passes_per_image, trace),
+            Outcome(best.images, used, queries * self.detector.signals.passes_per_image, trace),
             perturbation=self.perturbation,
             steps=self.queries,
             keys=keys,
             started=started,
         )
-        return DetectorAttackResult.of(result, self.detector, state.scores)
+        return DetectorAttackResult.of(result, self.detector, best.scores)
 
     def _checked_start(self, x: Tensor) -> Tensor:
         """The images (N, C, H, W) to start from."""
@@ -125,18 +126,6 @@ class ScoreSearch(DetectorAttack):
         if not bool(self.perturbation.contains(x, self.start).all()):
             raise InputError(f"an image to start from is not within {self.perturbation.eps:g} of its benign one.")
         return self.start.detach()
-
-    def _begin(self, images: Tensor, target: Tensor) -> "_Best":
-        found = self._queried(images, target)
-        return _Best(images, found.scores, found.reached, found.losses, torch.ones(len(images), dtype=torch.int64))
-
-    def _queried(self, images: Tensor, target: Tensor) -> "_Queried":
-        with torch.no_grad():
-            logits = self.classifier(images)
-        losses = F.cross_entropy(logits, target, reduction="none")
-        return _Queried(
-            images, self.detector.score_samples(images), (logits.argmax(dim=1) == target).cpu(), losses.detach()
-        )
 
     def _proposals(self, x: Tensor, best: Tensor, sources: Sequence[torch.Generator], query: int) -> Tensor:
         """The ``best`` images with one window each redrawn, in whole grey levels."""
@@ -151,34 +140,13 @@ class ScoreSearch(DetectorAttack):
         return from_8bit(self.perturbation.rounded(x, images), x.dtype)
 
 
-@dataclass(frozen=True)
-class _Queried:
-    """Images (n, C, H, W), their scores and whether they have the label (n,) on the CPU, prediction losses (n,)."""
-
-    images: Tensor
-    scores: Tensor
-    reached: Tensor
-    losses: Tensor
-
-
-@dataclass(frozen=True)
-class _Best:
-    """The best image of each of the batch so far, with the same facts; ``queries`` (N,) counts those of each."""
-
-    images: Tensor
-    scores: Tensor
-    reached: Tensor
-    losses: Tensor
-    queries: Tensor
-
-    def accept(self, found: _Queried, rows: Tensor) -> None:
-        """Take, in place, the proposals for the images at ``rows`` that have the label and a higher score."""
-        self.queries[rows] += 1
-        better = found.reached & (found.scores > self.scores[rows])
-        there, chosen = rows[better].to(self.images.device), better.to(self.images.device)
-        self.images[there] = found.images[chosen]
-        self.losses[there] = found.losses[chosen]
-        self.scores[rows[better]] = found.scores[better]
+def _accept(best: ScoredImages, found: ScoredImages, rows: Tensor) -> None:
+    """Put into ``best``, at its ``rows``, the images ``found`` that have the label and a higher score."""
+    better = found.reached & (found.scores > best.scores[rows])
+    there, chosen = rows[better].to(best.images.device), better.to(best.images.device)
+    best.images[there] = found.images[chosen]
+    best.losses[there] = found.losses[chosen]
+    best.scores[rows[better]] = found.scores[better]
 
 
 def queries_for(passes: int, signals: Signals) -> int:

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from underfire.attacks.transforms import ImageTransform
 from underfire.defenses.density import Density
 from underfire.defenses.detector import Detector
-from underfire.defenses.views import described
+from underfire.defenses.views import Unmoving, described
 from underfire.errors import InputError
 from underfire.interpreters.base import Interpreter, require_finite
 from underfire.models.classifier import Classifier
@@ -165,7 +165,7 @@ XU: tuple[Squeezer, ...] = (BitDepth(5), Median(2), NonLocalMeans(11, 3, 4.0))
 
 
 @dataclass(frozen=True)
-class _Squeezed:
+class _Squeezed(Unmoving):
     """Images as a squeezer leaves them; a direction goes back through it unchanged."""
 
     squeezer: Squeezer
@@ -176,10 +176,6 @@ class _Squeezed:
         with torch.no_grad():
             moved = self.squeezer(images).clamp(0, 1) - images
         return images + moved
-
-    def carry(self, maps: Tensor, _size: tuple[int, int], /) -> Tensor:
-        """``maps``: nothing moves."""
-        return maps
 
 
 class SqueezingSignals:

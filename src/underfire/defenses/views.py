@@ -38,8 +38,20 @@ class View(Protocol):
         ...
 
 
+class Unmoving:
+    """A base of views, and of transforms, that leave every pixel where it is, and so the cells of maps."""
+
+    def carry(self, maps: Tensor, _size: tuple[int, int], /) -> Tensor:
+        """``maps`` as they are."""
+        return maps
+
+    def carry_back(self, maps: Tensor, _size: tuple[int, int], /) -> Tensor:
+        """``maps`` as they are."""
+        return maps
+
+
 @dataclass(frozen=True)
-class Noise:
+class Noise(Unmoving):
     """Gaussian noise on every value of a pixel, cut to [0, 1].
 
     Attributes:
@@ -68,14 +80,6 @@ class Noise:
         parts = [torch.randn(x.shape[1:], generator=draw, dtype=x.dtype) for draw in draws]
         noise = torch.stack(parts).to(x.device) if parts else torch.zeros_like(x)
         return (x + self.sigma / 255 * noise).clamp(0, 1)
-
-    def carry(self, maps: Tensor, _size: tuple[int, int], /) -> Tensor:
-        """The maps: noise moves nothing."""
-        return maps
-
-    def carry_back(self, maps: Tensor, _size: tuple[int, int], /) -> Tensor:
-        """The maps: noise moves nothing."""
-        return maps
 
 
 @dataclass(frozen=True)
@@ -143,7 +147,7 @@ class Shift:
 
 
 @dataclass(frozen=True)
-class Blur:
+class Blur(Unmoving):
     """A slight Gaussian blur.
 
     Attributes:
@@ -167,14 +171,6 @@ class Blur:
     def apply(self, x: Tensor, _keys: Sequence[str], /) -> Tensor:
         """``x`` blurred, mirrored at the edges."""
         return torch.cat([blurred(x[i : i + 1], self.sigma) for i in range(x.shape[0])]) if x.shape[0] else x
-
-    def carry(self, maps: Tensor, _size: tuple[int, int], /) -> Tensor:
-        """The maps: a blur moves nothing."""
-        return maps
-
-    def carry_back(self, maps: Tensor, _size: tuple[int, int], /) -> Tensor:
-        """The maps: a blur moves nothing."""
-        return maps
 
 
 @dataclass(frozen=True)

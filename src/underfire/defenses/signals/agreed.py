@@ -11,6 +11,7 @@ from underfire.attacks.transforms import ImageTransform
 from underfire.defenses.mean_map import MeanMap
 from underfire.defenses.signals.base import Signal, SignalInput
 from underfire.defenses.statistics import TOP, log_odds, on_grid
+from underfire.defenses.views import Unmoving
 from underfire.interpreters.base import Interpreter
 from underfire.interpreters.faithfulness import Probe, blurred, ranks
 
@@ -66,7 +67,7 @@ class Agreed(Signal):
 
 
 @dataclass(frozen=True)
-class _TargetRegion:
+class _TargetRegion(Unmoving):
     """Images of which only the top fifth of the mean of the target maps (N, h, w) is visible."""
 
     signal: Agreed
@@ -76,7 +77,3 @@ class _TargetRegion:
     def apply(self, images: Tensor, rows: Tensor, keys: Sequence[str], _step: int, /) -> Tensor:
         """``images``, blurred outside the region."""
         return self.signal.region(images, {name: maps[rows] for name, maps in self.target_maps.items()}, keys)
-
-    def carry(self, maps: Tensor, _size: tuple[int, int], /) -> Tensor:
-        """``maps``: nothing moves."""
-        return maps
