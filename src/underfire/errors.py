@@ -1,12 +1,23 @@
 """The errors that a user can mend."""
 
+import unicodedata
+
 
 class InputError(ValueError):
     """What the user gave cannot be used.
 
     The message is one sentence that quotes the input and says what to do; the command line prints it and
-    exits with code 2.
+    exits with code 2. What it quotes may be anybody's: characters that steer a terminal are spelt out, whoever raised
+    it.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__("".join(map(_visible, message)))
+
+
+def _visible(character: str) -> str:
+    steers = unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp")
+    return character.encode("unicode_escape").decode("ascii") if steers else character
 
 
 class ModelError(InputError):
