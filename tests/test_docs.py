@@ -13,6 +13,7 @@ How a block of a page is marked, by the words after its three backticks:
 """
 
 import contextlib
+import json
 import re
 import shlex
 import sys
@@ -42,7 +43,6 @@ from underfire.auditing.gates import GATE_METRICS
 from underfire.auditing.plan import PASSES, AuditPlan
 from underfire.auditing.rows import SCHEMA
 from underfire.auditing.selection import select_interpreters
-from underfire.auditing.store import RunDirectory
 from underfire.cli import INTERNAL_ERROR, cli
 from underfire.defenses import Calibration, photos_needed
 from underfire.defenses.adaptive import PASSES as ADAPTIVE_PASSES
@@ -394,8 +394,7 @@ def test_the_run_directory_is_as_the_page_shows_it(empty_directory: Path) -> Non
     photo = next(p.name for p in (out / "artifacts").iterdir())
     there = {p.name for p in out.rglob("*") if p.is_file() and not p.name.startswith(".")}
     assert there | {photo} == (shown | {"adv2-grad.png"})
-    run = RunDirectory(out).read()
-    assert run is not None
+    run = json.loads((out / "run.json").read_text(encoding="utf-8"))
     assert [unquoted(row[0]) for row in table("audit.md", "key")] == list(run)
     assert {word for word in run["photos"][0] if word not in text} == set()
 

@@ -8,7 +8,7 @@ from underfire.attacks.joint import JointAttack
 from underfire.auditing.given import GivenParts, PhotosGiven, named_attacks, named_interpreters, photos_given
 from underfire.auditing.locks import describing
 from underfire.auditing.plan import WHOLE, AuditPlan, ModelSettings, Preset, Shard
-from underfire.auditing.run import Run, open_run, read_run
+from underfire.auditing.run import Named, Run, open_run
 from underfire.auditing.runner import AuditListener, run_audit
 from underfire.auditing.selection import select_interpreters
 from underfire.auditing.store import STUDIES, RunDirectory, write_json
@@ -80,25 +80,31 @@ class AuditRun(Run):
         return page
 
 
-def load_run(path: str | Path) -> AuditRun:
+def load_run(path: str | Path, *, model: str | ModelSettings | None = None, rts: str | None = None) -> AuditRun:
     """The audit in the directory ``path``; `Run.finished` tells whether it came to its end.
 
+    Args:
+        path: the run directory. It may be anybody's: all of it is verified, and nothing in it names code.
+        model: how `Run.classifier` loads the model, needed unless it is one that comes with the package; a name, or
+            with a checkpoint or a file of class names.
+        rts: the file of RTS's weights, where the run was made with one.
+
     Raises:
-        InputError: it is none, or it is damaged.
+        InputError: it is none, it is damaged, or a part does not belong to it.
     """
-    found = read_run(Path(path), unfinished=True)
-    return AuditRun(found.path, found.facts, found.records)
+    named = Named(ModelSettings(model) if isinstance(model, str) else model, rts)
+    found = open_run(Path(path), named)
+    return AuditRun(found.path, found.facts, found.records, found.named)
 
 
 def rebuild(path: Path) -> AuditRun:
-    """The run in ``path`` with its summary and report written again, as far as it got and run.json describes it.
+    """The run in ``path`` with its summary and report written again, as far as it got.
 
     Raises:
-        InputError: it is none, or a part or a study cannot be read.
+        InputError: it is none, or a part or a study cannot be read or does not belong to it.
         OSError: the disk refused.
     """
-    found = open_run(path)
-    run = AuditRun(found.path, found.facts, found.records)
+    run = load_run(path)
     run.report()
     return run
 
@@ -155,7 +161,7 @@ def audit(
         given=given,
     )
     with describing(RunDirectory(Path(out)).lock_file):  # of two shards the later one sees what the other did
-        return load_run(out)
+        return load_run(out, model=plan.model, rts=plan.rts)
 
 
 def _planned(

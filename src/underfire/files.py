@@ -120,7 +120,7 @@ def check_tree(folder: Path) -> None:
                     elif not entry.is_file(follow_symlinks=False):
                         problem = kind_problem(entry.stat(follow_symlinks=False).st_mode)
                         raise InputError(
-                            f"{quoted(entry.path)} cannot be used: {problem}; put a copy there, or delete it"
+                            f"{quoted(entry.path)} cannot be used: {problem}; delete it, or put a copy in its place"
                         )
         except FileNotFoundError:
             continue  # a folder that another process, at work in it, has just finished or swept

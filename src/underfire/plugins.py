@@ -99,6 +99,10 @@ class Parts(Generic[T]):
             return self._load_point(point)
         raise InputError(self._unknown(name))
 
+    def is_loaded(self, spec: str) -> bool:
+        """Whether ``package.module:Name`` or ``file.py:Name`` was named by the user already."""
+        return spec in self._loaded
+
     def load(self, spec: str) -> type[T]:
         """As `find`; ``package.module:Name`` and ``file.py:Name`` are imported.
 

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import math
 import os
+import re
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from support.rows import row
-from underfire.auditing.rows import SCHEMA, SCHEMA_VERSION, read_rows, table_of, write_part
+from underfire.auditing.rows import RANGES, SCHEMA, SCHEMA_VERSION, Row, read_rows, table_of, write_part
 from underfire.diagnostics.attack_signs import ImageCourse, ImageTrace
 from underfire.errors import InputError
 
@@ -35,9 +36,9 @@ def test_rows_come_back_in_the_order_of_parts(tmp_path: Path) -> None:
 
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.text(st.characters(exclude_categories=["Cs"])), st.floats(allow_nan=False, allow_infinity=False))
+@given(st.text(st.characters(exclude_categories=["Cs"])), st.floats(-1e100, 1e100))
 def test_any_name_and_number_come_back(tmp_path: Path, name: str, number: float) -> None:
-    changed = row(ROW, image_id=name, l1=number)
+    changed = row(ROW, image_id=name, stuck=0.0, nll_kept=number)
     write_part(tmp_path / "part-0.parquet", [changed])
     assert read_rows(tmp_path) == [changed]
 
@@ -66,6 +67,25 @@ def test_the_schema_is_the_row() -> None:
 def test_a_number_that_is_none_stops_with_the_photos_name(value: float) -> None:
     with pytest.raises(ValueError, match=r"'a.jpg': iou_75_8bit is .* \(adv2-cam, map of grad\)"):
         row(ROW, iou_75_8bit=value)
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        *((name, -0.01) for name in ("l1", "iou_50_8bit", "iou_top20", "confidence", "linf")),
+        *((name, 1.01) for name in ("l1", "iou_50_8bit", "iou_top20", "confidence", "linf")),
+        ("l2", -1.0), ("passes", -1), ("seconds", 1e308), ("eps", -1.0), ("prediction", -1), ("nll_kept", 1e308),
+    ],
+)  # fmt: skip
+def test_a_number_out_of_its_range_is_named(column: str, value: float) -> None:
+    with pytest.raises(ValueError, match=f"'a.jpg': {column} is {re.escape(str(value))}, not within"):
+        Row.of_columns(ROW.columns() | {"stuck": 0.0, column: value})
+
+
+def test_every_number_has_a_range() -> None:
+    numbers = {field.name for field in SCHEMA if field.type in (pa.int64(), pa.float64())}
+    assert numbers - RANGES.keys() == {"seed"}
+    assert all(-1e100 <= low < high <= 1e100 for low, high in RANGES.values())  # sums of many are finite
 
 
 def test_the_course_of_an_attack_comes_back(tmp_path: Path) -> None:
@@ -154,13 +174,13 @@ def test_other_schemas_are_refused(tmp_path: Path) -> None:
     write_part(part, [ROW])
     table = pq.read_table(part)
     pq.write_table(table.replace_schema_metadata({"underfire.rows": "999"}), part)
-    with pytest.raises(InputError, match="schema version 999"):
+    with pytest.raises(InputError, match="schema version '999'"):
         read_rows(tmp_path)
     pq.write_table(table.drop_columns(["l1"]), part)
     with pytest.raises(InputError, match=r"part-0\.parquet"):
         read_rows(tmp_path)
     pq.write_table(pa.table({"x": [1]}), part)
-    with pytest.raises(InputError, match="schema version none"):
+    with pytest.raises(InputError, match="schema version 'none'"):
         read_rows(tmp_path)
 
 

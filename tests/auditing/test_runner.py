@@ -467,8 +467,8 @@ def test_no_photo_at_all_is_refused_and_leaves_nothing(photos: Path, tmp_path: P
     ("name", "content", "quoted"),
     [
         ("notes.txt", "mine", "holds 'notes.txt'"),
-        ("run.json", "{", "cannot be read"),
-        ("run.json", "[]", "no 'schema'"),
+        ("run.json", "{", "is damaged"),
+        ("run.json", "[]", "is damaged"),
     ],
 )
 def test_a_directory_of_something_else_is_refused(

@@ -10,9 +10,9 @@ from torch import nn
 from support.toy_photos import found, rows_of, toy_classifier, toy_plan, write_photos
 from underfire import ADV2
 from underfire.auditing.plan import PASSES, Preset
+from underfire.auditing.run import open_run
 from underfire.auditing.runner import run_audit
 from underfire.auditing.selection import select_interpreters
-from underfire.auditing.store import RunDirectory
 from underfire.choices import EVERY
 from underfire.errors import InputError
 from underfire.interpreters import MASK, RTS, MaskFit, MaskingNetwork
@@ -121,8 +121,8 @@ def test_the_weights_decide_whether_a_run_is_the_same_and_not_their_place(tmp_pa
     files = [write_weights(tmp_path / name, seed) for name, seed in (("a.safetensors", 0), ("b.safetensors", 0))]
     plan = replace(toy_plan(), interpreters=("rts",), steps=2, rts=files[0], left_out=("mask (slow)",))
     run_audit(plan, photos, toy_classifier(), out)
-    config = (RunDirectory(out).read() or {})["config"]
-    assert (config["rts"], config["left_out"], len(config["rts_sha256"])) == (files[0], ["mask (slow)"], 64)
+    config = open_run(out).facts.config
+    assert (config["rts"], config["left_out"], len(str(config["rts_sha256"]))) == (files[0], ("mask (slow)",), 64)
     run_audit(replace(plan, rts=files[1], left_out=()), photos, toy_classifier(), out)
     with pytest.raises(InputError, match="is a run with rts_sha256"):
         run_audit(replace(plan, rts=write_weights(tmp_path / "c.safetensors", 1)), photos, toy_classifier(), out)

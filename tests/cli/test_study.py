@@ -1,6 +1,6 @@
 """`underfire study`: a run or photos in, a study and a chapter of the report out; one sentence for bad input."""
 
-import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -97,7 +97,7 @@ def test_another_classifier_is_refused_before_an_audit(invoke: Invoke, photos: P
     ("arguments", "message"),
     [
         (("{run}", "--eps", "4/255"), "settings of its own; leave --eps out"),
-        (("{run}", "--interpreters", "cam"), "leave --interpreters out"),
+        (("{run}", "--interpreters", "ig"), "with interpreters of its own; 'ig' is none of them"),
         (("{run}", "--limit", "2"), "leave --limit out"),
         (("{run}", "{photos}"), "give it alone"),
         (("{run}", "--onto", "efficientnet-lite9"), "efficientnet-lite9"),
@@ -156,33 +156,34 @@ def test_files_that_cannot_be_used_are_told(invoke: Invoke, photos: Path, run: P
     anew = invoke("gap", photos, *quick, "--aims", "random-patch")
     assert anew.stderr.count(f"Skipped '{BROKEN}': ") == 1
     assert "1 file could not be used." in anew.stdout
-    of_run = invoke("frontier", run, "--limit", "1", "--along", "weight", "--grid", "0.5,0.9", "--out", "elsewhere")
+    grid = ("--along", "weight", "--grid", "0.5,0.9")
+    of_run = invoke("frontier", run, *MODEL_OPTIONS, "--limit", "1", *grid, "--out", "elsewhere")
     assert "1 file could not be used." in of_run.stdout
 
 
 @pytest.mark.parametrize("study", ["bound", "frontier", "gap"])
 def test_every_study_of_a_run_joins_its_report(invoke: Invoke, run: Path, study: str) -> None:
     options = {"frontier": ("--grid", "2/255,4/255"), "gap": ("--aims", "random-patch"), "bound": ()}[study]
-    result = invoke(study, run, "--limit", "2", *options)
+    unnamed = invoke(study, run, "--limit", "2", *options)
+    assert (unnamed.exit_code, f"name them yourself: --model '{SPEC}'" in unnamed.stderr) == (2, True)
+    result = invoke(study, run, "--model", SPEC, "--limit", "2", *options)
     assert result.exit_code == 0, result.output
     assert (run / "studies" / f"{study}.parquet").is_file()
     assert f'id="study-{study}"' in (run / "report.html").read_text(encoding="utf-8")
 
 
 def test_an_unfinished_run_is_refused(invoke: Invoke, run: Path, tmp_path: Path) -> None:
-    (tmp_path / "half").mkdir()
-    text = (run / "run.json").read_text(encoding="utf-8")
-    unfinished = re.sub(r'"finished": true', '"finished": false', text)
-    (tmp_path / "half" / "run.json").write_text(unfinished, encoding="utf-8")
+    half = shutil.copytree(run, tmp_path / "half")
+    (half / "rows" / "part-00001.parquet").unlink()
     for study in ("transfer", "bound", "frontier", "gap", "defense"):
-        result = invoke(study, tmp_path / "half", *(("--clean", run) if study == "defense" else ()))
+        result = invoke(study, half, *(("--clean", run) if study == "defense" else ()))
         assert result.exit_code == 2
         assert "is unfinished" in result.stderr
 
 
 def test_defence_joins_the_report_of_its_run(invoke: Invoke, run: Path, clean: Path) -> None:
     options = ("--clean", clean, "--fpr", "0.2", "--set", "grad,cam", "--set", "cam", "--passes", "40", "--limit", "2")
-    result = invoke("defense", run, *options)
+    result = invoke("defense", run, *MODEL_OPTIONS, *options)
     assert result.exit_code == 0, result.output
     assert "Against an adaptive attacker" in result.stdout
     assert "adaptive attack 2 of 4 (cam), 8/255, 40 passes: photo 2 of 2" in result.stderr
@@ -190,10 +191,11 @@ def test_defence_joins_the_report_of_its_run(invoke: Invoke, run: Path, clean: P
     assert 'id="study-defense"' in (run / "report.html").read_text(encoding="utf-8")
     (found,) = [saved for saved in read(run / "studies") if saved.study.name == "defense"]
     assert found.study.table["detector"].to_pylist()[:2] == ["cam", "grad+cam"]
-    again = invoke("defence", run, *options)  # by its old name
+    again = invoke("defence", run, *MODEL_OPTIONS, *options)  # by its old name
     assert again.exit_code == 0, again.output
     assert "photo 2 of 2" not in again.stderr
-    grown = invoke("defense", run, *options, "--eps-grid", "4/255", "--passes-grid", "50", "--score-search", "60")
+    grids = ("--eps-grid", "4/255", "--passes-grid", "50", "--score-search", "60")
+    grown = invoke("defense", run, *MODEL_OPTIONS, *options, *grids)
     assert grown.exit_code == 0, grown.output
     (found,) = [saved for saved in read(run / "studies") if saved.study.name == "defense"]
     assert "search" in found.study.table["kind"].to_pylist()
@@ -245,7 +247,7 @@ def test_a_defence_that_cannot_be_is_refused_before_anything_is_done(
     invoke: Invoke, run: Path, photos: Path, clean: Path, source: str, options: tuple[str, ...], message: str
 ) -> None:
     before = sorted(run.rglob("*"))
-    named = (run,) if source == "run" else (photos, *MODEL_OPTIONS, *FAST)
+    named = (run, *MODEL_OPTIONS) if source == "run" else (photos, *MODEL_OPTIONS, *FAST)
     result = invoke("defense", *named, *(text.format(run=run, clean=clean) for text in options))
     assert result.exit_code == 2, result.output
     assert "Traceback" not in result.output

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from support.made_runs import planned_otherwise
 from support.stopping import Stop, stopping_after
 from support.toy_photos import MISCLASSIFIED, found, toy_classifier, toy_plan
 from support.toys import images
@@ -192,7 +193,7 @@ def test_what_version_0_1_cached_has_the_same_names(run: Run, clean: Photos, who
 
     def identity(*facts: object) -> str:
         images = sorted((r.image_sha256, str(r.condition), r.target, r.confidence_8bit) for r in run.records)
-        return hashlib.sha256(repr((images, run.facts["created"], *facts)).encode()).hexdigest()[:16]
+        return hashlib.sha256(repr((images, run.facts.created, *facts)).encode()).hexdigest()[:16]
 
     classifier, seed, budget = toy_classifier(), run.plan.seed, Linf(8 / 255)
     views = [described(view) for view in default_views(classifier.input_size, seed)]
@@ -336,8 +337,7 @@ def test_a_search_by_the_score_goes_on_from_the_attack(run: Run, clean: Photos, 
     for line in rows(both, kind="search"):
         (given,) = rows(both, kind="set", detector=line["detector"])
         assert line["evaded"] >= given["evaded"]
-    plan = run.facts["plan"] | {"perturbation": "flow", "eps": None}
-    flow = replace(run, facts={**run.facts, "plan": plan})
+    flow = planned_otherwise(run, perturbation="flow", eps=None)
     with pytest.raises(InputError, match="not 'flow'; leave --score-search out"):
         study(flow, clean, whole[0], score_search=200)
 

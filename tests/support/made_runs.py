@@ -1,7 +1,7 @@
 """Rows of an audit whose transfer is planted, and studies of nothing."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +9,9 @@ import pyarrow as pa
 
 from support.rows import row
 from underfire.auditing.condition import NOISE, NONE, PGD, Condition
+from underfire.auditing.facts import ModelFacts, RunFacts, SkippedFile
 from underfire.auditing.plan import AuditPlan, PlannedPhoto, photo_key
-from underfire.auditing.rows import Row
+from underfire.auditing.rows import SCHEMA_VERSION, Row
 from underfire.auditing.run import Run
 from underfire.studies.study import Study
 
@@ -44,18 +45,12 @@ def made_run(
     planned = [
         PlannedPhoto(f"photo-{i}", photo_key(i, ""), "", f"photo-{i}.png", 1, True, 2, None) for i in range(photos)
     ]
-    names = {str(index): f"class {index}" for index in range(10)}
-    facts = {
-        "created": "2031-05-06T07:08:09+00:00",
-        "skipped": [{"name": "notes.txt", "reason": "it is no image"}],
-        "model": {"name": "made", "fingerprint": "f" * 64, "input_size": [32, 32], "class_names": names},
-    }
-    return run_of(plan, planned, rows, path=Path("made"), **facts)
+    return run_of(plan, planned, rows, path=Path("made"), skipped=(SkippedFile("notes.txt", "it is no image"),))
 
 
 def planned_otherwise(run: Run, **changes: Any) -> Run:
     """``run`` as if its plan had these ``changes``."""
-    return replace(run, facts={**run.facts, "plan": replace(run.plan, **changes).to_json()})
+    return replace(run, facts=replace(run.facts, plan=replace(run.plan, **changes)))
 
 
 def run_of(
@@ -67,7 +62,13 @@ def run_of(
     **facts: Any,
 ) -> Run:
     """A run of ``plan`` that was never made; ``facts`` are in its run.json."""
-    return Run(path, {**facts, "plan": plan.to_json(), "photos": [asdict(photo) for photo in photos]}, tuple(rows))
+    model = ModelFacts("made", "f" * 64, 10, (32, 32), 32, {str(index): f"class {index}" for index in range(10)})
+    said: dict[str, Any] = {
+        "schema": SCHEMA_VERSION, "created": "2031-05-06T07:08:09+00:00", "underfire_version": "0.1.0", "versions": {},
+        "device": "cpu", "threads": 1, "platform": "toy", "model": model, "threat_model": {}, "config": {},
+        "model_checks": (), "skipped": (), "finished": True,
+    }  # fmt: skip
+    return Run(path, RunFacts(**said | facts, plan=plan, photos=tuple(photos)), tuple(rows))
 
 
 def _l1(condition: Condition, interpreter: str, near: frozenset[tuple[str, str]]) -> float:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,14 @@ from safetensors.numpy import save_file
 from support.rows import EPS
 from support.rows import row as made
 from underfire.auditing.condition import NOISE, NONE, PGD, Condition
+from underfire.auditing.plan import AuditPlan
 from underfire.auditing.rows import SCHEMA_VERSION, Row, write_part
 from underfire.auditing.store import map_name
 from underfire.diagnostics.model_checks import ModelCheck
 
 GRIDS = {"grad": 56, "ig": 56, "cam": 7, "gradcam": 7, "mask": 28, "rts": 56}
 OWN_L1, PGD_L1, NOISE_L1 = 0.03, 0.30, 0.05
+PER_PART = 3
 NAMES = {7: "cock", 8: "hen", 9: "ostrich, <b>Struthio</b> \"camelus\" & 'co'"}
 
 
@@ -29,7 +31,8 @@ class Recipe:
     """What the run contains.
 
     ``images`` stand in for the photos (H, W, 3); ``failures`` are indices of photos that every attack missed.
-    ``course`` replaces columns of every attack's course, and ``faults`` are checks that the model failed.
+    ``course`` replaces columns of every attack's course, and ``faults`` are checks that the model failed. One
+    that is not ``finished`` has its first part alone.
     """
 
     files: Sequence[str] = ("a.jpg", "b.jpg", "c.jpg", "d.jpg")
@@ -45,6 +48,7 @@ class Recipe:
     artifacts: bool = True
     course: Mapping[str, float] = field(default_factory=dict)
     faults: Sequence[str] = ()
+    checked: bool = True
 
 
 def write_run(folder: Path, recipe: Recipe) -> Path:
@@ -60,7 +64,7 @@ def write_run(folder: Path, recipe: Recipe) -> Path:
         label, target = 7 + index % 2, 9
         photos.append(
             {"image_id": name, "key": key, "sha256": sha256, "label": label, "label_given": given,
-             "target": target, "file": f"photos/{name}"}
+             "target": target, "file": f"photos/{name}", "excluded": recipe.excluded.get(index)}
         )  # fmt: skip
         rng = np.random.default_rng(index)
         clean_maps = {name: _blob(GRIDS[name], rng) for name in recipe.interpreters}
@@ -91,7 +95,11 @@ def write_run(folder: Path, recipe: Recipe) -> Path:
                 )  # fmt: skip
         if recipe.artifacts:
             _write_artifacts(folder / "artifacts" / key, pictures, maps)
-    write_part(folder / "rows" / "part-00000.parquet", rows)
+    for number, start in enumerate(range(0, len(photos), PER_PART)):
+        inside = {photo["image_id"] for photo in photos[start : start + PER_PART]}
+        if recipe.finished or number == 0:
+            part = folder / "rows" / f"part-{number:05d}.parquet"
+            write_part(part, [row for row in rows if row.image_id in inside])
     run = _run_json(recipe, photos)
     (folder / "run.json").write_text(json.dumps(run), encoding="utf-8")
     return folder
@@ -123,6 +131,10 @@ def _course(success: bool, joint: bool, l1: float) -> dict[str, Any]:
 
 
 def _run_json(recipe: Recipe, photos: list[dict[str, Any]]) -> dict[str, Any]:
+    plan = AuditPlan(
+        interpreters=tuple(recipe.interpreters), left_out=tuple(recipe.left_out), passes=300, batch_size=PER_PART
+    )
+    names = {str(index): recipe.names.get(index, "") for index in range(10)}
     return {
         "schema": SCHEMA_VERSION,
         "command": "underfire audit photos --preset quick --out 'run <1>'",
@@ -130,20 +142,18 @@ def _run_json(recipe: Recipe, photos: list[dict[str, Any]]) -> dict[str, Any]:
         "underfire_version": "0.1.0",
         "versions": {"python": "3.11.9", "torch": "2.10.0"},
         "device": "cpu",
+        "threads": 1,
         "platform": "Linux x86_64",
-        "model": {"name": "gradient-net", "fingerprint": "f" * 64, "num_classes": 10, "input_size": [64, 64]},
-        "class_names": {str(index): name for index, name in recipe.names.items()},
-        "threat_model": {"norm": "linf", "eps": EPS, "bounds": [0.0, 1.0]},
-        "config": {
-            "preset": "quick", "attacks": ["pgd", "adv2"], "interpreters": list(recipe.interpreters),
-            "left_out": list(recipe.left_out),
-            "targets": "random", "steps": None,
-            "passes": {"pgd": 300, **{f"adv2-{n}": 300 for n in recipe.interpreters}},
-            "seed": 0, "batch_size": 4, "limit": None,
+        "model": {
+            "name": "gradient-net", "fingerprint": "f" * 64, "num_classes": 10, "input_size": [64, 64], "resize": 64,
+            "class_names": names,
         },
+        "threat_model": {"norm": "linf", "eps": EPS, "bounds": [0.0, 1.0]},
+        "plan": asdict(plan),
+        "config": plan.as_config(),
         "model_checks": [
             {"check": name, "shown": 5 * (name in recipe.faults), "of": 8, "fired": name in recipe.faults}
-            for name in ModelCheck
+            for name in (ModelCheck if recipe.checked else ())
         ],
         "photos": photos,
         "skipped": [{"name": name, "reason": reason} for name, reason in recipe.skipped],

@@ -6,35 +6,29 @@ in another folder, so that nothing stale is ever read.
 """
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
+from underfire.auditing.run import Run
 from underfire.auditing.store import write_json
+from underfire.decoding import plain_json
 from underfire.errors import InputError
+from underfire.files import quoted, read_regular_file
+
+_MOST_BYTES = 2**26  # of one value
 
 P = TypeVar("P")
 T = TypeVar("T")
 
 
-class _Images(Protocol):
-    """The images that measurements are of: a run's."""
-
-    @property
-    def records(self) -> Sequence[Any]: ...
-
-    @property
-    def facts(self) -> Mapping[str, Any]: ...
-
-
-def cache_key(run: _Images, *facts: object) -> str:
+def cache_key(run: Run, *facts: object) -> str:
     """A folder's name for measurements on the images of ``run``; ``facts``, by their repr, are all else that decides.
 
     One of the facts is the version of the code that makes the values.
     """
     images = sorted((row.image_sha256, str(row.condition), row.target, row.confidence_8bit) for row in run.records)
-    return hashlib.sha256(repr((images, run.facts["created"], *facts)).encode()).hexdigest()[:16]
+    return hashlib.sha256(repr((images, run.facts.created, *facts)).encode()).hexdigest()[:16]
 
 
 class Cache(Generic[T]):
@@ -61,9 +55,9 @@ class Cache(Generic[T]):
         if not path.is_file():
             return None
         try:
-            return self._decode(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{str(path)!r} cannot be read ({error}); delete it to have it made again") from error
+            return self._decode(plain_json(read_regular_file(path, limit=_MOST_BYTES)))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{quoted(path)} cannot be read ({error}); delete it to have it made again") from error
 
     def put(self, key: str, value: T) -> None:
         """Keeps ``value``, whole or not at all, in place of what was there."""

@@ -11,9 +11,12 @@ from underfire import metrics
 
 T = TypeVar("T")
 
+RANGE = "range"
+"""Under this name the metadata of a field has the lowest and the highest value that it can take."""
+
 
 def _by(measure: Callable[[Tensor, Tensor], Tensor]) -> dict[str, Any]:
-    return {"measure": measure}
+    return {"measure": measure, RANGE: (0.0, 1.0)}
 
 
 @dataclass(frozen=True)

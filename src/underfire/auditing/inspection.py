@@ -1,14 +1,14 @@
 """Before the first attack: which photos can be used, what the model sees, which class to aim at."""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 
+from underfire.auditing.facts import RunFacts
 from underfire.auditing.look import predict
-from underfire.auditing.plan import AuditPlan, PlannedPhoto, photo_key, planned_photos
+from underfire.auditing.plan import AuditPlan, PlannedPhoto, photo_key
 from underfire.auditing.targets import NO_TARGET, POLICIES, choose_target, class_index
 from underfire.errors import InputError
 from underfire.files import quoted
@@ -64,14 +64,11 @@ def inspect_photos(
     return Inspection(tuple(planned), found.skipped, tuple(unusable))
 
 
-def check_unchanged(run: Mapping[str, Any], found: PhotoSet, limit: int | None) -> tuple[PlannedPhoto, ...]:
+def check_unchanged(run: RunFacts, found: PhotoSet, limit: int | None) -> tuple[PlannedPhoto, ...]:
     """The photos of a run that exists; raises `InputError` unless ``found`` are the same, byte for byte."""
-    try:
-        planned = planned_photos(run["photos"])
-    except (TypeError, ValueError) as error:
-        raise InputError(f"the run.json of this run is damaged ({error}); give a new directory") from error
+    planned = run.photos
     # By image_id: what a source skipped may bear the name of a photo that is in, as a second line for it does.
-    unusable = {entry.get("image_id") for entry in run["skipped"]}
+    unusable = {file.image_id for file in run.skipped}
     here = [photo for photo in found.photos if photo.image_id not in unusable]
     for old, new in zip(planned, here, strict=False):
         if old.image_id != new.image_id:

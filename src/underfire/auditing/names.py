@@ -42,7 +42,7 @@ def make_interpreters(
     """The named interpreters in this order, RTS with the weights in the file ``rts``, or those of the package.
 
     Args:
-        names: of built-in ones or of installed packages, or ``package.module:Name``.
+        names: of built-in ones or of installed packages, or ``package.module:Name`` where the user has named it.
         classifier: that they explain.
         rts: the file of RTS's weights.
         given: interpreters that are made already, by their names, which go before all others.
@@ -54,7 +54,7 @@ def make_interpreters(
     def make(name: str) -> Interpreter:
         if name in given:
             return given[name]
-        interpreter = INTERPRETERS.load(name)
+        interpreter = INTERPRETERS.find(name)
         if issubclass(interpreter, RTS) and rts is not None:
             return interpreter(classifier, network=MaskingNetwork.load(rts, classifier))
         return interpreter(classifier)

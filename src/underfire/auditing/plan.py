@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from underfire.auditing.condition import NOISE, NONE, Condition
 from underfire.errors import InputError
@@ -165,27 +164,6 @@ class AuditPlan:
         plain = {"model": model.pop("spec"), **model, **config}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
 
-    def to_json(self) -> dict[str, Any]:
-        """The plan as it was given, of plain values; `from_json` makes it again."""
-        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        return plain
-
-    @classmethod
-    def from_json(cls, plain: Mapping[str, Any]) -> AuditPlan:
-        """The plan whose `to_json` is ``plain``.
-
-        Raises:
-            InputError: a value is out of its range.
-            TypeError: it is no plan.
-        """
-        model = ModelSettings(**_frozen(plain.get("model", {})))
-        return cls(**_frozen(plain) | {"model": model})
-
-
-def _frozen(plain: Mapping[str, Any]) -> dict[str, Any]:
-    """``plain`` with tuples in place of the lists that JSON has."""
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()}
-
 
 def _entry(attack: str) -> AttackEntry | None:
     """The entry of an attack by name; None for one that is handed over as an instance, and for one that is unknown."""
@@ -258,20 +236,6 @@ class Unit:
 def photo_key(position: int, sha256: str) -> str:
     """The name of a photo's folder in artifacts/: its place in the plan and the start of its hash."""
     return f"{position:05d}-{sha256[:8]}"
-
-
-def planned_photos(entries: Sequence[Mapping[str, Any]]) -> tuple[PlannedPhoto, ...]:
-    """The photos of a run.json, which others may have written: folders are named by their keys.
-
-    Raises:
-        ValueError: the key of one is not what a run gives it.
-        TypeError: an entry is no photo.
-    """
-    photos = tuple(PlannedPhoto(**entry) for entry in entries)
-    for position, photo in enumerate(photos):
-        if photo.key != photo_key(position, photo.sha256) or not photo.key.replace("-", "").isalnum():
-            raise ValueError(f"photo {photo.image_id!r} has the key {photo.key!r}")
-    return photos
 
 
 def units(photos: Sequence[PlannedPhoto], *, batch_size: int, shard: Shard = WHOLE) -> Iterator[Unit]:

@@ -4,9 +4,8 @@ A row is one photo under one attack, its map taken with one interpreter. A part 
 written whole or not at all, so a run that is killed leaves finished parts and nothing else that counts.
 """
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import NoneType
 from typing import Any, TypeVar, get_args, get_type_hints
@@ -15,20 +14,36 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from underfire.auditing.condition import NONE, Condition
-from underfire.auditing.distances import MEASURES, MapDistances, distances_of
+from underfire.auditing.distances import MEASURES, RANGE, MapDistances, distances_of
 from underfire.diagnostics.attack_signs import ImageCourse, ImageTrace
 from underfire.errors import InputError
-from underfire.files import write_whole
+from underfire.files import quoted, read_regular_file, write_whole
 
 SCHEMA_VERSION = 2
 """Raised when a column is added, removed or changes its meaning; a test holds the hash of the columns."""
 
 _VERSION_KEY = b"underfire.rows"
 _PART_PATTERN = "part-*.parquet"
+_MOST_BYTES = 2**28  # of a part, packed or unpacked
+_MOST_ROWS = 2**20
+
+REDO = "delete it and run the same audit again to redo its photos"
+"""What to do about a part that cannot be used."""
+
 _SAVED = "_8bit"
 """The ending of columns that are of the image saved as 8-bit PNG and read back."""
 
 P = TypeVar("P")
+
+
+def _within(low: float, high: float) -> Mapping[str, Any]:
+    """Metadata of a field whose value lies in [low, high]."""
+    return {RANGE: (low, high)}
+
+
+_MANY = 1e15  # no count, time or length is beyond; sums of what is within are finite
+_LOSSES_WITHIN = (-1e100, 1e100)
+_SLACK = 1e-6  # of the rounding of sums
 
 
 @dataclass(frozen=True)
@@ -37,9 +52,9 @@ class RowPhoto:
 
     image_id: str
     image_sha256: str
-    label: int
+    label: int = field(metadata=_within(0, _MANY))
     label_given: bool
-    target: int
+    target: int = field(metadata=_within(0, _MANY))
 
 
 @dataclass(frozen=True)
@@ -50,18 +65,18 @@ class Answer:
     """
 
     success: bool
-    prediction: int
-    confidence: float
-    clean_prediction: int
-    clean_confidence: float
+    prediction: int = field(metadata=_within(0, _MANY))
+    confidence: float = field(metadata=_within(0, 1))
+    clean_prediction: int = field(metadata=_within(0, _MANY))
+    clean_confidence: float = field(metadata=_within(0, 1))
 
 
 @dataclass(frozen=True)
 class ImageChange:
     """How far the image is from the benign one, in units of the pixel range [0, 1]."""
 
-    linf: float
-    l2: float
+    linf: float = field(metadata=_within(0, 1))
+    l2: float = field(metadata=_within(0, _MANY))
 
 
 @dataclass(frozen=True)
@@ -77,9 +92,9 @@ class Saved:
 class Spent:
     """What the attack took: steps, forward and backward passes, and one photo's share of its batch's seconds."""
 
-    steps: int
-    passes: int
-    seconds: float
+    steps: int = field(metadata=_within(0, _MANY))
+    passes: int = field(metadata=_within(0, _MANY))
+    seconds: float = field(metadata=_within(0, _MANY))
 
 
 @dataclass(frozen=True)
@@ -92,8 +107,8 @@ class Allowed:
 
     seed: int
     perturbation: str
-    eps: float
-    used: float
+    eps: float = field(metadata=_within(0, _MANY))
+    used: float = field(metadata=_within(0, _MANY))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +130,7 @@ class Row:
         course: of the attack, None where nothing was attacked.
 
     Raises:
-        ValueError: a number is not finite, or an excluded photo has a row of an attack.
+        ValueError: a number is not finite or out of its range, or an excluded photo has a row of an attack.
     """
 
     photo: RowPhoto
@@ -131,11 +146,18 @@ class Row:
     course: ImageTrace | None = None
 
     def __post_init__(self) -> None:
-        for name, value in self.columns().items():
-            if isinstance(value, float) and not math.isfinite(value):
-                raise ValueError(f"{self.image_id!r}: {name} is {value} ({self.condition}, map of {self.interpreter})")
+        columns = self.columns()
+        for name, (low, high) in RANGES.items():
+            value = columns[name]
+            if value is not None and not low - _SLACK <= value <= high + _SLACK:  # NaN is not, either
+                raise ValueError(
+                    f"{quoted(self.image_id)}: {name} is {value}, not within {low:g} and {high:g} "
+                    f"({self.condition}, map of {self.interpreter})"
+                )
         if self.excluded is not None and self.condition != NONE:
-            raise ValueError(f"{self.image_id!r} is excluded ({self.excluded}) and yet has a row of {self.condition}")
+            raise ValueError(
+                f"{quoted(self.image_id)} is excluded ({self.excluded}) and yet has a row of {self.condition}"
+            )
 
     @property
     def image_id(self) -> str:
@@ -234,6 +256,20 @@ _LOSSES = {"nll": "prediction", "gap": "maps"}
 _PLACES = tuple(place.name for place in fields(ImageCourse))
 
 
+def _ranges() -> dict[str, tuple[float, float]]:
+    """Of every column that is a number but the seed, by the metadata of the fields that columns are made of."""
+    found: dict[str, tuple[float, float]] = {}
+    for kind in (RowPhoto, Answer, MapDistances, ImageChange, Spent, Allowed):
+        found |= {part.name: part.metadata[RANGE] for part in fields(kind) if RANGE in part.metadata}
+    saved = {f"{name}{_SAVED}": found[name] for name in ("confidence", *MEASURES)}
+    losses = {f"{beginning}_{place}": _LOSSES_WITHIN for beginning in _LOSSES for place in _PLACES}
+    return {**found, **saved, "stuck": (0.0, 1.0), **losses}
+
+
+RANGES = _ranges()
+"""The lowest and the highest value of every column that is a number but the seed."""
+
+
 def _course_columns(course: ImageTrace | None) -> dict[str, float | None]:
     found: dict[str, float | None] = {"stuck": None if course is None else course.stuck}
     for beginning, part in _LOSSES.items():
@@ -279,35 +315,58 @@ def read_rows(folder: Path) -> list[Row]:
         InputError: There is no such folder, or a part is damaged or of another schema version.
     """
     if not folder.is_dir():
-        raise InputError(f"{str(folder)!r} is not a folder; give the directory of a run (audit's --out)")
+        raise InputError(f"{quoted(folder)} is not a folder; give the directory of a run (audit's --out)")
     inner = folder / "rows"
-    parts = sorted((inner if inner.is_dir() else folder).glob(_PART_PATTERN))
-    return [row for part in parts for row in _read_part(part)]
+    return [row for part in parts_in(inner if inner.is_dir() else folder) for row in read_part(part)]
 
 
-def _read_part(path: Path) -> list[Row]:
+def parts_in(folder: Path) -> list[Path]:
+    """Whatever lies in ``folder`` under the name of a part, in the order of their names."""
+    return sorted(folder.glob(_PART_PATTERN))
+
+
+def read_part(path: Path) -> list[Row]:
+    """The rows of one part, which others may have written.
+
+    Raises:
+        InputError: it is damaged, of another schema version, or has more rows than a part or numbers out of range.
+    """
     try:
-        with path.open("rb") as file:
-            table = pq.ParquetFile(file, page_checksum_verification=True).read()
-    except (pa.ArrowException, OSError) as error:
-        reason = " ".join(str(error).split())  # Arrow's messages may run over several lines
-        raise InputError(
-            f"{str(path)!r} cannot be read as a part of a run ({reason}); "
-            "delete it and run the same audit again to redo its photos"
-        ) from error
-    version = (table.schema.metadata or {}).get(_VERSION_KEY, b"none").decode(errors="replace")
-    if version != str(SCHEMA_VERSION) or not table.schema.equals(SCHEMA):
-        raise InputError(
-            f"{str(path)!r} has rows of schema version {version} with columns this version of underfire "
-            f"(schema version {SCHEMA_VERSION}) does not know; run the audit again into a new directory"
+        file = pq.ParquetFile(
+            pa.BufferReader(read_regular_file(path, limit=_MOST_BYTES)), page_checksum_verification=True
         )
+        _check_schema(path, file)
+        table = file.read()
+        table.validate(full=True)
+    except InputError as error:
+        if quoted(path) in str(error):
+            raise
+        raise _unreadable(path, error) from error
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise _unreadable(path, error) from error
     try:
         return [Row.of_columns(values) for values in table.to_pylist()]
-    except ValueError as error:
+    except (ValueError, TypeError) as error:  # a missing value where there must be one is None
+        raise InputError(f"{quoted(path)} holds a row that no audit writes ({error}); {REDO}") from error
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    reason = " ".join(str(error).split())  # Arrow's messages may run over several lines
+    return InputError(f"{quoted(path)} cannot be read as a part of a run ({reason}); {REDO}")
+
+
+def _check_schema(path: Path, file: Any) -> None:
+    """Before a page of it is unpacked."""
+    schema = file.schema_arrow
+    version = (schema.metadata or {}).get(_VERSION_KEY, b"none").decode(errors="replace")
+    if version != str(SCHEMA_VERSION) or not schema.equals(SCHEMA):
         raise InputError(
-            f"{str(path)!r} holds a row that no audit writes ({error}); "
-            "delete it and run the same audit again to redo its photos"
-        ) from error
+            f"{quoted(path)} has rows of schema version {quoted(version)} with columns this version of underfire "
+            f"(schema version {SCHEMA_VERSION}) does not know; run the audit again into a new directory"
+        )
+    groups = [file.metadata.row_group(index).total_byte_size for index in range(file.metadata.num_row_groups)]
+    if file.metadata.num_rows > _MOST_ROWS or sum(groups) > _MOST_BYTES:
+        raise InputError(f"{quoted(path)} has {file.metadata.num_rows} rows, more than a part; {REDO}")
 
 
 def _schema() -> Any:

@@ -1,28 +1,53 @@
 """A run directory as it is read: what was planned, what was found, and the figures of it.
 
-What is read may have been written by somebody else, so names, keys and counts are checked before they are used.
+What is read may have been written by somebody else, so all of it is verified when the run is opened, before anything
+of it is used, and nothing in it names code that is run.
 """
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import torch
 
+from underfire.attacks.registry import ATTACKS
 from underfire.auditing.condition import Condition
-from underfire.auditing.plan import AuditPlan, ModelSettings, PlannedPhoto, planned_photos, units
-from underfire.auditing.rows import Row, read_rows, table_of
+from underfire.auditing.facts import RunFacts
+from underfire.auditing.plan import AuditPlan, ModelSettings, PlannedPhoto
+from underfire.auditing.rows import Row, table_of
 from underfire.auditing.runner import rts_sha256
 from underfire.auditing.store import RunDirectory, picture_name
 from underfire.auditing.summary import Summary, summarise
+from underfire.auditing.verification import units_of, verified_rows
 from underfire.errors import InputError
-from underfire.files import quoted, shortened
+from underfire.files import check_tree, quoted
+from underfire.interpreters.registry import INTERPRETERS
 from underfire.models import load_classifier
 from underfire.models.classifier import Classifier
+from underfire.models.sources import is_built_in
+
+_FILES = ("checkpoint", "class_names")
+_PLAIN = ("mean", "std", "input_size", "resize")
+"""Settings of a model that name a file, and those that do not."""
+
+
+@dataclass(frozen=True)
+class Named:
+    """What the user names, again, of a run that others may have written: code and files, which a run cannot name.
+
+    Attributes:
+        model: how the classifier is loaded; what it leaves open and names no file is taken from the run.
+        rts: the file of RTS's weights.
+    """
+
+    model: ModelSettings | None = None
+    rts: str | None = None
+
+
+NOTHING_NAMED = Named()
 
 
 @dataclass(frozen=True)
@@ -33,43 +58,38 @@ class Run:
         path: the run directory.
         facts: run.json.
         records: every row of every finished part.
+        named: what the user names of it.
     """
 
     path: Path
-    facts: Mapping[str, Any]
+    facts: RunFacts
     records: tuple[Row, ...]
+    named: Named = NOTHING_NAMED
 
     @property
     def finished(self) -> bool:
-        """Whether the audit came to its end."""
-        return bool(self.facts.get("finished", False))
+        """Whether every part is there."""
+        return self.finished_parts == self.parts
 
     @cached_property
     def plan(self) -> AuditPlan:
-        """The settings it was made with; raises `InputError` if run.json is damaged."""
-        try:
-            if "plan" in self.facts:
-                return AuditPlan.from_json(self.facts["plan"])
-            return plan_of_config(self.facts["config"])
-        except (TypeError, KeyError, AttributeError) as error:
-            raise self._damaged(error) from error
+        """The settings it was made with, with what the user names of them."""
+        settings, named = self.facts.settings, self.named
+        model = settings.model
+        if named.model is not None:
+            left = [name for name in _PLAIN if getattr(named.model, name) is None]
+            model = replace(named.model, **{name: getattr(model, name) for name in left})
+        return replace(settings, model=model, rts=settings.rts if named.rts is None else named.rts)
 
-    @cached_property
+    @property
     def photos(self) -> tuple[PlannedPhoto, ...]:
-        """All its photos, the excluded ones among them; raises `InputError` if run.json is damaged."""
-        try:
-            return planned_photos(self.facts["photos"])
-        except (TypeError, KeyError, ValueError) as error:
-            raise self._damaged(error) from error
+        """All its photos, the excluded ones among them."""
+        return self.facts.photos
 
-    @cached_property
+    @property
     def input_size(self) -> tuple[int, int]:
-        """(height, width) of the model's input and so of every picture; raises `InputError` if run.json is damaged."""
-        size = self.section("model").get("input_size")
-        if not (isinstance(size, list) and len(size) == 2 and all(type(n) is int and n > 0 for n in size)):
-            raise self._damaged(ValueError(f"its model has the input size {shortened(str(size))}"))
-        height, width = size
-        return height, width
+        """(height, width) of the model's input and so of every picture."""
+        return self.facts.model.input_size
 
     @cached_property
     def rows(self) -> pa.Table:
@@ -84,53 +104,76 @@ class Run:
     @property
     def skipped(self) -> int:
         """How many files the audit went without, for they could not be used."""
-        return len(self.entries("skipped"))
+        return len(self.facts.skipped)
 
     @property
     def parts(self) -> int:
         """Of how many parts its rows are, those of all shards together."""
-        return len(list(units(self.photos, batch_size=self.plan.batch_size)))
+        return len(units_of(self.facts))
+
+    @cached_property
+    def missing(self) -> tuple[int, ...]:
+        """The numbers of the parts that are not there."""
+        there = {row.image_id for row in self.records}
+        return tuple(unit.number for unit in units_of(self.facts) if unit.photos[0].image_id not in there)
 
     @property
     def finished_parts(self) -> int:
         """How many of the parts are there."""
-        directory = RunDirectory(self.path)
-        return sum(directory.has_part(unit.number) for unit in units(self.photos, batch_size=self.plan.batch_size))
+        return self.parts - len(self.missing)
 
     @property
     def class_names(self) -> Mapping[str, str]:
         """The names of the classes, by index as text."""
-        names = self.section("class_names") or self.section("model").get("class_names")
-        return {str(index): str(name) for index, name in names.items()} if isinstance(names, dict) else {}
-
-    def section(self, name: str) -> Mapping[str, Any]:
-        """The object ``name`` of run.json, empty where there is none."""
-        value = self.facts.get(name)
-        return value if isinstance(value, dict) else {}
-
-    def entries(self, name: str) -> Sequence[Mapping[str, Any]]:
-        """The objects in the list ``name`` of run.json, none where there is no list."""
-        value = self.facts.get(name)
-        return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
+        return self.facts.model.class_names
 
     def picture(self, photo: PlannedPhoto, condition: Condition) -> Path:
         """The 8-bit PNG of ``photo`` under ``condition``, at the input size; raises `InputError` if it is missing."""
-        path = RunDirectory(self.path).artifacts / photo.key / picture_name(condition)
+        path = RunDirectory(self.path).artifact(photo, picture_name(condition))
         if not path.is_file():
             raise InputError(f"{quoted(path)} is missing; put it back, or run the audit again into a new directory")
         return path
 
     def classifier(self, device: str | torch.device = "cpu") -> Classifier:
-        """The audited classifier, loaded again; raises `InputError` if it, or RTS's weights, are no longer the same."""
+        """The audited classifier, loaded again.
+
+        A run names no code and no file: what does not come with the package, the user has named (see `named`).
+
+        Raises:
+            InputError: the user has not, or the model or RTS's weights are no longer the same.
+        """
+        self._check_named()
         settings = asdict(self.plan.model)
         classifier = load_classifier(settings.pop("spec"), **settings, device=device)
-        if classifier.fingerprint() != self.facts["model"]["fingerprint"]:
+        if classifier.fingerprint() != self.facts.model.fingerprint:
             raise InputError(
-                f"model '{self.plan.model.spec}' has other weights or preprocessing now than in the run "
+                f"model {quoted(self.plan.model.spec)} has other weights or preprocessing now than in the run "
                 f"{quoted(self.path)}; bring back what it was, or run the audit again into a new directory"
             )
         self._check_rts(classifier)
         return classifier
+
+    def _check_named(self) -> None:
+        """Before any code or file is touched that run.json alone names."""
+        audited, named = self.facts.settings, self.named
+        files = [name for name in _FILES if getattr(audited.model, name) is not None]
+        missing = [name for name in files if named.model is None or getattr(named.model, name) is None]
+        words = [f"--{name.replace('_', '-')} {quoted(getattr(audited.model, name))}" for name in missing]
+        if named.model is None and (missing or not is_built_in(audited.model.spec)):
+            words.insert(0, f"--model {quoted(audited.model.spec)}")
+        if audited.rts is not None and named.rts is None:
+            words.append(f"--rts {quoted(audited.rts)}")
+        for kind, parts, names in (
+            ("interpreters", INTERPRETERS, audited.interpreters),
+            ("attacks", ATTACKS, audited.attacks),
+        ):
+            strange = [name for name in names if ":" in name and not parts.is_loaded(name)]
+            words += [f"--{kind} {quoted(','.join(strange))}"] if strange else []
+        if words:
+            raise InputError(
+                f"the run {quoted(self.path)} was made with code or files that do not come with underfire, and a run "
+                f"cannot name them; if you trust them, name them yourself: {' '.join(words)}"
+            )
 
     def _check_rts(self, classifier: Classifier) -> None:
         try:
@@ -140,81 +183,49 @@ class Run:
                 f"the weights of RTS {quoted(error.filename)} of the run {quoted(self.path)} cannot be read "
                 f"({error.strerror}); put them back, or run the audit again into a new directory"
             ) from error
-        if weights != self.facts["config"].get("rts_sha256"):
+        if weights != self.facts.config.get("rts_sha256"):
             raise InputError(
                 f"the weights of RTS are other ones now than in the run {quoted(self.path)}; "
                 "bring back what they were, or run the audit again into a new directory"
             )
 
-    def _damaged(self, error: Exception) -> InputError:
-        return InputError(f"the run.json of {quoted(self.path)} is damaged ({error}); run the audit again")
-
 
 def is_run(path: Path) -> bool:
-    """Whether ``path`` is the directory of an audit."""
-    return RunDirectory(path).run_file.is_file()
+    """Whether ``path`` is the directory of an audit, damaged or not."""
+    return os.path.lexists(RunDirectory(path).run_file)
 
 
-def open_run(path: Path) -> Run:
-    """The run in the directory ``path``, as far as it got and as far as run.json describes it: for a report of it.
+def open_run(path: Path, named: Named = NOTHING_NAMED) -> Run:
+    """The run in the directory ``path``, as far as it got: for a report of it.
 
     Raises:
-        InputError: ``path`` is no run directory, or run.json or a part cannot be read.
+        InputError: ``path`` is no run directory, holds links or what is no file, or run.json or a part is damaged, or a
+            part does not belong to it.
     """
-    file = RunDirectory(path).run_file
-    if not file.is_file():
+    directory = RunDirectory(path)
+    if not is_run(path):
         raise InputError(
             f"{quoted(path)} holds no run.json, so it is no run; give the directory that `underfire audit --out` wrote"
         )
-    try:
-        facts = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise InputError(f"{quoted(file)} cannot be read ({error}); run the same audit again to mend it") from error
-    if not isinstance(facts, dict):
-        raise InputError(f"{quoted(file)} does not describe a run; run the same audit again to mend it")
-    return Run(path, facts, tuple(read_rows(path)) if (path / "rows").is_dir() else ())
-
-
-def read_run(path: Path, *, unfinished: bool = False) -> Run:
-    """The audit in the directory ``path``, whose run.json is whole.
-
-    Raises:
-        InputError: it is none, it is damaged, or it is not finished: a verdict on some of its photos would look final.
-            With ``unfinished`` that is no reason.
-    """
-    facts = RunDirectory(path).read()
+    check_tree(path)
+    facts = directory.read()
     if facts is None:
-        raise InputError(
-            f"{quoted(path)} holds no run.json, so it is no run; give the directory of an audit, or photos"
-        )
-    if not facts["finished"] and not unfinished:
-        raise InputError(f"the run {quoted(path)} is unfinished; finish it with the command that began it")
-    found = Run(path, facts, ())
-    if not (found.plan and found.photos):
-        raise InputError(f"the run.json of {quoted(path)} names no photo; run the audit again")
-    return replace(found, records=tuple(read_rows(path)))
+        raise InputError(f"the run.json of {quoted(path)} was removed just now; put it back")
+    rows = verified_rows(directory, facts)
+    return Run(path, facts, tuple(row for number in sorted(rows) for row in rows[number]), named)
 
 
-def plan_of_config(config: Mapping[str, Any]) -> AuditPlan:
-    """The plan that gives this ``config`` of a run.json, for runs of version 0.1.0, which did not save their plan.
-
-    Of steps and passes ``config`` has what each attack was allowed: either the preset's, or one number for all. The
-    plan has the budget that the perturbation gave where none was named.
+def read_run(path: Path, named: Named = NOTHING_NAMED) -> Run:
+    """The audit in the directory ``path``, which came to its end: a verdict on some of its photos would look final.
 
     Raises:
-        KeyError: a setting is missing, or no plan gives these steps and passes.
+        InputError: it did not, or as `open_run`.
     """
-    own = {field.name for field in fields(ModelSettings)} - {"spec"}
-    model = {"spec": config["model"], **{name: config[name] for name in own}}
-    names = {field.name for field in fields(AuditPlan)} - {"model", "steps", "passes"}
-    settings = {"model": model, **{name: config[name] for name in names}}
-    choices = ({}, *({name: _largest(config[name])} for name in ("passes", "steps")))
-    for effort in choices:
-        plan = AuditPlan.from_json(settings | effort)
-        if all(plan.as_config()[name] == config[name] for name in ("steps", "passes")):
-            return plan
-    raise KeyError("passes")
-
-
-def _largest(counts: Mapping[str, int] | None) -> int | None:
-    return max(counts.values()) if counts else None
+    run = open_run(path, named)
+    if not run.finished:
+        done = len({row.image_id for row in run.records})
+        raise InputError(
+            f"the run {quoted(path)} is unfinished: {done} of its {len(run.photos)} photos have rows; finish it with "
+            "the command that began it"
+        )
+    return run

@@ -1,8 +1,8 @@
 """Running a plan into a run directory, from the beginning or from where it was left."""
 
 import platform
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -12,6 +12,7 @@ import torch
 
 from underfire.auditing.checks import check_on_photos
 from underfire.auditing.engines import Engine, LocalEngine, RayEngine
+from underfire.auditing.facts import RunFacts, run_facts
 from underfire.auditing.given import NOTHING_GIVEN, GivenParts
 from underfire.auditing.inspection import Inspection, check_unchanged, inspect_photos
 from underfire.auditing.locks import describing, holding
@@ -21,9 +22,13 @@ from underfire.auditing.rows import SCHEMA_VERSION
 from underfire.auditing.store import RunDirectory
 from underfire.auditing.targets import NO_TARGET
 from underfire.auditing.unit import Auditor, Event
+from underfire.auditing.verification import verified_rows
 from underfire.choices import EngineName
+from underfire.diagnostics.model_checks import Checked
 from underfire.errors import InputError
+from underfire.files import printable, quoted, shortened
 from underfire.images import PhotoSet
+from underfire.interpreters.registry import INTERPRETERS
 from underfire.interpreters.rts import RTS, shipped_weights
 from underfire.models.classifier import Classifier
 from underfire.weights import file_sha256
@@ -91,20 +96,21 @@ def run_audit(
     facts = _facts(plan, classifier, command, threads=1 if engine == "ray" else torch.get_num_threads())
     if given.settings():
         facts["config"]["given"] = given.settings()
-    run: Mapping[str, Any] | None = directory.read()
-    planned: Sequence[PlannedPhoto] = ()
+    run, begun = directory.read(), None
     if run is None:
         inspection = inspect_photos(plan, classifier, photos, strict=strict, loader=auditor.loader)
-        planned = inspection.photos
-        facts |= {"model_checks": check_on_photos(classifier, planned, auditor.loader)} | _photo_facts(inspection)
-        run = _begin(directory, facts)
-    if run is not facts:  # begun by another process
-        _check_same(directory, run, facts, strict=strict)
+        facts |= _photo_facts(inspection, check_on_photos(classifier, inspection.photos, auditor.loader))
+        begun = run_facts(facts)
+        run = _begin(directory, begun)
+    planned: Sequence[PlannedPhoto] = run.photos
+    if run is not begun:  # by this process
+        _check_same(directory, run, run_facts(run.to_json() | facts), strict=strict)
         planned = check_unchanged(run, photos, plan.limit)
 
     share = list(units(planned, batch_size=plan.batch_size, shard=shard))
     with holding(directory.lock_file, (unit.number for unit in share)):
-        todo = [unit for unit in share if not directory.has_part(unit.number)]
+        finished = verified_rows(directory, run)
+        todo = [unit for unit in share if unit.number not in finished]
         for unit in todo:
             directory.sweep(unit)
         if listener:
@@ -115,7 +121,7 @@ def run_audit(
     return _finish(directory, planned, plan)
 
 
-def _begin(directory: RunDirectory, facts: dict[str, Any]) -> Mapping[str, Any]:
+def _begin(directory: RunDirectory, facts: RunFacts) -> RunFacts:
     """Writes run.json, unless another shard was quicker, and returns the one that holds."""
     directory.path.mkdir(parents=True, exist_ok=True)
     with describing(directory.lock_file):
@@ -131,57 +137,57 @@ def _finish(directory: RunDirectory, photos: Sequence[PlannedPhoto], plan: Audit
     with describing(directory.lock_file):
         run = directory.read()
         if run is None:
-            raise InputError(f"'{directory.run_file}' was removed while the run went on; run the audit again")
-        if finished == len(everything) and not run["finished"]:
-            directory.write(run | {"finished": True})
-    return AuditOutcome(directory.path, len(photos), len(run["skipped"]), len(everything), finished)
+            raise InputError(f"{quoted(directory.run_file)} was removed while the run went on; run the audit again")
+        if finished == len(everything) and not run.finished:
+            directory.write(replace(run, finished=True))
+    return AuditOutcome(directory.path, len(photos), len(run.skipped), len(everything), finished)
 
 
-def _check_same(directory: RunDirectory, old: Mapping[str, Any], new: Mapping[str, Any], *, strict: bool) -> None:
+def _check_same(directory: RunDirectory, old: RunFacts, new: RunFacts, *, strict: bool) -> None:
     """Refuses to add rows to a run that was made otherwise."""
-    advice = "give the same settings to go on, or a new directory"
+    run, advice = quoted(directory.path), "give the same settings to go on, or a new directory"
     for name in ("schema", "underfire_version"):
-        if old.get(name) != new[name]:
+        before, now = getattr(old, name), getattr(new, name)
+        if before != now:
             raise InputError(
-                f"'{directory.path}' was begun with {name} {old.get(name)}, and this is {new[name]}; "
-                "give a new directory"
+                f"{run} was begun with {name} {printable(str(before))}, and this is {now}; give a new directory"
             )
-    difference = first_difference(old["config"], new["config"])
+    difference = first_difference(old.config, new.config)
     if difference is not None:
-        name, before, now = difference
+        name, was, given = difference
+        raise InputError(f"{run} is a run with {name} {_shown(was)}, but {_shown(given)} is given now; {advice}")
+    if (old.attacked_under, old.seen_by) != (new.attacked_under, new.seen_by):
+        raise InputError(f"{run} has rows of other attacks or interpreters than its settings give; {advice}")
+    if old.model.fingerprint != new.model.fingerprint:
         raise InputError(
-            f"'{directory.path}' is a run with {name} {_shown(before)}, but {_shown(now)} is given now; {advice}"
+            f"{run} is a run of a model {quoted(old.model.name)} with other weights or preprocessing "
+            f"(fingerprint {quoted(old.model.fingerprint[:12])}, now '{new.model.fingerprint[:12]}'); {advice}"
         )
-    if old["model"]["fingerprint"] != new["model"]["fingerprint"]:
-        raise InputError(
-            f"'{directory.path}' is a run of a model '{old['model']['name']}' with other weights or preprocessing "
-            f"(fingerprint {old['model']['fingerprint'][:12]}, now {new['model']['fingerprint'][:12]}); {advice}"
-        )
-    if old["model"]["class_names"] != new["model"]["class_names"]:
-        raise InputError(f"'{directory.path}' is a run of a model with other names of classes; {advice}")
-    torch_before, torch_now = old["versions"]["torch"], new["versions"]["torch"]
+    if old.model != new.model:
+        raise InputError(f"{run} is a run of a model with other names of classes, or another input size; {advice}")
+    torch_before, torch_now = old.versions.get("torch"), new.versions["torch"]
     if torch_before != torch_now:
-        raise InputError(f"'{directory.path}' was begun with torch {torch_before}, and this is {torch_now}; {advice}")
-    on_cpu = torch.device(new["device"]).type == "cpu"
-    if on_cpu and old.get("threads") != new["threads"]:  # they decide the order of sums
+        raise InputError(f"{run} was begun with torch {_shown(torch_before)}, and this is '{torch_now}'; {advice}")
+    on_cpu = torch.device(new.device).type == "cpu"
+    if on_cpu and old.threads != new.threads:  # they decide the order of sums
         raise InputError(
-            f"'{directory.path}' was begun with {old.get('threads')} threads, and this has {new['threads']}; "
-            f"set OMP_NUM_THREADS={old.get('threads')} to go on (engine 'ray' always has one), or give a new directory"
+            f"{run} was begun with {old.threads} threads, and this has {new.threads}; "
+            f"set OMP_NUM_THREADS={old.threads} to go on (engine 'ray' always has one), or give a new directory"
         )
-    if strict and old["skipped"]:
-        first = old["skipped"][0]
-        raise InputError(f"'{directory.path}' is a run without '{first['name']}' ({first['reason']}); drop --strict")
-    untargeted = next((photo for photo in old["photos"] if photo["excluded"] == NO_TARGET), None)
+    if strict and old.skipped:
+        first = old.skipped[0]
+        raise InputError(f"{run} is a run without {quoted(first.name)} ({first.reason}); drop --strict")
+    untargeted = next((photo for photo in old.photos if photo.excluded == NO_TARGET), None)
     if strict and untargeted is not None:
-        raise InputError(f"'{directory.path}' has '{untargeted['image_id']}' without a target; drop --strict")
+        raise InputError(f"{run} has {quoted(untargeted.image_id)} without a target; drop --strict")
 
 
 def _shown(value: object) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{name} {item}" for name, item in value.items())
-    if isinstance(value, list):
-        return ",".join(map(str, value))
-    return "unset" if value is None else f"'{value}'"
+        return shortened(", ".join(f"{name} {item}" for name, item in value.items()))
+    if isinstance(value, tuple):
+        return shortened(",".join(map(str, value)))
+    return "unset" if value is None else quoted(str(value))
 
 
 def _facts(plan: AuditPlan, classifier: Classifier, command: str | None, *, threads: int) -> dict[str, Any]:
@@ -205,8 +211,10 @@ def _facts(plan: AuditPlan, classifier: Classifier, command: str | None, *, thre
             "class_names": {str(index): name for index, name in enumerate(classifier.class_names)},
         },
         "threat_model": _threat_model(plan),
-        "plan": plan.to_json(),
+        "plan": asdict(plan),
         "config": plan.as_config() | {"rts_sha256": rts_sha256(plan, classifier)},
+        "conditions": [str(condition) for condition in plan.conditions],
+        "interpreters": [INTERPRETERS.name_of(name) for name in plan.interpreters],
     }
 
 
@@ -227,8 +235,9 @@ def _threat_model(plan: AuditPlan) -> dict[str, Any]:
     return facts
 
 
-def _photo_facts(inspection: Inspection) -> dict[str, Any]:
+def _photo_facts(inspection: Inspection, checked: Sequence[Checked]) -> dict[str, Any]:
     return {
+        "model_checks": [asdict(check) for check in checked],
         "photos": [asdict(photo) for photo in inspection.photos],
         "skipped": [
             *({"name": skip.name, "reason": skip.reason, "image_id": None} for skip in inspection.skipped),

@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from underfire.auditing.condition import NONE, Condition
-from underfire.auditing.plan import Unit
+from underfire.auditing.facts import RunFacts, run_facts
+from underfire.auditing.plan import PlannedPhoto, Unit
+from underfire.decoding import plain_json
 from underfire.errors import InputError
-from underfire.files import write_whole
+from underfire.files import check_tree, quoted, read_regular_file, write_whole
 
-_NEEDED = ("schema", "underfire_version", "versions", "model", "config", "photos", "skipped", "finished")
+_MOST_BYTES = 2**28  # of run.json: those of a million photos
+_LEADS_OUT = frozenset("/\\\0")
 
 STUDIES = "studies"
 """Where in a run directory the studies of the run lie."""
@@ -35,9 +38,20 @@ def map_name(condition: Condition, interpreter: str) -> str:
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """Where a run keeps what it found: run.json, rows/, artifacts/."""
+    """Where a run keeps what it found: run.json, rows/, artifacts/. All paths in it are made here."""
 
     path: Path
+
+    def inside(self, *names: str) -> Path:
+        """A path in this directory, each of ``names`` in the one before it; whoever chose them, it leads nowhere else.
+
+        Raises:
+            InputError: a name is none of a single file or folder, or a hidden one's.
+        """
+        for name in names:
+            if not name or name.startswith(".") or _LEADS_OUT & set(name):
+                raise InputError(f"{quoted(name)} cannot be the name of a file in the run {quoted(self.path)}")
+        return self.path.joinpath(*names)
 
     @property
     def run_file(self) -> Path:
@@ -54,53 +68,60 @@ class RunDirectory:
         """Images and maps, one folder per photo."""
         return self.path / "artifacts"
 
+    @property
+    def rows(self) -> Path:
+        """The parts, one file per unit."""
+        return self.path / "rows"
+
+    def artifact(self, photo: PlannedPhoto, name: str) -> Path:
+        """A file of ``photo``: `picture_name` or `MAPS_FILE`; raises `InputError` as `inside` does."""
+        return self.inside("artifacts", photo.key, name)
+
     def part(self, number: int) -> Path:
         """The rows of one unit."""
-        return self.path / "rows" / f"part-{number:05d}.parquet"
+        return self.rows / f"part-{number:05d}.parquet"
 
     def has_part(self, number: int) -> bool:
         """Whether a unit is finished."""
         return self.part(number).is_file()
 
     def check_usable(self) -> None:
-        """Refuses a directory that is full of other things; raises `InputError`."""
+        """Refuses a directory that is full of other things, or holds what leads out of it; raises `InputError`."""
         if self.path.exists() and not self.path.is_dir():
-            raise InputError(f"'{self.path}' is a file; give a directory for the run")
+            raise InputError(f"{quoted(self.path)} is a file; give a directory for the run")
+        check_tree(self.path)
         if self.path.is_dir() and not self.run_file.is_file():
             # Hidden files may be those of another process that is about to write run.json.
             stranger = next((entry for entry in self.path.iterdir() if not entry.name.startswith(".")), None)
             if stranger is not None:
                 raise InputError(
-                    f"'{self.path}' holds '{stranger.name}' but no run.json, so it is not a run; give a new directory"
+                    f"{quoted(self.path)} holds {quoted(stranger.name)} but no run.json, so it is not a run; "
+                    "give a new directory"
                 )
 
-    def read(self) -> dict[str, Any] | None:
-        """The content of run.json, or None if there is none; raises `InputError` if it cannot be read."""
-        try:
-            content = json.loads(self.run_file.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+    def read(self) -> RunFacts | None:
+        """What run.json says, or None if there is none; raises `InputError` if it is damaged or contradicts itself."""
+        if not os.path.lexists(self.run_file):
             return None
-        except (OSError, ValueError) as error:
+        try:
+            return run_facts(plain_json(read_regular_file(self.run_file, limit=_MOST_BYTES)))
+        except ValueError as error:
             raise InputError(
-                f"'{self.run_file}' cannot be read ({error}); give a new directory, or delete this one"
+                f"the run.json of {quoted(self.path)} is damaged ({error}); run the audit again into a new directory"
             ) from error
-        missing = [name for name in _NEEDED if not isinstance(content, dict) or name not in content]
-        if missing:
-            raise InputError(f"'{self.run_file}' has no '{missing[0]}', so it is no run; give a new directory")
-        return dict(content)
 
-    def write(self, run: Mapping[str, Any]) -> None:
+    def write(self, run: RunFacts) -> None:
         """Replaces run.json."""
-        write_json(self.run_file, run)
+        write_json(self.run_file, run.to_json())
 
     @contextmanager
-    def new_artifacts(self, key: str) -> Iterator[Path]:
-        """An empty folder that becomes artifacts/``key`` when the block ends well, and vanishes otherwise."""
-        unfinished = self.artifacts / f".{key}.{os.getpid()}"
+    def new_artifacts(self, photo: PlannedPhoto) -> Iterator[Path]:
+        """An empty folder that becomes that of ``photo`` when the block ends well, and vanishes otherwise."""
+        final = self.inside("artifacts", photo.key)
+        unfinished = final.with_name(f".{photo.key}.{os.getpid()}")
         unfinished.mkdir(parents=True)
         try:
             yield unfinished
-            final = self.artifacts / key
             shutil.rmtree(final, ignore_errors=True)  # from a run that was stopped before its part was written
             unfinished.rename(final)
         except BaseException:

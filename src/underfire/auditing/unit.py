@@ -115,7 +115,7 @@ class Auditor:
         """
         records = [_Record() for _ in unit.photos]
         with ExitStack() as stack:
-            folders = tuple(stack.enter_context(self.directory.new_artifacts(p.key)) for p in unit.photos)
+            folders = tuple(stack.enter_context(self.directory.new_artifacts(p)) for p in unit.photos)
             everyone = self._load(unit, folders)
             started = time.perf_counter()
             benign = self._look(everyone, everyone.x, everyone.labels)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from underfire.auditing.condition import NOISE, PGD
-from underfire.auditing.plan import AuditPlan, Shard, units
+from underfire.auditing.plan import WHOLE, AuditPlan, Shard, units
 from underfire.choices import EngineName
 from underfire.cli.console import notes, print_table, results
 from underfire.cli.interrupts import interruptible
@@ -143,7 +143,7 @@ def audit(
         with describing(RunDirectory(out).lock_file):  # of two shards the later one sees what the other did
             run = api.rebuild(out)
     _print_run(run)
-    for warning in warnings(run.entries("model_checks"), run.summary):
+    for warning in warnings(run.facts.model_checks, run.summary):
         click.echo(f"Warning: {warning}", err=True)
     if run.finished:
         failures = check_gates(run.summary, gates)
@@ -151,7 +151,10 @@ def audit(
             click.echo(f"Gate failed: {failure}", err=True)
         ctx.exit(1 if failures else 0)
     if gates:
-        click.echo("The gates were not checked: other shards have parts to do.", err=True)
+        alone = shard == WHOLE
+        why = "parts that were done are missing" if alone else "other shards have parts to do"
+        click.echo(f"The gates were not checked: {why}.", err=True)
+        ctx.exit(1 if alone else 0)
 
 
 @click.command("plan")

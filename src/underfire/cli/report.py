@@ -12,5 +12,10 @@ from underfire.files import printable
 def report(directory: Path) -> None:
     """(Re)builds DIR/summary.json and DIR/report.html from the rows of a run."""
     from underfire.api import rebuild
+    from underfire.present.text import plural
 
-    click.echo(printable(rebuild(directory).page))
+    run = rebuild(directory)
+    if not run.finished:
+        photos = plural(len(run.photos), "photo")
+        click.echo(f"This run is unfinished: the report is of {run.summary.photos.total} of its {photos}.", err=True)
+    click.echo(printable(run.page))

@@ -21,7 +21,7 @@ from underfire.cli.console import notes, results
 from underfire.cli.interrupts import interruptible
 from underfire.cli.options import Command, Option, Parsed, completed, load_model, photos_of, plan_options
 from underfire.errors import InputError
-from underfire.files import printable, quoted
+from underfire.files import check_tree, printable, quoted
 from underfire.present.text import plural
 from underfire.studies.options import Declared, Planned, declared_options
 from underfire.studies.registry import STUDIES, StudyEntry
@@ -29,12 +29,16 @@ from underfire.studies.registry import STUDIES, StudyEntry
 if TYPE_CHECKING:
     from underfire.auditing.inspection import Inspection
     from underfire.auditing.plan import AuditPlan, ModelSettings
-    from underfire.auditing.run import Run
+    from underfire.auditing.run import Named, Run
     from underfire.images.dataset import Photos
     from underfire.models.classifier import Classifier
     from underfire.studies.study import Study
 
-_FREE = ("photos", "out", "device")
+_MODEL = ("spec", "checkpoint", "class_names", "mean", "std", "input_size", "resize")
+_NAMED = (*_MODEL, "rts", "interpreters", "attacks")
+"""What a run cannot name, as others may have written it: the user does, where it is code or a file."""
+
+_FREE = ("photos", "out", "device", *_NAMED)
 """What may be given beside the directory of an audit, whichever study it is."""
 
 
@@ -84,6 +88,32 @@ class _Source:
         return Path(self.photos[0]) if len(self.photos) == 1 and is_run(Path(self.photos[0])) else None
 
     @property
+    def named(self) -> Named:
+        """What the user names of the audit: for one that is made here, all of it."""
+        from underfire.auditing.run import Named
+
+        context = click.get_current_context()
+        again = self.run is None or any(_given(context, name) for name in _MODEL)
+        return Named(self.plan.model if again else None, self.plan.rts)
+
+    def read(self, path: Path) -> Run:
+        """The finished audit in the directory ``path``; refuses parts that the user names and it does not have."""
+        from underfire.auditing.run import read_run
+
+        run = read_run(path, self.named)
+        context = click.get_current_context()
+        for kind, given, own in (
+            ("interpreters", self.interpreters or (), run.facts.settings.interpreters),
+            ("attacks", self.plan.attacks, run.facts.settings.attacks),
+        ):
+            strange = next((name for name in given if name not in own), None)
+            if self.run is not None and strange is not None and _given(context, kind):
+                raise InputError(
+                    f"{quoted(path)} is an audit with {kind} of its own; {quoted(strange)} is none of them"
+                )
+        return run
+
+    @property
     def work(self) -> Path:
         """The study's folder for what it measures; one of its old name is used on."""
         folders = [self.out / "work" / name for name in (self.name, *STUDIES[self.name].old_names)]
@@ -104,12 +134,11 @@ class _Source:
     ) -> Run:
         """The audit that was named, or that of the photos, which is made, or resumed, in DIR/run."""
         from underfire.api import rebuild
-        from underfire.auditing.run import read_run
         from underfire.auditing.runner import run_audit
         from underfire.cli.progress import ProgressDisplay
 
         if self.run is not None:
-            return read_run(self.run)
+            return self.read(self.run)
         _check_attacks(self.plan, beside_pgd=beside_pgd)
         classifier = load_model(self.plan.model, self.plan.device)
         plan = completed(self.plan, self.interpreters, classifier)
@@ -121,15 +150,14 @@ class _Source:
         rebuild(path)
         if outcome.skipped:
             results().print(f"{plural(outcome.skipped, 'file')} skipped; run.json and the report say why.")
-        return read_run(path)
+        return self.read(path)
 
     def planned(self) -> Planned:
         """What an audit would do: that of the run that was named, or of the photos."""
-        from underfire.auditing.run import read_run
         from underfire.studies.source import decide
 
         if self.run is not None:
-            run = read_run(self.run)
+            run = self.read(self.run)
             plan = replace(run.plan, device=self.plan.device)
             return Planned(plan, run.photos[: self.plan.limit], run.skipped, run.classifier(self.plan.device))
         classifier = load_model(self.plan.model, self.plan.device)
@@ -174,6 +202,7 @@ def _command_of(name: str, entry: StudyEntry) -> click.Command:
         if source.run is not None:
             _check_unset(source.run, (*_FREE, *entry.beside_run, *declared))
             source = replace(source, out=out or source.run / STUDIES_FOLDER)
+        check_tree(source.out)
         with interruptible(f"What is finished in {quoted(source.out)} is kept; the same command goes on from there."):
             _finish(source, run(source, kind(**values)))
 
@@ -213,10 +242,9 @@ def _option(field: str, default: Any, declared: Declared) -> Callable[[Command],
 def _finish(source: _Source, found: Study) -> None:
     """Saves the study, tells what it found, and brings the report up to date."""
     from underfire.api import rebuild
-    from underfire.auditing.run import read_run
     from underfire.studies.study import save
 
-    seed = source.plan.seed if source.run is None else read_run(source.run).plan.seed
+    seed = source.plan.seed if source.run is None else source.read(source.run).plan.seed
     save(found, source.out, command=_command_line(), seed=seed)
     click.echo(found.words)
     click.echo(f"Table, figure and words: {printable(source.out / found.name)}.parquet, .svg, .md")

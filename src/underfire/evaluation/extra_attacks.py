@@ -9,7 +9,7 @@ from underfire.auditing.plan import PlannedPhoto
 from underfire.auditing.rows import Row, read_rows
 from underfire.auditing.store import RunDirectory, picture_name
 from underfire.errors import InputError
-from underfire.files import quoted
+from underfire.files import check_tree, quoted
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,10 @@ def attacks_in(folder: Path, photos: Sequence[PlannedPhoto], *, name: str | None
     study of the gap keeps its attacks. A photo that an attack left out is not among its images.
 
     Raises:
-        InputError: ``folder`` is none such, has none of ``photos``, or others under their names or for other targets;
-            or an image of an attack that has some is missing.
+        InputError: ``folder`` is none such, holds links, has none of ``photos``, others under their names or for other
+            targets; or an image of an attack that has some is missing.
     """
+    check_tree(folder)
     planned = {photo.image_id: photo for photo in photos}
     found: dict[ObliviousAttack, dict[str, AttackedImage]] = {}
     for row in read_rows(folder):
@@ -87,7 +88,7 @@ def attacks_in(folder: Path, photos: Sequence[PlannedPhoto], *, name: str | None
         if photo is None or row.condition.is_control:
             continue
         _check_same(folder, row, photo)
-        path = RunDirectory(folder).artifacts / photo.key / picture_name(row.condition)
+        path = RunDirectory(folder).artifact(photo, picture_name(row.condition))
         image = AttackedImage(path, row.success_8bit, row.confidence_8bit, row.spent.passes)
         found.setdefault(ObliviousAttack(row.condition, name), {})[row.image_id] = image
     # The study of the gap has rows of PGD to compare with, whose images are elsewhere.

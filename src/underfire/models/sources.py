@@ -50,6 +50,11 @@ class Recipe:
     class_names: tuple[str, ...] | None = None
 
 
+def is_built_in(spec: str) -> bool:
+    """Whether ``spec`` names a model whose code and weights come with packages that underfire needs or offers."""
+    return spec in _LITE_SIZES
+
+
 def available() -> tuple[Source, ...]:
     """What ``load_classifier`` accepts, the built-in models first."""
     built_in = (

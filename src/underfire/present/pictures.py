@@ -28,7 +28,7 @@ def amplified(adversarial: Bytes, benign: Bytes, gain: int) -> Bytes:
 
 def gain_for(eps: float) -> int:
     """The whole number by which a change of ``eps`` (of pixels in [0, 1]) fills the range around grey."""
-    return max(1, round(0.5 / eps)) if eps > 0 else 1
+    return max(1, round(min(0.5 / eps, 255))) if eps > 0 else 1
 
 
 def upsampled(attribution: Map, size: tuple[int, int]) -> NDArray[np.float32]:

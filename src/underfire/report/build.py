@@ -1,13 +1,12 @@
 """A run directory becomes one HTML file that needs nothing else."""
 
-import os
 from pathlib import Path
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from underfire.auditing.run import Run
 from underfire.auditing.store import STUDIES
-from underfire.files import printable
+from underfire.files import printable, write_whole
 from underfire.present.pictures import colour_bar
 from underfire.present.text import budget
 from underfire.report.findings import cards, findings
@@ -42,12 +41,12 @@ def build_report(run: Run, *, most_photos: int = MOST_PHOTOS) -> Path:
     """
     summary = run.summary
     gallery = Gallery(run, summary)
-    model_checks = run.entries("model_checks")
+    model_checks = run.facts.model_checks
     norm, eps = allowed(run)
     page = _environment().get_template("report.html").render(
         run=run,
         summary=summary,
-        eps=None if eps is None else budget(eps, norm),
+        eps=budget(eps, norm),
         norm=norm,
         cards=cards(summary),
         findings=findings(summary, eps, norm),
@@ -67,12 +66,7 @@ def build_report(run: Run, *, most_photos: int = MOST_PHOTOS) -> Path:
         costs=costs(run, summary),
     )  # fmt: skip
     path = run.path / REPORT
-    unfinished = run.path / f".{REPORT}.{os.getpid()}.tmp"
-    try:
-        unfinished.write_text(printable(page), encoding="utf-8", newline="\n")
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    write_whole(path, printable(page).encode())
     return path
 
 

@@ -1,13 +1,12 @@
 """The pictures: one striking photo per interpreter, and every photo with its perturbations and maps."""
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from underfire.auditing.condition import NOISE, NONE, PGD, Condition
 from underfire.auditing.rows import Row
 from underfire.auditing.run import Run
-from underfire.auditing.store import map_name
+from underfire.auditing.store import RunDirectory, map_name
 from underfire.auditing.summary import Summary
 from underfire.present.pictures import Bytes, amplified, data_uri, gain_for, overlay
 from underfire.present.text import (
@@ -20,7 +19,6 @@ from underfire.present.text import (
 from underfire.report.artifacts import Artifacts, read_artifacts
 
 _HERO_SIDE, _SHOT_SIDE, _THUMB_SIDE = 300, 168, 72  # pixels of the longer side
-_FOLDER_NAME = re.compile(r"[\w+.-]*\w[\w+.-]*")
 
 
 @dataclass(frozen=True)
@@ -110,14 +108,13 @@ class Gallery:
         for row in run.records:
             if row.excluded is None:
                 self._rows.setdefault(row.image_id, {})[row.condition, row.interpreter] = row
-        self._keys = {str(p.get("image_id")): str(p.get("key", "")) for p in run.entries("photos")}
+        self._photos = {photo.image_id: photo for photo in run.photos}
 
     @property
     def attacked(self) -> list[str]:
         """The ids of the photos that were attacked, in the order of the run."""
-        order = {image_id: place for place, image_id in enumerate(self._keys)}
-        ids = [i for i, rows in self._rows.items() if any(not r.condition.is_control for r in rows.values())]
-        return sorted(ids, key=lambda image_id: (order.get(image_id, len(order)), image_id))
+        rows = ((image_id, self._rows.get(image_id, {}).values()) for image_id in self._photos)
+        return [image_id for image_id, some in rows if any(not row.condition.is_control for row in some)]
 
     def heroes(self) -> list[Hero]:
         """For every interpreter that was attacked by itself, the photo on which ADV² and PGD differ most.
@@ -251,13 +248,9 @@ class Gallery:
         return class_title(index, self._run.class_names)
 
     def _artifacts(self, image_id: str) -> Artifacts:
-        key = self._keys.get(image_id, "")
-        # Both come from files that others may have written; a name with a slash would lead out of the run.
-        if not _FOLDER_NAME.fullmatch(key):
-            return Artifacts({}, {})
         conditions = {NONE, *(condition for condition, _ in self._rows[image_id])}
-        wanted = [condition for condition in conditions if _FOLDER_NAME.fullmatch(str(condition))]
-        return read_artifacts(self._run.path / "artifacts" / key, wanted, self._run.input_size)
+        directory = RunDirectory(self._run.path)
+        return read_artifacts(directory, self._photos[image_id], conditions, self._run.input_size)
 
 
 def _gain(rows: Iterable[Row]) -> int:

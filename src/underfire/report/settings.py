@@ -2,10 +2,10 @@
 
 import json
 from collections.abc import Mapping, Set
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from underfire.auditing.condition import Condition
+from underfire.auditing.condition import NONE, Condition
 from underfire.auditing.run import Run
 from underfire.auditing.summary import Summary
 from underfire.present.text import budget, interval, listing, number, of, percent
@@ -45,20 +45,18 @@ _NORMS = {
 }
 
 
-def allowed(run: Run) -> tuple[str, float | None]:
-    """The perturbation of a run and its budget, None where neither run.json nor a row tells it."""
-    facts = run.section("threat_model")
-    first = next(iter(run.records), None)
-    norm, eps = facts.get("norm", first and first.allowed.perturbation), facts.get("eps", first and first.allowed.eps)
-    return str(norm), float(eps) if isinstance(eps, int | float) else None
+def allowed(run: Run) -> tuple[str, float]:
+    """The perturbation of a run and its budget."""
+    planned = run.plan.perturbation_of(NONE)
+    return planned.name, planned.eps
 
 
 def threat_model(run: Run) -> list[Fact]:
     """What the attacker may do."""
     norm, eps = allowed(run)
     found = []
-    for name, value in run.section("threat_model").items():
-        if name == "eps" and eps is not None:
+    for name, value in run.facts.threat_model.items():
+        if name == "eps":
             on_pixels = norm != "flow"
             exact = f" = {eps:.4f}" if on_pixels else ""
             found.append(Fact("ε, on pixels from 0 to 1" if on_pixels else "ε", f"{budget(eps, norm)}{exact}"))
@@ -71,7 +69,7 @@ def threat_model(run: Run) -> list[Fact]:
 
 def configuration(run: Run) -> list[Fact]:
     """Every setting of the run, in its own order."""
-    config = run.section("config")
+    config = run.facts.config
     attacks = {key for name in _EFFORTS if isinstance(counts := config.get(name), dict) for key in counts}
     facts: list[Fact] = []
     for name, value in config.items():
@@ -96,13 +94,10 @@ def _effort(counts: Mapping[str, Any], attacks: Set[str]) -> str:
 
 def origin(run: Run) -> list[Fact]:
     """The model, the machine, the versions and the hashes."""
-    model = run.section("model")
-    facts = [Fact(f"model, {_words(name)}", _plain(v)) for name, v in model.items() if name != "class_names"]
-    facts += [Fact(_words(n), _plain(run.facts[n])) for n in ("created", "device", "platform") if n in run.facts]
-    if "underfire_version" in run.facts:
-        facts.append(Fact("underfire", _plain(run.facts["underfire_version"])))
-    facts += [Fact(name, _plain(value)) for name, value in run.section("versions").items()]
-    return facts
+    said = run.facts
+    facts = [Fact(f"model, {_words(n)}", _plain(v)) for n, v in asdict(said.model).items() if n != "class_names"]
+    facts += [Fact(name, getattr(said, name)) for name in ("created", "device", "platform")]
+    return [*facts, Fact("underfire", said.underfire_version), *(Fact(*pair) for pair in said.versions.items())]
 
 
 def costs(run: Run, summary: Summary) -> list[Cost]:

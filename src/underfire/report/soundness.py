@@ -1,14 +1,13 @@
 """Is the attack sound? What speaks against reading its failures as strength of the model, in sentences."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from underfire.auditing.condition import Condition
 from underfire.auditing.summary import SEARCH, Summary
 from underfire.diagnostics.attack_signs import Indicator, Reading, Weight
 from underfire.diagnostics.gradient_masking import finding
-from underfire.diagnostics.model_checks import ModelCheck
+from underfire.diagnostics.model_checks import Checked
 from underfire.present.text import listing, plural
 
 _LABELS = {Weight.SERIOUS: "Serious", Weight.CAUTION: "Caution", Weight.NOTE: "Note"}
@@ -27,19 +26,19 @@ class Remark:
         return _LABELS[self.weight]
 
 
-def remarks(model_checks: Sequence[Mapping[str, Any]], summary: Summary) -> list[Remark]:
-    """What was seen of the model and of each attack's course, the gravest first; ``model_checks`` as in run.json."""
+def remarks(model_checks: Sequence[Checked], summary: Summary) -> list[Remark]:
+    """What was seen of the model and of each attack's course, the gravest first; ``model_checks`` as the audit made."""
     seen = [*_of_model(model_checks), *_of_comparisons(summary), *_of_attacks(summary)]
     order = list(Weight)
     return sorted(seen, key=lambda remark: order.index(remark.weight))
 
 
-def warnings(model_checks: Sequence[Mapping[str, Any]], summary: Summary) -> list[str]:
+def warnings(model_checks: Sequence[Checked], summary: Summary) -> list[str]:
     """What nobody may overlook: the serious remarks, for the terminal and the top of the report."""
     return [remark.text for remark in remarks(model_checks, summary) if remark.weight is Weight.SERIOUS]
 
 
-def verdict(model_checks: Sequence[Mapping[str, Any]], summary: Summary) -> str:
+def verdict(model_checks: Sequence[Checked], summary: Summary) -> str:
     """The sentence to begin with; empty where nothing was checked and nothing attacked."""
     counts = [remark.weight for remark in remarks(model_checks, summary) if remark.weight is not Weight.NOTE]
     if Weight.SERIOUS in counts:
@@ -54,15 +53,10 @@ def verdict(model_checks: Sequence[Mapping[str, Any]], summary: Summary) -> str:
     return f"Nothing was seen that speaks against it: {listing(checked)}." if checked else ""
 
 
-def _of_model(model_checks: Sequence[Mapping[str, Any]]) -> list[Remark]:
-    """Of the checks that fired; entries that this version knows nothing of are passed over."""
-    known = {check.value: check for check in ModelCheck}
-    found = []
-    for entry in model_checks:
-        check, shown, of = known.get(str(entry.get("check"))), entry.get("shown"), entry.get("of")
-        if entry.get("fired") and check and isinstance(shown, int) and isinstance(of, int):
-            found.append(_remark(f"{shown} of {plural(of, 'test image')}", check.reading))
-    return found
+def _of_model(model_checks: Sequence[Checked]) -> list[Remark]:
+    """Of the checks that fired."""
+    fired = (checked for checked in model_checks if checked.fired)
+    return [_remark(f"{c.shown} of {plural(c.of, 'test image')}", c.check.reading) for c in fired]
 
 
 def _of_comparisons(summary: Summary) -> list[Remark]:

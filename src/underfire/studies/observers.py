@@ -106,7 +106,7 @@ def observers_of(run: Run, classifiers: Sequence[Classifier]) -> list[Observer]:
     Raises:
         InputError: as `check_observer`, or a classifier can have none of the interpreters.
     """
-    names = [str(run.facts["model"]["name"])]
+    names = [run.facts.model.name]
     found = []
     for classifier in classifiers:
         before = names.count(classifier.name)
@@ -147,12 +147,12 @@ def resizing(run: Run, classifier: Classifier) -> str:
 
 
 def _observer(run: Run, classifier: Classifier, name: str) -> Observer:
-    model = run.facts["model"]
-    check_observer(classifier, model["name"], tuple(model["class_names"].values()), model["fingerprint"])
+    model = run.facts.model
+    check_observer(classifier, model.name, tuple(model.class_names.values()), model.fingerprint)
     found: list[Interpreter] = []
     left_out = []
     for wanted in run.plan.interpreters:
-        if INTERPRETERS.load(wanted).estimates:
+        if INTERPRETERS.find(wanted).estimates:
             left_out.append(f"{wanted} (it is fitted again for every map)")
             continue
         try:

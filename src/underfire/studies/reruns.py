@@ -11,8 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from underfire.attacks.joint import JointAttack
@@ -21,6 +20,7 @@ from underfire.auditing.condition import NONE, PGD, Condition
 from underfire.auditing.distances import distances_at, map_distances
 from underfire.auditing.locks import holding
 from underfire.auditing.look import ModelView, calling, look
+from underfire.auditing.maps import read_maps
 from underfire.auditing.measured import Treated, rows_of
 from underfire.auditing.plan import AuditPlan, PlannedPhoto, Unit, units
 from underfire.auditing.rows import Row, read_rows, write_part
@@ -147,7 +147,7 @@ def taking_part(photos: Sequence[PlannedPhoto], skipped: int = 0) -> str:
 
 def benign_map(run: Run, photo: PlannedPhoto, *, interpreter: str) -> Tensor:
     """The map (h, w) of the benign ``photo`` for its label, as the audit ``run`` took it."""
-    return _map(run.path, photo, map_name(NONE, interpreter))
+    return _map(run.path, photo, map_name(NONE, interpreter), run.input_size)
 
 
 def artifacts_of(run: Run, rerun: Rerun, photo: PlannedPhoto) -> RerunArtifacts:
@@ -155,10 +155,10 @@ def artifacts_of(run: Run, rerun: Rerun, photo: PlannedPhoto) -> RerunArtifacts:
     name, condition = rerun.interpreter.name, rerun.condition
     return RerunArtifacts(
         run.picture(photo, NONE),
-        RunDirectory(rerun.folder).artifacts / photo.key / picture_name(condition),
+        RunDirectory(rerun.folder).artifact(photo, picture_name(condition)),
         benign_map(run, photo, interpreter=name),
-        _map(rerun.folder, photo, map_name(condition, name)),
-        _map(rerun.folder, photo, _TARGET_MAP.format(name)),
+        _map(rerun.folder, photo, map_name(condition, name), run.input_size),
+        _map(rerun.folder, photo, _TARGET_MAP.format(name), run.input_size),
     )
 
 
@@ -179,7 +179,7 @@ def _attack(run: Run, rerun: Rerun, directory: RunDirectory, goals: Mapping[Plan
         result = rerun.attack(x.to(device), targets.to(device), target_map=goal.to(device), keys=names)
     x_adv = result.x_adv.detach().cpu()
     with ExitStack() as stack:
-        folders = [stack.enter_context(directory.new_artifacts(photo.key)) for photo in photos]
+        folders = [stack.enter_context(directory.new_artifacts(photo)) for photo in photos]
         paths = [folder / picture_name(condition) for folder in folders]
         saved = save_and_read(x_adv, x, result.perturbation, paths)
         view = look(classifier, (interpreter,), x_adv, targets, names=names, known=result.maps)
@@ -216,7 +216,7 @@ def _controls(run: Run, rerun: Rerun, goals: Mapping[PlannedPhoto, Tensor]) -> l
     found = []
     for photo, saved in zip(photos, attacked.maps[name], strict=True):
         benign, goal = benign_map(run, photo, interpreter=name), goals[photo]
-        computed = _map(run.path, photo, map_name(PGD, name))
+        computed = _map(run.path, photo, map_name(PGD, name), run.input_size)
         found.append(_measured_against(base[photo.image_id, NONE], benign, benign, goal))
         found.append(_measured_against(base[photo.image_id, PGD], computed, saved, goal))
     return found
@@ -228,12 +228,12 @@ def _measured_against(row: Row, computed: Tensor, saved: Tensor, goal: Tensor) -
     return replace(row, distances=here, saved=replace(row.saved, distances=there))
 
 
-def _map(folder: Path, photo: PlannedPhoto, key: str) -> Tensor:
-    """The map ``key`` of ``photo`` in the directory ``folder``, of an audit or of a rerun."""
-    path = RunDirectory(folder).artifacts / photo.key / MAPS_FILE
+def _map(folder: Path, photo: PlannedPhoto, key: str, size: tuple[int, int]) -> Tensor:
+    """The map ``key``, at most of ``size``, of ``photo`` in the directory ``folder``, of an audit or of a rerun."""
+    path = RunDirectory(folder).artifact(photo, MAPS_FILE)
     try:
-        return load_file(path)[key]
-    except (OSError, KeyError, SafetensorError) as error:
+        return torch.from_numpy(read_maps(path, size)[key])
+    except (InputError, KeyError) as error:
         raise InputError(
             f"{quoted(path)} is damaged or lacks the map '{key}'; delete {quoted(folder)} and run the study again"
         ) from error

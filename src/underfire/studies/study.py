@@ -12,19 +12,21 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from underfire.decoding import decoded, plain_json
 from underfire.errors import InputError
-from underfire.files import printable, write_whole
+from underfire.files import printable, quoted, read_regular_file, write_whole
 from underfire.present.palette import with_colours
-from underfire.present.tables import markdown
-from underfire.stats import Estimate, bonferroni, sign_test
+from underfire.present.tables import markdown, shown
+from underfire.stats import Estimate, Share, bonferroni, sign_test
 from underfire.studies.registry import STUDIES
 
 _KEY = b"underfire.study"
+_MOST_BYTES = 2**28
 _LIBRARIES = ("underfire", "torch", "numpy", "pyarrow")
 
 
@@ -90,7 +92,7 @@ class Claim:
     id: str
     statement: str
     verdict: Verdict
-    estimates: Mapping[str, Estimate]
+    estimates: Mapping[str, Share | Estimate]
     n: int
 
     @classmethod
@@ -134,6 +136,20 @@ class Provenance:
     date: str
     """UTC, ISO 8601."""
     versions: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class _Content:
+    """What a study's Parquet file says beside the table; a study of 0.1 has no claims."""
+
+    version: int
+    name: str
+    title: str
+    claim: str
+    words: str
+    figure: str
+    made: Provenance
+    claims: tuple[Claim, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -217,26 +233,16 @@ def page(study: Study, made: Provenance) -> str:
 def _read(path: Path, known_as: str) -> SavedStudy:
     again = f"run `underfire study {known_as}` again, or delete it"
     try:
-        with path.open("rb") as file:
-            table = pq.ParquetFile(file, page_checksum_verification=True).read()
-        content = json.loads((table.schema.metadata or {}).get(_KEY, b"{}"))
-    except (pa.ArrowException, OSError, ValueError) as error:
+        source = pa.BufferReader(read_regular_file(path, limit=_MOST_BYTES))
+        table = pq.ParquetFile(source, page_checksum_verification=True).read()
+        table.validate(full=True)
+        saved = decoded(_Content, plain_json((table.schema.metadata or {}).get(_KEY, b"{}")))
+        if (saved.version, saved.name) != (Study.version, path.stem):
+            raise ValueError("it is one of another version or name")
+        shown(table)
+    except (pa.ArrowException, OSError, ValueError, TypeError) as error:
         reason = " ".join(str(error).split())  # Arrow's messages may run over several lines
-        raise InputError(f"{str(path)!r} cannot be read as a study ({reason}); {again}") from error
-    if not isinstance(content, dict) or content.get("version") != Study.version or content.get("name") != path.stem:
-        raise InputError(f"{str(path)!r} is not a study that this version of underfire can read; {again}")
-    try:
-        words = {key: str(content[key]) for key in ("title", "claim", "figure", "words")}
-        claims = tuple(_claim(entry) for entry in content.get("claims", ()))  # a study of 0.1 has none
-        study = Study(known_as, table=table.replace_schema_metadata(None), claims=claims, **words)
-        return SavedStudy(study, Provenance(**content["made"]))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{str(path)!r} lacks a part of the study ({error}); {again}") from error
-
-
-def _claim(entry: Mapping[str, Any]) -> Claim:
-    estimates = {
-        str(name): Estimate(found["value"], found["low"], found["high"], found["n"])
-        for name, found in entry["estimates"].items()
-    }
-    return Claim(str(entry["id"]), str(entry["statement"]), Verdict(entry["verdict"]), estimates, int(entry["n"]))
+        raise InputError(f"{quoted(path)} cannot be read as a study ({reason}); {again}") from error
+    table = table.replace_schema_metadata(None)
+    study = Study(known_as, saved.title, saved.claim, saved.claims, table, saved.figure, saved.words)
+    return SavedStudy(study, saved.made)

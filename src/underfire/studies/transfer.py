@@ -204,7 +204,7 @@ def transfer_study(run: Run, others: Sequence[Classifier], *, work: Path, note: 
 
 def audited_records(run: Run) -> list[TransferRecord]:
     """The transfer matrix of an audit, without verdicts: first what became of the predictions, then the maps."""
-    model = str(run.facts["model"]["name"])
+    model = run.facts.model.name
     summary = run.summary
     excluded = {row.image_id for row in run.records if row.excluded is not None}
     found: dict[tuple[Condition, str], tuple[dict[str, Distance], dict[str, Distance]]] = {}

@@ -1,0 +1,178 @@
+"""The schema of run.json: what it says of a run, typed, and checked before anything of it is used."""
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
+from typing import Any, TypeAlias
+
+from underfire.auditing.condition import NONE, Condition
+from underfire.auditing.plan import AuditPlan, ModelSettings, PlannedPhoto, photo_key
+from underfire.decoding import decoded
+from underfire.diagnostics.model_checks import Checked
+from underfire.files import quoted
+
+Scalar: TypeAlias = str | bool | int | float | None
+Setting: TypeAlias = Scalar | tuple[Scalar, ...] | Mapping[str, Scalar] | Mapping[str, Mapping[str, Scalar]]
+"""The value of a setting, as far as settings are nested."""
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_PLANNED = ("interpreters", "attacks", "preset", "targets", "perturbation", "seed", "batch_size", "limit")
+"""Settings that a plan and a run's configuration say in the same words."""
+
+_SINCE_0_2 = ("plan", "conditions", "interpreters")
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """The audited classifier, as far as a run describes it.
+
+    Attributes:
+        input_size: (height, width) in pixels.
+        class_names: by index as text, all of them.
+    """
+
+    name: str
+    fingerprint: str
+    num_classes: int
+    input_size: tuple[int, int]
+    resize: int
+    class_names: Mapping[str, str]
+
+    def __post_init__(self) -> None:
+        if self.num_classes < 1 or not all(1 <= side <= 2**15 for side in self.input_size):
+            raise ValueError(f"its model has {self.num_classes} classes and inputs of {self.input_size} pixels")
+        if list(self.class_names) != [str(index) for index in range(self.num_classes)]:
+            raise ValueError(f"the names of its {self.num_classes} classes are not numbered so")
+
+
+@dataclass(frozen=True)
+class SkippedFile:
+    """A file that the audit went without; ``image_id`` is that of a photo that could not be loaded."""
+
+    name: str
+    reason: str
+    image_id: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFacts:
+    """What run.json says.
+
+    Attributes:
+        schema: of the rows.
+        command: the command line that began the run.
+        created: UTC, ISO 8601.
+        threads: of the process that began it; they decide the order of sums.
+        threat_model: what the attacker may do, in words and numbers, for people.
+        plan: the settings as they were given; None in runs of version 0.1.
+        config: the settings as they were resolved, for people and for what resumes the run.
+        conditions: what the photos that are attacked have rows of; None in runs of version 0.1.
+        interpreters: the names in the rows of those that maps were taken with; None in runs of version 0.1.
+        photos: all of them, the excluded ones among them.
+        finished: whether the run came to its end; that its rows are there is another question.
+    """
+
+    schema: int
+    command: str | None = None
+    created: str
+    underfire_version: str
+    versions: Mapping[str, str]
+    device: str
+    threads: int
+    platform: str
+    model: ModelFacts
+    threat_model: Mapping[str, Setting]
+    plan: AuditPlan | None = None
+    config: Mapping[str, Setting]
+    conditions: tuple[str, ...] | None = None
+    interpreters: tuple[str, ...] | None = None
+    model_checks: tuple[Checked, ...]
+    photos: tuple[PlannedPhoto, ...]
+    skipped: tuple[SkippedFile, ...]
+    finished: bool
+
+    @cached_property
+    def settings(self) -> AuditPlan:
+        """The plan, made from the configuration where the run did not save it."""
+        return plan_of_config(self.config) if self.plan is None else self.plan
+
+    @cached_property
+    def attacked_under(self) -> tuple[Condition, ...]:
+        """The conditions of a photo that is attacked, in the order in which they are run."""
+        return self.settings.conditions if self.conditions is None else tuple(map(Condition.parse, self.conditions))
+
+    @property
+    def seen_by(self) -> tuple[str, ...]:
+        """The interpreters by the names that rows have for them."""
+        return self.settings.interpreters if self.interpreters is None else self.interpreters
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; `run_facts` makes it again."""
+        return {name: value for name, value in asdict(self).items() if value is not None or name not in _SINCE_0_2}
+
+
+def run_facts(content: Any) -> RunFacts:
+    """What the ``content`` of a run.json says, which others may have written.
+
+    Raises:
+        ValueError: it is none, or contradicts itself. The message is the reason alone, a clause.
+    """
+    facts = decoded(RunFacts, content)
+    _check_photos(facts.photos, facts.model.num_classes)
+    plan = facts.settings
+    for name in _PLANNED:
+        if facts.config.get(name) != getattr(plan, name):
+            raise ValueError(f"its config.{name} is not that of its plan")
+    planned = plan.perturbation_of(NONE)
+    for section in (facts.config, facts.threat_model):
+        if section.get("eps") != planned.eps:
+            raise ValueError(f"it says of eps {section.get('eps')!r} in one place and {planned.eps!r} in another")
+    if facts.threat_model.get("norm") != planned.name:
+        raise ValueError("its threat_model.norm is not that of its plan")
+    for names in (facts.attacked_under, facts.seen_by):
+        if not names or len(set(names)) < len(names):
+            raise ValueError("it names a condition or an interpreter twice, or none")
+    return facts
+
+
+def _check_photos(photos: Sequence[PlannedPhoto], classes: int) -> None:
+    if not photos:
+        raise ValueError("it names no photo")
+    (first, count), *_ = Counter(photo.image_id for photo in photos).most_common(1)
+    if count > 1:
+        raise ValueError(f"it has the photo {quoted(first)} twice")
+    for position, photo in enumerate(photos):
+        if not _SHA256.fullmatch(photo.sha256) or photo.key != photo_key(position, photo.sha256):
+            raise ValueError(f"photo {quoted(photo.image_id)} has the key {photo.key!r}")
+        if not (0 <= photo.label < classes and 0 <= photo.target < classes):
+            raise ValueError(f"photo {quoted(photo.image_id)} is of a class that the model has not")
+
+
+def plan_of_config(config: Mapping[str, Any]) -> AuditPlan:
+    """The plan that gives this ``config`` of a run.json, for runs of version 0.1.0, which did not save their plan.
+
+    Of steps and passes ``config`` has what each attack was allowed: either the preset's, or one number for all. The
+    plan has the budget that the perturbation gave where none was named.
+
+    Raises:
+        ValueError: a setting is missing, or no plan gives these steps and passes.
+    """
+    own = {field.name for field in fields(ModelSettings)} - {"spec"}
+    names = {field.name for field in fields(AuditPlan)} - {"model", "steps", "passes"}
+    missing = next((name for name in ("model", "steps", "passes", *own, *sorted(names)) if name not in config), None)
+    if missing is not None:
+        raise ValueError(f"its config has no {missing!r}")
+    model = {"spec": config["model"], **{name: config[name] for name in own}}
+    settings = {"model": model, **{name: config[name] for name in names}}
+    choices = ({}, *({name: _largest(config[name])} for name in ("passes", "steps")))
+    for effort in choices:
+        plan = decoded(AuditPlan, settings | effort, "its config")
+        if all(plan.as_config()[name] == config[name] for name in ("steps", "passes")):
+            return plan
+    raise ValueError("its config has steps and passes that no plan gives")
+
+
+def _largest(counts: object) -> object:
+    return max(counts.values()) if isinstance(counts, dict) and counts else None

@@ -1,0 +1,95 @@
+"""Whether the rows of a run directory are those that its run.json announces; others may have written either."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from underfire.attacks.registry import BUILT_IN
+from underfire.auditing.condition import NONE, Condition
+from underfire.auditing.facts import RunFacts
+from underfire.auditing.plan import PlannedPhoto, Unit, units
+from underfire.auditing.rows import REDO, Row, RowPhoto, parts_in, read_part
+from underfire.auditing.store import RunDirectory
+from underfire.errors import InputError
+from underfire.files import quoted
+
+_HALF_A_LEVEL = 0.5 / 255
+"""By so much, in the unit of pixel values, a change may exceed its budget: short floats are rounded."""
+
+_NAMES = frozenset(entry.name for entry in BUILT_IN)
+
+
+def units_of(facts: RunFacts) -> list[Unit]:
+    """All units of a run, those of all shards together."""
+    return list(units(facts.photos, batch_size=facts.settings.batch_size))
+
+
+def verified_rows(directory: RunDirectory, facts: RunFacts) -> dict[int, list[Row]]:
+    """The rows of every part that is there, by the number of its unit, each row as ``facts`` announce it.
+
+    Raises:
+        InputError: a part is damaged, belongs to another run, lacks rows or has some twice, or a number is not what it
+            can be. The sentence names the part.
+    """
+    by_path = {directory.part(unit.number): unit for unit in units_of(facts)}
+    found = {}
+    for path in parts_in(directory.rows):
+        unit = by_path.get(path)
+        if unit is None:
+            raise InputError(f"{quoted(path)} is none of the {len(by_path)} parts of this run; delete it")
+        rows = read_part(path)
+        problem = _problem(unit, rows, facts)
+        if problem is not None:
+            raise InputError(f"{quoted(path)} does not belong to this run: {problem}; {REDO}")
+        found[unit.number] = rows
+    return found
+
+
+def _problem(unit: Unit, rows: Sequence[Row], facts: RunFacts) -> str | None:
+    """Why ``rows`` are not those of ``unit``, None if they are."""
+    left = dict(_expected(unit, facts))
+    count = len(left)
+    for row in rows:
+        key = (row.image_id, row.condition, row.interpreter)
+        photo = left.pop(key, None)
+        where = f"{quoted(row.image_id)} under {row.condition} with the map of {row.interpreter}"
+        if photo is None:
+            return f"it has no place for a row, or a second one, of {where}"
+        problem = _row_problem(row, photo, facts)
+        if problem is not None:
+            return f"{problem} in the row of {where}"
+    return f"it lacks {len(left)} of its {count} rows" if left else None
+
+
+def _expected(unit: Unit, facts: RunFacts) -> Iterator[tuple[tuple[str, Condition, str], PlannedPhoto]]:
+    for photo in unit.photos:
+        for condition in facts.attacked_under if photo.excluded is None else (NONE,):
+            for interpreter in facts.seen_by:
+                yield (photo.image_id, condition, interpreter), photo
+
+
+def _row_problem(row: Row, photo: PlannedPhoto, facts: RunFacts) -> str | None:
+    planned = RowPhoto(photo.image_id, photo.sha256, photo.label, photo.label_given, photo.target)
+    if (row.photo, row.excluded) != (planned, photo.excluded):
+        return "hash, label, target class or exclusion is not that of the photo in run.json"
+    answer, allowed = row.answer, row.allowed
+    if max(answer.prediction, answer.clean_prediction) >= facts.model.num_classes:
+        return "the prediction is a class that the model has not"
+    if answer.success != (row.condition != NONE and answer.prediction == photo.target):
+        return "success is not what prediction and target class say"
+    if allowed.seed != facts.settings.seed:
+        return f"the seed is {allowed.seed} and not the run's {facts.settings.seed}"
+    if _follows_the_plan(row.condition, facts):
+        model = facts.settings.perturbation_of(row.condition)
+        if (allowed.perturbation, allowed.eps) != (model.name, model.eps):
+            return f"the budget is {allowed.eps:g} in {quoted(allowed.perturbation)} and not the run's"
+    changes = {"linf": row.change.linf, "l2": row.change.l2}
+    change = max(allowed.used, changes.get(allowed.perturbation, 0.0))
+    if change > allowed.eps * 1.01 + _HALF_A_LEVEL:
+        return f"the image was changed by {change:g}, more than its budget of {allowed.eps:g}"
+    return None
+
+
+def _follows_the_plan(condition: Condition, facts: RunFacts) -> bool:
+    """Whether its budget is the plan's: an attack of the user's own may have one of its own."""
+    given = facts.config.get("given")
+    own = isinstance(given, Mapping) and str(condition) in given
+    return condition.is_control or (condition.attack in _NAMES and not own)
