@@ -335,16 +335,19 @@ def test_names_that_are_no_utf8_go_through_the_command_line(photos: Path, tmp_pa
     Path(os.fsdecode(picture)).write_bytes((photos / "photo-0.png").read_bytes())
     out = folder + b"/run"
     options = ("--interpreters", "cam", "--attacks", "pgd", "--steps", "2", "--out", out)
-    for _ in range(2):  # begun, and gone on with
-        ended = subprocess.run(
-            [sys.executable, "-m", "underfire", "audit", picture, *MODEL_OPTIONS, *options],
-            cwd=Path(__file__).parents[1],  # the model's module is there
-            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUTF8": "1"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert ended.returncode == 0, ended.stderr
+    command = ["audit", picture, *MODEL_OPTIONS, *options]
+    ended = subprocess.run(
+        [sys.executable, "-m", "underfire", *command],
+        cwd=Path(__file__).parents[1],  # the model's module is there
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUTF8": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    with one_thread():
+        gone_on_with = CliRunner().invoke(cli, list(map(os.fsdecode, command)))
+    assert gone_on_with.exit_code == 0, gone_on_with.output
     directory = Path(os.fsdecode(out))
     (photo,) = facts(directory)["photos"]
     assert os.fsencode(photo["file"]) == os.path.realpath(picture)
