@@ -87,32 +87,29 @@ def test_the_words_of_the_toy(weighed: tuple[Path, Study]) -> None:
 
 
 def test_along_eps_and_passes_every_point_is_an_audit_of_its_own(photos: Path, tmp_path: Path) -> None:
-    study(photos, tmp_path, "eps", (2 / 255, 16 / 255))
+    alone = replace(PLAN, interpreters=("cam",))
+    study(photos, tmp_path, "eps", (2 / 255, 16 / 255), alone)
     rows = [read_rows(tmp_path / name) for name in ("eps-0.00784314", "eps-0.0627451")]
     assert [{row.allowed.eps for row in here} for here in rows] == [{2 / 255}, {16 / 255}]
-    made = study(photos, tmp_path, "passes", (20, 40), replace(PLAN, steps=None))
+    made = study(photos, tmp_path, "passes", (20, 40), replace(alone, steps=None))
     passes = {row.spent.passes for row in read_rows(tmp_path / "passes-20") if row.attack == "adv2"}
     assert max(passes) <= 20
     assert {line["along"] for line in made.table.to_pylist()} == {"passes"}
 
 
 @pytest.mark.parametrize(("along", "grid"), [("weight", (0.5, 0.9)), ("eps", (4 / 255, 8 / 255))])
-def test_an_interrupted_study_goes_on_to_the_same_numbers(
-    photos: Path, tmp_path: Path, along: Along, grid: tuple[float, ...]
+def test_an_interrupted_study_in_other_batches_goes_on_to_the_same_numbers(
+    photos: Path, tmp_path: Path, weighed: tuple[Path, Study], along: Along, grid: tuple[float, ...]
 ) -> None:
-    whole = study(photos, tmp_path / "whole", along, grid)
-    for lines in (2, 3):
+    whole = weighed[1] if along == "weight" else study(photos, tmp_path / "whole", along, grid)
+    plan = replace(PLAN, batch_size=1)
+    for lines in (3, 5):
         with pytest.raises(Stop):
-            study(photos, tmp_path / "parts", along, grid, note=stopping_after(lines))
+            study(photos, tmp_path / "parts", along, grid, plan, note=stopping_after(lines))
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "parts").rglob("part-*.parquet")}
-    assert len(kept) == 5
-    assert study(photos, tmp_path / "parts", along, grid) == whole
+    assert len(kept) == 8
+    assert study(photos, tmp_path / "parts", along, grid, plan) == whole
     assert all(path.stat().st_mtime_ns == before for path, before in kept.items())
-
-
-def test_the_numbers_do_not_hang_on_the_batch(photos: Path, tmp_path: Path, weighed: tuple[Path, Study]) -> None:
-    one_by_one = study(photos, tmp_path, "weight", (0.5, 0.9), replace(PLAN, batch_size=1))
-    assert one_by_one == weighed[1]
 
 
 def test_the_default_grid_surrounds_the_default_budget(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
