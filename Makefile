@@ -54,7 +54,7 @@ unit: $(VENV)/.dev-stamp
 	$(SHARED) -m "not slow"
 
 every: $(VENV)/.dev-stamp
-	$(SHARED) --cov --cov-report=term
+	$(SHARED) --hypothesis-profile=full --cov --cov-report=term
 
 bench: $(VENV)/.dev-stamp
 	$(BIN)/python -m benchmarks

@@ -1,5 +1,6 @@
 """Fixtures that several test files share."""
 
+import gc
 import importlib.util
 import os
 from collections.abc import Iterator
@@ -17,8 +18,15 @@ from support.toys import relu_net, smooth_net
 from underfire.models.classifier import Classifier
 
 # The time per example tells more about a busy machine than about the code. In CI the examples are fixed.
-settings.register_profile("underfire", deadline=None, derandomize="CI" in os.environ)
+settings.register_profile("underfire", deadline=None, derandomize="CI" in os.environ, max_examples=25)
+settings.register_profile("full", settings.get_profile("underfire"), max_examples=100)
 settings.load_profile("underfire")
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: the garbage collector need not look at it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -45,11 +45,9 @@ class TestAgainstPGD:
             ([GRAD], [0.7]),
             ([IG], [0.85]),
             ([CAM], [0.6]),
-            ([GradCAM], [0.6]),
-            ([CAM, GRAD], [0.7, 0.7]),
             ([CAM, GRAD, IG], [0.75, 0.75, 0.9]),
         ],
-        ids=["grad", "ig", "cam", "gradcam", "cam+grad", "cam+grad+ig"],
+        ids=["grad", "ig", "cam", "cam+grad+ig"],
     )
     def test_the_maps_stay_nearer_at_equal_success(
         self,

@@ -86,7 +86,7 @@ class TestSchedule:
         assert 61 - unlooked - g.passes_per_step < int(spent.min()) <= int(spent.max()) <= 61 - unlooked
 
     @every
-    @pytest.mark.parametrize("steps", [1, 2, 5, 17, 100, 251, 400, 1003, 4000])
+    @pytest.mark.parametrize("steps", [1, 2, 17, 251, 1003, 4000])
     def test_fewer_steps_shrink_every_part(self, toy: Classifier, make: type[Interpreter], steps: int) -> None:
         whole, part = AuthorsADV2(make(toy)), AuthorsADV2(make(toy), steps=steps)
         scale = steps / whole.setting.schedule.steps
@@ -194,26 +194,23 @@ def _agrees(loss: Callable[[Tensor], Tensor], x: Tensor, direction: Tensor) -> N
 
 class TestAttack:
     @every
-    def test_it_reaches_the_target(self, toy: Classifier, make: type[Interpreter]) -> None:
+    def test_it_reaches_the_target_and_brings_the_map_nearer_than_the_prediction_alone(
+        self, toy: Classifier, make: type[Interpreter]
+    ) -> None:
         x = images(6, 32)
         benign = toy(x).argmax(dim=1)
         target = (benign + 1) % 10
         g = make(toy)
-        result = AuthorsADV2(g, steps=150)(x, target)
+        result = AuthorsADV2(g, steps=100)(x, target)
         assert result.attack == "adv2-authors"
         assert result.success.all()
         assert float(result.confidence.min()) > 0.8
         assert float((result.x_adv - x).abs().max()) <= 8 / 255 + 1e-6
         assert torch.equal(result.maps[make.name], g(result.x_adv, target))
         assert torch.equal(result.target_maps[make.name], g(x, benign))
-
-    @pytest.mark.parametrize("make", [GRAD, CAM], ids=lambda g: g.name)
-    def test_it_brings_the_map_nearer_than_the_prediction_alone(self, toy: Classifier, make: type[Interpreter]) -> None:
-        x = images(6, 32)
-        g, target = make(toy), (toy(x).argmax(dim=1) + 1) % 10
-        attack = AuthorsADV2(g, steps=150)
-        result = attack(x, target)
-        blind = AuthorsADV2(g, steps=150)
+        if make not in (GRAD, CAM):
+            return
+        blind = AuthorsADV2(g, steps=100)
         mix = blind.setting.mix
         assert isinstance(mix, Weighted)
         object.__setattr__(mix, "weights", (0.0,) * len(mix.weights))
@@ -233,7 +230,7 @@ class TestAttack:
         assert float((result.maps["cam"] - maps).abs().mean()) < 1 / 255 / 0.03
 
     @every
-    @pytest.mark.parametrize("steps", [1, 3, 12])
+    @pytest.mark.parametrize("steps", [1, 12])
     def test_a_batch_is_its_images(self, toy: Classifier, make: type[Interpreter], steps: int) -> None:
         x, keys = images(5, 32), list("abcde")
         target = (toy(x).argmax(dim=1) + 3) % 10
@@ -255,12 +252,12 @@ class TestAttack:
     def test_passes_of_a_joint_step(self, toy: Classifier, make: type[Interpreter], joint: int) -> None:
         x, target = images(2, 32), torch.tensor([3, 4])
         passes, warm = [], []
-        for steps in (50, 100):
+        for steps in (20, 40):
             attack = AuthorsADV2(make(toy), steps=steps)
             passes.append(int(attack(x, target, target_map=torch.rand(2, *attack.interpreters[0].grid)).passes[0]))
             warm.append(attack.setting.schedule.warm)
         more = warm[1] - warm[0]
-        assert passes[1] - passes[0] == more + joint * (50 - more)
+        assert passes[1] - passes[0] == more + joint * (20 - more)
 
     def test_only_ig_draws(self, toy: Classifier) -> None:
         x, target = images(2, 32), torch.tensor([3, 4])

@@ -10,7 +10,7 @@ from underfire.attacks.budget import STEPS, chosen_steps, descent_of
 @pytest.mark.parametrize(
     "makes", [(), (CAM,), (GRAD,), (IG,), (CAM, GRAD, IG)], ids=lambda m: "+".join(g.name for g in m)
 )
-@pytest.mark.parametrize("passes", [40, 77, 150])
+@pytest.mark.parametrize("passes", [40, 77])
 def test_the_budget_is_spent_and_kept(
     makes: tuple[type[Interpreter], ...], passes: int, relu_classifier: Classifier
 ) -> None:

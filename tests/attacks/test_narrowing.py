@@ -102,8 +102,7 @@ def one_thread() -> Iterator[None]:
 
 
 SPLITS = [
-    *[[i] for i in (0, AT_ONCE, NEVER)],
-    [NEVER, AT_ONCE],
+    [NEVER],
     [AT_ONCE, NEVER, 0],
     [0, 1, 3, 4],
     [*range(N - 1, -1, -1)],
@@ -127,8 +126,8 @@ class TestBits:
 
     @pytest.mark.parametrize(
         ("makes", "enough"),
-        [([GRAD], 0.12), ([_ig], 0.12), ([CAM, GRAD], 0.08), ([CAM, _ig], 0.08)],
-        ids=["grad", "ig", "cam+grad", "cam+ig"],
+        [([_ig], 0.12), ([CAM, GRAD], 0.08)],
+        ids=["ig", "cam+grad"],
     )
     def test_nor_where_maps_are_hard_to_reach_and_random_numbers_are_drawn(
         self, case: _Case, makes: list[Make], enough: float, monkeypatch: pytest.MonkeyPatch
