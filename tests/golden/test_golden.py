@@ -16,7 +16,7 @@ import torch
 
 from golden import compare
 from golden.record import FIXED_POINT, RECORDS, STUDIES, images_of, portable, read_page
-from golden.subjects import DYADIC, Toy, attacked
+from golden.subjects import DYADIC, Toy
 from golden.values import Attacked, AuditOutput, StudyOutput
 from support.toy_photos import one_thread
 
@@ -47,11 +47,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     toy = Toy(DYADIC, tmp_path_factory.mktemp("golden") / "work")
     studies, audit = dict(toy.studies()), toy.audited()
     return Made(studies, audit, toy.pictures())
-
-
-@pytest.fixture(scope="module")
-def attacks() -> dict[str, Attacked]:
-    return dict(attacked(DYADIC))
 
 
 @pytest.fixture(scope="module")

@@ -7,11 +7,11 @@ the ``version`` beside the code that makes the value, and record it here with th
 import hashlib
 from collections.abc import Mapping
 
-import pytest
 import torch
 from torch import Tensor
 
-from golden.subjects import DYADIC, attacked
+from golden.subjects import DYADIC
+from golden.values import Attacked
 from support.toy_photos import one_thread
 from underfire.attacks.adv2 import ADV2
 from underfire.defenses.adaptive import AdaptiveADV2
@@ -33,15 +33,8 @@ def rounded(values: Tensor, step: float) -> str:
     return hashlib.sha256(torch.round(values.double() / step).to(torch.int64).numpy().tobytes()).hexdigest()[:16]
 
 
-@pytest.fixture(scope="module")
-def images() -> Mapping[str, Tensor]:
-    """The images of short attacks on the dyadic network."""
-    with one_thread():
-        return {name: made.images for name, made in attacked(DYADIC)}
-
-
-def test_images_do_not_change_without_their_version(images: Mapping[str, Tensor]) -> None:
-    level = 1 / 255
+def test_images_do_not_change_without_their_version(attacks: Mapping[str, Attacked]) -> None:
+    images, level = {name: made.images for name, made in attacks.items()}, 1 / 255
     made = {
         "ADV2": (ADV2.version, rounded(images["adv2 cam"], level)),
         "AdaptiveADV2": (AdaptiveADV2.version, rounded(images["adaptive cam+grad even"], level)),
