@@ -84,7 +84,7 @@ def _same(a: AttackResult, b: AttackResult, rows: Tensor) -> None:
 class TestBudget:
     @every
     @given(eps=st.floats(0.5 / 255, 0.5), seed=st.integers(0, 99))
-    @settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=3, suppress_health_check=[HealthCheck.function_scoped_fixture])
     def test_the_ball_and_the_range_are_kept(self, attack: str, eps: float, seed: int) -> None:
         x = ((images(3, 32, seed=seed) - 0.5) * 1.3 + 0.5).clamp(0, 1)
         result = ATTACKS[attack](_classifier(), eps=eps, steps=6)(x, TARGET[:3])
@@ -135,7 +135,7 @@ def whole() -> dict[str, AttackResult]:
 class TestBatches:
     @every
     @given(order=st.permutations(range(5)), sizes=st.lists(st.integers(1, 5), min_size=5, max_size=5))
-    @settings(max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=2, suppress_health_check=[HealthCheck.function_scoped_fixture])
     def test_split_and_shuffled_is_whole(
         self, whole: dict[str, AttackResult], attack: str, order: list[int], sizes: list[int]
     ) -> None:

@@ -103,34 +103,44 @@ def test_an_interrupted_training_ends_in_the_same_bits(folder: Path, tmp_path: P
     assert sorted(path.name for path in tmp_path.iterdir()) == ["parts.safetensors", "whole.safetensors"]
 
 
-def test_finished_weights_are_not_trained_again(folder: Path, tmp_path: Path) -> None:
-    out = tmp_path / "w.safetensors"
+@pytest.fixture(scope="module")
+def finished(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The weights of a short training."""
+    out = tmp_path_factory.mktemp("finished") / "w.safetensors"
     train(folder, out, SHORT)
-    before, heard = out.read_bytes(), Heard()
-    assert train(folder, out, SHORT, heard=heard).about["history"]
-    assert out.read_bytes() == before
+    return out
+
+
+@pytest.fixture(scope="module")
+def begun(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the weights of a training will be that was stopped after an epoch."""
+    out = tmp_path_factory.mktemp("begun") / "w.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        train(folder, out, SHORT, heard=Heard(until=1))
+    return out
+
+
+def test_finished_weights_are_not_trained_again(folder: Path, finished: Path) -> None:
+    before, heard = finished.read_bytes(), Heard()
+    assert train(folder, finished, SHORT, heard=heard).about["history"]
+    assert finished.read_bytes() == before
     assert heard.steps == 0
 
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"epochs": 4}, {"batch_size": 2}], ids=str)
-def test_other_settings_are_refused(folder: Path, tmp_path: Path, change: dict[str, int]) -> None:
-    out, other = tmp_path / "w.safetensors", replace(SHORT, **change)
-    with pytest.raises(KeyboardInterrupt):
-        train(folder, out, SHORT, heard=Heard(until=1))
+def test_other_settings_are_refused(folder: Path, begun: Path, finished: Path, change: dict[str, int]) -> None:
+    other = replace(SHORT, **change)
     with pytest.raises(
         InputError, match=r"checkpoint '.*w.checkpoint.safetensors' is of a training with other settings"
     ):
-        train(folder, out, other)
-    train(folder, out, SHORT)
+        train(folder, begun, other)
     with pytest.raises(InputError, match=r"'.*w.safetensors' was trained with other settings"):
-        train(folder, out, other)
+        train(folder, finished, other)
 
 
-def test_other_photos_are_refused(folder: Path, tmp_path: Path) -> None:
-    out = tmp_path / "w.safetensors"
-    train(folder, out, SHORT)
+def test_other_photos_are_refused(finished: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="other settings"):
-        train(write_planted(tmp_path / "others", 20, seed=1), out, SHORT)
+        train(write_planted(tmp_path / "others", 20, seed=1), finished, SHORT)
 
 
 def test_a_damaged_checkpoint_is_refused(folder: Path, tmp_path: Path) -> None:
@@ -139,12 +149,12 @@ def test_a_damaged_checkpoint_is_refused(folder: Path, tmp_path: Path) -> None:
         train(folder, tmp_path / "w.safetensors", SHORT)
 
 
-def test_the_seed_decides_the_weights(folder: Path, tmp_path: Path) -> None:
-    for name, plan in (("a", SHORT), ("b", SHORT), ("c", replace(SHORT, seed=1))):
+def test_the_seed_decides_the_weights(folder: Path, finished: Path, tmp_path: Path) -> None:
+    for name, plan in (("again", SHORT), ("other", replace(SHORT, seed=1))):
         train(folder, tmp_path / f"{name}.safetensors", plan)
-    a, b, c = (weights(tmp_path / f"{name}.safetensors") for name in "abc")
-    assert same(a, b)
-    assert not same(a, c)
+    first = weights(finished)
+    assert same(first, weights(tmp_path / "again.safetensors"))
+    assert not same(first, weights(tmp_path / "other.safetensors"))
 
 
 def test_it_leaves_no_trace(folder: Path, tmp_path: Path) -> None:
