@@ -4,6 +4,8 @@ import errno
 import json
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -147,6 +149,32 @@ def parsed_json(data: bytes | str) -> Any:
         raise InputError("it is nested too deeply") from error
 
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def refused(error: OSError) -> str:
+    """The sentence for what a file system, or a stream, refused: the file, why, and what to do."""
+    if error.errno is None:  # not the system's own: its words are all there is
+        return str(error) or type(error).__name__
+    where = "a file" if error.filename is None else quoted(error.filename)
+    why = error.strerror
+    if error.errno in _FULL:
+        return f"{where} cannot be written ({why}); free some space, then give the same command again: it goes on"
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return f"{where} cannot be opened or written ({why}); give another place, or the right to it"
+    return f"{where} cannot be used ({why}); mend that, then give the same command again"
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """An OSError in the block names ``path``: one of a write names no file, one of an unfinished file another."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = str(path)
+        raise
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Writes ``content`` to ``path``, whole or not at all, replacing what was there; its folder is made.
 
@@ -160,12 +188,13 @@ def write_whole(path: Path, content: bytes) -> None:
     # In the same folder, so that the replacement is one rename.
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        unfinished.unlink(missing_ok=True)  # of a process that had the same number
-        with unfinished.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
+        with naming(path):
+            unfinished.unlink(missing_ok=True)  # of a process that had the same number
+            with unfinished.open("xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            unfinished.replace(path)
     except BaseException:
         unfinished.unlink(missing_ok=True)
         raise

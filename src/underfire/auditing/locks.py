@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from underfire.errors import InputError
-from underfire.files import open_regular_file, quoted
+from underfire.files import naming, open_regular_file, quoted
 
 _TAKEN = (errno.EACCES, errno.EAGAIN)  # POSIX leaves the choice to the system
 _HEADER = 0  # the byte for run.json and the report; unit n has byte n + 1
@@ -29,7 +29,8 @@ def holding(path: Path, units: Iterable[int]) -> Iterator[None]:
     with _opened(path) as file:
         for unit in units:
             try:
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, unit + 1)
+                with naming(path):
+                    fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, unit + 1)
             except OSError as error:
                 if error.errno not in _TAKEN:  # as on a file system without locks
                     raise
@@ -44,7 +45,8 @@ def holding(path: Path, units: Iterable[int]) -> Iterator[None]:
 def describing(path: Path) -> Iterator[None]:
     """Holds, after waiting for it, the right to write what describes the whole run."""
     with _opened(path) as file:
-        fcntl.lockf(file, fcntl.LOCK_EX, 1, _HEADER)
+        with naming(path):
+            fcntl.lockf(file, fcntl.LOCK_EX, 1, _HEADER)
         yield
 
 

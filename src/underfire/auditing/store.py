@@ -9,12 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
+from torch import Tensor
+
 from underfire.auditing.condition import NONE, Condition
 from underfire.auditing.facts import RunFacts, run_facts
 from underfire.auditing.plan import PlannedPhoto, Unit
 from underfire.decoding import plain_json
 from underfire.errors import InputError
-from underfire.files import check_tree, quoted, read_regular_file, write_whole
+from underfire.files import check_tree, naming, quoted, read_regular_file, write_whole
 
 _MOST_BYTES = 2**28  # of run.json: those of a million photos
 _LEADS_OUT = frozenset("/\\\0")
@@ -127,6 +130,12 @@ class RunDirectory:
         except BaseException:
             shutil.rmtree(unfinished, ignore_errors=True)
             raise
+
+    def save_maps(self, folder: Path, maps: Mapping[str, Tensor]) -> None:
+        """Writes ``maps`` (h, w), by the name that `map_name` gives, into a folder of `new_artifacts`."""
+        content = safetensors.torch.save({name: found.float().contiguous().clone() for name, found in maps.items()})
+        with naming(folder / MAPS_FILE):
+            (folder / MAPS_FILE).write_bytes(content)
 
     def sweep(self, unit: Unit) -> None:
         """Removes what a killed process left unfinished of ``unit``."""

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from underfire.attacks.perturbations import Perturbation
@@ -20,7 +19,7 @@ from underfire.auditing.measured import Treated, rows_of
 from underfire.auditing.names import load_parts, make_interpreters
 from underfire.auditing.plan import AuditPlan, PlannedPhoto, Unit
 from underfire.auditing.rows import Row, write_part
-from underfire.auditing.store import MAPS_FILE, RunDirectory, map_name, picture_name
+from underfire.auditing.store import RunDirectory, map_name, picture_name
 from underfire.errors import InputError
 from underfire.files import quoted
 from underfire.images import PhotoLoader, save_png
@@ -135,7 +134,7 @@ class Auditor:
                 yield Event(unit.number, condition, len(batch.photos), time.perf_counter() - started)
 
             for folder, record in zip(folders, records, strict=True):
-                save_file(record.maps, folder / MAPS_FILE)
+                self.directory.save_maps(folder, record.maps)
         write_part(self.directory.part(unit.number), [row for record in records for row in record.rows])
         yield Event(unit.number, None, len(unit.photos))
 
@@ -214,7 +213,7 @@ class Auditor:
         for i, record in enumerate(records):
             record.rows.extend(rows[i])
             for interpreter, maps in view.maps.items():
-                record.maps[map_name(condition, interpreter)] = maps[i].float().contiguous().clone()
+                record.maps[map_name(condition, interpreter)] = maps[i]
 
 
 def noise(x: Tensor, model: Perturbation, *, seed: int, keys: Sequence[str]) -> tuple[Tensor, Tensor]:

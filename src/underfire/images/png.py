@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from underfire.errors import InputError
-from underfire.files import quoted, read_regular_file
+from underfire.files import naming, quoted, read_regular_file
 from underfire.images.decode import MAX_FILE_BYTES
 from underfire.images.work import MAX_PIXELS
 
@@ -49,8 +49,9 @@ def save_png(image: Tensor, path: Path) -> None:
     # Not tempfile: its files are for their owner alone, and a report is to be shared as the umask says.
     temporary = path.with_name(f".{uuid4().hex}.tmp")
     try:
-        temporary.write_bytes(buffer.getbuffer())
-        temporary.replace(path)
+        with naming(path):
+            temporary.write_bytes(buffer.getbuffer())
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 

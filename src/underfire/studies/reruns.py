@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from underfire.attacks.joint import JointAttack
@@ -186,7 +185,7 @@ def _attack(run: Run, rerun: Rerun, directory: RunDirectory, goals: Mapping[Plan
         saved_view = look(classifier, (interpreter,), saved, targets, names=names)
         for folder, own, wanted in zip(folders, saved_view.maps[name], goal, strict=True):
             maps = {map_name(condition, name): own, _TARGET_MAP.format(name): wanted}
-            save_file({key: m.float().contiguous().clone() for key, m in maps.items()}, folder / MAPS_FILE)
+            directory.save_maps(folder, maps)
     treated = Treated(
         condition,
         benign_x=x,
