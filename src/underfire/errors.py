@@ -1,5 +1,6 @@
-"""The errors that a user can mend."""
+"""What a user can mend, and what they should know."""
 
+import traceback
 import unicodedata
 
 
@@ -35,6 +36,13 @@ class ShortageError(OSError):
     """
 
 
+class InputWarning(UserWarning):
+    """What the user gave is used, and means something else than it seems to.
+
+    The message is one sentence; the command line prints it on stderr, once.
+    """
+
+
 class NonFiniteError(ArithmeticError):
     """A computation gave NaN or infinity for one image of a batch.
 
@@ -47,3 +55,13 @@ class NonFiniteError(ArithmeticError):
         super().__init__(f"{what} of image {index} contains NaN or infinity.")
         self.what = what
         self.index = index
+
+
+def ended(stop: BaseException) -> str:
+    """The sentence for code of the user's own that raised ``stop`` to end the process, such as SystemExit."""
+    *_, place = traceback.extract_tb(stop.__traceback__)
+    what = f"{type(stop).__name__}({stop})"
+    return (
+        f"the model, or another part that was named, ended the process: {what} in {place.name}() of "
+        f"{place.filename!r}, line {place.lineno}; let it raise an error, or return"
+    )

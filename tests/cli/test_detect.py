@@ -206,10 +206,10 @@ def test_a_number_that_is_none_is_named_with_its_photo(
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("--out", "d.pt"), "--out 'd.pt' is not named .safetensors"),
+        (("--out", "d.pt"), "'d.pt' is not named .safetensors"),
         (("--out", "nowhere/d.safetensors"), "create 'nowhere' first"),
         (("--out", "d.safetensors", "--fpr", "5"), "a false-positive rate of 5.0 is not in (0, 1)"),
-        (("--out", "d.safetensors", "--fpr", "nan"), "a false-positive rate of nan"),
+        (("--out", "d.safetensors", "--fpr", "nan"), "'nan' is not a number"),
         (("--out", "d.safetensors", "--interpreters", "gard"), "did you mean 'grad'?"),
         (("--out", "d.safetensors", "--interpreters", "rts"), "`underfire train rts`"),
         (("--out", "d.safetensors", "--limit", "0"), "--limit"),

@@ -78,9 +78,9 @@ def test_other_settings_than_those_of_the_file_are_refused(invoke: Invoke, photo
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("--out", "w.pt"), "--out 'w.pt' is not named .safetensors"),
+        (("--out", "w.pt"), "'w.pt' is not named .safetensors"),
         (("--out", "nowhere/w.safetensors"), "create 'nowhere' first"),
-        (("--out", "w.safetensors", "--held-out", "0"), "hold at least 1 photo out"),
+        (("--out", "w.safetensors", "--held-out", "0"), "'0' is not a whole number"),
         (("--out", "w.safetensors", "--held-out", "100"), "0 photos are left for training and 8 are held out"),
         (("--out", "w.safetensors", "--held-out", "gone.txt"), "'gone.txt' is neither a number nor a file"),
         (("--out", "w.safetensors", "--epochs", "0"), "--epochs"),
@@ -158,7 +158,7 @@ class TestAid:
             (("--rts", "other.safetensors"), "'other.safetensors' holds weights for classifier 'planted'"),
             ((), "RTS needs a masking network trained for 'support.planted:planted_net', and none comes with"),
             (("--rts", "start.safetensors", "--attack-passes", "1"), "one step of an attack on rts takes 4"),
-            (("--rts", "start.safetensors", "--margin", "1.5"), "--margin"),
+            (("--rts", "start.safetensors", "--margin", "1.5"), "margin is 1.5"),
             (("--rts", "start.safetensors", "--out", "start.safetensors"), "was trained with other settings"),
         ],
         ids=["gone", "junk", "other", "none", "passes", "margin", "over"],

@@ -180,6 +180,7 @@ def some_row(weighed: tuple[Path, Study]) -> Row:
     return next(found for found in read_rows(weighed[0] / "weight-0.9" / "cam") if found.attack == "adv2")
 
 
+@pytest.mark.filterwarnings("ignore:eps .* grey levels")
 @pytest.mark.parametrize(
     ("prices", "order", "explanation"),
     [
@@ -270,6 +271,7 @@ def priced(
     return study(photos, Path(), "weight", (0.5, 0.9), replace(PLAN, interpreters=tuple(prices)))
 
 
+@pytest.mark.filterwarnings("ignore:eps .* grey levels")
 def test_what_cannot_be_tested_is_no_claim(photos: Path, some_row: Row, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(frontier, "audit_of", planted({"cam": 0.1}, some_row))
     made = study(photos, Path(), "eps", (0.05, 0.1), replace(PLAN, interpreters=("cam",)))

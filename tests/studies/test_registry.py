@@ -120,7 +120,7 @@ def test_help_lists_the_study_and_its_options(invoke: Invoke) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--level", "none"), "'none' is not a number above 0"),
+        (("--level", "none"), "'none' is not a number"),
         (("--only", "square"), "'square' is not one of"),
         (("photos", "--eps", "7/0"), "'7/0' is not a number"),
     ],

@@ -1,5 +1,6 @@
 """From a name that a user typed to the part that it names."""
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -8,11 +9,14 @@ from underfire import interpreters
 from underfire.attacks.perturbations import L2, Flow, Linf, Perturbation
 from underfire.attacks.registry import ATTACKS
 from underfire.choices import pick
+from underfire.errors import InputError, InputWarning
 from underfire.interpreters import RTS, Interpreter, MaskingNetwork
 from underfire.interpreters.base import check_together
 from underfire.interpreters.registry import INTERPRETERS
 from underfire.models.classifier import Classifier
 from underfire.plugins import Parts
+
+_ROUNDING = 1e-4  # of a grey level: what 0.0314 for 8/255 is off is more
 
 
 def known_interpreters() -> dict[str, type[Interpreter]]:
@@ -71,9 +75,30 @@ def known_perturbations() -> dict[str, type[Linf] | type[L2] | type[Flow]]:
 
 
 def make_perturbation(name: str, eps: float | None) -> Perturbation:
-    """The named model with the budget ``eps``, in its unit, or its default; raises `InputError` for either."""
-    model = pick(name, known_perturbations(), "perturbation")
-    return model() if eps is None else model(eps)
+    """The named model with the budget ``eps``, in its unit, or its default, for images that are scored in 8 bit.
+
+    Warns with an `InputWarning` where ``eps`` is no whole number of grey levels.
+
+    Raises:
+        InputError: for the name or the budget, also one below a grey level: each saved image would be the benign one.
+    """
+    cls = pick(name, known_perturbations(), "perturbation")
+    model = cls() if eps is None else cls(eps)
+    if isinstance(model, Linf):
+        levels, whole = model.eps * 255, model.grey_levels
+        if whole < 1:
+            raise InputError(
+                f"eps {model.eps:g} is {levels:.4g} of a grey level, and images are scored as saved in 8 bit, where it "
+                "changes nothing; give at least 1/255"
+            )
+        if levels - whole > _ROUNDING:
+            warnings.warn(
+                f"eps {model.eps:g} is {levels:.4g} grey levels; images are scored as saved in 8 bit, so it counts as "
+                f"{whole}: give {whole}/255 or {whole + 1}/255",
+                InputWarning,
+                stacklevel=2,
+            )
+    return model
 
 
 def split_parts(text: str, parts: Parts[Any], *, besides: Sequence[str] = ()) -> tuple[str, ...]:

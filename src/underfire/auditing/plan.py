@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from underfire.auditing.condition import NOISE, NONE, Condition
 from underfire.errors import InputError
+from underfire.parsing import MOST, SEEDS
 
 if TYPE_CHECKING:  # the command line reads defaults here before anything large is imported
     from underfire.attacks.budget import Effort
@@ -91,8 +92,10 @@ class AuditPlan:
             raise InputError(f"steps {self.steps} and passes {self.passes} are both given; give one of them")
         for name in ("steps", "passes", "batch_size", "limit"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"{name} is {value}; give a whole number of at least 1")
+            if value is not None and not 1 <= value <= MOST:
+                raise InputError(f"{name} is {value}; give a whole number from 1 to {MOST}")
+        if self.seed not in SEEDS:
+            raise InputError(f"seed {self.seed} is outside of 64 bits; give a whole number from -2^63 to 2^63 - 1")
         if not self.interpreters:
             raise InputError("no interpreter is named; give at least one, such as 'cam'")
         if not self.attacks:

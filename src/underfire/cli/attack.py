@@ -13,12 +13,13 @@ from underfire.auditing.condition import Condition
 from underfire.auditing.plan import PASSES, AuditPlan, ModelSettings, Preset
 from underfire.cli.console import print_table
 from underfire.cli.options import (
+    ATTACKS,
     DEFAULTS,
     INTERPRETERS,
-    PartNames,
     attack_options,
     load_model,
     model_options,
+    out_folder,
     rts_option,
 )
 from underfire.errors import InputError
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
 @click.option(
     "--attack",
     "attack_name",
-    type=PartNames("attacks"),
+    type=ATTACKS,
     default=("adv2",),
     show_default="adv2",
     metavar="NAME",
@@ -71,14 +72,7 @@ if TYPE_CHECKING:
     help="Passes; with authors, the attack of the authors of ADV² on one interpreter.",
 )
 @attack_options
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path, file_okay=False),
-    default="underfire-attack",
-    show_default=True,
-    metavar="DIR",
-    help="Where images, maps and result.json go.",
-)
+@out_folder("Where images, maps and result.json go.", default="underfire-attack", show_default=True)
 def attack(
     photo: str | None,
     settings: ModelSettings,

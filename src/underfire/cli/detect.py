@@ -15,10 +15,13 @@ from underfire.cli.console import notes, print_table
 from underfire.cli.interrupts import interruptible
 from underfire.cli.options import (
     INTERPRETERS_OR_ALL,
-    check_writable,
+    Number,
+    Seed,
     limit_option,
     load_model,
     model_options,
+    out_file,
+    out_folder,
     rts_option,
 )
 from underfire.errors import InputError
@@ -58,7 +61,7 @@ def detect() -> None:
 @rts_option
 @click.option(
     "--fpr",
-    type=float,
+    type=Number,
     default=0.05,
     show_default=True,
     metavar="RATE",
@@ -66,19 +69,13 @@ def detect() -> None:
 )
 @click.option(
     "--seed",
-    type=int,
+    type=Seed,
     default=0,
     show_default=True,
     help="Of the views' noise, of ties, and of which photos set the threshold.",
 )
 @limit_option
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path, dir_okay=False),
-    required=True,
-    metavar="FILE.safetensors",
-    help="Where the detector goes.",
-)
+@out_file("Where the detector goes.")
 def fit(
     photos: tuple[str, ...],
     settings: ModelSettings,
@@ -101,7 +98,6 @@ def fit(
     from underfire.defenses.ensemble import EnsembleDetector
     from underfire.present.text import plural
 
-    check_writable(out)
     with interruptible("Nothing was written."):
         classifier = load_model(settings, device)
         detector = EnsembleDetector(_interpreters(interpreters, classifier, rts), fpr=fpr, seed=seed)
@@ -133,12 +129,7 @@ def fit(
 @model_options
 @rts_option
 @limit_option
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path, file_okay=False),
-    metavar="DIR",
-    help=f"Where {_SCORES} goes, and of each flagged photo a PNG with its maps.",
-)
+@out_folder(f"Where {_SCORES} goes, and of each flagged photo a PNG with its maps.")
 def score(
     file: Path,
     photos: tuple[str, ...],

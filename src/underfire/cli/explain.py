@@ -10,7 +10,15 @@ import click
 
 from underfire.auditing.plan import ModelSettings
 from underfire.cli.console import notes, print_table
-from underfire.cli.options import DEFAULTS, INTERPRETERS_OR_ALL, load_model, model_options, photos_of, rts_option
+from underfire.cli.options import (
+    DEFAULTS,
+    INTERPRETERS_OR_ALL,
+    load_model,
+    model_options,
+    out_folder,
+    photos_of,
+    rts_option,
+)
 from underfire.errors import InputError
 from underfire.files import printable, quoted
 
@@ -33,14 +41,7 @@ if TYPE_CHECKING:
 )
 @rts_option
 @click.option("--class", "class_", metavar="CLASS", help="Explain this class, not the predicted one.")
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path, file_okay=False),
-    default="underfire-maps",
-    show_default=True,
-    metavar="DIR",
-    help="Where the PNGs go.",
-)
+@out_folder("Where the PNGs go.", default="underfire-maps", show_default=True)
 def explain(
     photos: tuple[str, ...],
     settings: ModelSettings,

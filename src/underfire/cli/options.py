@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields, replace
 from functools import wraps
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import click
@@ -15,8 +20,6 @@ from underfire.choices import EVERY, PERTURBATIONS
 from underfire.errors import InputError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from underfire.images import PhotoSet
     from underfire.models.classifier import Classifier
 
@@ -104,36 +107,29 @@ class Parsed(click.ParamType[Any]):
             self.fail(str(error), param, ctx)
 
 
-class PartNames(click.ParamType[tuple[str, ...]]):
+def _part_names(kind: Literal["interpreters", "attacks"], besides: tuple[str, ...] = ()) -> Parsed:
     """Comma-separated names of parts, built-in, installed or the user's own; or one of the words ``besides``."""
 
-    name = "names"
-
-    def __init__(self, kind: Literal["interpreters", "attacks"], besides: tuple[str, ...] = ()) -> None:
-        self._kind = kind
-        self._besides = besides
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
-        """The names, in the order given."""
-        if isinstance(value, tuple):
-            return value
+    def parse(text: str) -> tuple[str, ...]:
         from underfire.attacks.registry import ATTACKS
         from underfire.auditing.names import split_parts
         from underfire.interpreters.registry import INTERPRETERS as PARTS
 
-        try:
-            return split_parts(str(value), ATTACKS if self._kind == "attacks" else PARTS, besides=self._besides)
-        except InputError as error:
-            self.fail(str(error), param, ctx)
+        return split_parts(text, ATTACKS if kind == "attacks" else PARTS, besides=besides)
+
+    return Parsed("names", parse)
 
 
-Eps = Parsed("eps", parsing.budget)
-"""A budget; whether it is one is for the perturbation model to say."""
+Number = Parsed("number", parsing.number)
+"""A number; whether it is in its range is for what takes it to say."""
 Numbers = Parsed("numbers", parsing.numbers)
 Size = Parsed("size", parsing.size)
+Count = Parsed("count", parsing.count)
+Seed = Parsed("seed", parsing.seed)
 
-INTERPRETERS = PartNames("interpreters")
-INTERPRETERS_OR_ALL = PartNames("interpreters", (EVERY,))
+ATTACKS = _part_names("attacks")
+INTERPRETERS = _part_names("interpreters")
+INTERPRETERS_OR_ALL = _part_names("interpreters", (EVERY,))
 
 _MODEL_OPTIONS = (
     click.option(
@@ -149,7 +145,7 @@ _MODEL_OPTIONS = (
     click.option("--mean", type=Numbers, metavar="R,G,B", help="Normalisation of a bare module."),
     click.option("--std", type=Numbers, metavar="R,G,B", help="Normalisation of a bare module."),
     click.option("--input-size", type=Size, metavar="PIXELS", help="Input of a bare module: 224, or 224x160."),
-    click.option("--resize", type=click.IntRange(min=1), metavar="PIXELS", help="Short side before the crop."),
+    click.option("--resize", type=Count, metavar="PIXELS", help="Short side before the crop."),
     click.option("--device", default=DEFAULTS.device, show_default=True, help="cpu, cuda, cuda:1 …"),
 )
 
@@ -164,24 +160,57 @@ _ATTACK_OPTIONS = (
     ),
     click.option(
         "--eps",
-        type=Eps,
+        type=Number,
         show_default="8/255 of the pixel range for linf, 3 of its length for l2, 1 pixel for flow",
         help="The budget, in the perturbation's unit.",
     ),
     click.option(
         "--passes",
-        type=click.IntRange(min=1),
+        type=Count,
         help="How many forward and backward passes each attack may spend on a photo; by default the preset's.",
     ),
-    click.option(
-        "--steps", type=click.IntRange(min=1), help="Steps of every attack, whatever each costs, in place of passes."
-    ),
-    click.option("--seed", type=int, default=DEFAULTS.seed, show_default=True, help="Of all random numbers."),
+    click.option("--steps", type=Count, help="Steps of every attack, whatever each costs, in place of passes."),
+    click.option("--seed", type=Seed, default=DEFAULTS.seed, show_default=True, help="Of all random numbers."),
 )
 
 
+def with_room(ctx: click.Context, param: click.Parameter, out: Path | None) -> Path | None:  # noqa: ARG001 - click's
+    """``out``; where the system has no folder for temporary files, as in a read-only container, they go beside it."""
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError:  # matplotlib cannot even be imported then
+        place = next((folder for folder in (out, *out.absolute().parents) if folder.is_dir()), None) if out else None
+        with suppress(OSError):
+            tempfile.tempdir = tempfile.mkdtemp(prefix=".", dir=place)
+            atexit.register(shutil.rmtree, tempfile.tempdir, ignore_errors=True)
+    return out
+
+
+def out_folder(words: str, **named: Any) -> Callable[[Command], Command]:
+    """The option ``--out`` of a command that fills a folder."""
+    kind = click.Path(path_type=Path, file_okay=False)
+    return click.option("--out", type=kind, metavar="DIR", callback=with_room, help=words, **named)
+
+
+def out_file(words: str) -> Callable[[Command], Command]:
+    """The option ``--out`` of a command that writes one safetensors file; what cannot be written is refused at once."""
+
+    def parse(text: str) -> Path:
+        out = Path(text)
+        if out.suffix != ".safetensors":
+            raise InputError(f"'{out}' is not named .safetensors; give a name that is.")
+        if out.is_dir():
+            raise InputError(f"'{out}' is a folder; give a file.")
+        if not out.parent.is_dir():
+            raise InputError(f"'{out}' lies in no folder; create '{out.parent}' first.")
+        return out
+
+    kind = Parsed("file", parse)
+    return click.option("--out", type=kind, metavar="FILE.safetensors", callback=with_room, required=True, help=words)
+
+
 rts_option = click.option("--rts", metavar="FILE", help="Weights of RTS for this model, by: underfire train rts.")
-limit_option = click.option("--limit", type=click.IntRange(min=1), help="At most so many photos, the first ones.")
+limit_option = click.option("--limit", type=Count, help="At most so many photos, the first ones.")
 
 _INTERPRETERS_OPTION = click.option(
     "--interpreters",
@@ -192,7 +221,7 @@ _INTERPRETERS_OPTION = click.option(
 _WHICH_ATTACKS_OPTIONS = (
     click.option(
         "--attacks",
-        type=PartNames("attacks"),
+        type=ATTACKS,
         default=DEFAULTS.attacks,
         show_default=",".join(DEFAULTS.attacks),
         help="Comma-separated.",
@@ -215,7 +244,7 @@ _WHICH_ATTACKS_OPTIONS = (
 _HOW_MANY_OPTIONS = (
     click.option(
         "--batch-size",
-        type=click.IntRange(min=1),
+        type=Count,
         default=DEFAULTS.batch_size,
         show_default=True,
         help="Photos attacked together; what is kept when the audit is stopped.",
@@ -306,11 +335,3 @@ def photos_of(sources: tuple[str, ...], classifier: Classifier) -> PhotoSet:
     from underfire.auditing.given import photos_given
 
     return photos_given(sources or None, classifier)
-
-
-def check_writable(out: Path) -> None:
-    """Refuse a safetensors file ``--out`` that cannot be written, before hours are spent; raises `InputError`."""
-    if out.suffix != ".safetensors":
-        raise InputError(f"--out '{out}' is not named .safetensors; give a name that is.")
-    if not out.parent.is_dir():
-        raise InputError(f"--out '{out}' lies in no folder; create '{out.parent}' first.")

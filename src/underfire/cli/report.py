@@ -4,11 +4,12 @@ from pathlib import Path
 
 import click
 
+from underfire.cli.options import with_room
 from underfire.files import printable
 
 
 @click.command()
-@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path), callback=with_room)
 def report(directory: Path) -> None:
     """(Re)builds DIR/summary.json and DIR/report.html from the rows of a run."""
     from underfire.api import rebuild

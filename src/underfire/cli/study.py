@@ -19,7 +19,7 @@ import click
 from underfire.auditing.store import STUDIES as STUDIES_FOLDER
 from underfire.cli.console import notes, results
 from underfire.cli.interrupts import interruptible
-from underfire.cli.options import Command, Option, Parsed, completed, load_model, photos_of, plan_options
+from underfire.cli.options import Command, Option, Parsed, completed, load_model, out_folder, photos_of, plan_options
 from underfire.errors import InputError
 from underfire.files import check_tree, printable, quoted
 from underfire.present.text import plural
@@ -206,12 +206,9 @@ def _command_of(name: str, entry: StudyEntry) -> click.Command:
         with interruptible(f"What is finished in {quoted(source.out)} is kept; the same command goes on from there."):
             _finish(source, run(source, kind(**values)))
 
-    where = click.option(
-        "--out",
-        type=click.Path(path_type=Path, file_okay=False),
+    where = out_folder(
+        "Where the study goes; the same command with the same DIR goes on where it was stopped.",
         show_default="RUN/studies, or underfire-study for photos",
-        metavar="DIR",
-        help="Where the study goes; the same command with the same DIR goes on where it was stopped.",
     )
     command: Command = plan_options(where(call))
     for field, (default, option) in reversed(declared.items()):
@@ -222,7 +219,7 @@ def _command_of(name: str, entry: StudyEntry) -> click.Command:
 
 
 def _option(field: str, default: Any, declared: Declared) -> Callable[[Command], Command]:
-    kind: Any = declared.parse if declared.parse in (str, float, int) else Parsed("value", declared.parse)
+    kind: Any = declared.parse if declared.parse is str else Parsed("value", declared.parse)
     return click.option(
         f"--{(declared.name or field).replace('_', '-')}",
         field,

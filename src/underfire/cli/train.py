@@ -10,9 +10,10 @@ import click
 
 from underfire.auditing.plan import ModelSettings
 from underfire.cli.console import notes, print_table
-from underfire.cli.options import check_writable, load_model, model_options, rts_option
+from underfire.cli.options import Count, Number, Parsed, Seed, load_model, model_options, out_file, rts_option
 from underfire.errors import InputError
 from underfire.files import printable, quoted
+from underfire.parsing import count
 from underfire.training.plan import AidPlan, TrainingPlan
 
 if TYPE_CHECKING:
@@ -24,21 +25,9 @@ _RTS, _AID = TrainingPlan(), AidPlan()
 _HELD_OUT = 100
 
 
-class HeldOut(click.ParamType[int | Path]):
+def _held_out(text: str) -> int | Path:
     """A number of photos, or a file of their names."""
-
-    name = "held-out"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int | Path:
-        """The number or the file."""
-        if isinstance(value, int | Path):
-            return value
-        text = str(value)
-        if not text.isdecimal():
-            return Path(text)
-        if int(text) < 1:
-            self.fail("hold at least 1 photo out, to see whether the maps are any good", param, ctx)
-        return int(text)
+    return count(text) if text.isdecimal() else Path(text)
 
 
 @click.group()
@@ -51,19 +40,13 @@ def training_options(plan: TrainingPlan) -> Callable[[Callable[..., None]], Call
     options = (
         click.argument("photos", nargs=-1, metavar="[PHOTO_OR_FOLDER]..."),
         model_options,
-        click.option(
-            "--out",
-            type=click.Path(path_type=Path, dir_okay=False),
-            required=True,
-            metavar="FILE.safetensors",
-            help="Where the weights go; the checkpoint of each epoch stands beside it.",
-        ),
-        click.option("--epochs", type=click.IntRange(min=1), default=plan.epochs, show_default=True),
-        click.option("--batch-size", type=click.IntRange(min=1), default=plan.batch_size, show_default=True),
-        click.option("--seed", type=int, default=plan.seed, show_default=True, help="Of all random numbers."),
+        out_file("Where the weights go; the checkpoint of each epoch stands beside it."),
+        click.option("--epochs", type=Count, default=plan.epochs, show_default=True),
+        click.option("--batch-size", type=Count, default=plan.batch_size, show_default=True),
+        click.option("--seed", type=Seed, default=plan.seed, show_default=True, help="Of all random numbers."),
         click.option(
             "--held-out",
-            type=HeldOut(),
+            type=Parsed("held-out", _held_out),
             default=_HELD_OUT,
             show_default=True,
             metavar="NUMBER|FILE",
@@ -101,7 +84,6 @@ def rts(
     from underfire.cli.training import TrainingDisplay
     from underfire.training.rts import train_rts
 
-    check_writable(out)
     plan = TrainingPlan(seed=seed, **numbers)
     classifier = load_model(settings, device)
     split = _split(photos, classifier, held_out, seed)
@@ -115,14 +97,14 @@ def rts(
 @rts_option
 @click.option(
     "--attack-passes",
-    type=click.IntRange(min=1),
+    type=Count,
     default=_AID.attack_passes,
     show_default=True,
     help="Forward and backward passes of the attack on each photo.",
 )
 @click.option(
     "--margin",
-    type=click.FloatRange(0, 1),
+    type=Number,
     default=_AID.margin,
     show_default=True,
     help="Mean difference of an adversarial from a benign map that is enough.",
@@ -154,7 +136,6 @@ def aid(
     from underfire.interpreters.rts import default_weights
     from underfire.training.aid import train_aid
 
-    check_writable(out)
     plan = AidPlan(seed=seed, **numbers)
     classifier = load_model(settings, device)
     start = default_weights(classifier) if rts is None else Path(rts)

@@ -18,7 +18,7 @@ from underfire.evaluation.detectors import FPR, CandidateDetector, candidates_of
 from underfire.files import quoted
 from underfire.interpreters import Interpreter
 from underfire.models.classifier import Classifier
-from underfire.parsing import budgets, count, counts
+from underfire.parsing import budgets, count, counts, number
 from underfire.studies.options import interpreter_names, named_folder, option
 
 
@@ -42,7 +42,7 @@ class DefenseOptions:
         multiple=True,
         shown_default="all of the run's interpreters but MASK, in all combinations",
     )
-    fpr: float = option(FPR, help="The share of clean photos that may be flagged.", parse=float, metavar="RATE")
+    fpr: float = option(FPR, help="The share of clean photos that may be flagged.", parse=number, metavar="RATE")
     budget: int | None = option(
         None,
         help="What detection may cost for a photo; sets that cost more are shown, and not recommended.",

@@ -132,7 +132,7 @@ def model_settings(text: str) -> ModelSettings:
     """A classifier: ``efficientnet-lite2``, or ``nets:resnet20 checkpoint=FILE mean=R,G,B input-size=32``."""
     from underfire.auditing.plan import ModelSettings
 
-    readers = {"mean": numbers, "std": numbers, "input_size": size, "resize": count}
+    readers: dict[str, Callable[[str], Any]] = {"mean": numbers, "std": numbers, "input_size": size, "resize": count}
     known = [setting.name for setting in fields(ModelSettings)][1:]
     try:
         spec, *words = shlex.split(text)

@@ -32,6 +32,11 @@ class Linf(Additive):
             hint = f"; for 8-bit units write {self.eps:g}/255" if self.eps > 1 else ""
             raise InputError(f"eps {self.eps:g} is not in (0, 1]: images have values in [0, 1]{hint}.")
 
+    @property
+    def grey_levels(self) -> int:
+        """The whole grey levels of an 8-bit image that ``eps`` amounts to: by so many a saved pixel may differ."""
+        return int(self.eps * 255 + 1e-6)  # 8/255 * 255 may come out as 7.999…
+
     def steepest(self, direction: Tensor) -> Tensor:
         """The sign: one whole step for every pixel value, as in PGD."""
         return direction.sign()
@@ -55,7 +60,7 @@ class Linf(Additive):
     def rounded(self, x: Tensor, image: Tensor) -> Tensor:
         """The nearest whole grey levels, uint8; where these leave the ball, the next ones on the side of ``x``."""
         centre = (x.double() * 255).round()
-        radius = int(self.eps * 255 + 1e-6)  # 8/255 * 255 may come out as 7.999…
+        radius = self.grey_levels
         nearest = (image.double() * 255).round()
         inside = torch.minimum(torch.maximum(nearest, centre - radius), centre + radius)
         return inside.clamp(0, 255).to(torch.uint8)
