@@ -3,7 +3,7 @@
 import pytest
 
 from support.planted_rows import PLANTED, controls, row, transfer_rows
-from underfire.auditing.gates import Gate, check_gates, parse_gate
+from underfire.auditing.gates import Gate, failures, parse_gate
 from underfire.auditing.rows import Row
 from underfire.auditing.summary import Summary, summarise
 from underfire.errors import InputError
@@ -58,21 +58,21 @@ def test_other_expressions_are_quoted_with_what_is_possible(expression: str) -> 
 )
 def test_a_gate_looks_at_the_diagonal_on_the_eight_bit_image(planted: Summary, metric: str, value: float) -> None:
     below, above = parse_gate(f"{metric}>{value - 1e-6}"), parse_gate(f"{metric}>{value + 1e-6}")
-    (failure,) = check_gates(planted, [above, below])
+    (failure,) = failures(planted, [above, below])
     assert failure.startswith(f"{below}: cam has {metric} {value:.3g} (n = ")
-    assert check_gates(planted, [parse_gate(f"{metric}<{value - 1e-6}")]) == []
+    assert failures(planted, [parse_gate(f"{metric}<{value - 1e-6}")]) == []
 
 
 @pytest.mark.parametrize(
     ("expression", "fails"), [("asr>0.5", False), ("asr>=0.5", True), ("asr<0.5", False), ("asr<=0.5", True)]
 )
 def test_a_gate_at_its_threshold(planted: Summary, expression: str, fails: bool) -> None:
-    assert bool(check_gates(planted, [parse_gate(expression)])) is fails
+    assert bool(failures(planted, [parse_gate(expression)])) is fails
 
 
 def test_a_gate_is_tried_on_every_interpreter() -> None:
-    failures = check_gates(summarise(transfer_rows()), [parse_gate("l1>0.015"), parse_gate("l1>0")])
-    assert [failure.split(" has ")[0] for failure in failures] == [
+    found = failures(summarise(transfer_rows()), [parse_gate("l1>0.015"), parse_gate("l1>0")])
+    assert [failure.split(" has ")[0] for failure in found] == [
         "l1>0.015: grad",
         "l1>0: cam",
         "l1>0: grad",
@@ -81,11 +81,11 @@ def test_a_gate_is_tried_on_every_interpreter() -> None:
 
 def test_an_attack_that_never_succeeds_passes_a_gate_on_its_maps() -> None:
     summary = summarise([row("a", "adv2-cam", success=False, iou=1.0)])
-    assert check_gates(summary, [parse_gate("iou>0.5"), parse_gate("kept>0"), parse_gate("l1<1")]) == []
-    assert check_gates(summary, [parse_gate("asr<0.5")]) == ["asr<0.5: cam has asr 0 (n = 1)."]
+    assert failures(summary, [parse_gate("iou>0.5"), parse_gate("kept>0"), parse_gate("l1<1")]) == []
+    assert failures(summary, [parse_gate("asr<0.5")]) == ["asr<0.5: cam has asr 0 (n = 1)."]
 
 
 @pytest.mark.parametrize("rows", [[], controls("a"), [row("a", "pgd", success=True)]])
 def test_a_gate_that_nothing_was_attacked_for_fails(rows: list[Row]) -> None:
-    failures = check_gates(summarise(rows), [parse_gate("iou>0.5")])
-    assert failures == ["iou>0.5 could not be checked: no interpreter was attacked."]
+    found = failures(summarise(rows), [parse_gate("iou>0.5")])
+    assert found == ["iou>0.5 could not be checked: no interpreter was attacked."]

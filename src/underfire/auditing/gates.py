@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from underfire.auditing.distances import MEASURES
+from underfire.auditing.run import Run
 from underfire.auditing.summary import Headline, Summary
 from underfire.errors import InputError
+from underfire.parsing import number
 from underfire.stats import Estimate
 
 GateOperator = Literal[">", ">=", "<", "<="]
@@ -55,7 +57,10 @@ def parse_gate(expression: str) -> Gate:
     parts = _GATE.fullmatch(expression)
     metric = next((m for m in GATE_METRICS if parts and m == parts["metric"]), None)
     sign = next((o for o in _COMPARE if parts and o == parts["operator"]), None)
-    threshold = _number(parts["threshold"]) if parts else None
+    try:
+        threshold = number(parts["threshold"]) if parts else None
+    except InputError:
+        threshold = None
     if metric is None or sign is None or threshold is None:
         raise InputError(
             f"{expression!r} is not a gate; write METRIC OPERATOR NUMBER, as in 'iou>0.5', "
@@ -64,23 +69,55 @@ def parse_gate(expression: str) -> Gate:
     return Gate(metric, sign, threshold)
 
 
-def check_gates(summary: Summary, gates: Sequence[Gate]) -> list[str]:
-    """One sentence for each gate and interpreter by which the audit fails; empty when it passes.
+def check_gates(run: Run, gates: Sequence[Gate], *, min_photos: int | None = None) -> list[str]:
+    """One sentence for each reason why ``run`` fails by ``gates``; empty when it passes.
+
+    A figure of few photos says little: at least ``min_photos`` must have been attacked, or the run fails whatever its
+    figures are. By default, where there is a gate, that is half of the photos that were found, those that could not be
+    read among them, and at least one. A run that is not finished fails.
+
+    Raises:
+        InputError: ``min_photos`` is below 1, or run.json or a part is damaged.
+    """
+    if min_photos is not None and min_photos < 1:
+        raise InputError(f"min_photos is {min_photos}; give a whole number of at least 1")
+    if not gates and min_photos is None:
+        return []
+    if not run.finished:
+        return [f"nothing could be checked: {run.finished_parts} of {run.parts} parts are there."]
+    attacked, found = run.summary.photos.attacked, _found(run)
+    least = max(1, math.ceil(found / 2)) if min_photos is None else min_photos
+    few = (
+        f"photos attacked: {attacked} of {found}, fewer than {least}; see in the report why the others were left out, "
+        "or say with min-photos how many are enough."
+    )
+    return [*([few] if attacked < least else []), *failures(run.summary, gates)]
+
+
+def _found(run: Run) -> int:
+    """How many photos the run was to be of: those in it, and those that could not be loaded."""
+    unreadable = sum(skip.image_id is not None for skip in run.facts.skipped)
+    found = len(run.photos) + unreadable
+    return found if run.plan.limit is None else min(found, run.plan.limit)
+
+
+def failures(summary: Summary, gates: Sequence[Gate]) -> list[str]:
+    """One sentence for each gate and interpreter by which an audit with this ``summary`` fails.
 
     A gate is tried on every interpreter that was attacked on its own (the diagonal), on the 8-bit image:
     ``asr`` and ``kept`` over the attacked photos, the other metrics over successes. Where the attack never
     succeeded, those have no value and the gate does not fail. A gate that nothing was attacked for fails,
     since it was not checked.
     """
-    failures = []
+    found = []
     for gate in gates:
         if not summary.headlines:
-            failures.append(f"{gate} could not be checked: no interpreter was attacked.")
+            found.append(f"{gate} could not be checked: no interpreter was attacked.")
         for headline in summary.headlines:
             value, n = _gate_value(summary, headline, gate.metric)
             if value is not None and gate.holds(value):
-                failures.append(f"{gate}: {headline.interpreter} has {gate.metric} {value:.3g} (n = {n}).")
-    return failures
+                found.append(f"{gate}: {headline.interpreter} has {gate.metric} {value:.3g} (n = {n}).")
+    return found
 
 
 def _gate_value(summary: Summary, headline: Headline, metric: str) -> tuple[float | None, int]:
@@ -99,11 +136,3 @@ def _gate_value(summary: Summary, headline: Headline, metric: str) -> tuple[floa
         case _:
             figure = cell.mean(_MEASURE_OF[metric])
     return figure.value, figure.n
-
-
-def _number(text: str) -> float | None:
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None

@@ -15,9 +15,10 @@ from underfire.auditing.plan import WHOLE, AuditPlan, Shard, units
 from underfire.choices import EngineName
 from underfire.cli.console import notes, print_table, results
 from underfire.cli.interrupts import interruptible
-from underfire.cli.options import Command, completed, load_model, photos_of, plan_options
+from underfire.cli.options import Command, Count, Parsed, completed, load_model, out_folder, photos_of, plan_options
 from underfire.errors import InputError
-from underfire.files import printable
+from underfire.files import printable, quoted
+from underfire.parsing import count
 
 if TYPE_CHECKING:
     from underfire.api import AuditRun
@@ -28,49 +29,32 @@ _FROM_PLAN = tuple(field.name for field in fields(AuditPlan) if field.name not i
 """What `underfire.api.audit` takes as the plan has it."""
 
 
-class _ShardOption(click.ParamType[Shard]):
+def _shard(text: str) -> Shard:
     """``2/8``: the second of eight processes."""
-
-    name = "shard"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Shard:
-        if isinstance(value, Shard):
-            return value
-        try:
-            index, count = (int(part) for part in str(value).split("/"))
-            return Shard(index, count)
-        except InputError as error:
-            self.fail(str(error), param, ctx)
-        except ValueError:
-            self.fail(f"'{value}' is not a shard; write it as i/N, such as 1/4", param, ctx)
+    index, _, number = text.partition("/")
+    try:
+        return Shard(count(index), count(number))
+    except InputError as error:
+        raise InputError(f"{quoted(text)} is not a shard; write it as i/N, i from 1 to N, such as 1/4") from error
 
 
-class _GateOption(click.ParamType["Gate"]):
+Shards = Parsed("shard", _shard)
+
+
+def _gate(text: str) -> Gate:
     """``iou>0.5``."""
+    from underfire.auditing.gates import parse_gate
 
-    name = "gate"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Gate:
-        from underfire.auditing.gates import Gate, parse_gate
-
-        if isinstance(value, Gate):
-            return value
-        try:
-            return parse_gate(str(value))
-        except InputError as error:
-            self.fail(str(error), param, ctx)
+    return parse_gate(text)
 
 
 _OPTIONS = (
     click.argument("photos", nargs=-1, metavar="[PHOTO_OR_FOLDER]..."),
     plan_options,
-    click.option(
-        "--out",
-        type=click.Path(path_type=Path),
+    out_folder(
+        "The run directory; the same command with the same DIR goes on where it was stopped.",
         default="underfire-run",
         show_default=True,
-        metavar="DIR",
-        help="The run directory; the same command with the same DIR goes on where it was stopped.",
     ),
     click.option(
         "--engine",
@@ -79,15 +63,21 @@ _OPTIONS = (
         show_default=True,
         help="Where to work: in this process, or on a Ray cluster.",
     ),
-    click.option("--shard", type=_ShardOption(), default="1/1", metavar="i/N", help="Do every N-th part only."),
+    click.option("--shard", type=Shards, default="1/1", metavar="i/N", help="Do every N-th part only."),
     click.option("--strict", is_flag=True, help="Refuse a photo that cannot be used, rather than skip it."),
     click.option(
         "--fail-if",
         "gates",
-        type=_GateOption(),
+        type=Parsed("gate", _gate),
         multiple=True,
         metavar="GATE",
         help="Exit with 1 if this holds of any interpreter, as 'iou>0.5'; repeatable.",
+    ),
+    click.option(
+        "--min-photos",
+        type=Count,
+        show_default="where there is a gate, half of those found",
+        help="Exit with 1 if fewer photos than this could be attacked.",
     ),
 )
 
@@ -101,9 +91,7 @@ def _with_arguments(command: Command) -> Command:
 
 @click.command()
 @_with_arguments
-@click.pass_context
 def audit(
-    ctx: click.Context,
     photos: tuple[str, ...],
     interpreters: tuple[str, ...] | None,
     plan: AuditPlan,
@@ -112,14 +100,14 @@ def audit(
     shard: Shard,
     strict: bool,
     gates: tuple[Gate, ...],
-) -> None:
+    min_photos: int | None,
+) -> int:
     """Attacks photos and their explanations, and reports how far the explanations can be trusted.
 
     Photos are files, folders (sub-folders are classes) or manifests (CSV or JSONL: file_name,label[,target]);
     without any, the built-in ones.
     """
     from underfire import api
-    from underfire.auditing.gates import check_gates
     from underfire.auditing.locks import describing
     from underfire.auditing.store import RunDirectory
     from underfire.cli.progress import ProgressDisplay
@@ -142,19 +130,15 @@ def audit(
             )
         with describing(RunDirectory(out).lock_file):  # of two shards the later one sees what the other did
             run = api.rebuild(out)
+    failures = run.failures(gates, min_photos=min_photos) if run.finished or shard == WHOLE else []
     _print_run(run)
     for warning in warnings(run.facts.model_checks, run.summary):
         click.echo(f"Warning: {warning}", err=True)
-    if run.finished:
-        failures = check_gates(run.summary, gates)
-        for failure in failures:
-            click.echo(f"Gate failed: {failure}", err=True)
-        ctx.exit(1 if failures else 0)
-    if gates:
-        alone = shard == WHOLE
-        why = "parts that were done are missing" if alone else "other shards have parts to do"
-        click.echo(f"The gates were not checked: {why}.", err=True)
-        ctx.exit(1 if alone else 0)
+    for failure in failures:
+        click.echo(f"Gate failed: {failure}", err=True)
+    if (gates or min_photos) and not (run.finished or failures):
+        click.echo("The gates were not checked: other shards have parts to do.", err=True)
+    return 1 if failures else 0
 
 
 @click.command("plan")
