@@ -13,7 +13,9 @@ import click
 
 from underfire import __version__
 from underfire.cli.options import Group
-from underfire.errors import InputError
+from underfire.cli.streams import flush, shown_warnings, steady_streams
+from underfire.errors import InputError, ended
+from underfire.files import refused
 
 __all__ = ["cli", "main"]
 
@@ -84,13 +86,25 @@ class _Commands(Group):
             formatter.write_dl([(name, COMMANDS[name][1]) for name in self.list_commands(ctx)])
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Runs the chosen command."""
+        """Runs the chosen command; what it returns is its exit code, None for 0.
+
+        No command of ours raises SystemExit: code of the user's own that does so must not decide the exit code.
+        """
         try:
-            return super().invoke(ctx)
-        except (InputError, OSError) as error:
+            with shown_warnings():
+                code = super().invoke(ctx)
+                flush()
+        except OSError as error:
+            raise _Refusal(refused(error)) from error
+        except InputError as error:
             raise _Refusal(str(error)) from error
         except KeyboardInterrupt as stop:
             raise _Interrupted(str(stop) or "Interrupted.") from stop
+        except Exception:
+            raise
+        except BaseException as stop:
+            raise _Refusal(ended(stop)) from stop
+        ctx.exit(code or 0)
 
 
 @click.group(
@@ -108,6 +122,7 @@ def cli() -> None:
 
 def main() -> None:
     """The command line's entry point."""
+    steady_streams()
     try:
         cli(prog_name="underfire")
     except Exception:  # noqa: BLE001 - whatever it was, it was not a failed gate
