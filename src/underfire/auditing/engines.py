@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from importlib import import_module
@@ -16,7 +17,11 @@ from underfire.auditing.plan import AuditPlan, Unit
 from underfire.auditing.store import RunDirectory
 from underfire.auditing.unit import Auditor, Event
 from underfire.errors import InputError
+from underfire.files import quoted
 from underfire.models.classifier import Classifier
+
+_LOSSES = 3
+"""With so many workers lost over one unit, it is given up."""
 
 
 class Engine(Protocol):
@@ -94,15 +99,42 @@ class RayEngine:
         count = max(1, min(len(units), int(ray.cluster_resources().get(resource, 1))))
         worker = ray.remote(num_cpus=0 if on_gpu else 1, num_gpus=1 if on_gpu else 0)(_Worker)
         model = ray.put(self._classifier)
-        idle = [worker.remote(self._plan, model, self._directory, self._given) for _ in range(count)]
-        waiting, working = list(reversed(units)), dict[Any, Any]()
+
+        def start() -> Any:
+            return worker.remote(self._plan, model, self._directory, self._given)
+
+        idle = [start() for _ in range(count)]
+        waiting, working = list(reversed(units)), dict[Any, tuple[Any, Unit]]()
+        lost = Counter[int]()
+        known = ray.exceptions
+        losses = (known.RayActorError, known.NodeDiedError, known.OutOfMemoryError, known.ObjectLostError)
         while waiting or working:
             while waiting and idle:
-                actor = idle.pop()
-                working[actor.run.remote(waiting.pop())] = actor
+                actor, unit = idle.pop(), waiting.pop()
+                working[actor.run.remote(unit)] = actor, unit
             (done,), _ = ray.wait(list(working))
-            idle.append(working.pop(done))
-            yield from ray.get(done)
+            actor, unit = working.pop(done)
+            try:
+                events = ray.get(done)
+            except losses as error:
+                ray.kill(actor)  # one that cannot be reached may be at work still
+                lost[unit.number] += 1
+                if lost[unit.number] == _LOSSES:
+                    raise InputError(_lost(unit)) from error
+                self._directory.sweep(unit)
+                waiting.append(unit)
+                idle.append(start())
+            else:
+                idle.append(actor)
+                yield from events
+
+
+def _lost(unit: Unit) -> str:
+    photos = ", ".join(quoted(photo.image_id) for photo in unit.photos)
+    return (
+        f"{_LOSSES} workers of Ray were lost over part {unit.number} ({photos}): they may have run out "
+        "of memory, or the model may end its process; finished parts are kept, and the same command goes on from there"
+    )
 
 
 class _Worker:

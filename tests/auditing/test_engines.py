@@ -1,0 +1,139 @@
+"""Ray's workers may be lost: their units go elsewhere, a few times. Ray itself is a fake one here, but for one test."""
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from support.stopping import DyingCAM
+from support.toy_photos import found, leftovers, one_thread, rows_of, toy_classifier, toy_plan, write_photos
+from underfire.auditing.given import GivenParts
+from underfire.auditing.plan import AuditPlan, Unit
+from underfire.auditing.runner import AuditOutcome, run_audit
+from underfire.auditing.store import RunDirectory
+from underfire.errors import InputError
+
+PLAN = replace(toy_plan(), steps=2, interpreters=("cam",), attacks=("pgd",), batch_size=2)
+
+
+class _ActorError(Exception):
+    """What Ray raises for a worker that is lost."""
+
+
+class _OtherError(Exception):
+    """What it raises otherwise."""
+
+
+@dataclass
+class FakeRay:
+    """As much of Ray as the engine uses, in this process; ``losses`` says how often a worker dies over a unit."""
+
+    losses: Counter[int]
+    made: int = 0
+    dead: int = 0
+
+    exceptions = SimpleNamespace(
+        RayActorError=_ActorError,
+        NodeDiedError=_OtherError,
+        OutOfMemoryError=_OtherError,
+        ObjectLostError=_OtherError,
+        RayTaskError=_OtherError,
+    )
+
+    def is_initialized(self) -> bool:
+        return True
+
+    def cluster_resources(self) -> dict[str, float]:
+        return {"CPU": 2.0}
+
+    def put(self, value: object) -> object:
+        return value
+
+    def remote(self, **_: object) -> Callable[[type], Any]:
+        return lambda cls: SimpleNamespace(remote=lambda *given: self._actor(cls(*given)))
+
+    def kill(self, actor: Any) -> None:
+        self.dead += 1
+
+    def _actor(self, worker: Any) -> Any:
+        self.made += 1
+        state = SimpleNamespace(alive=True)
+
+        def run(unit: Unit) -> Callable[[], object]:
+            assert state.alive, "a dead worker was asked"
+
+            def result() -> object:
+                if self.losses[unit.number]:
+                    self.losses[unit.number] -= 1
+                    state.alive = False
+                    directory: RunDirectory = worker._auditor.directory
+                    (directory.artifacts / f".{unit.photos[0].key}.12345").mkdir(parents=True)  # half of its work
+                    raise _ActorError
+                return worker.run(unit)
+
+            return result
+
+        return SimpleNamespace(run=SimpleNamespace(remote=run))
+
+    def wait(self, results: Sequence[Callable[[], object]]) -> tuple[list[Any], list[Any]]:
+        return list(results[:1]), list(results[1:])
+
+    def get(self, result: Callable[[], object]) -> object:
+        return result()
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_photos(tmp_path_factory.mktemp("photos") / "set")
+
+
+@pytest.fixture(scope="module")
+def local(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("local") / "run"
+    with one_thread():
+        run(photos, out, engine="local")
+    return out
+
+
+def run(photos: Path, out: Path, plan: AuditPlan = PLAN, **options: Any) -> AuditOutcome:
+    with one_thread():
+        return run_audit(plan, found(photos), toy_classifier(), out, **{"engine": "ray", **options})
+
+
+@pytest.mark.parametrize("losses", [{}, {0: 1}, {0: 2, 1: 2, 2: 2}])
+def test_units_of_lost_workers_are_done_by_others(
+    losses: dict[int, int], photos: Path, local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ray = FakeRay(Counter(losses))
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    assert run(photos, tmp_path / "run").finished
+    assert rows_of(tmp_path / "run") == rows_of(local)
+    assert (ray.dead, ray.made) == (sum(losses.values()), 2 + sum(losses.values()))
+    assert leftovers(tmp_path / "run") == []
+
+
+def test_a_unit_that_every_worker_is_lost_over_is_given_up(
+    photos: Path, local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", FakeRay(Counter({1: 99})))
+    with pytest.raises(InputError, match=r"3 workers of Ray were lost over part 1 \('photo-2.png', 'photo-3.png'\)"):
+        run(photos, tmp_path / "run")
+    assert RunDirectory(tmp_path / "run").has_part(0)  # what was done is kept
+    monkeypatch.setitem(sys.modules, "ray", FakeRay(Counter()))
+    assert run(photos, tmp_path / "run").finished
+    assert rows_of(tmp_path / "run") == rows_of(local)
+
+
+@pytest.mark.slow
+def test_a_real_worker_that_dies_is_replaced(photos: Path, local: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    classifier, flag = toy_classifier(), tmp_path / "died"
+    given = GivenParts({"cam": DyingCAM(classifier, flag)})
+    assert run_audit(PLAN, found(photos), classifier, tmp_path / "run", engine="ray", given=given).finished
+    assert flag.exists()
+    assert rows_of(tmp_path / "run") == rows_of(local)
