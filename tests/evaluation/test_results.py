@@ -18,7 +18,6 @@ from underfire.evaluation.results import (
     AttackOutcome,
     DetectorRecord,
     DetectorResult,
-    adaptive_record,
     best,
     details,
     sets,
@@ -191,10 +190,7 @@ def with_resources() -> list[DetectorRecord]:
     ]
     return [
         *summaries((CAM_, GRAD_, BOTH, SQUEEZE), budget=None),
-        *(
-            adaptive_record("resources", one, f", {255 * one.effort.eps:.0f}/255, {one.effort.most_passes} passes")
-            for one in spent
-        ),
+        *(one.under_adaptive("resources", f", {255 * one.effort.eps:.0f}/255") for one in spent),
     ]
 
 
@@ -215,14 +211,14 @@ def test_what_the_attacker_needs_is_told_by_number_of_interpreters() -> None:
 
 def with_weightings() -> list[DetectorRecord]:
     return [
-        adaptive_record("sharing", planted("grad+cam", evaded=evaded, passes=17, sharing=name), f", {name} sharing")
+        planted("grad+cam", evaded=evaded, passes=17, sharing=name).under_adaptive("sharing")
         for name, evaded in (("even", 1), ("fixed", 3))
     ]
 
 
 def with_search() -> list[DetectorRecord]:
     return [
-        adaptive_record("search", planted(key, evaded=evaded, passes=17, most_passes=800), ", then a search")
+        planted(key, evaded=evaded, passes=17, most_passes=800).under_adaptive("search")
         for key, evaded in (("grad+cam", 4), ("cam", 7))
     ]
 
@@ -270,7 +266,7 @@ def test_the_figure_has_a_cell_for_each_set_and_what_was_spent_on_it() -> None:
     svg = defense_figure(with_resources(), "linf")
     for text in ("2/255", "4/255", "300 passes", "evaded, by the attacker's budget"):
         assert text in svg
-    assert "cam adaptive, 4/255, 300 passes 60 %" in svg
+    assert "cam adaptive, 4/255 60 %" in svg
     for share in ("20 %", "60 %", "40 %", "10 %"):
         assert f">{share}<" in svg
     assert "by the attacker's budget" not in defense_figure(records(), "linf")

@@ -218,12 +218,7 @@ class Attacker:
         return self.work / "adaptive" / f"{fitted.candidate.name}-{key}"
 
     def _images(
-        self,
-        photos: Sequence[PlannedPhoto],
-        attack: PhotoAttack,
-        perturbation: Perturbation,
-        folder: Path,
-        what: str,
+        self, photos: Sequence[PlannedPhoto], attack: PhotoAttack, perturbation: Perturbation, folder: Path, what: str
     ) -> dict[str, AttackedImage]:
         """``photos`` under ``attack`` towards their targets, within ``perturbation``; ``folder`` caches them.
 
@@ -268,14 +263,16 @@ class Attacker:
         watched = candidate.interpreters or self.interpreters
         extractor = SignalExtractor(watched, [candidate], seed=self.run.plan.seed, shared=candidate.is_set)
         cache = SignalCache(signal_folder(self.run, extractor, self.work), extractor, self.note)
-        size, made = self.run.plan.batch_size, dict[str, MeasuredImage]()
-        for start in range(0, len(images), size):
-            group = list(images)[start : start + size]
-            x = read_pngs([images[p].path for p in group], self.run.input_size, extractor.classifier.dtype)
-            said = f"{what}: signals of photo {start + len(group)} of {len(images)}"
-            for photo, values in zip(group, cache.values(x, names=group, what=said), strict=True):
-                made[photo] = MeasuredImage(images[photo], values)
-        return made
+        paths = [image.path for image in images.values()]
+
+        def load(some: range) -> Tensor:
+            return read_pngs(paths[some.start : some.stop], self.run.input_size, extractor.classifier.dtype)
+
+        said = f"{what}: signals of photo"
+        found = cache.in_groups(list(images), load, what=said, size=self.run.plan.batch_size)
+        return {
+            photo: MeasuredImage(image, values) for (photo, image), values in zip(images.items(), found, strict=True)
+        }
 
 
 def _on_photos(attack: JointAttack) -> PhotoAttack:

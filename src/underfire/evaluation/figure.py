@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from underfire.evaluation.results import DetectorRecord, sets
-from underfire.present.plots import axes_of, blank, label_axes
+from underfire.present.plots import axes_of, blank, label_axes, text_at
 from underfire.present.svg import ADV2, INK, LINE, MUTED, PAPER, PGD, inline
 from underfire.present.text import budget, percent
 
@@ -17,6 +17,7 @@ _TITLES = 0.65  # inches, above the part on budgets
 _LEFT, _RIGHT = 0.33, 0.74  # of the width
 _APART = 0.18  # of a row, between the marks of one detector
 _LINE = 44  # characters of a name; longer ones go on below, in smaller type
+_SMALL, _SMALLEST = 9.0, 6.8  # points
 _COIN = 0.5  # the AUROC of a coin
 _INK_OF_ALL = 0.55  # opacity of a cell whose set is always evaded: its text stays readable
 _AIR = 0.06  # of a cell, left free around it
@@ -55,7 +56,8 @@ def defense_figure(records: Sequence[DetectorRecord], norm: str) -> str:
         _draw_budgets(cells, tried, named, norm)
         for place, record in enumerate(named):
             _name(cells, len(named) - 1 - place, record)
-        _text(cells, -0.02, len(named) - 0.15, "evaded, by the attacker's budget", ADV2, ha="right")
+        heading = "evaded, by the attacker's budget"
+        text_at(cells, -0.02, len(named) - 0.15, heading, ADV2, ha="right", size=_SMALL)
     return inline(figure, name="defence", description=_description(rows, tried))
 
 
@@ -78,7 +80,8 @@ def _draw(axes: Axes, level: float, record: DetectorRecord) -> None:
         )  # fmt: skip
     if record.evaded.value is not None:
         colour = INK if record.verdict == "best" else MUTED
-        _text(axes, 1.03, level, f"evaded on {percent(record.evaded.value)} of {record.n}", colour)
+        note = f"evaded on {percent(record.evaded.value)} of {record.n}"
+        text_at(axes, 1.03, level, note, colour, size=_SMALL)
 
 
 def _draw_budgets(axes: Axes, tried: Sequence[DetectorRecord], named: Sequence[DetectorRecord], norm: str) -> None:
@@ -107,35 +110,10 @@ def _draw_budgets(axes: Axes, tried: Sequence[DetectorRecord], named: Sequence[D
 
 def _name(axes: Axes, level: float, record: DetectorRecord) -> None:
     """The detector and what it costs, left of its row."""
-    chosen = record.verdict == "best"
     lines = wrap(f"{record.detector.title}\u00a0·\u00a0{record.passes}\u00a0passes", _LINE, break_on_hyphens=False)
-    _text(
-        axes,
-        -0.02,
-        level,
-        "\n".join(lines),
-        INK if chosen else MUTED,
-        ha="right",
-        weight="bold" if chosen else "normal",
-        size=9.0 if len(lines) == 1 else 6.8,
-    )
-
-
-def _text(
-    axes: Axes,
-    x: float,
-    y: float,
-    text: str,
-    colour: str,
-    *,
-    ha: str = "left",
-    weight: str = "normal",
-    size: float = 9.0,
-) -> None:
-    axes.text(
-        x, y, text, transform=axes.get_yaxis_transform(), ha=ha, va="center", fontsize=size, color=colour,
-        fontweight=weight, parse_math=False,
-    )  # fmt: skip
+    colour, weight = (INK, "bold") if record.verdict == "best" else (MUTED, "normal")
+    size = _SMALL if len(lines) == 1 else _SMALLEST
+    text_at(axes, -0.02, level, "\n".join(lines), colour, ha="right", weight=weight, size=size)
 
 
 def _description(rows: Sequence[DetectorRecord], tried: Sequence[DetectorRecord]) -> str:

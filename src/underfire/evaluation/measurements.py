@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from underfire.auditing.condition import NOISE, NONE
 from underfire.auditing.plan import PlannedPhoto
@@ -11,7 +12,7 @@ from underfire.auditing.run import Run
 from underfire.evaluation.corruptions import corruptions
 from underfire.evaluation.detectors import SignalValues
 from underfire.evaluation.extra_attacks import AttackedImage, AttackedImages, ObliviousAttack
-from underfire.evaluation.signals import TOGETHER, SignalCache
+from underfire.evaluation.signals import SignalCache
 from underfire.files import quoted
 from underfire.images.dataset import Photos
 from underfire.images.png import read_pngs
@@ -68,17 +69,13 @@ def clean_rows(run: Run, photos: Photos, dtype: torch.dtype, *, note: Note) -> d
 
 def clean_signals(photos: Photos, rows: Mapping[str, int], cache: SignalCache) -> dict[str, SignalValues]:
     """By key, the signals of those of ``photos`` whose places are ``rows``; raises as `SignalCache.values`."""
-    found: dict[str, SignalValues] = {}
-    items = list(rows.items())
-    for start in range(0, len(items), TOGETHER):
-        group = items[start : start + TOGETHER]
-        values = cache.values(
-            torch.stack([photos[row] for _, row in group]),
-            names=[photos.sources[row].image_id for _, row in group],
-            what=f"clean photos: photo {start + len(group)} of {len(items)}",
-        )
-        found |= zip([key for key, _ in group], values, strict=True)
-    return found
+    places = list(rows.values())
+    names = [photos.sources[place].image_id for place in places]
+
+    def load(some: range) -> Tensor:
+        return torch.stack([photos[places[index]] for index in some])
+
+    return dict(zip(rows, cache.in_groups(names, load, what="clean photos: photo"), strict=True))
 
 
 def measured(

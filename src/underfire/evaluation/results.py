@@ -17,84 +17,6 @@ Choice = Literal["best", "best at its cost", "over the budget"]
 
 
 @dataclass(frozen=True)
-class AttackOutcome:
-    """An attacked image, and what the detector says of it."""
-
-    image: AttackedImage
-    output: DetectorOutput
-
-    @property
-    def evaded(self) -> bool:
-        """Whether the attack succeeded: the label, and no flag."""
-        return self.image.reached and not self.output.flagged
-
-
-@dataclass(frozen=True)
-class DetectorResult:
-    """What one detector made of every image.
-
-    Attributes:
-        name: of the detector.
-        passes: that it takes for an image.
-        clean: photos that it was fitted on, its threshold included.
-        benign: by photo.
-        corrupted: by benign corruption and photo.
-        attacked: by oblivious attack and photo.
-        adaptive: by photo, the strongest attempt, with the passes of all attempts.
-        effort: of the adaptive attacker.
-        signals: of an ablation, which of its signals it has.
-    """
-
-    name: DetectorName
-    passes: int
-    clean: int
-    benign: Mapping[str, DetectorOutput]
-    corrupted: Mapping[str, Mapping[str, DetectorOutput]]
-    attacked: Mapping[ObliviousAttack, Mapping[str, AttackOutcome]]
-    adaptive: Mapping[str, AttackOutcome]
-    effort: AdaptiveEffort
-    signals: SignalPart | None = None
-
-
-def result_of(
-    fitted: FittedDetector, measurements: Measurements, trial: AdaptiveTrial, *, signals: SignalPart | None = None
-) -> DetectorResult:
-    """What ``fitted`` makes of all images, and of the ``trial`` of an attacker who knew it, or all of its signals."""
-
-    def outputs(images: Mapping[str, SignalValues]) -> dict[str, DetectorOutput]:
-        return {photo: fitted.output(values) for photo, values in images.items()}
-
-    def outcomes(images: Mapping[str, MeasuredImage]) -> dict[str, AttackOutcome]:
-        return {photo: AttackOutcome(one.image, fitted.output(one.signals)) for photo, one in images.items()}
-
-    return DetectorResult(
-        name=fitted.candidate.name,
-        passes=fitted.passes_per_image,
-        clean=len(measurements.clean),
-        benign=outputs(measurements.benign),
-        corrupted={name: outputs(images) for name, images in measurements.corrupted.items()},
-        attacked={attack: outcomes(images) for attack, images in measurements.attacked.items()},
-        adaptive=_strongest([outcomes(images) for images in trial.attempts.values()]),
-        effort=trial.effort,
-        signals=signals,
-    )
-
-
-def _strongest(attempts: Sequence[Mapping[str, AttackOutcome]]) -> dict[str, AttackOutcome]:
-    """By photo the strongest attempt, with the passes of all.
-
-    One that reached the label comes before one that did not, and then that with the higher score.
-    """
-    found = {}
-    for photo in attempts[0]:
-        tries = [outcomes[photo] for outcomes in attempts]
-        best = max(tries, key=lambda outcome: (outcome.image.reached, outcome.output.score))
-        passes = sum(outcome.image.passes for outcome in tries)
-        found[photo] = replace(best, image=replace(best.image, passes=passes))
-    return found
-
-
-@dataclass(frozen=True)
 class FlagRates:
     """The columns about flags.
 
@@ -162,9 +84,146 @@ class DetectorRecord:
     clean: int
 
 
+@dataclass(frozen=True)
+class AttackOutcome:
+    """An attacked image, and what the detector says of it."""
+
+    image: AttackedImage
+    output: DetectorOutput
+
+    @property
+    def evaded(self) -> bool:
+        """Whether the attack succeeded: the label, and no flag."""
+        return self.image.reached and not self.output.flagged
+
+
+@dataclass(frozen=True)
+class DetectorResult:
+    """What one detector made of every image.
+
+    Attributes:
+        name: of the detector.
+        passes: that it takes for an image.
+        clean: photos that it was fitted on, its threshold included.
+        benign: by photo.
+        corrupted: by benign corruption and photo.
+        attacked: by oblivious attack and photo.
+        adaptive: by photo, the strongest attempt, with the passes of all attempts.
+        effort: of the adaptive attacker.
+        signals: of an ablation, which of its signals it has.
+    """
+
+    name: DetectorName
+    passes: int
+    clean: int
+    benign: Mapping[str, DetectorOutput]
+    corrupted: Mapping[str, Mapping[str, DetectorOutput]]
+    attacked: Mapping[ObliviousAttack, Mapping[str, AttackOutcome]]
+    adaptive: Mapping[str, AttackOutcome]
+    effort: AdaptiveEffort
+    signals: SignalPart | None = None
+
+    def summary(self) -> DetectorRecord:
+        """Its record against the adaptive attacker, with the figures of the rest."""
+        pgd = next((outcomes for attack, outcomes in self.attacked.items() if attack.is_pgd), {})
+        areas = [self._area(outcomes) for attack, outcomes in self.attacked.items() if attack.is_adv2]
+        known = [area for area in areas if area.value is not None]
+        return self.under_adaptive(
+            "set" if self.name.baseline is None else "baseline",
+            auroc_pgd=self._area(pgd),
+            auroc_adv2=min(known, key=lambda area: area.value or 0.0, default=NO_ESTIMATE),
+            false_positives=_share([output.flagged for output in self.benign.values()]),
+        )
+
+    def under_adaptive(self, kind: Kind, how: str = "", **more: Any) -> DetectorRecord:
+        """Its record against the adaptive attacker; ``how`` adds to what the table calls that."""
+        images = [outcome.image for outcome in self.adaptive.values()]
+        more["confidence"] = bootstrap_mean([image.confidence for image in images if image.reached])
+        more["attack_passes"] = sum(image.passes for image in images) / len(images) if images else None
+        return self._attacked(kind, f"adaptive{how}", self.adaptive, effort=self.effort, **more)
+
+    def under(self, kind: Kind, attack: ObliviousAttack) -> DetectorRecord:
+        """Its record against an oblivious ``attack``."""
+        return self._attacked(kind, attack, self.attacked[attack])
+
+    def corrupted_by(self, name: str) -> DetectorRecord:
+        """Its record on photos under a benign corruption."""
+        outputs = list(self.corrupted[name].values())
+        return self._record("harmless", name, outputs, n=len(outputs), failed=0)
+
+    def _attacked(
+        self, kind: Kind, under: ObliviousAttack | str, outcomes: Mapping[str, AttackOutcome], **more: Any
+    ) -> DetectorRecord:
+        reached = [outcome.output for outcome in outcomes.values() if outcome.image.reached]
+        more["n"], more["failed"] = len(outcomes), len(outcomes) - len(reached)
+        more["evaded"] = _share([outcome.evaded for outcome in outcomes.values()])
+        more["reached"] = wilson(len(reached), len(outcomes))
+        return self._record(kind, under, reached, auroc=self._area(outcomes), **more)
+
+    def _record(
+        self, kind: Kind, under: ObliviousAttack | str, outputs: Sequence[DetectorOutput], **more: Any
+    ) -> DetectorRecord:
+        """A record with the flags of these ``outputs``."""
+        strictly = [output.flagged_strictly for output in outputs if output.flagged_strictly is not None]
+        return DetectorRecord(
+            kind=kind,
+            detector=self.name,
+            signals=self.signals,
+            under=under,
+            interpreters=len(self.name.interpreters),
+            passes=self.passes,
+            flags=FlagRates(_share([output.flagged for output in outputs]), _share(strictly)),
+            clean=self.clean,
+            **more,
+        )
+
+    def _area(self, outcomes: Mapping[str, AttackOutcome]) -> Estimate:
+        """The AUROC over photos whose label was reached, of their benign against their attacked images."""
+        reached = {photo: outcome.output.score for photo, outcome in sorted(outcomes.items()) if outcome.image.reached}
+        return auroc_by_photo([self.benign[photo].score for photo in reached], list(reached.values()))
+
+
+def result_of(
+    fitted: FittedDetector, measurements: Measurements, trial: AdaptiveTrial, *, signals: SignalPart | None = None
+) -> DetectorResult:
+    """What ``fitted`` makes of all images, and of the ``trial`` of an attacker who knew it, or all of its signals."""
+
+    def outputs(images: Mapping[str, SignalValues]) -> dict[str, DetectorOutput]:
+        return {photo: fitted.output(values) for photo, values in images.items()}
+
+    def outcomes(images: Mapping[str, MeasuredImage]) -> dict[str, AttackOutcome]:
+        return {photo: AttackOutcome(one.image, fitted.output(one.signals)) for photo, one in images.items()}
+
+    return DetectorResult(
+        name=fitted.candidate.name,
+        passes=fitted.passes_per_image,
+        clean=len(measurements.clean),
+        benign=outputs(measurements.benign),
+        corrupted={name: outputs(images) for name, images in measurements.corrupted.items()},
+        attacked={attack: outcomes(images) for attack, images in measurements.attacked.items()},
+        adaptive=_strongest([outcomes(images) for images in trial.attempts.values()]),
+        effort=trial.effort,
+        signals=signals,
+    )
+
+
+def _strongest(attempts: Sequence[Mapping[str, AttackOutcome]]) -> dict[str, AttackOutcome]:
+    """By photo the strongest attempt, with the passes of all.
+
+    One that reached the label comes before one that did not, and then that with the higher score.
+    """
+    found = {}
+    for photo in attempts[0]:
+        tries = [outcomes[photo] for outcomes in attempts]
+        best = max(tries, key=lambda outcome: (outcome.image.reached, outcome.output.score))
+        passes = sum(outcome.image.passes for outcome in tries)
+        found[photo] = replace(best, image=replace(best.image, passes=passes))
+    return found
+
+
 def summaries(results: Iterable[DetectorResult], *, budget: int | None) -> list[DetectorRecord]:
     """One record for each set, the cheapest first, then one for each baseline, with the verdicts."""
-    return _judged([_summary(result) for result in _ordered(results)], budget)
+    return _judged([result.summary() for result in _ordered(results)], budget)
 
 
 def details(results: Iterable[DetectorResult], parts: Iterable[DetectorResult]) -> list[DetectorRecord]:
@@ -173,29 +232,12 @@ def details(results: Iterable[DetectorResult], parts: Iterable[DetectorResult]) 
     Parts are shown under PGD and ADV², and under the attack that was adapted to all signals.
     """
     ordered = _ordered(results)
-    records = [_oblivious("attack", result, attack) for result in ordered for attack in result.attacked]
-    for result in ordered:
-        for name, outputs in result.corrupted.items():
-            records.append(_record("harmless", result, name, list(outputs.values()), n=len(outputs), failed=0))
+    records = [result.under("attack", attack) for result in ordered for attack in result.attacked]
+    records += [result.corrupted_by(name) for result in ordered for name in result.corrupted]
     for result in parts:
-        records += [_oblivious("ablation", result, attack) for attack in result.attacked if attack.is_plain]
-        records.append(adaptive_record("ablation", result, " to all signals"))
+        records += [result.under("ablation", attack) for attack in result.attacked if attack.is_plain]
+        records.append(result.under_adaptive("ablation", " to all signals"))
     return records
-
-
-def adaptive_record(kind: Kind, result: DetectorResult, how: str = "", **more: Any) -> DetectorRecord:
-    """The record of a detector against the adaptive attacker; ``how`` adds to what the table calls it."""
-    outcomes = result.adaptive
-    return _attacked(
-        kind,
-        result,
-        f"adaptive{how}",
-        outcomes,
-        effort=result.effort,
-        confidence=bootstrap_mean([one.image.confidence for one in outcomes.values() if one.image.reached]),
-        attack_passes=sum(one.image.passes for one in outcomes.values()) / len(outcomes) if outcomes else None,
-        **more,
-    )
 
 
 def sets(records: Iterable[DetectorRecord]) -> list[DetectorRecord]:
@@ -232,74 +274,6 @@ def _judged(records: Sequence[DetectorRecord], budget: int | None) -> list[Detec
 
 def _rank(record: DetectorRecord) -> tuple[float, int]:
     return (1.0 if record.evaded.value is None else record.evaded.value, record.passes)
-
-
-def _summary(result: DetectorResult) -> DetectorRecord:
-    pgd = next((outcomes for attack, outcomes in result.attacked.items() if attack.is_pgd), {})
-    areas = [_area(result, outcomes) for attack, outcomes in result.attacked.items() if attack.is_adv2]
-    known = [area for area in areas if area.value is not None]
-    return adaptive_record(
-        "set" if result.name.baseline is None else "baseline",
-        result,
-        auroc_pgd=_area(result, pgd),
-        auroc_adv2=min(known, key=lambda area: area.value or 0.0, default=NO_ESTIMATE),
-        false_positives=_share([output.flagged for output in result.benign.values()]),
-    )
-
-
-def _oblivious(kind: Kind, result: DetectorResult, attack: ObliviousAttack) -> DetectorRecord:
-    return _attacked(kind, result, attack, result.attacked[attack])
-
-
-def _attacked(
-    kind: Kind,
-    result: DetectorResult,
-    under: ObliviousAttack | str,
-    outcomes: Mapping[str, AttackOutcome],
-    **more: Any,
-) -> DetectorRecord:
-    """A record of attacked images."""
-    reached = [outcome.output for outcome in outcomes.values() if outcome.image.reached]
-    return _record(
-        kind,
-        result,
-        under,
-        reached,
-        n=len(outcomes),
-        failed=len(outcomes) - len(reached),
-        evaded=_share([outcome.evaded for outcome in outcomes.values()]),
-        reached=wilson(len(reached), len(outcomes)),
-        auroc=_area(result, outcomes),
-        **more,
-    )
-
-
-def _record(
-    kind: Kind,
-    result: DetectorResult,
-    under: ObliviousAttack | str,
-    outputs: Sequence[DetectorOutput],
-    **more: Any,
-) -> DetectorRecord:
-    """A record with the flags of these ``outputs``."""
-    strictly = [output.flagged_strictly for output in outputs if output.flagged_strictly is not None]
-    return DetectorRecord(
-        kind=kind,
-        detector=result.name,
-        signals=result.signals,
-        under=under,
-        interpreters=len(result.name.interpreters),
-        passes=result.passes,
-        flags=FlagRates(_share([output.flagged for output in outputs]), _share(strictly)),
-        clean=result.clean,
-        **more,
-    )
-
-
-def _area(result: DetectorResult, outcomes: Mapping[str, AttackOutcome]) -> Estimate:
-    """The AUROC over photos whose label was reached, of their benign against their attacked images."""
-    reached = {photo: outcome.output.score for photo, outcome in sorted(outcomes.items()) if outcome.image.reached}
-    return auroc_by_photo([result.benign[photo].score for photo in reached], list(reached.values()))
 
 
 def _share(flags: Sequence[bool]) -> Share:

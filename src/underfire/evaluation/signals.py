@@ -1,7 +1,7 @@
 """What detectors over many sets of interpreters measure in an image, cached by what the image shows."""
 
 import hashlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -150,6 +150,20 @@ class SignalCache:
         if alike:
             self._note(what)
         return [{name: found.values[name] for name in wanted} for found in kept]
+
+    def in_groups(
+        self, names: Sequence[str], load: Callable[[range], Tensor], *, what: str, size: int = TOGETHER
+    ) -> list[SignalValues]:
+        """As :meth:`values`, of photos ``names``, ``size`` at a time: ``load`` gives the images at some places.
+
+        With ``what`` stands in a note how many of them are done.
+        """
+        found: list[SignalValues] = []
+        for start in range(0, len(names), size):
+            places = range(start, min(start + size, len(names)))
+            said = f"{what} {places.stop} of {len(names)}"
+            found += self.values(load(places), names=names[places.start : places.stop], what=said)
+        return found
 
     def _decoded(self, content: Any) -> _Kept:
         """What a file has; nothing, where it was measured with an interpreter that is a different one now."""

@@ -23,7 +23,7 @@ from underfire.evaluation.extra_attacks import AttackedImage, ObliviousAttack, a
 from underfire.evaluation.figure import defense_figure
 from underfire.evaluation.measurements import Measurements, clean_rows, clean_signals, measured
 from underfire.evaluation.options import DefenseOptions
-from underfire.evaluation.results import DetectorRecord, DetectorResult, adaptive_record, details, result_of, summaries
+from underfire.evaluation.results import DetectorRecord, DetectorResult, details, result_of, summaries
 from underfire.evaluation.signals import SignalCache, SignalExtractor, signal_folder
 from underfire.evaluation.words import CLAIM, defense_claims, defense_words
 from underfire.files import quoted
@@ -174,12 +174,8 @@ class _Bench:
             for name, fitted in self.fitted.items()
         }
         results = [self._result(fitted, trials[name]) for name, fitted in self.fitted.items()]
-        adaptive = list(self._adaptive(trials))
-        return [
-            *summaries(results, budget=self.options.budget),
-            *adaptive,
-            *details(results, self._parts(trials)),
-        ]
+        of_all = summaries(results, budget=self.options.budget)
+        return [*of_all, *self._adaptive(trials), *details(results, self._parts(trials))]
 
     def _trial(self, fitted: FittedDetector, spent: AttackBudget, weightings: list[Weighting]) -> AdaptiveTrial:
         place, name = list(self.fitted).index(fitted.candidate.name) + 1, fitted.candidate.name
@@ -195,17 +191,17 @@ class _Bench:
         for spent in self.spent.along(options.eps_grid, options.passes_grid):
             for fitted in self.sets:
                 result = self._result(fitted, self._trial(fitted, spent, self.weightings[:1]))
-                yield adaptive_record("resources", result, f", {spent}")
+                yield result.under_adaptive("resources", f", {spent}")
         for fitted in self.sets:
             trial = trials[fitted.candidate.name]
             for weighting in trial.attempts if len(trial.attempts) > 1 else ():
                 result = self._result(fitted, trial.alone(weighting))
-                yield adaptive_record("sharing", result, f", {weighting} sharing")
+                yield result.under_adaptive("sharing", f", {weighting} sharing")
         passes = options.score_search or 0
         for fitted in self.sets if passes else ():
             name = fitted.candidate.name
             trial = self.attacker.search(fitted, trials[name], self.spent, passes, what=f"adaptive attack ({name})")
-            yield adaptive_record("search", self._result(fitted, trial), f", then a search of {passes} passes")
+            yield self._result(fitted, trial).under_adaptive("search", f", then a search of {passes} passes")
 
     def _parts(self, trials: Mapping[DetectorName, AdaptiveTrial]) -> Iterator[DetectorResult]:
         """The largest set within the budget with parts of its signals, under the attack on all of them."""

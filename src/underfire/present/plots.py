@@ -70,11 +70,19 @@ def label_axes(axes: Axes, *, x: str, y: str | None = None, tick_size: float = 9
 
 
 def text_at(
-    axes: Axes, x: float, y: float, text: str, colour: str, *, ha: str = "left", weight: str = "normal"
+    axes: Axes,
+    x: float,
+    y: float,
+    text: str,
+    colour: str,
+    *,
+    ha: str = "left",
+    weight: str = "normal",
+    size: float = 9.5,
 ) -> None:
     """``text`` at the height ``y`` of the data and at ``x`` of the axes' width, 0 to 1 inside them."""
     axes.text(
-        x, y, text, transform=axes.get_yaxis_transform(), ha=ha, va="center", fontsize=9.5, color=colour,
+        x, y, text, transform=axes.get_yaxis_transform(), ha=ha, va="center", fontsize=size, color=colour,
         fontweight=weight, parse_math=False,
     )  # fmt: skip
 
