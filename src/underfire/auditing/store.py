@@ -17,7 +17,7 @@ from underfire.auditing.facts import RunFacts, run_facts
 from underfire.auditing.plan import PlannedPhoto, Unit
 from underfire.decoding import plain_json
 from underfire.errors import InputError
-from underfire.files import check_tree, naming, quoted, read_regular_file, write_whole
+from underfire.files import RUN_FILE, check_tree, naming, quoted, read_regular_file, write_whole
 
 _MOST_BYTES = 2**28  # of run.json: those of a million photos
 _LEADS_OUT = frozenset("/\\\0")
@@ -59,7 +59,7 @@ class RunDirectory:
     @property
     def run_file(self) -> Path:
         """The description of the run."""
-        return self.path / "run.json"
+        return self.path / RUN_FILE
 
     @property
     def lock_file(self) -> Path:

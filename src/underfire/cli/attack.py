@@ -23,7 +23,7 @@ from underfire.cli.options import (
     rts_option,
 )
 from underfire.errors import InputError
-from underfire.files import printable, quoted
+from underfire.files import make_output, printable, quoted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -105,7 +105,7 @@ def attack(
     chosen = builtin_photos().photos[0] if photo is None else _one_photo(photo, classifier)
     pixels = load_photo(chosen.path, resize=classifier.resize, input_size=classifier.input_size)
     wanted = _target_maps(target_map, explainers, seed=plan.seed, key=chosen.image_id)
-    out.mkdir(parents=True, exist_ok=True)
+    make_output(out)
     result = attack_photo(
         explainers,
         pixels,

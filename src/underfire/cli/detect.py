@@ -25,7 +25,7 @@ from underfire.cli.options import (
     rts_option,
 )
 from underfire.errors import InputError
-from underfire.files import printable, quoted
+from underfire.files import make_output, printable, quoted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -157,6 +157,8 @@ def score(
         found = usable(photos, classifier, limit)
         if not found.sources:
             raise InputError("none of the files given is a photo that can be used; give at least one")
+        if out is not None:
+            make_output(out)
         verdicts = _verdicts(found, detector, out)
         if out is not None:
             save_verdicts(verdicts, out / _SCORES, command=shlex.join(["underfire", *sys.argv[1:]]))

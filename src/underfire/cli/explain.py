@@ -20,7 +20,7 @@ from underfire.cli.options import (
     rts_option,
 )
 from underfire.errors import InputError
-from underfire.files import printable, quoted
+from underfire.files import make_output, printable, quoted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -80,7 +80,7 @@ def explain(
             skipped.append((photo.image_id, str(error.__cause__ or error)))
             continue
         explained, probability, maps, residuals = _explained(photo, loaded, classifier, explainers, wanted)
-        out.mkdir(parents=True, exist_ok=True)
+        make_output(out)
         for name, found_map in maps.items():
             save_maps(photo_bytes(loaded.pixels), found_map, out / f"{stem}-{name}")
         row = (photo.image_id, classifier.class_names[explained], f"{probability:.3f}", *residuals, f"{stem}-*.png")

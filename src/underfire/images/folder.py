@@ -2,11 +2,12 @@
 
 import os
 import stat
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
-from underfire.errors import InputError
-from underfire.files import kind_problem, os_problem, shortened
+from underfire.errors import InputError, InputWarning
+from underfire.files import is_output, kind_problem, os_problem, quoted, shortened
 from underfire.images.labels import ClassFinder
 from underfire.images.records import Skipped
 
@@ -16,6 +17,7 @@ PHOTO_SUFFIXES = frozenset(
         *(".bmp", ".dib", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"),
     ]
 )
+_NAMED = 3  # folders of ours in a warning
 _SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
 
 
@@ -55,9 +57,10 @@ def check_inside(root: Path, path: Path) -> str:
 def scan(root: Path, classes: ClassFinder) -> tuple[list[Found], list[Skipped]]:
     """The photos in ``root`` (a real path) and below, sorted by name, and all else that lies there.
 
-    Names that begin with a dot are ignored. Links to folders are not followed. What has no photo's suffix is
-    skipped with its reason, as is whatever is empty, not a regular file, or a link that leaves ``root``. The
-    sub-folders of ``root`` may be classes, see :func:`classes_of_folders`; photos elsewhere have no label.
+    Names that begin with a dot are ignored. Folders below ``root`` that underfire wrote are left out, with an
+    `InputWarning`. Links to folders are not followed. What has no photo's suffix is skipped with its reason, as is
+    whatever is empty, not a regular file, or a link that leaves ``root``. The sub-folders of ``root`` may be classes,
+    see :func:`classes_of_folders`; photos elsewhere have no label.
 
     Raises:
         InputError: the class folders are numbered from 1.
@@ -66,9 +69,13 @@ def scan(root: Path, classes: ClassFinder) -> tuple[list[Found], list[Skipped]]:
     skipped: list[Skipped] = []
     folders = [""]
     tops: list[str] = []
+    outputs: list[str] = []
     while folders:
         folder = folders.pop()
         try:
+            if folder and is_output(root / folder):
+                outputs.append(folder.removesuffix("/"))
+                continue
             with os.scandir(root / folder) as listing:
                 entries = [entry for entry in listing if not entry.name.startswith(".")]
         except OSError as error:
@@ -86,7 +93,10 @@ def scan(root: Path, classes: ClassFinder) -> tuple[list[Found], list[Skipped]]:
                 skipped.append(Skipped(shortened(relative), str(problem)))
             except OSError as error:
                 skipped.append(Skipped(shortened(relative), os_problem(error)))
-    labels = classes_of_folders(tops, classes)
+    if outputs:
+        named = ", ".join(quoted(name) for name in sorted(outputs)[:_NAMED]) + (", …" if len(outputs) > _NAMED else "")
+        warnings.warn(f"Left out of the photos: {len(outputs)} of underfire's own folders ({named})", InputWarning, 2)
+    labels = classes_of_folders([top for top in tops if top not in outputs], classes)
     found: list[Found] = []
     for relative, real in sorted(relatives):
         top, slash, _ = relative.partition("/")

@@ -24,7 +24,8 @@ def find_photos(sources: Sequence[str | Path], *, class_names: Sequence[str]) ->
     * a folder that holds one of :data:`~underfire.images.manifest.MANIFEST_NAMES`: what that lists, and
       nothing else;
     * any other folder: all photos in it and below, its sub-folders being classes where their names say so
-      (see :func:`underfire.images.folder.classes_of_folders`). Names that begin with a dot are ignored.
+      (see :func:`underfire.images.folder.classes_of_folders`). Names that begin with a dot are ignored, and
+      directories that underfire wrote are left out with an `InputWarning`.
 
     A photo that is reached twice counts where it was reached first. The order is that of the sources, of the
     lines of a manifest and of the sorted names in a folder. ``image_id`` is the path within the source; where
