@@ -89,7 +89,7 @@ def test_unusable_files_are_refused_in_a_sentence_with_their_name(tmp_path: Path
 def test_a_file_that_is_not_there_and_a_folder(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"nowhere\.txt' cannot be used: it cannot be opened \(No such file"):
         read_class_names(tmp_path / "nowhere.txt")
-    with pytest.raises(InputError, match="Is a directory|it is a folder, not a file"):
+    with pytest.raises(InputError, match=r"Is a directory|it is a folder, not a file"):
         read_class_names(tmp_path)
 
 
