@@ -65,15 +65,7 @@ from underfire.models.class_names import imagenet_names
 from underfire.present.tables import to_arrow
 from underfire.stats import least_photos
 from underfire.studies.registry import STUDIES
-from underfire.studies.transfer import (
-    DOES_NOT_TRANSFER,
-    KEPT,
-    MARGIN,
-    NOT_DECIDED,
-    NOT_KEPT,
-    TRANSFERS,
-    TransferRecord,
-)
+from underfire.studies.transfer import MARGIN, MapVerdict, TransferRecord
 from underfire.testing import smooth_classifier
 
 ROOT = Path(__file__).parents[1]
@@ -460,7 +452,7 @@ def test_studies_are_told_as_they_are() -> None:
     columns = [field.name for field in fields(TransferRecord)]
     assert [unquoted(row[0]) for row in table("studies.md", "column")] == columns
     verdicts = {unquoted(row[0]) for row in table("studies.md", "verdict")}
-    assert verdicts == {TRANSFERS, DOES_NOT_TRANSFER, KEPT, NOT_KEPT, NOT_DECIDED}
+    assert verdicts == set(MapVerdict)
     text = " ".join(prose(ROOT / "docs" / "studies.md").split())
     assert f"more than {100 * MARGIN:.0f} % below" in text
     least = f"it takes at least {least_photos(4)} photos to decide anything, with five {least_photos(25)}"

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from support.made_runs import made_run
+from support.rows import row
 from support.snapshots import check_snapshot
 from support.toy_photos import found, toy_classifier, toy_plan, write_photos
 from underfire.auditing import condition
@@ -28,11 +29,10 @@ from underfire.studies.bound import (
     ImageBounds,
     MeasuredMap,
     Tolerances,
-    attribution_count,
     bound_study,
     by_family,
     cells_of,
-    distance_count,
+    effective_count,
     judge,
     measure,
     record_of,
@@ -62,7 +62,7 @@ NOISE = sides(0.0, 0.01, margin=0.2, discrepancy=30.0)
 
 
 def made(name: str, both: ImageBounds, *, success: bool = True, l1: float = 0.1) -> MeasuredMap:
-    return MeasuredMap(name, success, l1, both, NOISE)
+    return MeasuredMap(row(image_id=name, success=success, l1=l1), both, NOISE)
 
 
 def test_a_run_is_measured_on_the_images_as_saved(run: Run, tmp_path: Path) -> None:
@@ -207,9 +207,9 @@ def test_counts_and_means_by_hand() -> None:
     assert line.least_slack == pytest.approx(0.07)
     assert line.times == 10
     assert (line.above_noise.k, line.caught.k) == (2, 2)
-    assert [line.effective[attribution_count(0.5, most)] for most in (1, 2, 4, 8)] == [0, 1, 2, 2]
-    assert [line.effective[attribution_count(0.9, most)] for most in (1, 2, 4, 8)] == [0, 1, 1, 1]
-    assert [line.effective[distance_count(0.5, most)] for most in (0.05, 0.1, 0.2)] == [1, 1, 2]
+    assert [line.effective[effective_count(0.5, "attr", most)] for most in (1, 2, 4, 8)] == [0, 1, 2, 2]
+    assert [line.effective[effective_count(0.9, "attr", most)] for most in (1, 2, 4, 8)] == [0, 1, 1, 1]
+    assert [line.effective[effective_count(0.5, "l1", most)] for most in (0.05, 0.1, 0.2)] == [1, 1, 2]
     (row,) = to_arrow([line], BoundRecord).to_pylist()
     assert row["prd>=0.9 attr<=2"] == 1
     assert row["prd>=0.5 l1<=0.2"] == 2

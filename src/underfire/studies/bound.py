@@ -5,7 +5,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from matplotlib.axes import Axes
@@ -20,7 +20,8 @@ from underfire.auditing.run import Run
 from underfire.errors import InputError
 from underfire.files import printable, quoted, shortened
 from underfire.images.png import read_pngs
-from underfire.interpreters.path import IncompleteError, PathAttribution
+from underfire.interpreters.base import BACK_PROPAGATION
+from underfire.interpreters.path import IncompleteError
 from underfire.models.classifier import Classifier
 from underfire.parsing import positive
 from underfire.present import plots, svg
@@ -46,33 +47,22 @@ LOGIT_TOLERANCE = 1.0
 
 GAINS = (0.5, 0.9)
 """γ_prd: how much probability an effective attack moves at least."""
-ATTRIBUTIONS = (1.0, 2.0, 4.0, 8.0)
-"""γ_int: the most ‖Δm‖₁ it may have."""
-DISTANCES = (0.05, 0.1, 0.2)
-"""γ_int for the map that a person sees: the most L1 it may have."""
+LIMITS: Mapping[Literal["attr", "l1"], tuple[float, ...]] = {"attr": (1.0, 2.0, 4.0, 8.0), "l1": (0.05, 0.1, 0.2)}
+"""γ_int: the most that ‖Δm‖₁ may be, and the most L1 that the map a person sees may have."""
 
 FALSE_ALARMS = 0.05
 """The share of images under benign noise that a threshold on the measure over two classes lets through."""
 
-_BACK_PROPAGATION = "back-propagation"
 _NAMED = 5  # unresolved photos
 _LEAST = 1e-2  # of the logarithmic axes, in units of the logits
 
 
-def attribution_count(gain: float, most: float) -> str:
-    """The column that counts ℓ_prd ≥ ``gain`` with ‖Δm‖₁ ≤ ``most``."""
-    return f"prd>={gain:g} attr<={most:g}"
+def effective_count(gain: float, distance: Literal["attr", "l1"], most: float) -> str:
+    """The column that counts ℓ_prd ≥ ``gain`` with a ``distance``, ‖Δm‖₁ or L1 of the map, of at most ``most``."""
+    return f"prd>={gain:g} {distance}<={most:g}"
 
 
-def distance_count(gain: float, most: float) -> str:
-    """The column that counts ℓ_prd ≥ ``gain`` with an L1 of the map of at most ``most``."""
-    return f"prd>={gain:g} l1<={most:g}"
-
-
-_COUNTS = (
-    *(attribution_count(gain, most) for gain in GAINS for most in ATTRIBUTIONS),
-    *(distance_count(gain, most) for gain in GAINS for most in DISTANCES),
-)
+_COUNTS = [effective_count(gain, name, most) for name, limits in LIMITS.items() for gain in GAINS for most in limits]
 
 
 @dataclass(frozen=True)
@@ -97,19 +87,9 @@ Measured = Mapping[Condition, ImageBounds | None]
 
 @dataclass(frozen=True)
 class MeasuredMap:
-    """One photo under one condition, as one interpreter shows it.
+    """One photo under one condition as one interpreter shows it: its row, and the bounds under it and benign noise."""
 
-    Attributes:
-        image_id: the photo.
-        success: whether the prediction is the target.
-        l1: between the map and the benign map, in [0, 1], as in the audit.
-        bounds: both sides of the bounds.
-        noise: those of the same photo under benign noise.
-    """
-
-    image_id: str
-    success: bool
-    l1: float
+    row: Row
     bounds: ImageBounds
     noise: ImageBounds
 
@@ -126,7 +106,7 @@ class BoundCell:
     @property
     def counted(self) -> list[MeasuredMap]:
         """Those that means are over: all under a control, else those that reached the label."""
-        return [image for image in self.images if self.condition.is_control or image.success]
+        return [image for image in self.images if self.condition.is_control or image.row.success_8bit]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,8 +211,7 @@ def bound_study(
         )
     tolerances = Tolerances(tolerance, logit_tolerance)
     measured = measure(run, classifier, tolerances, limit=limit, work=work, note=note)
-    order = run.plan.conditions
-    cells = sorted(cells_of(run.records, measured), key=lambda cell: order.index(cell.condition))
+    cells = sorted(cells_of(run.records, measured), key=lambda cell: run.plan.conditions.index(cell.condition))
     if not any(cell.images for cell in cells):
         raise InputError(
             f"no image of the run {quoted(run.path)} has integrals that are complete within the tolerances "
@@ -241,7 +220,7 @@ def bound_study(
         )
     records = [record_of(cell) for cell in cells]
     claims = judge(cells, records)
-    alike = comparable(run.records)
+    left_out, alike = len(photos) - len(measured), comparable(run.records)
     return Study(
         name="bound",
         title="Does a change of the prediction force a change of the explanation?",
@@ -249,7 +228,7 @@ def bound_study(
         claims=claims,
         table=to_arrow(records, BoundRecord),
         figure=_figure(cells),
-        words=words_of(cells, records, claims, tolerances, left_out=len(photos) - len(measured), alike=alike),
+        words=words_of(cells, records, claims, tolerances, left_out=left_out, alike=alike),
     )
 
 
@@ -279,26 +258,21 @@ def measure(
 
 
 def _measured(run: Run, classifier: Classifier, photo: PlannedPhoto, tolerances: Tolerances) -> Measured:
-    label, target = photo.label, photo.target
+    classes = {"label": photo.label, "target": photo.target}
 
     def picture(condition: Condition) -> torch.Tensor:
         return read_pngs([run.picture(photo, condition)], run.input_size, classifier.dtype)[0].to(classifier.device)
 
-    def bounds(benign: torch.Tensor, before: PathAttribution, x: torch.Tensor) -> ImageBounds:
-        after = logit_attributions(classifier, x, label=label, target=target, tolerance=tolerances.logit)
-        return ImageBounds(
-            proposition_1(classifier, benign, x, label=label, target=target, tolerance=tolerances.probability),
-            two_class(before, after),
-        )
-
-    conditions = [condition for condition in run.plan.conditions if condition != NONE]
+    found: dict[Condition, ImageBounds | None] = {c: None for c in run.plan.conditions if c != NONE}
     benign = picture(NONE)
-    found: dict[Condition, ImageBounds | None] = dict.fromkeys(conditions)
     with calling([photo.image_id] * 4), suppress(IncompleteError):  # of whichever point of a pass
-        before = logit_attributions(classifier, benign, label=label, target=target, tolerance=tolerances.logit)
-        for condition in conditions:
+        before = logit_attributions(classifier, benign, **classes, tolerance=tolerances.logit)
+        for condition in found:
             with suppress(IncompleteError):
-                found[condition] = bounds(benign, before, picture(condition))
+                x = picture(condition)
+                after = logit_attributions(classifier, x, **classes, tolerance=tolerances.logit)
+                sides = proposition_1(classifier, benign, x, **classes, tolerance=tolerances.probability)
+                found[condition] = ImageBounds(sides, two_class(before, after))
     return found
 
 
@@ -329,7 +303,7 @@ def cells_of(rows: Sequence[Row], measured: Mapping[str, Measured]) -> list[Boun
             if bounds is None or noise is None:
                 unresolved.append(row.image_id)
             else:
-                images.append(MeasuredMap(row.image_id, row.success_8bit, row.l1_8bit, bounds, noise))
+                images.append(MeasuredMap(row, bounds, noise))
     return [BoundCell(*key, tuple(images), tuple(names)) for key, (images, names) in found.items()]
 
 
@@ -347,7 +321,16 @@ def record_of(cell: BoundCell) -> BoundRecord:
     )
     ratios = [c.discrepancy / c.half_margin for c, _ in classes if c.half_margin > 0]
     every = [i.bounds.proposition for i in cell.images]
-    norms, maps = [p.interpretation for p in propositions], [i.l1 for i in kept]
+    norms, maps = [p.interpretation for p in propositions], [i.row.l1_8bit for i in kept]
+    distances = {"attr": norms, "l1": maps}
+    counts = [
+        sum(
+            p.prediction >= gain and distance <= most for p, distance in zip(propositions, distances[name], strict=True)
+        )
+        for name, limits in LIMITS.items()
+        for gain in GAINS
+        for most in limits
+    ]
     return BoundRecord(
         condition=cell.condition,
         map=cell.map,
@@ -367,21 +350,8 @@ def record_of(cell: BoundCell) -> BoundRecord:
         times=median(ratios) if ratios else None,
         above_noise=wilson(above_noise, compared),
         caught=wilson(caught, compared),
-        effective=_effective(kept),
+        effective=dict(zip(_COUNTS, counts, strict=True)),
     )
-
-
-def _effective(images: Sequence[MeasuredMap]) -> dict[str, int]:
-    def count(gain: float, most: float, distance: Callable[[MeasuredMap], float]) -> int:
-        return sum(i.bounds.proposition.prediction >= gain and distance(i) <= most for i in images)
-
-    def norm(image: MeasuredMap) -> float:
-        return image.bounds.proposition.interpretation
-
-    return {
-        **{attribution_count(gain, most): count(gain, most, norm) for gain in GAINS for most in ATTRIBUTIONS},
-        **{distance_count(gain, most): count(gain, most, lambda i: i.l1) for gain in GAINS for most in DISTANCES},
-    }
 
 
 def judge(cells: Sequence[BoundCell], records: Sequence[BoundRecord]) -> tuple[Claim, Claim, Claim]:
@@ -391,37 +361,40 @@ def judge(cells: Sequence[BoundCell], records: Sequence[BoundRecord]) -> tuple[C
     """
     back, _ = by_family(records)
     reached = _attacks(records)
+    rhos, caught = {_key(record): record.rho for record in back}, {str(r.condition): r.caught for r in reached}
     return (
         Claim(
             "proposition-1",
             "Of every image ℓ_prd is at most ‖Δm‖₁, up to the tolerance.",
             Verdict.HOLDS,
-            {f"{record.condition}/{record.map}": record.slack for record in records},
-            len({image.image_id for cell in cells for image in cell.images}),
+            {_key(record): record.slack for record in records},
+            len({image.row.image_id for cell in cells for image in cell.images}),
         ),
-        Claim(
+        Claim.over(
             "conflict",
             "Under attacks on back-propagation interpreters, images with a larger ‖Δm‖₁ have maps further from the "
             "benign ones.",
-            together(above(record.rho) for record in back),
-            {f"{record.condition}/{record.map}": record.rho for record in back},
-            min((record.n for record in back), default=0),
+            together(map(above, rhos.values())),
+            rhos,
         ),
-        Claim(
+        Claim.over(
             "noise-threshold",
             "One threshold on D tells attacked images from those under benign noise.",
-            together(above(record.caught, 1 - 2 * FALSE_ALARMS) for record in reached),
-            {str(record.condition): record.caught for record in reached},
-            min((record.n for record in reached), default=0),
+            together(above(share, 1 - 2 * FALSE_ALARMS) for share in caught.values()),
+            caught,
         ),
     )
+
+
+def _key(record: BoundRecord) -> str:
+    return f"{record.condition}/{record.map}"
 
 
 def by_family(records: Sequence[BoundRecord]) -> tuple[list[BoundRecord], list[BoundRecord]]:
     """The attacks on a back-propagation interpreter, and those on others."""
     families = {name: cls.family for name, cls in known_interpreters().items()}
     joint = [record for record in records if record.condition.is_joint]
-    back = [record for record in joint if families.get(record.map) == _BACK_PROPAGATION]
+    back = [record for record in joint if families.get(record.map) == BACK_PROPAGATION]
     return back, [record for record in joint if record not in back]
 
 
@@ -443,23 +416,24 @@ def words_of(
     left_out: int,
     alike: frozenset[Condition],
 ) -> str:
-    """The words, from cells of which one has an image.
+    """The words, from ``cells`` of which one has an image, their rows, and what `judge` says of them.
 
-    Args:
-        cells: all of them.
-        records: their rows.
-        claims: what `judge` says of them.
-        tolerances: of the integrals.
-        left_out: how many photos were attacked and not measured at all.
-        alike: the conditions that may be compared with PGD.
+    ``left_out`` photos were attacked and not measured at all; conditions that are ``alike`` may be compared with PGD.
     """
-    images = {(cell.condition, i.image_id): i for cell in cells for i in cell.images}
+    images = {(cell.condition, i.row.image_id): i for cell in cells for i in cell.images}
     every = [image.bounds for image in images.values()]
     reached, high = _attacks(records), max(GAINS)
     back, others = by_family(records)
     _, conflict, threshold = claims
-    joint = [r for r in records if r.condition not in (NOISE, PGD)]
-    pgd = [r for r in records if r.condition == PGD]
+    attacks = [r for r in records if r.condition != NOISE]
+    joint, pgd = ([r for r in attacks if (r.condition == PGD) == alone] for alone in (False, True))
+
+    def within(some: Sequence[BoundRecord], distance: Literal["attr", "l1"]) -> str:
+        """On how many images of ``some`` the prediction changed and the distance is within its limits."""
+        return _slashed(
+            [sum(r.effective[effective_count(high, distance, most)] for r in some) for most in LIMITS[distance]]
+        )
+
     return written(
         "underfire.studies",
         "bound.md.jinja",
@@ -476,11 +450,11 @@ def words_of(
         unresolved=_unresolved(cells),
         gain=f"{high:g}",
         reached=reached,
-        attributions=_slashed(ATTRIBUTIONS),
-        distances=_slashed(DISTANCES),
-        within=_slashed([sum(r.effective[attribution_count(high, most)] for r in reached) for most in ATTRIBUTIONS]),
+        attributions=_slashed(LIMITS["attr"]),
+        distances=_slashed(LIMITS["l1"]),
+        within=within(reached, "attr"),
         near=[
-            (_slashed([sum(r.effective[distance_count(high, most)] for r in some) for most in DISTANCES]), who, some)
+            (within(some, "l1"), who, some)
             for who, some in (("of the attacked maps", joint), ("of those under PGD", pgd))
             if some
         ],
@@ -505,15 +479,19 @@ def _unresolved(cells: Sequence[BoundCell]) -> dict[str, object]:
 
 def _minus_pgd(record: BoundRecord, cells: Sequence[BoundCell], alike: frozenset[Condition]) -> Estimate | None:
     """‖Δm‖₁ minus that of PGD on the same photos, None where the two cannot be compared."""
-    norms = {
-        (cell.condition, cell.map if cell.condition.is_joint else None, i.image_id): i.bounds.proposition.interpretation
-        for cell in cells
-        for i in cell.images
-        if i.success and cell.condition in alike
-    }
-    own = {photo: norm for (c, name, photo), norm in norms.items() if (c, name) == (record.condition, record.map)}
-    pairs = [(norm, norms[PGD, None, photo]) for photo, norm in own.items() if (PGD, None, photo) in norms]
-    return bootstrap_paired([a for a, _ in pairs], [b for _, b in pairs]) if pairs else None
+
+    def norms(condition: Condition, name: str | None = None) -> dict[str, float]:
+        return {
+            i.row.image_id: i.bounds.proposition.interpretation
+            for cell in cells
+            if cell.condition == condition and condition in alike and name in (None, cell.map)
+            for i in cell.images
+            if i.row.success_8bit
+        }
+
+    own, pgd = norms(record.condition, record.map), norms(PGD)
+    photos = [photo for photo in own if photo in pgd]
+    return bootstrap_paired([own[photo] for photo in photos], [pgd[photo] for photo in photos]) if photos else None
 
 
 def _slashed(values: Sequence[float]) -> str:
@@ -551,7 +529,7 @@ def _draw(axes: Axes, cells: Iterable[BoundCell], place: Callable[[ImageBounds],
     series = []
     for cell in cells:
         solid, hollow = (
-            tuple(place(i.bounds) for i in cell.images if (i.success or cell.condition == NOISE) == reached)
+            tuple(place(i.bounds) for i in cell.images if (i.row.success_8bit or cell.condition == NOISE) == reached)
             for reached in (True, False)
         )
         colour = {NOISE: svg.NOISE, PGD: svg.PGD}.get(cell.condition, svg.ADV2)

@@ -16,6 +16,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Literal
 
@@ -56,16 +57,23 @@ CLAIM = (
 MARGIN = 0.2
 """A map is substantially nearer when its distance is less than that of PGD's map by more than this share."""
 
-KEPT, NOT_KEPT, TRANSFERS, DOES_NOT_TRANSFER, NOT_DECIDED = (
-    "kept", "not kept", "transfers", "does not transfer", "not decided",
-)  # fmt: skip
-_WORDS: Mapping[tuple[bool, Verdict], str] = {
-    (True, Verdict.HOLDS): KEPT,
-    (True, Verdict.FAILS): NOT_KEPT,
-    (False, Verdict.HOLDS): DOES_NOT_TRANSFER,
-    (False, Verdict.FAILS): TRANSFERS,
-}
-"""What the table's column ``verdict`` says of a map that was attacked, or was not, by the verdict on its claim."""
+
+class MapVerdict(StrEnum):
+    """What the table's column ``verdict`` says of a map: of one that was attacked, or of one that was not."""
+
+    KEPT = "kept"
+    NOT_KEPT = "not kept"
+    TRANSFERS = "transfers"
+    DOES_NOT_TRANSFER = "does not transfer"
+    NOT_DECIDED = "not decided"
+
+    @property
+    def on_claim(self) -> Verdict:
+        """The verdict on the claim, that an attacked map is kept, or that the attack does not transfer."""
+        if self in (MapVerdict.KEPT, MapVerdict.DOES_NOT_TRANSFER):
+            return Verdict.HOLDS
+        return Verdict.UNDECIDED if self is MapVerdict.NOT_DECIDED else Verdict.FAILS
+
 
 Kind = Literal["label", "floor", "pgd", "own", "other"]
 Compared = Literal["seen", "label", "target"]
@@ -114,15 +122,19 @@ class TransferRecord:
     iou_minus_pgd: Estimate = NO_ESTIMATE
     nearer: int | None = None
     p: float | None = None
-    verdict: str | None = None
+    verdict: MapVerdict | None = None
 
-
-@dataclass(frozen=True)
-class Judged:
-    """A tested cell with the claim about it: that an attacked map is kept, or that the attack does not transfer."""
-
-    record: TransferRecord
-    claim: Claim
+    def claim(self, verdict: MapVerdict) -> Claim:
+        """That an attacked map is kept, or that the attack does not transfer."""
+        attack, name, pairs = self.condition.title, interpreter_title(self.map), self.pairs or 0
+        says = f"keeps the map of {name}" if self.kind == "own" else f"does not transfer to {name}"
+        return Claim(
+            f"{self.model}/{self.condition}/{self.map}",
+            f"On {self.model}, {attack} {says}.",
+            verdict.on_claim,
+            {"l1_minus_pgd": self.l1_minus_pgd, "nearer": wilson(self.nearer or 0, pairs)},
+            pairs,
+        )
 
 
 @dataclass(frozen=True)
@@ -135,7 +147,6 @@ class Observed:
         photos: how many photos were attacked on the audited model; it predicts the label on ``right`` benign ones.
         left_out: the interpreters that it does without, in words.
         records: its rows, with verdicts; the tests counted for them are those on this model.
-        judged: the tested ones.
     """
 
     model: str
@@ -144,7 +155,6 @@ class Observed:
     right: int
     left_out: tuple[str, ...]
     records: tuple[TransferRecord, ...]
-    judged: tuple[Judged, ...]
 
 
 @dataclass(frozen=True)
@@ -188,36 +198,31 @@ def transfer_study(run: Run, others: Sequence[Classifier], *, work: Path, note: 
     ):
         if lacking:
             raise InputError(f"the run {quoted(run.path)} has {what}; run an audit with --attacks pgd,adv2")
-    records, judged = judge(audited_records(run))
+    records = judge(audited_records(run))
     seen = [observed(run, observer, observe(run, observer, work, note=note)) for observer in observers_of(run, others)]
     every = [*records, *(record for other in seen for record in other.records)]
     return Study(
         name="transfer",
         title="Does an attack on one interpreter fool another?",
         claim=CLAIM,
-        claims=(_observation(judged), *(j.claim for some in (judged, *(o.judged for o in seen)) for j in some)),
+        claims=(_observation(records), *(record.claim(record.verdict) for record in every if record.verdict)),
         table=to_arrow(every, TransferRecord),
         figure=_figure(every),
-        words=_words(run, records, judged, seen),
+        words=_words(run, records, seen),
     )
 
 
 def audited_records(run: Run) -> list[TransferRecord]:
     """The transfer matrix of an audit, without verdicts: first what became of the predictions, then the maps."""
-    model = run.facts.model.name
-    summary = run.summary
+    model, summary = run.facts.model.name, run.summary
     excluded = {row.image_id for row in run.records if row.excluded is not None}
     found: dict[tuple[Condition, str], tuple[dict[str, Distance], dict[str, Distance]]] = {}
     for row in sorted(run.records, key=lambda row: row.image_id):
         if row.image_id not in excluded:
             reached, failed = found.setdefault((row.condition, row.interpreter), ({}, {}))
-            distance = Distance(row.l1_8bit, row.iou_50_8bit)
-            (reached if row.success_8bit else failed)[row.image_id] = distance
-    cells: dict[tuple[Condition, str], tuple[Distances, Distances]] = {}
-    for cell in summary.transfer:
-        key = (cell.condition, cell.interpreter)
-        reached, failed = found[key]
-        cells[key] = ({**reached, **failed}, {}) if cell.control else (reached, failed)
+            counts = row.success_8bit or row.condition.is_control
+            (reached if counts else failed)[row.image_id] = Distance(row.l1_8bit, row.iou_50_8bit)
+    cells = {key: found[key] for cell in summary.transfer for key in [(cell.condition, cell.interpreter)]}
     labels = [
         TransferRecord(model=model, condition=a.condition, kind="label", n=a.n, reached=a.asr_8bit)
         for a in summary.attacks
@@ -233,72 +238,37 @@ def observed(run: Run, observer: Observer, observations: Sequence[Observation]) 
     photos = {photo.image_id: photo for photo in attacked(run.photos)}
     right = {o.image_id for o in observations if o.condition == NONE and o.prediction == photos[o.image_id].label}
     reached = {(row.image_id, row.condition) for row in run.records if row.success_8bit}
-    seen: dict[Condition, list[_Outcome]] = {c: [] for c in run.summary.conditions if c != NONE}
+    seen: dict[Condition, list[Observation]] = {c: [] for c in run.summary.conditions if c != NONE}
     for o in sorted(observations, key=lambda o: o.image_id):
         if o.image_id in right and o.condition != NONE:
-            photo, counts = photos[o.image_id], o.condition.is_control or (o.image_id, o.condition) in reached
-            seen[o.condition].append(_Outcome(o, counts, o.prediction == photo.target, o.prediction != photo.label))
-    names = sorted(interpreter.name for interpreter in observer.interpreters)
-    labels = [_label_record(observer.name, condition, outcomes) for condition, outcomes in seen.items()]
-    alike = comparable(run.records)
-    maps = [
-        record
-        for compared in _COMPARED
-        for record in matrix(observer.name, compared, _cells(seen, names, compared), alike, tested=compared == "label")
-    ]
-    records, judged = judge([*labels, *maps])
+            seen[o.condition].append(o)
+
+    def counts(o: Observation) -> bool:
+        """Whether the attack reached its label on the audited model, or nothing was attacked."""
+        return o.condition.is_control or (o.image_id, o.condition) in reached
+
+    def fooled(o: Observation) -> bool:
+        return o.prediction == photos[o.image_id].target
+
+    records = []
+    for condition, here in seen.items():
+        kept = [o for o in here if counts(o)]
+        n, lost = len(kept), sum(o.prediction != photos[o.image_id].label for o in kept)
+        record = TransferRecord(model=observer.name, condition=condition, kind="label", n=n, failed=len(here) - n)
+        records.append(replace(record, reached=wilson(sum(map(fooled, kept)), n), lost=wilson(lost, n)))
+    for compared in _COMPARED:
+        cells = {}
+        for condition, here in seen.items():
+            shown = [o for o in here if compared != "seen" or fooled(o)]
+            for name in sorted(interpreter.name for interpreter in observer.interpreters):
+                moves = [(o, getattr(o.moves[name], compared)) for o in shown]
+                cell = tuple({o.image_id: m for o, m in moves if counts(o) == some} for some in (True, False))
+                if cell[0] or compared != "seen":  # else nobody sees such a map
+                    cells[condition, name] = (cell[0], cell[1])
+        alike = comparable(run.records)
+        records += matrix(observer.name, compared, cells, alike, tested=compared == "label")
     size = resizing(run, observer.classifier)
-    return Observed(observer.name, size, len(photos), len(right), observer.left_out, tuple(records), tuple(judged))
-
-
-@dataclass(frozen=True)
-class _Outcome:
-    """An observation of a photo whose benign image is seen as the label.
-
-    Attributes:
-        observation: of it.
-        counts: whether the attack reached its label on the audited model, or nothing was attacked.
-        fooled: whether the observer model predicts the target class.
-        lost: whether it predicts anything but the label.
-    """
-
-    observation: Observation
-    counts: bool
-    fooled: bool
-    lost: bool
-
-
-def _label_record(model: str, condition: Condition, outcomes: Sequence[_Outcome]) -> TransferRecord:
-    """What became of the prediction."""
-    kept = [outcome for outcome in outcomes if outcome.counts]
-    return TransferRecord(
-        model=model,
-        condition=condition,
-        kind="label",
-        n=len(kept),
-        failed=len(outcomes) - len(kept),
-        reached=wilson(sum(outcome.fooled for outcome in kept), len(kept)),
-        lost=wilson(sum(outcome.lost for outcome in kept), len(kept)),
-    )
-
-
-def _cells(seen: Mapping[Condition, Sequence[_Outcome]], names: Sequence[str], compared: Compared) -> Cells:
-    """How far one kind of map moved; no cell where nobody sees such a map."""
-    found: dict[tuple[Condition, str], tuple[Distances, Distances]] = {}
-    for condition, outcomes in seen.items():
-        shown = [outcome for outcome in outcomes if compared != "seen" or outcome.fooled]
-        for name in names:
-            kept, failed = (
-                {
-                    o.observation.image_id: getattr(o.observation.moves[name], compared)
-                    for o in shown
-                    if o.counts == some
-                }
-                for some in (True, False)
-            )
-            if kept or compared != "seen":
-                found[condition, name] = (kept, failed)
-    return found
+    return Observed(observer.name, size, len(photos), len(right), observer.left_out, tuple(judge(records)))
 
 
 _COMPARED: tuple[Compared, ...] = ("label", "target", "seen")
@@ -332,9 +302,18 @@ def matrix(
             failed_l1=bootstrap_mean([d.l1 for d in failed.values()]).value,
         )
         if record.kind in ("own", "other"):
-            fair = condition in alike
-            pgd = cells.get((PGD, name), ({}, {}))[0] if fair else {}
-            record = _beside_pgd(record, found, pgd, tested=fair and tested)
+            pgd = cells.get((PGD, name), ({}, {}))[0] if condition in alike else {}
+            pairs = [(distance, pgd[photo]) for photo, distance in found.items() if photo in pgd]
+            ours, theirs = [a.l1 for a, _ in pairs], [b.l1 for _, b in pairs]
+            near = nearness(ours, theirs).k if tested and condition in alike else None
+            record = replace(
+                record,
+                pairs=len(pairs),
+                l1_minus_pgd=bootstrap_paired(ours, theirs),
+                iou_minus_pgd=bootstrap_paired([a.iou_50 for a, _ in pairs], [b.iou_50 for _, b in pairs]),
+                nearer=near,
+                p=None if near is None else sign_test(near, len(pairs)),
+            )
         records.append(record)
     return records
 
@@ -359,18 +338,24 @@ def nearness(attack: Sequence[float], pgd: Sequence[float], margin: float = MARG
     return wilson(sum(a < (1 - margin) * p for a, p in zip(attack, pgd, strict=True)), len(attack))
 
 
-def judge(records: Sequence[TransferRecord]) -> tuple[list[TransferRecord], list[Judged]]:
-    """``records`` with their verdicts, and those among them that are tested; these are the tests that are counted."""
+def judge(records: Sequence[TransferRecord]) -> list[TransferRecord]:
+    """``records``, those that are tested with their verdicts; as many tests are counted."""
     tests = sum(record.nearer is not None for record in records)
-    told, judged = [], []
-    for record in records:
-        if record.nearer is not None and record.pairs is not None:
-            near = majority(record.nearer, record.pairs, tests)
-            claim = _claim(record, near)
-            record = replace(record, verdict=_WORDS.get((record.kind == "own", claim.verdict), NOT_DECIDED))
-            judged.append(Judged(record, claim))
-        told.append(record)
-    return told, judged
+    return [
+        record
+        if record.nearer is None
+        else replace(record, verdict=_verdict(record.kind == "own", majority(record.nearer, record.pairs or 0, tests)))
+        for record in records
+    ]
+
+
+def _verdict(own: bool, near: Verdict) -> MapVerdict:
+    """What it says of a map, attacked or not, that it is nearer the benign one than PGD's on most photos."""
+    if near is Verdict.UNDECIDED:
+        return MapVerdict.NOT_DECIDED
+    if own:
+        return MapVerdict.KEPT if near is Verdict.HOLDS else MapVerdict.NOT_KEPT
+    return MapVerdict.TRANSFERS if near is Verdict.HOLDS else MapVerdict.DOES_NOT_TRANSFER
 
 
 def _kind(condition: Condition, interpreter: str) -> Kind:
@@ -381,50 +366,24 @@ def _kind(condition: Condition, interpreter: str) -> Kind:
     return "own" if condition.is_own(interpreter) else "other"
 
 
-def _beside_pgd(record: TransferRecord, found: Distances, pgd: Distances, *, tested: bool) -> TransferRecord:
-    pairs = [(distance, pgd[photo]) for photo, distance in found.items() if photo in pgd]
-    ours, theirs = [a.l1 for a, _ in pairs], [b.l1 for _, b in pairs]
-    near = nearness(ours, theirs).k if tested else None
-    return replace(
-        record,
-        pairs=len(pairs),
-        l1_minus_pgd=bootstrap_paired(ours, theirs),
-        iou_minus_pgd=bootstrap_paired([a.iou_50 for a, _ in pairs], [b.iou_50 for _, b in pairs]),
-        nearer=near,
-        p=None if near is None else sign_test(near, len(pairs)),
-    )
-
-
-def _claim(record: TransferRecord, near: Verdict) -> Claim:
-    """That an attacked map is kept, or that the attack does not transfer; ``near``: nearer than PGD on most photos."""
-    own = record.kind == "own"
-    attack, name, pairs = record.condition.title, interpreter_title(record.map), record.pairs or 0
-    statement = f"{attack} keeps the map of {name}." if own else f"{attack} does not transfer to {name}."
-    return Claim(
-        f"{record.model}/{record.condition}/{record.map}",
-        f"On {record.model}, {statement}",
-        near if own else near.opposite,
-        {"l1_minus_pgd": record.l1_minus_pgd, "nearer": wilson(record.nearer or 0, pairs)},
-        pairs,
-    )
-
-
-def _observation(judged: Sequence[Judged]) -> Claim:
+def _observation(records: Sequence[TransferRecord]) -> Claim:
     """Observation 7 on the audited model; not decided where there is no interpreter beside the attacked one."""
-    across = any(j.record.kind == "other" for j in judged)
-    verdict = together(j.claim.verdict for j in judged) if across else Verdict.UNDECIDED
-    n = min((j.claim.n for j in judged), default=0) if across else 0
+    tested = [record for record in records if record.verdict is not None]
+    if not any(record.kind == "other" for record in tested):
+        tested = []
+    verdict = together(record.verdict.on_claim for record in tested if record.verdict)
+    n = min((record.pairs or 0 for record in tested), default=0)
     return Claim("observation-7", "An attack on one interpreter does not deceive another.", verdict, {}, n)
 
 
-def _words(run: Run, records: Sequence[TransferRecord], judged: Sequence[Judged], seen: Sequence[Observed]) -> str:
-    tests = len(judged)
+def _words(run: Run, records: Sequence[TransferRecord], seen: Sequence[Observed]) -> str:
+    tests = sum(record.verdict is not None for record in records)
     return written(
         "underfire.studies",
         "transfer.md.jinja",
-        observation=_observation(judged).verdict,
-        across=_counted([j for j in judged if j.record.kind == "other"]),
-        own=_counted([j for j in judged if j.record.kind == "own"]),
+        observation=_observation(records).verdict,
+        across=_counted(records, "other"),
+        own=_counted(records, "own"),
         sizes=_sizes(records),
         margin=MARGIN,
         error=1 - LEVEL,
@@ -436,15 +395,16 @@ def _words(run: Run, records: Sequence[TransferRecord], judged: Sequence[Judged]
     )
 
 
-def _counted(judged: Sequence[Judged]) -> dict[str, object]:
+def _counted(records: Sequence[TransferRecord], kind: Kind) -> dict[str, object]:
     """How many claims hold, fail, and are open, and the failed ones with what they rest on."""
-    counts = Counter(j.claim.verdict for j in judged)
+    tested = [(record, record.verdict.on_claim) for record in records if record.kind == kind and record.verdict]
+    counts = Counter(verdict for _, verdict in tested)
     return {
-        "tests": len(judged),
+        "tests": len(tested),
         "hold": counts[Verdict.HOLDS],
         "fail": counts[Verdict.FAILS],
         "open": counts[Verdict.UNDECIDED],
-        "failed": [j.record for j in judged if j.claim.verdict is Verdict.FAILS],
+        "failed": [record for record, verdict in tested if verdict is Verdict.FAILS],
     }
 
 
@@ -480,19 +440,18 @@ def _ranges(records: Sequence[TransferRecord], groups: Mapping[str, tuple[Kind, 
 
 
 def _observer_words(seen: Observed) -> dict[str, object]:
-    counts = Counter(j.record.verdict for j in seen.judged)
-    by_map = {
-        compared: _ranges([r for r in seen.records if r.compared == compared], _GROUPS_OBSERVED)
-        for compared in ("label", "target")
-    }
+    counts = Counter(record.verdict for record in seen.records if record.verdict is not None)
     return {
         "seen": seen,
         "labels": [record for record in seen.records if record.kind == "label"],
-        "tests": len(seen.judged),
-        "near": counts[TRANSFERS] + counts[KEPT],
-        "far": counts[DOES_NOT_TRANSFER] + counts[NOT_KEPT],
-        "open": counts[NOT_DECIDED],
-        "moves": by_map,
+        "tests": counts.total(),
+        "near": counts[MapVerdict.TRANSFERS] + counts[MapVerdict.KEPT],
+        "far": counts[MapVerdict.DOES_NOT_TRANSFER] + counts[MapVerdict.NOT_KEPT],
+        "open": counts[MapVerdict.NOT_DECIDED],
+        "moves": {
+            compared: _ranges([r for r in seen.records if r.compared == compared], _GROUPS_OBSERVED)
+            for compared in ("label", "target")
+        },
     }
 
 
