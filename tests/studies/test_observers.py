@@ -20,7 +20,7 @@ from underfire.errors import InputError
 from underfire.images import read_png
 from underfire.interpreters import CAM, RTS, MaskingNetwork
 from underfire.models.classifier import Classifier
-from underfire.studies.observers import Distance, MapMoves, Observation, Observer, observe, observers_of, resizing
+from underfire.studies.observers import Distance, Observation, Observer, observe, observers_of, resizing
 from underfire.studies.source import attacked, quiet
 from underfire.studies.transfer import Observed, TransferRecord, observed, transfer_study
 
@@ -53,7 +53,8 @@ def seen_by(
     for index, photo in enumerate(run.photos):
         for condition in ("none", "noise", "pgd", "adv2-cam", "adv2-grad"):
             gap = Distance(0.03 if condition == near else 0.3, 0.5)
-            moves = {name: MapMoves(gap, Distance(0.2, 0.4), Distance(0.1, 0.6)) for name in ("cam", "grad")}
+            by_map = {"label": gap, "target": Distance(0.2, 0.4), "seen": Distance(0.1, 0.6)}
+            moves: dict[str, Any] = dict.fromkeys(("cam", "grad"), by_map)
             says = prediction.get(condition, photo.label)
             if condition == "none" and right is not None and index >= right:
                 says = 5
@@ -121,10 +122,10 @@ def test_maps_are_those_that_its_own_interpreters_draw(run: Run, tmp_path: Path)
         maps = CAM(other.classifier)
         label, target = (maps(x, torch.full((2,), c)) for c in (photo.label, photo.target))
         moves = observation.moves["cam"]
-        assert moves.label.l1 == pytest.approx(float(metrics.l1(label[1:], label[:1])))
-        assert moves.target.l1 == pytest.approx(float(metrics.l1(target[1:], target[:1])))
-        assert moves.seen.l1 == pytest.approx(float(metrics.l1(target[1:], label[:1])))
-        assert moves.seen.iou_50 == pytest.approx(float(metrics.iou(target[1:], label[:1])))
+        assert moves["label"].l1 == pytest.approx(float(metrics.l1(label[1:], label[:1])))
+        assert moves["target"].l1 == pytest.approx(float(metrics.l1(target[1:], target[:1])))
+        assert moves["seen"].l1 == pytest.approx(float(metrics.l1(target[1:], label[:1])))
+        assert moves["seen"].iou_50 == pytest.approx(float(metrics.iou(target[1:], label[:1])))
 
 
 def test_what_was_seen_is_not_looked_at_again(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,7 @@ from underfire.studies.bound_statistics import Proposition1, TwoClass, logit_att
 from underfire.studies.options import StudySource, option
 from underfire.studies.source import Note, attacked, quiet
 from underfire.studies.study import Claim, Study, Verdict, above, together
-from underfire.studies.transfer import comparable
+from underfire.studies.transfer import check_attacks, comparable
 
 CLAIM = (
     "Section 5, Proposition 1: what an attack adds to the probability of the target class is at most the L1 norm of "
@@ -205,10 +205,7 @@ def bound_study(
             tolerance. Attributions that are complete exclude both, so it is a mistake in this code.
     """
     photos = attacked(run.photos)
-    if not any(row.condition.is_joint for row in run.records):
-        raise InputError(
-            f"the run {quoted(run.path)} has no attack on an interpreter; run an audit with --attacks pgd,adv2"
-        )
+    check_attacks(run)
     tolerances = Tolerances(tolerance, logit_tolerance)
     measured = measure(run, classifier, tolerances, limit=limit, work=work, note=note)
     cells = sorted(cells_of(run.records, measured), key=lambda cell: run.plan.conditions.index(cell.condition))

@@ -44,7 +44,7 @@ from underfire.present.words import written
 from underfire.seeding import derive_seed
 from underfire.stats import Estimate, Share, bootstrap_mean, bootstrap_paired, wilson
 from underfire.studies.options import StudySource, option
-from underfire.studies.reruns import Rerun, adv2_of, artifacts_of, audit_of, benign_map, rerun_rows, taking_part
+from underfire.studies.reruns import Rerun, adv2_of, audit_of, benign_map, rerun_rows, taking_part
 from underfire.studies.source import Note, attacked, quiet
 from underfire.studies.study import Claim, Study, Verdict, majority, together
 
@@ -410,17 +410,19 @@ def _pictures(figure: Figure, attacks: GapAttacks, run: Run, classifier: Classif
     title = f"{attacks.title}: {_short(row.image_id, 60)}"
     _text(figure, _MARGIN_IN, top, title, size=10.5, colour=svg.INK)
     photo = next(p for p in run.photos if p.image_id == row.image_id)
-    left_behind = artifacts_of(run, attacks.rerun, photo)
-    benign, adversarial = (read_pixels(p, run.input_size) for p in (left_behind.benign, left_behind.adversarial))
+    pictures = (run.picture(photo, NONE), attacks.rerun.picture(photo))
+    benign, adversarial = (read_pixels(path, run.input_size) for path in pictures)
+    own_map, target_map = attacks.rerun.maps(photo, run.input_size)
+    known_map = benign_map(run, photo, interpreter=attacks.row.interpreter)
     names = {str(index): name for index, name in enumerate(classifier.class_names)}
     label, target = (_short(class_title(index, names)) for index in (photo.label, photo.target))
     cells = (
         (benign, f"the photo, label\n{label}"),
-        (overlay(benign, left_behind.benign_map.numpy()), "its map"),
-        (overlay(benign, left_behind.target_map.numpy()), "the map chosen"),
+        (overlay(benign, known_map.numpy()), "its map"),
+        (overlay(benign, target_map.numpy()), "the map chosen"),
         (adversarial, f"attacked, {row.confidence_8bit:.2f}\n{target}"),
         (
-            overlay(adversarial, left_behind.adversarial_map.numpy()),
+            overlay(adversarial, own_map.numpy()),
             f"its map: L1 {row.l1_8bit:.3f},\nIoU {row.iou_50_8bit:.2f}",
         ),
     )

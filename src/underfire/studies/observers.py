@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -38,20 +38,9 @@ class Distance:
     iou_50: float
 
 
-@dataclass(frozen=True)
-class MapMoves:
-    """How far an image moved one interpreter's maps from those of the benign image.
-
-    Attributes:
-        label: the map of the label, before and after.
-        target: the map of the target class, before and after.
-        seen: the map of the target class against the benign one of the label: what a person compares when the
-            prediction has become the target.
-    """
-
-    label: Distance
-    target: Distance
-    seen: Distance
+Compared = Literal["label", "target", "seen"]
+"""Two maps, of the image and of the benign one: of the label, of the target class, or of the target class against the
+benign one of the label, which a person compares when the prediction has become the target."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +50,7 @@ class Observation:
     image_id: str
     condition: Condition
     prediction: int
-    moves: Mapping[str, MapMoves]
+    moves: Mapping[str, Mapping[Compared, Distance]]
 
 
 @dataclass(frozen=True)
@@ -173,7 +162,7 @@ def _observed(run: Run, observer: Observer, photo: PlannedPhoto) -> list[Observa
     x = from_8bit(torch.stack(pixels), classifier.dtype).to(classifier.device)
     ids = [photo.image_id] * len(x)
     predictions = predict(classifier, x, names=ids).argmax(dim=1).tolist()
-    moves: list[dict[str, MapMoves]] = [{} for _ in conditions]
+    moves: list[dict[str, dict[Compared, Distance]]] = [{} for _ in conditions]
     for interpreter in observer.interpreters:
         with calling(ids):
             label, target = (
@@ -182,8 +171,8 @@ def _observed(run: Run, observer: Observer, photo: PlannedPhoto) -> list[Observa
             )
         pairs = ((label[1:], label[:1]), (target[1:], target[:1]), (target[1:], label[:1]))
         distances = [_distances(maps, benign) for maps, benign in pairs]
-        for index, found in enumerate(zip(*distances, strict=True)):
-            moves[index][interpreter.name] = MapMoves(*found)
+        for move, found in zip(moves, zip(*distances, strict=True), strict=True):
+            move[interpreter.name] = dict(zip(get_args(Compared), found, strict=True))
     return [
         Observation(photo.image_id, condition, prediction, found)
         for condition, prediction, found in zip((NONE, *conditions), predictions, ({}, *moves), strict=True)
@@ -219,7 +208,7 @@ def _decoded(content: Any) -> list[Observation]:
             Condition.parse(entry["condition"]),
             entry["prediction"],
             {
-                name: MapMoves(**{kind: Distance(**distance) for kind, distance in moves.items()})
+                name: {kind: Distance(**moves[kind]) for kind in get_args(Compared)}
                 for name, moves in entry["moves"].items()
             },
         )

@@ -64,17 +64,16 @@ class Rerun:
         """The condition of its rows."""
         return _adv2_on(self.interpreter)
 
+    def picture(self, photo: PlannedPhoto) -> Path:
+        """The 8-bit PNG of ``photo`` as attacked."""
+        return RunDirectory(self.folder).artifact(photo, picture_name(self.condition))
 
-@dataclass(frozen=True)
-class RerunArtifacts:
-    """What a rerun left of one photo: 8-bit pictures by path, and maps (h, w) on the native grid."""
-
-    benign: Path
-    adversarial: Path
-    benign_map: Tensor
-    adversarial_map: Tensor
-    """Of the image as saved, for the target class."""
-    target_map: Tensor
+    def maps(self, photo: PlannedPhoto, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """The map (h, w) of `picture` for the target class, and the target map; at most of ``size``."""
+        name = self.interpreter.name
+        keys = map_name(self.condition, name), _TARGET_MAP.format(name)
+        own, target = (_map(self.folder, photo, key, size) for key in keys)
+        return own, target
 
 
 class _PartReporter:
@@ -147,18 +146,6 @@ def taking_part(photos: Sequence[PlannedPhoto], skipped: int = 0) -> str:
 def benign_map(run: Run, photo: PlannedPhoto, *, interpreter: str) -> Tensor:
     """The map (h, w) of the benign ``photo`` for its label, as the audit ``run`` took it."""
     return _map(run.path, photo, map_name(NONE, interpreter), run.input_size)
-
-
-def artifacts_of(run: Run, rerun: Rerun, photo: PlannedPhoto) -> RerunArtifacts:
-    """What ``rerun`` left of ``photo``."""
-    name, condition = rerun.interpreter.name, rerun.condition
-    return RerunArtifacts(
-        run.picture(photo, NONE),
-        RunDirectory(rerun.folder).artifact(photo, picture_name(condition)),
-        benign_map(run, photo, interpreter=name),
-        _map(rerun.folder, photo, map_name(condition, name), run.input_size),
-        _map(rerun.folder, photo, _TARGET_MAP.format(name), run.input_size),
-    )
 
 
 def _attack(run: Run, rerun: Rerun, directory: RunDirectory, goals: Mapping[PlannedPhoto, Tensor]) -> list[Row]:

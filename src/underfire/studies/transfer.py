@@ -42,7 +42,16 @@ from underfire.stats import (
     sign_test,
     wilson,
 )
-from underfire.studies.observers import Distance, Observation, Observer, check_observer, observe, observers_of, resizing
+from underfire.studies.observers import (
+    Compared,
+    Distance,
+    Observation,
+    Observer,
+    check_observer,
+    observe,
+    observers_of,
+    resizing,
+)
 from underfire.studies.options import StudySource, model_settings, option
 from underfire.studies.reruns import taking_part
 from underfire.studies.source import Note, attacked, quiet
@@ -76,7 +85,6 @@ class MapVerdict(StrEnum):
 
 
 Kind = Literal["label", "floor", "pgd", "own", "other"]
-Compared = Literal["seen", "label", "target"]
 Distances = Mapping[str, Distance]
 Cells = Mapping[tuple[Condition, str], tuple[Distances, Distances]]
 """By condition and interpreter, the distances by photo: where the attack reached its label, and where it did not."""
@@ -124,14 +132,17 @@ class TransferRecord:
     p: float | None = None
     verdict: MapVerdict | None = None
 
-    def claim(self, verdict: MapVerdict) -> Claim:
-        """That an attacked map is kept, or that the attack does not transfer."""
+    @property
+    def claim(self) -> Claim | None:
+        """That an attacked map is kept, or that the attack does not transfer; None where the cell is not tested."""
+        if self.verdict is None:
+            return None
         attack, name, pairs = self.condition.title, interpreter_title(self.map), self.pairs or 0
         says = f"keeps the map of {name}" if self.kind == "own" else f"does not transfer to {name}"
         return Claim(
             f"{self.model}/{self.condition}/{self.map}",
             f"On {self.model}, {attack} {says}.",
-            verdict.on_claim,
+            self.verdict.on_claim,
             {"l1_minus_pgd": self.l1_minus_pgd, "nearer": wilson(self.nearer or 0, pairs)},
             pairs,
         )
@@ -192,12 +203,7 @@ def transfer_study(run: Run, others: Sequence[Classifier], *, work: Path, note: 
         InputError: ``run`` has no PGD or no attack on an interpreter, or one of ``others`` has other classes.
     """
     attacked(run.photos)
-    for lacking, what in (
-        (not any(row.condition == PGD for row in run.records), "no PGD to compare with"),
-        (not any(row.condition.is_joint for row in run.records), "no attack on an interpreter"),
-    ):
-        if lacking:
-            raise InputError(f"the run {quoted(run.path)} has {what}; run an audit with --attacks pgd,adv2")
+    check_attacks(run, beside_pgd=True)
     records = judge(audited_records(run))
     seen = [observed(run, observer, observe(run, observer, work, note=note)) for observer in observers_of(run, others)]
     every = [*records, *(record for other in seen for record in other.records)]
@@ -205,11 +211,22 @@ def transfer_study(run: Run, others: Sequence[Classifier], *, work: Path, note: 
         name="transfer",
         title="Does an attack on one interpreter fool another?",
         claim=CLAIM,
-        claims=(_observation(records), *(record.claim(record.verdict) for record in every if record.verdict)),
+        claims=(_observation(records), *(record.claim for record in every if record.claim)),
         table=to_arrow(every, TransferRecord),
         figure=_figure(every),
         words=_words(run, records, seen),
     )
+
+
+def check_attacks(run: Run, *, beside_pgd: bool = False) -> None:
+    """Refuses a run with no attack on an interpreter, or no PGD ``beside_pgd``; raises `InputError`."""
+    if beside_pgd and not any(row.condition == PGD for row in run.records):
+        lacking = "no PGD to compare with"
+    elif not any(row.condition.is_joint for row in run.records):
+        lacking = "no attack on an interpreter"
+    else:
+        return
+    raise InputError(f"the run {quoted(run.path)} has {lacking}; run an audit with --attacks pgd,adv2")
 
 
 def audited_records(run: Run) -> list[TransferRecord]:
@@ -261,7 +278,7 @@ def observed(run: Run, observer: Observer, observations: Sequence[Observation]) 
         for condition, here in seen.items():
             shown = [o for o in here if compared != "seen" or fooled(o)]
             for name in sorted(interpreter.name for interpreter in observer.interpreters):
-                moves = [(o, getattr(o.moves[name], compared)) for o in shown]
+                moves = [(o, o.moves[name][compared]) for o in shown]
                 cell = tuple({o.image_id: m for o, m in moves if counts(o) == some} for some in (True, False))
                 if cell[0] or compared != "seen":  # else nobody sees such a map
                     cells[condition, name] = (cell[0], cell[1])
