@@ -250,10 +250,8 @@ def strips(series: Sequence[Series], *, upper: float, label: str, name: str, des
     """
     rows = len(series)
     height = _AXIS_IN + _ROW_IN * rows
-    figure = Figure(figsize=(_WIDTH_IN, height))
-    axes = figure.add_axes((0.2, _AXIS_IN / height, 0.77, 1 - (_AXIS_IN + 0.06) / height))
-    axes.patch.set_alpha(0)
-    figure.patch.set_alpha(0)
+    figure = blank(_WIDTH_IN, height)
+    axes = axes_of(figure, (0.2, _AXIS_IN / height, 0.77, 1 - (_AXIS_IN + 0.06) / height))
     for row, line in enumerate(series):
         colour = _ROLES[line.role]
         count = len(line.values) + len(line.failures)
@@ -283,12 +281,7 @@ def strips(series: Sequence[Series], *, upper: float, label: str, name: str, des
         )  # fmt: skip
     axes.set_ylim(-0.62, rows - 0.55)
     axes.set_xlim(-0.02 * upper, upper * 1.02)
-    axes.set_yticks([])
-    axes.tick_params(axis="x", colors=MUTED, labelsize=10, length=3)
-    axes.set_xlabel(label, color=MUTED, fontsize=10.5)
-    for side in ("left", "right", "top"):
-        axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color(LINE)
+    label_axes(axes, x=label, tick_size=10, size=10.5)
     return inline(figure, name=name, description=description)
 
 

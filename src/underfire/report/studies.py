@@ -7,7 +7,7 @@ from html import unescape
 from pathlib import Path
 
 from underfire.present.tables import shown
-from underfire.studies.study import Claim, SavedStudy, read
+from underfire.studies.study import Provenance, SavedStudy, Study, read
 
 _LABEL = re.compile(r'<svg\b[^>]*\baria-label="([^"]*)"')
 
@@ -17,24 +17,19 @@ class StudyPart:
     """One study on the page.
 
     Attributes:
-        claim: of the paper.
-        claims: what was tested of it, the overall claim first; none in a study that was saved by 0.1.
+        study: as it was saved; one that 0.1 saved has no claims.
+        made: what made it.
         figure: a data URI. As an image the figure can bring nothing into the page, whoever wrote the file.
         alt: read aloud instead of it.
-        made: what made it, in words.
+        columns, rows: of its table, as text.
     """
 
-    name: str
-    title: str
-    claim: str
-    claims: tuple[Claim, ...]
-    words: str
+    study: Study
+    made: Provenance
     figure: str
     alt: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    command: str
-    made: str
+    columns: list[str]
+    rows: list[list[str]]
 
 
 def study_parts(folder: Path) -> list[StudyPart]:
@@ -47,20 +42,8 @@ def study_parts(folder: Path) -> list[StudyPart]:
 
 
 def _part(saved: SavedStudy) -> StudyPart:
-    study, made = saved.study, saved.made
-    columns, rows = shown(study.table)
-    label = _LABEL.search(study.figure)
-    versions = ", ".join(f"{name} {number}" for name, number in made.versions.items())
+    drawn, label = saved.study.figure, _LABEL.search(saved.study.figure)
+    figure = f"data:image/svg+xml;base64,{base64.b64encode(drawn.encode()).decode('ascii')}"
     return StudyPart(
-        name=study.name,
-        title=study.title,
-        claim=study.claim,
-        claims=study.claims,
-        words=study.words,
-        figure=f"data:image/svg+xml;base64,{base64.b64encode(study.figure.encode()).decode('ascii')}",
-        alt=unescape(label[1]) if label else study.title,
-        columns=tuple(columns),
-        rows=tuple(map(tuple, rows)),
-        command=made.command,
-        made=f"seed {made.seed}, {made.date[:10]}, {versions}",
+        saved.study, saved.made, figure, unescape(label[1]) if label else saved.study.title, *shown(saved.study.table)
     )

@@ -137,6 +137,16 @@ class Provenance:
     """UTC, ISO 8601."""
     versions: Mapping[str, str]
 
+    @property
+    def day(self) -> str:
+        """The date without the time."""
+        return self.date[:10]
+
+    @property
+    def libraries(self) -> str:
+        """The versions in words: ``python 3.13.1, torch 2.9.0``."""
+        return ", ".join(f"{name} {number}" for name, number in self.versions.items())
+
 
 @dataclass(frozen=True)
 class _Content:
@@ -211,7 +221,6 @@ def read(out: Path) -> tuple[SavedStudy, ...]:
 
 def page(study: Study, made: Provenance) -> str:
     """The study as Markdown; its figure is linked, its table is the whole of it."""
-    versions = ", ".join(f"{name} {number}" for name, number in made.versions.items())
     return "\n".join(
         [
             f"# {study.title}",
@@ -224,7 +233,7 @@ def page(study: Study, made: Provenance) -> str:
             "",
             *markdown(study.table),
             "",
-            f"Made by `{made.command}` with seed {made.seed} on {made.date[:10]} ({versions}).",
+            f"Made by `{made.command}` with seed {made.seed} on {made.day} ({made.libraries}).",
             "",
         ]
     )
