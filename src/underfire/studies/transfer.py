@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from underfire.auditing.condition import NONE, PGD, Condition
 from underfire.auditing.plan import AuditPlan, ModelSettings
@@ -273,7 +273,7 @@ def observed(run: Run, observer: Observer, observations: Sequence[Observation]) 
         n, lost = len(kept), sum(o.prediction != photos[o.image_id].label for o in kept)
         record = TransferRecord(model=observer.name, condition=condition, kind="label", n=n, failed=len(here) - n)
         records.append(replace(record, reached=wilson(sum(map(fooled, kept)), n), lost=wilson(lost, n)))
-    for compared in _COMPARED:
+    for compared in get_args(Compared):
         cells = {}
         for condition, here in seen.items():
             shown = [o for o in here if compared != "seen" or fooled(o)]
@@ -286,9 +286,6 @@ def observed(run: Run, observer: Observer, observations: Sequence[Observation]) 
         records += matrix(observer.name, compared, cells, alike, tested=compared == "label")
     size = resizing(run, observer.classifier)
     return Observed(observer.name, size, len(photos), len(right), observer.left_out, tuple(judge(records)))
-
-
-_COMPARED: tuple[Compared, ...] = ("label", "target", "seen")
 
 
 def comparable(rows: Sequence[Row]) -> frozenset[Condition]:
