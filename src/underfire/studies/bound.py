@@ -17,6 +17,7 @@ from underfire.auditing.names import known_interpreters
 from underfire.auditing.plan import PlannedPhoto
 from underfire.auditing.rows import Row
 from underfire.auditing.run import Run
+from underfire.decoding import decoded
 from underfire.errors import InputError
 from underfire.files import printable, quoted, shortened
 from underfire.images.png import read_pngs
@@ -279,10 +280,7 @@ def _encoded(measured: Measured) -> dict[str, Any]:
 
 def _decoded(content: Any) -> Measured:
     return {
-        Condition.parse(name): None
-        if found is None
-        else ImageBounds(Proposition1(**found["proposition"]), TwoClass(**found["classes"]))
-        for name, found in content.items()
+        Condition.parse(name): None if found is None else decoded(ImageBounds, found) for name, found in content.items()
     }
 
 

@@ -21,6 +21,7 @@ from underfire.auditing.look import calling, predict
 from underfire.auditing.names import make_interpreters
 from underfire.auditing.plan import PlannedPhoto
 from underfire.auditing.run import Run
+from underfire.decoding import decoded
 from underfire.errors import InputError
 from underfire.images import load_photo
 from underfire.images.png import from_8bit
@@ -208,7 +209,7 @@ def _decoded(content: Any) -> list[Observation]:
             Condition.parse(entry["condition"]),
             entry["prediction"],
             {
-                name: {kind: Distance(**moves[kind]) for kind in get_args(Compared)}
+                name: {kind: decoded(Distance, moves[kind]) for kind in get_args(Compared)}
                 for name, moves in entry["moves"].items()
             },
         )
