@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import safetensors.torch
 import torch
 from click.testing import CliRunner, Result
 from PIL import Image
@@ -284,3 +285,17 @@ def test_progress_tells_the_time_that_is_left(terminal: bool, monkeypatch: pytes
             "photo 30/40, 0:45 elapsed, about 0:15 left",
             "photo 40/40, 0:50 elapsed, about 0:00 left",
         ]
+
+
+def test_a_detector_names_no_code(invoke: Invoke, fitted: Path, photos: Path) -> None:
+    Path("evil.py").write_text("open('ran', 'w').close()\n", encoding="utf-8")
+    with safetensors.safe_open(fitted, "pt") as file:
+        about = json.loads(file.metadata()["underfire"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+    for name in ("evil:Go", "./evil.py:Go", "all", "\x1b]0;a\x07"):
+        about["settings"]["interpreters"] = {name: {}}
+        Path("d.safetensors").write_bytes(safetensors.torch.save(tensors, metadata={"underfire": json.dumps(about)}))
+        result = invoke("score", "d.safetensors", photos, *MODEL_OPTIONS)
+        assert result.exit_code == 2, result.output
+        assert not isinstance(result.exception, Exception) or isinstance(result.exception, SystemExit)
+    assert not Path("ran").exists()

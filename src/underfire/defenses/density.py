@@ -50,6 +50,8 @@ class Density:
                 raise ValueError(f"a part {values.dtype} {tuple(values.shape)} is no finite float64 {shape}")
         if not bool((self.spread > 0).all()) or not 0 <= self.shrinkage <= 1 or self.n < FEWEST:
             raise ValueError(f"a spread, the shrinkage {self.shrinkage} or the {self.n} photos are out of their range")
+        if not bool((self.whitening != 0).any(dim=0).all()):
+            raise ValueError("the whitening leaves a signal out of the distance")
 
     @classmethod
     def fit(cls, values: Tensor) -> Self:

@@ -19,7 +19,7 @@ from underfire.defenses.calibration import Calibration, calibrate, check_rate, p
 from underfire.defenses.density import FEWEST, Density
 from underfire.defenses.evaluator import renumbered
 from underfire.defenses.explanation import Explanation, Reason
-from underfire.defenses.saved import FORMAT, TENSORS, check_classifier, damaged, read
+from underfire.defenses.saved import FORMAT, TENSORS, SavedDetector, check_classifier, checking, read
 from underfire.defenses.signals import Signals
 from underfire.errors import InputError, NonFiniteError
 from underfire.interpreters.base import require_finite
@@ -204,15 +204,11 @@ class Detector(ABC):
             InputError: the file is missing, damaged, of another kind of detector or for another classifier.
         """
         path = Path(path)
-        about, tensors = read(path, cls.kind)
-        check_classifier(path, about, classifier)
-        try:
-            detector = cls.from_settings(about["settings"], classifier, fpr=about["fpr"], seed=about["seed"])
-        except InputError:
-            raise
-        except (AttributeError, LookupError, TypeError, ValueError) as error:
-            raise damaged(path) from error
-        detector._take(path, about, tensors)
+        saved = read(path, cls.kind)
+        check_classifier(path, saved.fit, classifier)
+        with checking(path):
+            detector = cls.from_settings(saved.settings, classifier, fpr=saved.fit.fpr, seed=saved.fit.seed)
+        detector._take(path, saved)
         return detector
 
     def restore(self, path: str | Path) -> Self:
@@ -225,28 +221,28 @@ class Detector(ABC):
                 classifier.
         """
         path = Path(path)
-        about, tensors = read(path, self.kind)
-        check_classifier(path, about, self.signals.classifier)
-        self._take(path, about, tensors)
+        saved = read(path, self.kind)
+        check_classifier(path, saved.fit, self.signals.classifier)
+        self._take(path, saved)
         return self
 
-    def _take(self, path: Path, about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-        """Take the fit of a file's parts, if it is that of a detector like this."""
+    def _take(self, path: Path, saved: SavedDetector) -> None:
+        """Take the fit of a file, if it is that of a detector like this."""
+        fit = saved.fit
+        its = {"settings": saved.settings, "fpr": fit.fpr, "seed": fit.seed, "signals": list(fit.signals)}
         mine = json.loads(json.dumps({"settings": self.settings(), "fpr": self.fpr, "seed": self.seed}))
         mine["signals"] = list(self.signals.names)
         for what, wanted in mine.items():
-            if about.get(what) != wanted:
+            if its[what] != wanted:
                 raise InputError(
-                    f"'{path}' was fitted with other {what} ({_shortened(about.get(what))}) than this detector's"
+                    f"'{path}' was fitted with other {what} ({_shortened(its[what])}) than this detector's"
                     f" ({_shortened(wanted)}); fit again."
                 )
-        try:
-            density = self.density_type(about["n_fit"], shrinkage=about["shrinkage"], **tensors)
-            calibration = Calibration(self.fpr, about["n_calibration"], about["threshold"])
-        except (LookupError, TypeError, ValueError) as error:
-            raise damaged(path) from error
-        if len(density.centre) != len(self.signals.names):
-            raise damaged(path)
+        with checking(path):
+            density = self.density_type(fit.n_fit, shrinkage=fit.shrinkage, **saved.tensors)
+            calibration = Calibration(self.fpr, fit.n_calibration, fit.threshold)
+            if len(density.centre) != len(self.signals.names):
+                raise ValueError(f"{len(density.centre)} signals are not {len(self.signals.names)}")
         self.density_, self.calibration_ = density, calibration
 
     def _explained(self, key: str, values: Tensor, maps: Mapping[str, Tensor]) -> Explanation:

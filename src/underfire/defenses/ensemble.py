@@ -80,6 +80,8 @@ class EnsembleDetector(Detector):
             raise InputError(
                 f"{stranger!r} is no signal of this package; make the detector with yours, and call its restore."
             )
+        if not isinstance(settings["interpreters"], dict):  # whose keys are texts, each there once
+            raise TypeError("the interpreters are no object")
         interpreters = cls.interpreters_from(tuple(settings["interpreters"]), classifier)
         return cls(interpreters, fpr=fpr, seed=seed, signals=[known[name] for name in named])
 

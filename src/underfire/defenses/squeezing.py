@@ -68,6 +68,10 @@ class BitDepth:
         return (x * steps).round() / steps
 
 
+WIDEST = 31
+"""Pixels on a side of the window of a median, which takes memory for its square of images."""
+
+
 @dataclass(frozen=True)
 class Median:
     """The median of a window, in each colour; pixels at the edges are repeated beyond them.
@@ -79,14 +83,14 @@ class Median:
         size: of the window's side in pixels.
 
     Raises:
-        InputError: ``size`` is below 2.
+        InputError: ``size`` is below 2 or above `WIDEST`.
     """
 
     size: int = 2
 
     def __post_init__(self) -> None:
-        if self.size < 2:
-            raise InputError(f"size is {self.size}; give a window of 2 pixels or more on a side.")
+        if not 2 <= self.size <= WIDEST:
+            raise InputError(f"size is {self.size}; give a window of 2 to {WIDEST} pixels on a side.")
 
     @property
     def name(self) -> str:
