@@ -143,6 +143,43 @@ def test_a_sound_softmax_that_is_declared_shows_nothing() -> None:
     assert fired(check_model(classifier, images(3, 16))) == []
 
 
+def _untrained(kind: str, seed: int) -> nn.Module:
+    """Two classes, whose logits lie around 0.5 on any photo."""
+    torch.manual_seed(seed)
+    head = nn.Linear(16, 2)
+    body: list[nn.Module] = [nn.Conv2d(3, 16, 3, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    if kind == "batch norm":
+        body.insert(1, nn.BatchNorm2d(16))
+    if kind == "layer norm":
+        body.append(nn.LayerNorm(16))
+        nn.init.normal_(head.weight, std=0.02)
+    if kind == "tanh":
+        body.append(nn.Tanh())
+    net = nn.Sequential(*body, head)
+    with torch.no_grad():
+        head.bias.add_(0.5 - net(images(4, 32, seed=1)).mean(dim=0))
+    return net
+
+
+@pytest.mark.parametrize("kind", ["plain", "batch norm", "layer norm", "tanh"])
+def test_an_untrained_model_with_outputs_between_0_and_1_is_not_one_of_probabilities(kind: str) -> None:
+    inside = 0
+    for seed in range(30):
+        checked = of(check_model(made(_untrained(kind, seed)), images(3, 32)), ModelCheck.PROBABILITIES)
+        inside += checked.shown == checked.of
+        assert not checked.fired, seed
+    assert inside >= 10
+
+
+@pytest.mark.parametrize("scale", [0.1, 1.0])
+def test_sigmoids_are_found_in_two_classes_too(scale: float) -> None:
+    class Faint(Odd):
+        def forward(self, x: Tensor) -> Tensor:
+            return (scale * super().forward(x)[:, :2]).sigmoid()
+
+    assert ModelCheck.PROBABILITIES in fired(check_model(made(Faint()), images(3, 32)))
+
+
 def test_plain_probabilities_are_refused_before_any_check() -> None:
     with pytest.raises(InputError, match="returns probabilities, not logits"):
         made(nn.Sequential(relu_net(), nn.Softmax(dim=1)))

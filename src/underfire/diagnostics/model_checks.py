@@ -25,6 +25,12 @@ COMPANY = 1e-2
 """A row may differ by this share of the logits' spread in another batch: there a GPU may pick another kernel, and its
 short floats keep three digits a layer. Statistics of the batch move logits by tenths of their spread."""
 
+STRETCH = 100.0
+"""So many times further from grey are images on which outputs between 0 and 1 show whether they are bounded."""
+
+USED = 0.9
+"""Of the interval from 0 to 1, what probabilities use at least: on stretched images a sigmoid is near 0 or 1."""
+
 SATURATED = 0.5
 """Share of photos with probability 1 from which on the model counts as saturated: one photo may be as easy as that."""
 
@@ -112,7 +118,8 @@ class Checked:
 def check_model(classifier: Classifier, photos: Tensor) -> tuple[Checked, ...]:
     """All checks of ``classifier`` on a few benign ``photos`` (N, C, H, W) in [0, 1] and on its own test patterns.
 
-    Takes about four forward passes of N + 4 images and one backward pass of N.
+    Takes about four forward passes of N + 4 images and one backward pass of N; two more where outputs look like
+    probabilities.
 
     Raises:
         InputError: ``photos`` are not what the classifier takes.
@@ -130,7 +137,7 @@ def check_model(classifier: Classifier, photos: Tensor) -> tuple[Checked, ...]:
     return (
         randomised,
         _coupled(scores, apart, COMPANY * scale, randomised=randomised.fired),
-        *_outputs(classifier, scores),
+        *_outputs(classifier, images, scores),
         _no_gradient(classifier, photos),
         _saturated(scores[: len(photos)]),
     )
@@ -144,16 +151,37 @@ def _coupled(scores: Tensor, apart: Tensor, tolerance: float, *, randomised: boo
     return Checked(ModelCheck.COUPLED, differing, len(scores), fired=differing > 0)
 
 
-def _outputs(classifier: Classifier, scores: Tensor) -> tuple[Checked, Checked]:
+def _outputs(classifier: Classifier, images: Tensor, scores: Tensor) -> tuple[Checked, Checked]:
     """Whether what the module returned (its logarithm, where it declares probabilities) is what it declares."""
     n = len(scores)
     logits = classifier.outputs == "logits"
-    within = int(((scores >= 0) & (scores <= 1)).all(dim=1).sum()) if logits else 0
+    within = int(_within(scores).sum()) if logits else 0
     other = 0 if logits else sum(not is_probabilities(row.exp()[None]) for row in scores)
+    bounded = logits and within == n and _bounded(classifier, images, scores)
     return (
-        Checked(ModelCheck.PROBABILITIES, within, n if logits else 0, fired=logits and within == n),
+        Checked(ModelCheck.PROBABILITIES, within, n if logits else 0, fired=bounded),
         Checked(ModelCheck.NOT_PROBABILITIES, other, 0 if logits else n, fired=other > 0),
     )
+
+
+def _within(scores: Tensor) -> Tensor:
+    """(N,): whether all outputs of an image lie between 0 and 1."""
+    return ((scores >= 0) & (scores <= 1)).all(dim=1)
+
+
+def _bounded(classifier: Classifier, images: Tensor, scores: Tensor) -> bool:
+    """Whether outputs between 0 and 1 stay there for images stretched far beyond their range, and use that interval.
+
+    Those of a sigmoid or softmax do, whatever goes in. The logits of an untrained network may lie there for all
+    photos, but they leave when its input grows, and where a normalisation keeps it from growing they hardly differ.
+    """
+    try:
+        with torch.no_grad(), classifier.frozen():
+            far = torch.cat([classifier.scores(0.5 + stretch * (images - 0.5)) for stretch in (STRETCH, -STRETCH)])
+    except ModelError:  # it minds the range itself
+        far = scores
+    used = torch.cat([scores, far])
+    return bool(_within(far).all()) and float(used.max() - used.min()) >= USED
 
 
 def _no_gradient(classifier: Classifier, photos: Tensor) -> Checked:
