@@ -1,5 +1,6 @@
 """The prepared copy is the same function, without the batch norms that can be folded."""
 
+import threading
 from collections.abc import Callable
 from types import ModuleType
 from typing import Literal
@@ -8,9 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import prune
+from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
 from support.toys import images, relu_net, smooth_net
 from support.traces import scramble, untouched
+from underfire.attacks import PGD
 from underfire.interpreters import CAM, GRAD, ForwardPass
 from underfire.models.classifier import Classifier
 from underfire.models.features import find_features
@@ -144,6 +148,25 @@ class _Lopsided(_PadsFirst):
         self.pad = nn.ZeroPad2d((0, 1, 0, 1))
 
 
+class _NormAndAct(nn.BatchNorm2d):
+    """A batch norm that activates, as timm's."""
+
+    def __init__(self, features: int, act: nn.Module) -> None:
+        super().__init__(features)
+        self.drop, self.act = nn.Identity(), act
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's own name
+        activated: Tensor = self.act(self.drop(super().forward(input)))
+        return activated
+
+
+class _NormAndHalf(nn.BatchNorm2d):
+    """A batch norm with something behind it that none of its parts says."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's own name
+        return super().forward(input) / 2
+
+
 class _IgnoresItsPadding(_PadsFirst):
     """One that pads by its layer alone, whatever its own padding says."""
 
@@ -198,6 +221,13 @@ NETS: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "shared norm behind others": (lambda: _before(_SharedNorm()), 1),
     "two names": (_TwoNames, 1),
     "standardised weight": (lambda: _net(_Standardised(3, 6, 3), nn.BatchNorm2d(6)), 1),
+    "activation in the norm": (lambda: _net(nn.Conv2d(3, 6, 3), _NormAndAct(6, nn.SiLU(inplace=True))), 0),
+    "something else in the norm": (lambda: _net(nn.Conv2d(3, 6, 3), _NormAndHalf(6)), 1),
+    "something else in a norm behind others": (lambda: _before(_net(nn.Conv2d(3, 6, 3), _NormAndHalf(6))), 1),
+    "standardised weight behind others": (lambda: _before(_net(_Standardised(3, 6, 3), nn.BatchNorm2d(6))), 1),
+    "spectral norm": (lambda: _net(spectral_norm(nn.Conv2d(3, 6, 3)), nn.BatchNorm2d(6)), 1),
+    "weight norm behind others": (lambda: _before(_net(weight_norm(nn.Conv2d(3, 6, 3)), nn.BatchNorm2d(6))), 1),
+    "pruned": (lambda: _net(prune.l1_unstructured(nn.Conv2d(3, 6, 3), "weight", 0.3), nn.BatchNorm2d(6)), 1),
     "in place between": (_InPlaceBetween, 1),
     "padding in a layer": (lambda: _net(_PadsFirst(3, 6), nn.BatchNorm2d(6)), 0),
     "padding in a layer and a residual": (lambda: _net(_Residual(_PadsFirst(3, 3)), nn.BatchNorm2d(3), 3), 1),
@@ -325,6 +355,15 @@ def test_a_softmax_at_the_end_stays() -> None:
     twin = prepared(classifier)
     assert _norms(twin) == 0
     _check_same_function(classifier, twin, images(3, 32))
+
+
+def test_a_module_that_cannot_be_copied_is_attacked_itself() -> None:
+    net = relu_net()
+    net.lock = threading.Lock()  # type: ignore[assignment]
+    classifier = Classifier(net, input_size=32)
+    assert prepared(classifier) is classifier
+    with untouched(net):
+        assert PGD(classifier, steps=3)(images(2, 32), torch.tensor([1, 2])).x_adv.shape == (2, 3, 32, 32)
 
 
 def test_inside_a_frozen_block_it_is_refused(relu_classifier: Classifier) -> None:

@@ -20,8 +20,9 @@ def prepared(classifier: Classifier) -> Classifier:
     """A copy of ``classifier`` with batch norm and padding folded and channels-last weights, or one left as it is.
 
     The copy's logits are compared with the original's. Where folding changes them by more than ``TOLERANCE``, the copy
-    keeps its layers of padding (a convolution may pad in a way of its own), and if they still differ its batch norms
-    too (somebody else may read a convolution's output). A module that cannot be copied, as a scripted one or one that
+    keeps its layers of padding (a convolution may pad in a way of its own); if they still differ, its layers that are
+    no plain convolution or batch norm but derived from one; and then all batch norms (somebody else may read a
+    convolution's output). A module that cannot be copied, as a scripted one or one that
     holds a lock, is used itself.
     """
     if classifier.is_frozen:
@@ -36,7 +37,8 @@ def _prepared(classifier: Classifier) -> Classifier:
         pairs, wanted = _convolutions_before_norms(classifier, patterns)
     if _copy(classifier) is classifier:
         return classifier
-    for norms, paddings in ((pairs, True), (pairs, False), ([], False)):
+    plain = [pair for pair in pairs if all(_is_plain(classifier.module.get_submodule(name)) for name in pair)]
+    for norms, paddings in ((pairs, True), (pairs, False), (plain, True), (plain, False), ([], False)):
         twin = _copy(classifier)
         for conv, norm in norms:
             _fold(twin.module, conv, norm)
@@ -146,4 +148,15 @@ def _fold(module: nn.Module, conv_name: str, norm_name: str) -> None:
     conv.weight = nn.Parameter(conv.weight * scale.reshape(-1, 1, 1, 1), requires_grad=False)
     conv.bias = nn.Parameter(bias, requires_grad=False)
     parent, _, leaf = norm_name.rpartition(".")
-    setattr(module.get_submodule(parent), leaf, nn.Identity())
+    setattr(module.get_submodule(parent), leaf, nn.Identity() if _is_plain(norm) else _behind(norm))
+
+
+def _behind(norm: nn.BatchNorm2d) -> nn.Module:
+    """What a layer derived from a batch norm does after it, as far as its parts say: timm's drops and activates."""
+    parts = (getattr(norm, name, None) for name in ("drop", "act"))
+    return nn.Sequential(*(part for part in parts if isinstance(part, nn.Module)))
+
+
+def _is_plain(module: nn.Module) -> bool:
+    """Whether ``module`` does what a convolution or a batch norm of torch does."""
+    return type(module).forward in (nn.Conv2d.forward, nn.BatchNorm2d.forward)
