@@ -232,7 +232,7 @@ def test_a_directory_of_another_configuration_is_refused(invoke: Invoke, photos:
 def test_explain_writes_two_pictures_per_photo_and_interpreter(invoke: Invoke, photos: Path) -> None:
     result = invoke("explain", photos, *MODEL_OPTIONS, "--interpreters", "cam,ig", "--out", "maps")
     assert result.exit_code == 0, result.output
-    names = {path.name for path in Path("maps").iterdir()}
+    names = {path.name for path in Path("maps").glob("[!.]*")}
     assert names == {f"photo-{i}-{m}{end}.png" for i in range(5) for m in ("cam", "ig") for end in ("", "-overlay")}
     with Image.open("maps/photo-0-cam.png") as plain, Image.open("maps/photo-0-cam-overlay.png") as overlay:
         assert (plain.mode, plain.size, overlay.mode, overlay.size) == ("L", (32, 32), "RGB", (32, 32))
@@ -264,7 +264,7 @@ def test_weights_of_rts_make_it_take_part(invoke: Invoke, photos: Path, weights:
     assert {row.interpreter for row in rows_of(Path("run"))} == {"grad", "ig", "cam", "rts"}
     result = invoke("explain", photo, *MODEL_OPTIONS, *given, "--interpreters", "all", "--out", "maps")
     assert result.exit_code == 0, result.output
-    names = {path.stem for path in Path("maps").iterdir()}
+    names = {path.stem for path in Path("maps").glob("[!.]*")}
     assert {f"photo-1-{name}" for name in ("grad", "ig", "cam", "gradcam", "mask", "rts")} <= names
     content = attacked(
         invoke, photo, "--target-class", target_of(photos, "photo-1.png"), "--interpreter", "rts,mask", *map(str, given)
@@ -304,7 +304,7 @@ def target_of(photos: Path, name: str) -> str:
 def test_attack_saves_the_image_its_maps_and_its_rows(invoke: Invoke, photos: Path) -> None:
     target = target_of(photos, "photo-1.png")
     content = attacked(invoke, photos / "photo-1.png", "--target-class", target, "--interpreter", "cam,grad")
-    names = {path.name for path in Path("x").iterdir()}
+    names = {path.name for path in Path("x").glob("[!.]*")}
     pictures = {f"{who}-{m}{end}.png" for who in ("benign", "adversarial", "target") for m in ("cam", "grad")
                 for end in ("", "-overlay")}  # fmt: skip
     assert names == pictures | {"benign.png", "adversarial.png", "result.json"}

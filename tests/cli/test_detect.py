@@ -123,7 +123,7 @@ def test_strange_photos_are_flagged_with_reasons_and_pictures(invoke: Invoke, ph
     assert end.startswith("1 of 2 photos flagged")
     assert "20 %" in end
     assert where == "Scores and pictures: out"
-    assert sorted(path.name for path in Path("out").iterdir()) == ["scores.parquet", "strange.png"]
+    assert sorted(path.name for path in Path("out").glob("[!.]*")) == ["scores.parquet", "strange.png"]
 
     table = pq.read_table("out/scores.parquet")
     assert "command" in json.loads(table.schema.metadata[b"underfire.detect"])
