@@ -161,4 +161,4 @@ def _layer(plain: Plain, features: FeatureMap, x: Tensor) -> tuple[nn.Module, bo
     outputs = [output for module, _, output in calls if module is made_by]
     if len(outputs) == 1:
         return made_by, False
-    return next(module for module, read, _ in calls if read is outputs[features.call]), True
+    return next(module for module, read, _ in calls if read is outputs[features.spot.call]), True

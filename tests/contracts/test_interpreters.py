@@ -12,6 +12,7 @@ from underfire import CAM, GRAD, IG, MASK, Classifier, GradCAM, Interpreter
 from underfire.interpreters import ForwardPass, MapGradient, MapObjective, MapTarget
 from underfire.interpreters.ig import PathObjective
 from underfire.interpreters.maps import shape_distance
+from underfire.models.recording import Spot
 from underfire.seeding import generator
 from underfire.testing import check_interpreter
 
@@ -163,7 +164,7 @@ class _OtherAt(GradCAM):
     """Answers in an activation that it has not asked for."""
 
     def objective(self, target: MapTarget) -> MapObjective:
-        elsewhere = replace(self.features, call=7)
+        elsewhere = replace(self.features, spot=Spot("0", call=7))
         return _Altered(super().objective(target), lambda answer: replace(answer, at=elsewhere))
 
 

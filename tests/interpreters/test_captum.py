@@ -294,9 +294,9 @@ class TestRefusals:
                 ADV2(g, steps=2)(x, y)
 
     def test_what_is_no_map_is_refused(self) -> None:
-        with pytest.raises(InputError, match=r"returns \(2, 10\) for 2 images; maps are made of"):
+        with pytest.raises(InputError, match=r"layer 'head' of 'toy' is no picture: its shape is \(4, 10\)"):
             Captum(_toy(smooth_net(), 16), attr.LayerGradientXActivation, layer="head")
-        with pytest.raises(InputError, match="no convolutional activation"):
+        with pytest.raises(InputError, match="has no activation whose cells change where the image does"):
             Captum(_flat(), attr.LayerGradCam)
 
     def test_names(self) -> None:

@@ -69,5 +69,5 @@ def test_probabilities_at_the_end_are_no_obstacle() -> None:
 
 def test_no_convolution_is_refused_by_name() -> None:
     net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 5))
-    with pytest.raises(InputError, match="needs a convolutional activation, and 'pixels' has none; use grad instead"):
+    with pytest.raises(InputError, match=r"'pixels' has no activation whose cells change .*; use grad"):
         GradCAM(Classifier(net, input_size=8, name="pixels"))

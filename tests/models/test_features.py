@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from types import ModuleType
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -13,7 +14,8 @@ from support.traces import scramble, untouched
 from underfire.errors import InputError
 from underfire.interpreters import CAM, ForwardPass, GradCAM
 from underfire.models.classifier import Classifier
-from underfire.models.features import FeatureMap, capture, find_features, head_weight
+from underfire.models.features import capture, find_features, head_bias, head_weight
+from underfire.models.readout import Head
 
 SIZE = 16
 
@@ -98,36 +100,43 @@ def _two_steps(z: Tensor) -> Tensor:
 
 
 # name: (a module, the module and the call whose output the head pools, the grid, the head)
-POOLED: dict[str, tuple[Callable[[], nn.Module], FeatureMap]] = {
-    "functional pooling": (smooth_net, FeatureMap("features", 0, (8, 8), "head")),
+class _Expected(NamedTuple):
+    module: str
+    call: int
+    grid: tuple[int, int]
+    weight: str
+
+
+POOLED: dict[str, tuple[Callable[[], nn.Module], _Expected]] = {
+    "functional pooling": (smooth_net, _Expected("features", 0, (8, 8), "head.weight")),
     "sequential": (
         lambda: _sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5)),
-        FeatureMap("3", 0, (7, 7), "6"),
+        _Expected("3", 0, (7, 7), "6.weight"),
     ),
     "nested sequential": (
         lambda: nn.Sequential(_sequential(nn.AdaptiveAvgPool2d(1)), nn.Sequential(nn.Flatten(), nn.Linear(6, 5))),
-        FeatureMap("0.3", 0, (7, 7), "1.1"),
+        _Expected("0.3", 0, (7, 7), "1.1.weight"),
     ),
     "average pooling by size": (
         lambda: _sequential(nn.AvgPool2d(7), nn.Flatten(), nn.Linear(6, 5)),
-        FeatureMap("3", 0, (7, 7), "6"),
+        _Expected("3", 0, (7, 7), "6.weight"),
     ),
     "dropout in the head": (
         lambda: _sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.5), nn.Linear(6, 5), nn.Identity()),
-        FeatureMap("3", 0, (7, 7), "7"),
+        _Expected("3", 0, (7, 7), "7.weight"),
     ),
     "dropout before pooling": (
         lambda: _sequential(nn.Dropout2d(0.5), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5)),
-        FeatureMap("4", 0, (7, 7), "7"),
+        _Expected("4", 0, (7, 7), "7.weight"),
     ),
     "no bias": (
         lambda: _sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5, bias=False)),
-        FeatureMap("3", 0, (7, 7), "6"),
+        _Expected("3", 0, (7, 7), "6.weight"),
     ),
-    "a shared ReLU": (_SharedRelu, FeatureMap("relu", 2, (16, 16), "head")),
-    "a shared convolution": (_SharedConv, FeatureMap("conv", 1, (16, 16), "head")),
-    "blocks with a functional ReLU": (_ResNet, FeatureMap("layers", 0, (8, 8), "fc")),
-    "a functional ReLU in place": (lambda: _Functional(_two_steps), FeatureMap("norm", 0, (7, 7), "head")),
+    "a shared ReLU": (_SharedRelu, _Expected("relu", 2, (16, 16), "head.weight")),
+    "a shared convolution": (_SharedConv, _Expected("conv", 1, (16, 16), "head.weight")),
+    "blocks with a functional ReLU": (_ResNet, _Expected("layers", 0, (8, 8), "fc.weight")),
+    "a functional ReLU in place": (lambda: _Functional(_two_steps), _Expected("norm", 0, (7, 7), "head.weight")),
 }
 
 
@@ -140,16 +149,13 @@ def _classifier(make: Callable[[], nn.Module]) -> Classifier:
 def _check_that_the_head_reads_the_features(classifier: Classifier, x: Tensor) -> None:
     """Pooling what is captured and applying the head by hand gives the logits; CAM and Grad-CAM can be made."""
     features = find_features(classifier)
-    assert features is not None
     assert features.head is not None
     with torch.no_grad(), classifier.frozen():
         view = ForwardPass(classifier, x, taps=[features])
         activation = view.activation(features)
     assert activation.shape[0] == len(x)
     assert activation.shape[2:] == features.grid
-    head = classifier.module.get_submodule(features.head)
-    assert isinstance(head, nn.Linear)
-    by_hand = F.linear(activation.mean(dim=(2, 3)), head_weight(classifier, features), head.bias)
+    by_hand = F.linear(activation.mean(dim=(2, 3)), head_weight(classifier, features), head_bias(classifier, features))
     torch.testing.assert_close(by_hand, view.logits, rtol=1e-4, atol=1e-5)
     assert CAM(classifier).grid == GradCAM(classifier).grid == features.grid
 
@@ -159,11 +165,11 @@ class TestPooledActivation:
     def test_it_is_found(self, name: str) -> None:
         make, expected = POOLED[name]
         found = find_features(_classifier(make))
-        assert found is not None
-        assert (found.grid, found.head) == (expected.grid, expected.head)
+        assert found.head is not None
+        assert (found.grid, found.head.weight) == (expected.grid, expected.weight)
         # a container returns what its last part returns: either names the same activation
         inner = expected.module.startswith(found.module) or found.module.startswith(expected.module)
-        assert (inner, found.call) == (True, expected.call)
+        assert (inner, found.spot.call) == (True, expected.call)
 
     @pytest.mark.parametrize("name", POOLED)
     @pytest.mark.parametrize("n", [1, 3, 4])
@@ -187,7 +193,6 @@ class TestPooledActivation:
     @pytest.mark.real
     def test_efficientnet(self, efficientnet: Classifier) -> None:
         found = find_features(efficientnet)
-        assert found is not None
         assert found.grid == (7, 7)
         _check_that_the_head_reads_the_features(efficientnet, images(2, efficientnet.input_size[0]))
 
@@ -204,6 +209,81 @@ class _Twice(nn.Module):
         return logits
 
 
+class _LowRank(nn.Linear):
+    """A linear layer and a learnt change to it, which its weight does not show."""
+
+    def __init__(self) -> None:
+        super().__init__(6, 5)
+        self.down, self.up = nn.Parameter(torch.randn(2, 6)), nn.Parameter(torch.randn(5, 2))
+
+    def forward(self, z: Tensor) -> Tensor:
+        return super().forward(z) + z @ self.down.T @ self.up.T
+
+
+class _Standardised(nn.Linear):
+    def forward(self, z: Tensor) -> Tensor:
+        return F.linear(z, (self.weight - self.weight.mean(dim=1, keepdim=True)) / self.weight.std(), self.bias)
+
+
+class _Product(nn.Module):
+    """A matrix product and a sum, as an exported graph has them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.matrix, self.shift = nn.Parameter(torch.randn(6, 5)), nn.Parameter(torch.randn(5))
+
+    def forward(self, z: Tensor) -> Tensor:
+        return z @ self.matrix + self.shift
+
+
+# name: (a module, the linear read-out of the mean that is found)
+LINEAR: dict[str, tuple[Callable[[], nn.Module], Head]] = {
+    "a convolution for a head": (
+        lambda: _sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(6, 5, 1), nn.Flatten()),
+        Head("5.weight", bias="5.bias"),
+    ),
+    "a product and a sum": (
+        lambda: _sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), _Product()),
+        Head("6.matrix", transposed=True, bias="6.shift"),
+    ),
+    "a function of the logits": (_Twice, Head(None)),
+    "a low-rank change": (lambda: _sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), _LowRank()), Head(None)),
+    "a standardised weight": (
+        lambda: _sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), _Standardised(6, 5)),
+        Head(None),
+    ),
+    "two linear layers with nothing between": (
+        lambda: _sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 3), nn.Linear(3, 5)),
+        Head(None),
+    ),
+}
+
+
+class TestLinearHeads:
+    @pytest.mark.parametrize("name", LINEAR)
+    def test_they_are_read_whatever_computes_them(self, name: str) -> None:
+        make, head = LINEAR[name]
+        classifier = _classifier(make)
+        assert find_features(classifier).head == head
+        _check_that_the_head_reads_the_features(classifier, images(3, SIZE))
+        x, y = images(3, SIZE), torch.tensor([0, 1, 2])
+        torch.testing.assert_close(CAM(classifier)(x, y), GradCAM(classifier)(x, y), rtol=1e-4, atol=1e-5)
+
+    @pytest.mark.parametrize("name", ["a function of the logits", "a standardised weight", "a product and a sum"])
+    def test_they_are_read_anew_when_weights_change(self, name: str) -> None:
+        classifier = _classifier(LINEAR[name][0])
+        find_features(classifier)
+        with torch.no_grad():
+            for parameter in classifier.module.parameters():
+                parameter.mul_(-1.5)
+        _check_that_the_head_reads_the_features(classifier, images(3, SIZE))
+
+
+class _Cosine(nn.Linear):
+    def forward(self, z: Tensor) -> Tensor:
+        return 10 * F.linear(F.normalize(z), F.normalize(self.weight))
+
+
 NO_HEAD: dict[str, tuple[Callable[[], nn.Module], tuple[int, int]]] = {
     "two linear layers": (
         lambda: _sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 5)),
@@ -215,11 +295,7 @@ NO_HEAD: dict[str, tuple[Callable[[], nn.Module], tuple[int, int]]] = {
         lambda: _sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(24, 5)),
         (2, 2),
     ),
-    "a convolution for a head": (
-        lambda: _sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(6, 5, 1), nn.Flatten()),
-        (7, 7),
-    ),
-    "a function of the logits": (_Twice, (7, 7)),
+    "a cosine": (lambda: _sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), _Cosine(6, 5)), (7, 7)),
     "a function of the pooled activation": (
         lambda: _sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.LayerNorm(6), nn.Linear(6, 5)),
         (7, 7),
@@ -237,7 +313,6 @@ class TestOtherHeads:
         make, grid = NO_HEAD[name]
         classifier = _classifier(make)
         found = find_features(classifier)
-        assert found is not None
         assert (found.grid, found.head) == (grid, None)
         with pytest.raises(InputError, match="'classifier' ends in another head; use gradcam instead"):
             CAM(classifier)
@@ -249,7 +324,6 @@ class TestOtherHeads:
     def test_mobilenet_v3_has_a_head_of_two_layers(self, torchvision: ModuleType) -> None:
         net = torchvision.models.mobilenet_v3_small(weights=None, num_classes=7)
         found = find_features(Classifier(net, input_size=64))
-        assert found is not None
         assert (found.grid, found.head) == ((2, 2), None)
 
     @pytest.mark.parametrize(
@@ -263,7 +337,8 @@ class TestOtherHeads:
     )
     def test_no_features_at_all(self, make: Callable[[], nn.Module]) -> None:
         classifier = _classifier(make)
-        assert find_features(classifier) is None
+        with pytest.raises(InputError, match="'classifier' has no activation whose cells change where the image does"):
+            find_features(classifier)
         for interpreter in (CAM, GradCAM):
             with pytest.raises(InputError, match="'classifier'"):
                 interpreter(classifier)
@@ -280,14 +355,12 @@ class TestTraces:
     def test_neither_does_an_exception_in_a_capture(self) -> None:
         classifier = Classifier(relu_net(), input_size=32)
         features = find_features(classifier)
-        assert features is not None
         with untouched(classifier.module), pytest.raises(KeyError), capture(classifier, features):
             raise KeyError
 
     def test_a_capture_sees_every_forward_pass_inside_the_block(self) -> None:
         classifier = _classifier(_SharedRelu)
         features = find_features(classifier)
-        assert features is not None
         x = images(4, SIZE)
         with torch.no_grad(), capture(classifier, features) as seen:
             classifier(x)
@@ -299,7 +372,6 @@ class TestTraces:
     def test_a_forward_pass_that_broke_off_does_not_shift_the_count(self) -> None:
         classifier = _classifier(_SharedRelu)
         features = find_features(classifier)
-        assert features is not None
         x = images(4, SIZE)
         with torch.no_grad(), capture(classifier, features) as seen:
             with pytest.raises(RuntimeError):

@@ -10,6 +10,7 @@ from underfire.interpreters import ForwardPass
 from underfire.models.classifier import Classifier
 from underfire.models.features import FeatureMap, find_features, find_trunk, head_bias, head_weight
 from underfire.models.folded import prepared
+from underfire.models.readout import Head
 
 
 class _Residual(nn.Module):
@@ -53,7 +54,6 @@ def residual(seed: int = 0) -> Classifier:
 
 def trunk_of(classifier: Classifier, finest: tuple[int, int]) -> tuple[FeatureMap, ...]:
     last = find_features(classifier)
-    assert last is not None
     return find_trunk(classifier, last, finest=finest)
 
 
@@ -64,7 +64,7 @@ def test_it_is_the_last_activation_on_each_grid_coarsest_first() -> None:
         ("first", (8, 8)),
         ("stem", (16, 16)),
     ]
-    assert [tap.head for tap in found] == ["head", None, None]
+    assert [tap.head for tap in found] == [Head("head.weight"), None, None]
 
 
 def test_nothing_is_finer_than_asked() -> None:
@@ -106,7 +106,6 @@ def test_it_leaves_no_trace() -> None:
 def test_the_head_is_read_whole_with_or_without_a_bias(relu_classifier: Classifier) -> None:
     for classifier in (relu_classifier, residual()):
         last = find_features(classifier)
-        assert last is not None
         x = images(2, 32)
         with classifier.frozen():
             view = ForwardPass(classifier, x, taps=(last,), attached=False)

@@ -2,13 +2,14 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from underfire.errors import InputError, NonFiniteError
 from underfire.models.classifier import Classifier
@@ -19,6 +20,11 @@ from underfire.seeding import owners
 
 BACK_PROPAGATION = "back-propagation"
 """The family of interpreters whose map is a gradient of the model, or of a path of its inputs."""
+
+
+def twice_differentiable() -> AbstractContextManager[None]:
+    """Inside the block attention is computed by parts that have second derivatives; fused kernels have none."""
+    return sdpa_kernel(SDPBackend.MATH)
 
 
 class ForwardPass:
@@ -40,6 +46,8 @@ class ForwardPass:
         self.classifier = classifier
         self.x = detached(x).requires_grad_(attached)
         with ExitStack() as stack, torch.set_grad_enabled(attached):
+            if attached and any(tap.head is None for tap in taps):  # what is behind may be differentiated once more
+                stack.enter_context(twice_differentiable())
             seen = {tap: stack.enter_context(capture(classifier, tap)) for tap in taps}
             self.logits = classifier.scores(self.x)
         self._activations = {tap: outputs[0] for tap, outputs in seen.items()}
@@ -47,7 +55,7 @@ class ForwardPass:
 
     def activation(self, tap: FeatureMap) -> Tensor:
         """The activation (N, C, h, w) at ``tap``, attached to ``x`` and in its type, if autocast chose another."""
-        return self._activations[tap][: self.x.shape[0]].to(self.x.dtype)
+        return tap.picture(self._activations[tap][: self.x.shape[0]].to(self.x.dtype))
 
     def activation_gradient(self, tap: FeatureMap, outputs: Tensor, *, attackable: bool) -> Tensor:
         """Gradient (N, C, h, w) of the per-sample ``outputs`` (N,) in the activation at ``tap``.
@@ -57,7 +65,8 @@ class ForwardPass:
         full = self._activations[tap]
         with torch.enable_grad():
             total = outputs.sum()
-        return gradient(total, full, attached=attackable)[: self.x.shape[0]].to(self.x.dtype)
+        slope = gradient(total, full, attached=attackable)[: self.x.shape[0]]
+        return tap.picture(slope.to(self.x.dtype))
 
     def nll(self, classes: Tensor) -> Tensor:
         """Negative log-likelihood (N,) of ``classes`` in nats, attached to ``x``."""

@@ -12,13 +12,19 @@ from torch import Tensor, nn
 
 from underfire.errors import InputError
 from underfire.interpreters.attached import Attached, drawing, draws_noticed, quiet, undone
-from underfire.interpreters.base import ForwardPass, Interpreter, MapGradient, MapObjective, MapTarget
+from underfire.interpreters.base import (
+    ForwardPass,
+    Interpreter,
+    MapGradient,
+    MapObjective,
+    MapTarget,
+    twice_differentiable,
+)
 from underfire.interpreters.clipping import Clipping
 from underfire.interpreters.gates import gated_clip
 from underfire.interpreters.maps import min_max, pooled, saliency_grid, scaled_distance, shape_distance
 from underfire.models.classifier import Classifier, filled
-from underfire.models.features import FeatureMap, capture, find_features
-from underfire.models.folded import TOLERANCE, prepared
+from underfire.models.features import FeatureMap, check_kept, find_features
 from underfire.seeding import derive_seed
 
 ATTACKABLE = frozenset(
@@ -55,8 +61,8 @@ class Captum(Interpreter):
         method: a class of ``captum.attr``, or any function that makes such an attribution of a module that takes
             images in [0, 1] and returns logits, such as ``lambda f: NoiseTunnel(Saliency(f))``. It is called for
             each batch, since an attack explains a copy of the classifier.
-        layer: name of the layer within the classifier's module that ``method`` is given beside the module; for a
-            class of Captum's that explains a layer it is the last convolutional activation if none is named.
+        layer: the layer that ``method`` is given beside the module, by name or as a module; for a class of Captum's
+            that explains a layer it is the one that Grad-CAM reads if none is named.
         options: further arguments of the attribution's ``attribute``.
         name: what rows call it, by default ``captum-`` and the name of the attribution's class.
         seed: of the random numbers that it draws, if any.
@@ -76,14 +82,14 @@ class Captum(Interpreter):
         classifier: Classifier,
         method: Callable[..., Any],
         *,
-        layer: str | None = None,
+        layer: str | nn.Module | None = None,
         options: Mapping[str, Any] | None = None,
         name: str | None = None,
         seed: int = 0,
         attackable: bool | None = None,
     ) -> None:
         super().__init__(classifier)
-        self._call = _CaptumCall(method, _layer(classifier, method, layer), dict(options or {}))
+        self._call = _CaptumCall(method, _features(classifier, method, layer), dict(options or {}))
         trial, self._draws = _try(self._call, classifier)
         title, (h, w) = type(trial.by).__name__, trial.values.shape[2:]
         self.name = f"captum-{title.lower()}" if name is None else name
@@ -94,9 +100,6 @@ class Captum(Interpreter):
         self.passes_per_step = 1 + 2 * trial.images
         self.pixelwise = (h, w) == classifier.input_size
         self.grid = saliency_grid(classifier.input_size) if self.pixelwise else (h, w)
-        self._moved = self._call.layer is not None and _is_moved(
-            classifier, FeatureMap(self._call.layer, 0, (h, w), None)
-        )
 
     def compute(self, x: Tensor, y: Tensor, keys: tuple[str, ...]) -> Tensor:
         """The maps (N, h, w) of ``x`` for ``y``."""
@@ -113,11 +116,8 @@ class Captum(Interpreter):
                 f"{self.name} is not known to give an attack its true gradient, so no attack follows it; look at maps"
                 " with it, or give attackable=True if underfire.testing.check_interpreter passes it."
             )
-        if self._moved:
-            raise InputError(
-                f"{self.name} cannot be attacked at the layer {self._call.layer!r}: attacks work on a copy of the "
-                "classifier that has its batch norm folded into it; give the layer after the norm."
-            )
+        if self._call.features is not None:
+            check_kept(self.name, self._call.features)
         return _CaptumObjective(self, target)
 
     def raw_maps(
@@ -179,7 +179,7 @@ class _CaptumCall:
     """How an attribution is made and asked."""
 
     method: Callable[..., Any]
-    layer: str | None
+    features: FeatureMap | None
     options: Mapping[str, Any]
 
     def __call__(self, classifier: Classifier, x: Tensor, y: Tensor, *, attached: bool) -> _Answer:
@@ -188,11 +188,13 @@ class _CaptumCall:
         rows = filled(x) if x.device.type == "cpu" else x
         classes = torch.cat([y, y[-1:].expand(len(rows) - len(y))])
         scores = _Scores(classifier)
-        parts = (scores,) if self.layer is None else (scores, classifier.module.get_submodule(self.layer))
+        at = self.features
+        parts = (scores,) if at is None else (scores, classifier.module.get_submodule(at.module))
         with torch.enable_grad(), ExitStack() as stack:
             stack.enter_context(undone(classifier.module))
             stack.enter_context(quiet("captum"))
             if attached:
+                stack.enter_context(twice_differentiable())
                 stack.enter_context(Clipping(gated_clip))
                 stack.enter_context(Attached())
             else:
@@ -201,6 +203,13 @@ class _CaptumCall:
             values = attribution.attribute(rows, target=classes, **self.options)
         if isinstance(values, tuple) and len(values) == 1:
             (values,) = values
+        if at is not None and isinstance(values, Tensor) and at.layout.fits(values):
+            values = at.picture(values)
+        elif at is not None and at.layout.kind != "channels first":
+            raise InputError(
+                f"Captum's {type(attribution).__name__} cannot read layer {at.module!r}, which is laid out as"
+                f" {at.layout.kind}; use gradcam, or give a layer that returns (N, C, h, w)."
+            )
         if not isinstance(values, Tensor) or values.ndim != 4 or len(values) != len(rows):
             seen = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
             raise InputError(
@@ -246,34 +255,15 @@ def _try(call: _CaptumCall, classifier: Classifier) -> tuple[_Answer, bool]:
     return answer, drawn[0]
 
 
-def _layer(classifier: Classifier, method: Callable[..., Any], named: str | None) -> str | None:
-    """The layer that ``method`` is given.
+def _features(classifier: Classifier, method: Callable[..., Any], layer: str | nn.Module | None) -> FeatureMap | None:
+    """The output of the layer that ``method`` is given; None if it is given none.
 
     Raises:
-        InputError: captum is not installed, there is no such layer, or one is needed and there is none.
+        InputError: captum is not installed, the layer does not serve, or one is needed and there is none.
     """
     captum = _captum()
-    if named is not None:
-        if named not in dict(classifier.module.named_modules()):
-            raise InputError(f"layer {named!r} is none of {classifier.name!r}; give a name of its named_modules().")
-        return named
-    if not (isclass(method) and issubclass(method, captum.LayerAttribution)):
-        return None
-    features = find_features(classifier)
-    if features is None:
-        raise InputError(f"{method.__name__} needs a layer, and {classifier.name!r} has no convolutional activation.")
-    return features.module
-
-
-def _is_moved(classifier: Classifier, layer: FeatureMap) -> bool:
-    """Whether the output of ``layer`` is another one in the prepared copy, as where a norm is folded into it."""
-    outputs = []
-    for each in (classifier, prepared(classifier)):
-        with each.frozen(), torch.no_grad(), capture(each, layer) as seen:
-            each.scores(each.patterns())
-        outputs.append(seen[0])
-    own, copied = outputs
-    return float((own - copied).abs().max()) > TOLERANCE * max(1.0, float(own.std()))
+    needs_one = isclass(method) and issubclass(method, captum.LayerAttribution)
+    return find_features(classifier, layer) if needs_one or layer is not None else None
 
 
 def _captum() -> ModuleType:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from underfire.interpreters.base import twice_differentiable
 from underfire.interpreters.directional import Linearised
 from underfire.models.gradients import gradient
 
@@ -58,7 +59,7 @@ def double_backward(losses: Callable[[Tensor], Tensor], x: Tensor, clip: Clip) -
     comes back is a gradient, Jᵀ·v is H·v; where ``clip`` makes it another field, it is still the right product for the
     gradient of a loss on that field.
     """
-    with torch.enable_grad(), Clipping(clip):
+    with torch.enable_grad(), twice_differentiable(), Clipping(clip):
         leaf = x.detach().requires_grad_(True)
         field = gradient(losses(leaf).sum(), leaf, attached=True)
 

@@ -1,14 +1,14 @@
 """Grad-CAM (Selvaraju et al. 2017), the generalisation of CAM to any head."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from underfire.errors import InputError
 from underfire.interpreters.activations import ActivationObjective
 from underfire.interpreters.base import ForwardPass, Interpreter, MapObjective, MapTarget
 from underfire.interpreters.maps import min_max
 from underfire.models.classifier import Classifier
-from underfire.models.features import find_features
+from underfire.models.features import check_kept, find_features
 
 
 class GradCAM(Interpreter):
@@ -17,29 +17,36 @@ class GradCAM(Interpreter):
     Signed before scaling by default, so that it equals CAM wherever CAM is defined;
     ``relu=True`` cuts the negative part off, as the original does for display.
 
+    Args:
+        classifier: the classifier to explain.
+        layer: the layer whose output is read, by name or as a module; by default the last one in which the picture is
+            found (see :func:`underfire.models.features.find_features`).
+        relu: whether to cut the negative part off.
+
     Raises:
-        InputError: the classifier has no convolutional activation.
+        InputError: no activation of the classifier serves, or that of ``layer`` does not.
     """
 
     name = "gradcam"
     title = "Grad-CAM"
     family = "representation"
     summary = "last activation weighted by the mean gradient of the class logit; any head"
-    needs = "a convolutional activation"
+    needs = "an activation that is laid out like the image, as (N, C, h, w), (N, h, w, C) or tokens"
 
-    def __init__(self, classifier: Classifier, *, relu: bool = False) -> None:
+    def __init__(self, classifier: Classifier, *, layer: str | nn.Module | None = None, relu: bool = False) -> None:
         super().__init__(classifier)
-        features = find_features(classifier)
-        if features is None:
-            raise InputError(_no_activation(classifier))
-        self.features = features
+        self.features = find_features(classifier, layer)
         self.relu = relu
-        self.grid = features.grid
+        self.grid = self.features.grid
 
     @classmethod
     def available(cls, classifier: Classifier) -> str | None:
-        """That the classifier has no convolutional activation, if so."""
-        return _no_activation(classifier) if find_features(classifier) is None else None
+        """Why no activation of the classifier serves, if so."""
+        try:
+            find_features(classifier)
+        except InputError as error:
+            return str(error)
+        return None
 
     def compute(self, x: Tensor, y: Tensor, keys: tuple[str, ...]) -> Tensor:  # noqa: ARG002 - draws nothing
         """The maps (N, h, w) of ``x`` for ``y``."""
@@ -47,7 +54,12 @@ class GradCAM(Interpreter):
             return min_max(self.raw_maps(ForwardPass(self.classifier, x, taps=(self.features,)), y, attackable=False))
 
     def objective(self, target: MapTarget) -> MapObjective:
-        """The mean absolute distance to the target map and its exact gradient, through the channel weights too."""
+        """The mean absolute distance to the target map and its exact gradient, through the channel weights too.
+
+        Raises:
+            InputError: the layer is another one where attacks work.
+        """
+        check_kept(self.name, self.features)
         return ActivationObjective(self.features, self.raw_maps, target)
 
     def raw_maps(self, view: ForwardPass, classes: Tensor, *, attackable: bool = True) -> Tensor:
@@ -57,7 +69,3 @@ class GradCAM(Interpreter):
         raw = (gradient.mean(dim=(2, 3), keepdim=True) * view.activation(self.features)).sum(dim=1)
         raw = raw.relu() if self.relu else raw
         return raw if attackable else raw.detach()
-
-
-def _no_activation(classifier: Classifier) -> str:
-    return f"Grad-CAM needs a convolutional activation, and {classifier.name!r} has none; use grad instead."

@@ -32,6 +32,8 @@ class Classifier:
         outputs: ``"probabilities"`` for a module that ends in a softmax: its logarithm is taken, so that every
             user of the classifier may rely on logits.
         name: what reports call it.
+        layer: name of the layer of ``module`` whose output interpreters of one activation read; by default the last
+            one that serves (see :func:`underfire.models.features.find_features`).
 
     Raises:
         InputError: the arguments contradict the module or each other, or the module returns probabilities
@@ -49,11 +51,13 @@ class Classifier:
         class_names: Sequence[str] | None = None,
         outputs: Outputs = "logits",
         name: str = "classifier",
+        layer: str | None = None,
     ) -> None:
         if not isinstance(module, nn.Module):
             raise InputError(f"a classifier is made from an nn.Module, not from {type(module).__name__!r}.")
         self.module: nn.Module = getattr(module, "_orig_mod", module)  # compiled code doesn't show its layers
         self.name = name
+        self.layer = layer
         self.input_size: tuple[int, int] = (input_size, input_size) if isinstance(input_size, int) else input_size
         if len(self.input_size) != 2 or min(self.input_size) < 1:
             raise InputError(f"input_size {input_size!r} is not a height and a width of at least one pixel.")

@@ -110,7 +110,7 @@ class MaskingNetwork(nn.Module):
         return maps
 
     def _tap_names(self) -> list[list[str | int]]:
-        return [[tap.module, tap.call, *tap.grid] for tap in self.taps]
+        return [[tap.module, tap.spot.call, *tap.grid] for tap in self.taps]
 
     def _draw(self, seed: int) -> None:
         """He-scaled weights and zero biases, the same for a seed wherever they are drawn."""
@@ -133,7 +133,7 @@ def gated_features(classifier: Classifier) -> FeatureMap:
         InputError: it has none.
     """
     last = find_features(classifier)
-    if last is None or last.head is None:
+    if last.head is None:
         raise InputError(
             f"RTS needs global average pooling and one linear layer, by which to tell where a class is seen, and"
             f" {classifier.name!r} has another head; use grad, or give a network with an encoder that ends so."
