@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from support.toys import images, relu_net, smooth_net
 from support.traces import untouched
-from underfire import Classifier, GuidedBackprop, InputError
+from underfire import ADV2, Classifier, GuidedBackprop, InputError
 from underfire.interpreters.clipping import Clipping, double_backward
 from underfire.interpreters.gates import WIDTH, guiding
 from underfire.interpreters.maps import saliency
@@ -25,6 +25,18 @@ CALLS: dict[str, Callable[[], nn.Module]] = {
     "torch.relu": lambda: _Called(torch.relu),
     "Tensor.relu": lambda: _Called(lambda z: z.relu()),
     "Tensor.relu_": lambda: _Called(lambda z: z.relu_()),
+    "clamp(min=0)": lambda: _Called(lambda z: z.clamp(min=0)),
+    "clamp_min": lambda: _Called(lambda z: torch.clamp_min(z, 0)),
+    "clamp_": lambda: _Called(lambda z: z.clamp_(min=0)),
+    "clip(0)": lambda: _Called(lambda z: torch.clip(z, 0)),
+    "nn.Threshold": lambda: nn.Threshold(0, 0),
+    "threshold_": lambda: nn.Threshold(0, 0, inplace=True),
+    "maximum": lambda: _Called(lambda z: torch.maximum(z, torch.zeros_like(z))),
+    "max of zero and it": lambda: _Called(lambda z: torch.max(z.new_zeros(()), z)),
+    "where": lambda: _Called(lambda z: torch.where(z > 0, z, 0)),
+    "times its gate": lambda: _Called(lambda z: z * (z > 0)),
+    "masked_fill": lambda: _Called(lambda z: z.masked_fill(z <= 0, 0)),
+    "aten": lambda: _Called(lambda z: torch.ops.aten.relu.default(z)),
 }
 
 
@@ -86,6 +98,40 @@ class TestTheRule:
         chosen = smooth_classifier64(x).gather(1, Y[:, None]).sum()
         (gradient,) = torch.autograd.grad(chosen, x)
         torch.testing.assert_close(GuidedBackprop(smooth_classifier64).attribute(x, Y), gradient)
+
+    def test_an_exported_graph_is_seen_through(self) -> None:
+        net, x = smooth_net().eval(), images(4, 16)
+        net.features[1] = nn.ReLU()
+        many = ({0: torch.export.Dim("n")},)
+        exported = torch.export.export(net, (x,), dynamic_shapes=many).module()
+        wanted, found = (GuidedBackprop(Classifier(m, input_size=16)).attribute(x, Y) for m in (net, exported))
+        torch.testing.assert_close(found, wanted)
+
+    @pytest.mark.parametrize(
+        "function",
+        [
+            lambda z: z.clamp(-1, 1),
+            lambda z: z.clamp_min(1e-3),
+            lambda z: torch.where(z > 1, z, 0),
+            lambda z: z * torch.ones_like(z),
+            lambda z: torch.maximum(z, 0.1 * z),
+        ],
+        ids=["clamp", "clamp_min", "where", "times one", "leaky"],
+    )
+    def test_what_is_no_rectifier_is_differentiated_as_it_is(self, function: Callable[[Tensor], Tensor]) -> None:
+        z = torch.tensor([-2.0, -0.5, 0.5, 2.0], requires_grad=True)
+        with guiding() as clip, Clipping(clip):
+            (found,) = torch.autograd.grad(-function(z).sum(), z)
+        (wanted,) = torch.autograd.grad(-function(z).sum(), z)
+        assert torch.equal(found, wanted)
+
+    def test_a_hard_sigmoid_is_attacked(self) -> None:
+        net = nn.Sequential(nn.Conv2d(3, 6, 3), nn.Hardsigmoid(), nn.Flatten(), nn.Linear(6 * 36, 10)).double()
+        classifier, x = Classifier(net, input_size=8), images(4, 8, dtype=torch.float64)
+        leaf = x.clone().requires_grad_()
+        (wanted,) = torch.autograd.grad(net(leaf).gather(1, Y[:, None]).sum(), leaf)
+        torch.testing.assert_close(GuidedBackprop(classifier).attribute(x, Y), wanted)
+        assert ADV2(GuidedBackprop(classifier), steps=2)(x, (Y + 1) % 10).x_adv.shape == x.shape
 
     def test_a_scripted_module_is_refused(self) -> None:
         scripted = torch.jit.script(smooth_net())

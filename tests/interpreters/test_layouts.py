@@ -17,6 +17,7 @@ from support.layouts import (
     seeded,
     tokens_as,
 )
+from support.planted import planted_classifier
 from support.toys import images
 from support.traces import untouched
 from underfire import ADV2, CAM, Classifier, GradCAM, InputError
@@ -251,6 +252,11 @@ def test_a_picture_inside_what_a_layer_returns(
     x = _pictures((32, 32))
     assert CAM(classifier).features.module in ("trunk", "trunk.1")
     torch.testing.assert_close(CAM(classifier)(x, Y), GradCAM(classifier)(x, Y), rtol=1e-4, atol=1e-5)
+
+
+def test_a_detector_of_one_colour_is_seen_in_that_colour() -> None:
+    """Waves of grey levels leave it dead, its changes and its gradients both."""
+    assert GradCAM(planted_classifier()).grid == (4, 4)
 
 
 def test_a_module_without_gradients_is_refused() -> None:

@@ -1,18 +1,16 @@
 """ReLU, ReLU6 and hardtanh with derivatives of another's choice, for the time of a block."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from underfire.interpreters.base import twice_differentiable
 from underfire.interpreters.directional import Linearised
-from underfire.models.gradients import gradient
+from underfire.interpreters.rectifiers import HARD_SIGMOIDS, rectified
+from underfire.models.gradients import gradient, gradients
 
 Clip = Callable[[Tensor, float, float], Tensor]
 """Values cut to [low, high], either of which may be infinite, with derivatives of its own."""
@@ -32,7 +30,8 @@ class Cut(torch.autograd.Function):
 class Clipping(TorchFunctionMode):
     """Inside the block every ReLU, ReLU6 and hardtanh that a module calls is ``clip``; modules stay as they are.
 
-    Networks that were scripted or compiled call them where no block can see it.
+    However it is called (see :mod:`underfire.interpreters.rectifiers`). Networks that were scripted or compiled call
+    them where no block can see it. A hard sigmoid, of which torch has no second derivative, is computed by parts.
     """
 
     def __init__(self, clip: Clip) -> None:
@@ -44,12 +43,15 @@ class Clipping(TorchFunctionMode):
     ) -> Any:
         """The call ``func``, or ``clip`` in its place."""
         named = dict(kwargs or {})
-        if func not in _BOUNDS:
+        if func in HARD_SIGMOIDS:
+            return (args[0] + 3).clamp(0, 6) / 6
+        found = rectified(func, args, named)
+        if found is None:
             return func(*args, **named)
-        z, *others = [named.pop("input"), *args] if "input" in named else args
-        low, high, inplace = _BOUNDS[func](*others, **named)
+        if not found.inplace:
+            return self._clip(found.z, found.low, found.high)
         # A copy is what the derivative remembers, since z itself is overwritten.
-        return z.copy_(self._clip(z.clone(), low, high)) if inplace else self._clip(z, low, high)
+        return found.z.copy_(self._clip(found.z.clone(), found.low, found.high))
 
 
 def double_backward(losses: Callable[[Tensor], Tensor], x: Tensor, clip: Clip) -> Linearised:
@@ -66,44 +68,7 @@ def double_backward(losses: Callable[[Tensor], Tensor], x: Tensor, clip: Clip) -
     def product(v: Tensor) -> Tensor:
         if not field.requires_grad:  # the losses are linear
             return torch.zeros_like(v)
-        return gradient(field, leaf, v, keep=False)
+        (found,) = gradients(field, (leaf,), v, keep=False)
+        return torch.zeros_like(v) if found is None else found  # None where they are linear in pieces
 
     return field.detach(), product
-
-
-_Bounds = tuple[float, float, bool]
-
-
-def _relu(inplace: bool = False) -> _Bounds:
-    return 0.0, math.inf, inplace
-
-
-def _relu6(inplace: bool = False) -> _Bounds:
-    return 0.0, 6.0, inplace
-
-
-def _hardtanh(min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> _Bounds:
-    return min_val, max_val, inplace
-
-
-def _relu_inplace() -> _Bounds:
-    return _relu(inplace=True)
-
-
-def _hardtanh_inplace(min_val: float = -1.0, max_val: float = 1.0) -> _Bounds:
-    return min_val, max_val, True
-
-
-_BOUNDS: Mapping[Any, Callable[..., _Bounds]] = MappingProxyType(
-    {
-        F.relu: _relu,
-        F.relu6: _relu6,
-        F.hardtanh: _hardtanh,
-        torch.relu: _relu,
-        Tensor.relu: _relu,
-        torch.relu_: _relu_inplace,
-        Tensor.relu_: _relu_inplace,
-        F.hardtanh_: _hardtanh_inplace,
-    }
-)
-"""Low bound, high bound and whether in place, of a call's arguments after the first."""

@@ -15,11 +15,13 @@ class GuidedBackprop(Interpreter):
     """What comes back from the class's logit when every ReLU lets only positive values back, as a saliency map.
 
     The map is the channel maximum of its magnitude, 4×4 mean pooled and min–max scaled. ReLU6 and hardtanh, which
-    stop what comes back above their upper bound too, get the same rule, however they are called. Any other activation
-    is differentiated as it is: on a network of none but these the map is that of the logit's gradient.
+    stop what comes back above their upper bound too, get the same rule, however they are called: as a layer, a
+    function, a clamp at 0, the larger of a tensor and 0, a product with where it is above 0, an operator of an exported
+    graph. Any other activation is differentiated as it is: on a network of none but these the map is that of the
+    logit's gradient.
 
     Raises:
-        InputError: the module was scripted, so that nobody sees its ReLUs being called.
+        InputError: the module, or a part of it, was scripted or compiled, so that nobody sees its ReLUs being called.
     """
 
     name = "guidedbackprop"
@@ -38,11 +40,14 @@ class GuidedBackprop(Interpreter):
 
     @classmethod
     def available(cls, classifier: Classifier) -> str | None:
-        """That the module was scripted, if so."""
-        if not any(isinstance(module, torch.jit.ScriptModule) for module in classifier.module.modules()):
-            return None
-        scripted = f"guidedbackprop cannot see the ReLUs of {classifier.name!r}, which is a scripted module"
-        return f"{scripted}; give the module that it was made from."
+        """That the module, or a part of it, was scripted or compiled, if so."""
+        for module in classifier.module.modules():
+            scripted, compiled = isinstance(module, torch.jit.ScriptModule), hasattr(module, "_orig_mod")
+            if scripted or compiled:
+                kind = "scripted" if scripted else "compiled"
+                unseen = f"guidedbackprop cannot see the ReLUs of {classifier.name!r}, which has a {kind} module"
+                return f"{unseen}; give the module that it was made from."
+        return None
 
     def attribute(self, x: Tensor, y: Tensor) -> Tensor:
         """What comes back (N, C, H, W) to images ``x`` (N, C, H, W) in [0, 1] from the logits of classes ``y`` (N,).

@@ -27,7 +27,7 @@ _SAME = 1e-3  # largest difference, relative to their spread, of activations tha
 _AT_ONCE = 32  # activations whose layout is looked for in one go, the last ones first
 _NDIMS = (3, 4)  # tokens, or a grid
 _NEEDED = "whose cells change where the image does and that the logits depend on"
-_BASES = (1, 3)  # patterns that are changed place by place: the second where the first shows nothing
+_COLOURS = 3
 
 
 @dataclass(frozen=True)
@@ -104,9 +104,13 @@ def find_trunk(classifier: Classifier, last: FeatureMap, *, finest: tuple[int, i
         if not isinstance(classifier.module.get_submodule(spot.module), _PADDINGS)
         and _nearly(seen[spot][:n], copied.get(spot))
     }
-    changes = _changes(classifier, classifier.patterns()[_BASES[0]], kept)
-    layouts = {spot: layout_of(changes[spot], classifier.input_size) for spot in spots if spot in changes}
-    by_grid = {layout.grid: FeatureMap(spot, layout) for spot, layout in layouts.items() if layout is not None}
+    by_grid: dict[tuple[int, int], FeatureMap] = {}
+    for scene in _scenes(classifier):
+        changes = _changes(classifier, scene, kept)
+        layouts = {spot: layout_of(changes[spot], classifier.input_size) for spot in spots if spot in changes}
+        by_grid = {layout.grid: FeatureMap(spot, layout) for spot, layout in layouts.items() if layout is not None}
+        if by_grid:
+            break
     trunk = [last]
     for grid in sorted(by_grid):
         finer = all(now >= _STEP * before for now, before in zip(grid, trunk[-1].grid, strict=True))
@@ -201,10 +205,10 @@ def _laid_out(
 
     With ``all_of_image`` those are left out that are not (N, C, h, w) and do not hold all that the logits read.
     """
-    for base in _BASES:
+    for scene in _scenes(classifier):
         for first in range(0, len(spots), _AT_ONCE):
             group = spots[first : first + _AT_ONCE]
-            changes = _changes(classifier, classifier.patterns()[base], group)
+            changes = _changes(classifier, scene, group)
             for spot in group:
                 whole = not all_of_image or survey.is_whole(spot)
                 change = {kind: cells for kind, cells in changes[spot].items() if whole or kind == "channels first"}
@@ -297,10 +301,27 @@ class _Survey:
         return even and others <= _SAME * size and self.is_whole(spot)
 
 
-def _changes(classifier: Classifier, image: Tensor, spots: Collection[Spot]) -> dict[Spot, dict[Kind, Tensor]]:
-    """How much the cells at ``spots`` change with each place of ``image`` (C, H, W)."""
+def _scenes(classifier: Classifier) -> Iterator[tuple[Tensor, Tensor]]:
+    """Pairs of images (C, H, W): the one is changed place by place into the other. What comes first serves most models.
+
+    Waves and their inverse; then, for models that see nothing in waves, grey and each colour.
+    """
+    for wave in classifier.patterns()[[1, 3]]:
+        yield wave, 1 - wave
+    grey = torch.full_like(wave, 0.4)
+    for channel in range(min(len(grey), _COLOURS)):
+        colour = torch.zeros_like(grey)
+        colour[channel] = 1
+        yield grey, colour
+
+
+def _changes(
+    classifier: Classifier, scene: tuple[Tensor, Tensor], spots: Collection[Spot]
+) -> dict[Spot, dict[Kind, Tensor]]:
+    """How much the cells at ``spots`` change when one place of a scene after another is changed."""
     parts: dict[Spot, list[dict[Kind, Tensor]]] = {spot: [] for spot in spots}
-    rows = changed(image)
+    image, other = scene
+    rows = changed(image, other)
     batch = len(classifier.patterns())
     with torch.no_grad(), classifier.frozen():
         _, before = recorded(classifier, image.repeat(batch, 1, 1, 1), spots)

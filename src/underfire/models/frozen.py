@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.fx import GraphModule
 
 from underfire.errors import ModelError
 from underfire.plugins import described
@@ -105,10 +106,15 @@ def _settled(module: nn.Module) -> Iterator[None]:
             for p, flag in flags:
                 p.requires_grad_(flag)
             for m, mode in modes:
-                if m.training != mode:
+                if m.training != mode and not _is_exported(m):
                     m.train(mode)  # its own, which may do more than set a flag, as LoRA's does
             for m, mode in modes:
                 m.training = mode
+
+
+def _is_exported(module: nn.Module) -> bool:
+    """Whether ``module`` is the graph of an exported program, whose mode was decided when it was made."""
+    return isinstance(module, GraphModule) and "eval" in vars(module)
 
 
 def _evaluate(module: nn.Module, *, training: bool) -> None:
@@ -116,7 +122,11 @@ def _evaluate(module: nn.Module, *, training: bool) -> None:
     if not training:
         return
     try:
-        module.eval()
+        if any(map(_is_exported, module.modules())):
+            for m in module.modules():
+                m.training = False
+        else:
+            module.eval()
     except Exception as error:  # a stranger's module may raise anything
         raise ModelError(
             f"the model cannot be put into evaluation mode: eval() fails with {described(error)}."

@@ -70,12 +70,12 @@ def places(size: tuple[int, int]) -> list[tuple[slice, slice]]:
     return [(row, column) for row in rows for column in columns]
 
 
-def changed(image: Tensor) -> Tensor:
-    """``image`` (C, H, W) in [0, 1] with one place after another inverted, (K, C, H, W)."""
+def changed(image: Tensor, other: Tensor) -> Tensor:
+    """``image`` (C, H, W) with one place after another as in ``other``, (K, C, H, W)."""
     where = places((image.shape[1], image.shape[2]))
     rows = image.repeat(len(where), 1, 1, 1)
     for row, (vertical, horizontal) in zip(rows, where, strict=True):
-        row[:, vertical, horizontal] = 1 - row[:, vertical, horizontal]
+        row[:, vertical, horizontal] = other[:, vertical, horizontal]
     return rows
 
 

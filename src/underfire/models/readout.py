@@ -14,6 +14,7 @@ from underfire.models.recording import Spot, recorded, replaced
 from underfire.models.remembered import Remembered
 
 _SAME = 1e-4  # largest difference of logits, relative to the largest one, that still counts as the same
+_ROUNDINGS = 8  # of the activation's type: under autocast it may be a short one
 _SIZES = (1.0, 10.0, 100.0, 1000.0)  # factors of the rows that are tried: what is linear is so at any size
 
 _computed: Remembered[tuple[Tensor, Tensor]] = Remembered()
@@ -41,8 +42,8 @@ def find_head(classifier: Classifier, spot: Spot, layout: Layout) -> Head | None
     That the logits are W·mean + b is tried on activations of the patterns and on others in their place. All that the
     logits read of the image must pass through the activation.
     """
-    pooled, logits = _tried(classifier, spot, layout)
-    slack = _SAME * logits.abs().amax(dim=1, keepdim=True)
+    pooled, logits, precision = _tried(classifier, spot, layout)
+    slack = max(_SAME, _ROUNDINGS * precision) * logits.abs().amax(dim=1, keepdim=True)
     shape = (logits.shape[1], pooled.shape[1])
     for transposed in (False, True):
         for name, tensor in _shaped(classifier, shape[::-1] if transposed else shape):
@@ -72,13 +73,13 @@ def read_out(classifier: Classifier, spot: Spot, layout: Layout, head: Head) -> 
 
 
 def _compute(classifier: Classifier, spot: Spot, layout: Layout) -> tuple[Tensor, Tensor]:
-    pooled, logits = _tried(classifier, spot, layout)
+    pooled, logits, _ = _tried(classifier, spot, layout)
     weight = _derivative(classifier, spot, layout)
     return weight, (logits - pooled @ weight.T)[: len(logits) // 2].mean(dim=0)
 
 
-def _tried(classifier: Classifier, spot: Spot, layout: Layout) -> tuple[Tensor, Tensor]:
-    """Means (M, C) of the activation's cells, and the logits (M, K) that come of them."""
+def _tried(classifier: Classifier, spot: Spot, layout: Layout) -> tuple[Tensor, Tensor, float]:
+    """Means (M, C) of the activation's cells, the logits (M, K) that come of them, and the activation's precision."""
     x, tried = classifier.patterns(), list[Tensor]()
     draw = torch.Generator().manual_seed(0)
 
@@ -96,7 +97,8 @@ def _tried(classifier: Classifier, spot: Spot, layout: Layout) -> tuple[Tensor, 
         logits, seen = recorded(classifier, x, {spot})
         others = replaced(classifier, x, spot, other)
         values = torch.cat([seen[spot][: len(x)], tried[0][: len(x)]])
-        return layout.picture(values).mean(dim=(2, 3)), torch.cat([logits, others])
+        pooled = layout.picture(values.to(x.dtype)).mean(dim=(2, 3))
+        return pooled, torch.cat([logits, others]), torch.finfo(values.dtype).eps
 
 
 def _derivative(classifier: Classifier, spot: Spot, layout: Layout) -> Tensor:
@@ -104,7 +106,7 @@ def _derivative(classifier: Classifier, spot: Spot, layout: Layout) -> Tensor:
     with torch.enable_grad(), classifier.frozen():
         logits, seen = recorded(classifier, classifier.patterns().requires_grad_(True), {spot})
         slopes = (gradient(logit, seen[spot]) for logit in logits[0])
-        return torch.stack([layout.picture(slope)[0].sum(dim=(1, 2)) for slope in slopes])
+        return torch.stack([layout.picture(slope)[0].to(logits.dtype).sum(dim=(1, 2)) for slope in slopes])
 
 
 def _bias(pooled: Tensor, logits: Tensor, weight: Tensor, slack: Tensor) -> Tensor | None:
