@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,8 +17,13 @@ from click.testing import CliRunner
 
 from support.toy_photos import MODEL_OPTIONS, write_photos
 from underfire import api
+from underfire.auditing.condition import NONE, PGD
 from underfire.auditing.rows import Row, read_rows, write_part
+from underfire.auditing.run import open_run
+from underfire.auditing.store import RunDirectory
+from underfire.auditing.verification import OwnRows, verified_rows
 from underfire.cli import cli
+from underfire.errors import InputError
 
 DOORS = ("report", "resume", "study")
 FAST = ("--interpreters", "cam", "--attacks", "pgd,adv2", "--steps", "2", "--batch-size", "2")
@@ -308,3 +314,46 @@ def test_a_run_imports_nothing(audited: Audited, tmp_path: Path, monkeypatch: py
             assert len([line for line in ended.stderr.splitlines() if line.startswith("Error: ")]) == 1
         assert CliRunner().invoke(cli, ["report", str(run)]).exit_code == 0
     assert not (tmp_path / "ran").exists()
+
+
+def test_what_a_study_left_is_verified_as_a_run_is(audited: Audited) -> None:
+    """A study's own attacks may leave photos out; those that they have are the run's, with all their rows."""
+    run = open_run(audited.run)
+    directory, own = RunDirectory(audited.run.parent / "work"), OwnRows((NONE, PGD), "cam")
+    path = directory.part(0)
+    left = [row for row in run.records[: len(pq.read_table(part(audited.run)))] if row.condition in own.conditions]
+    first = [row for row in left if row.image_id == left[0].image_id]
+    for some in ([], first, left):
+        write_part(path, some)
+        assert verified_rows(directory, run.facts, own) == {0: some}
+    for some, problem in (
+        (first[1:], "it lacks 1 of its"),
+        ([*left, left[0]], "or a second one"),
+        ([*left, next(row for row in run.records if row.attack == "adv2")], "no place for a row"),
+        ([replace(row, photo=replace(row.photo, target=row.photo.target ^ 1)) for row in left], "target class"),
+    ):
+        write_part(path, some)
+        with pytest.raises(InputError, match=f"part-00000.parquet' does not belong to this run: .*{problem}"):
+            verified_rows(directory, run.facts, own)
+
+
+@pytest.mark.parametrize("named", [(), ("--interpreters", "cam"), ("--attacks", "adv2")])
+def test_code_of_others_is_named_by_the_user(
+    named: tuple[str, ...], audited: Audited, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = shutil.copytree(audited.run, tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    command = ["study", "bound", str(run), "--limit", "1", "--out", str(tmp_path / "out"), *named]
+    refused = CliRunner().invoke(cli, command)
+    assert (refused.exit_code, "name them yourself: --model" in refused.stderr) == (2, True)
+    assert CliRunner().invoke(cli, [*command, *MODEL_OPTIONS]).exit_code == 0
+
+
+def test_a_name_that_steers_a_terminal_is_spelt_out(tmp_path: Path) -> None:
+    photos = write_photos(tmp_path / "photos", 1)
+    (photos / "manifest.csv").unlink()
+    (photos / "\x1b]0;pwned\x07.png").write_bytes(b"none")
+    for _ in range(2):
+        assert CliRunner().invoke(cli, resume(photos, tmp_path / "run")).exit_code == 0
+    refused = CliRunner().invoke(cli, [*resume(photos, tmp_path / "run"), "--strict"])
+    assert (refused.exit_code, "\x1b" in refused.output, r"\x1b]0;pwned" in refused.stderr) == (2, False, True)

@@ -27,7 +27,7 @@ _PART_PATTERN = "part-*.parquet"
 _MOST_BYTES = 2**28  # of a part, packed or unpacked
 _MOST_ROWS = 2**20
 
-REDO = "delete it and run the same audit again to redo its photos"
+REDO = "delete it and run the same command again to redo its photos"
 """What to do about a part that cannot be used."""
 
 _SAVED = "_8bit"
@@ -230,7 +230,7 @@ class Row:
         """The row whose `columns` are ``values``; raises `ValueError` as the class does, or for a condition."""
 
         def part(kind: type[P]) -> P:
-            return kind(**{name: values[name] for name in get_type_hints(kind)})
+            return kind(**{name: values[name] for name in _NAMES[kind]})
 
         def distances(ending: str = "") -> MapDistances[float]:
             return distances_of(lambda measure: float(values[f"{measure}{ending}"]))
@@ -254,6 +254,10 @@ _LOSSES = {"nll": "prediction", "gap": "maps"}
 """The beginnings of the columns of an attack's course, and the parts of `ImageTrace` that they are of."""
 
 _PLACES = tuple(place.name for place in fields(ImageCourse))
+
+
+_PARTS: tuple[type[Any], ...] = (RowPhoto, Answer, ImageChange, Spent, Allowed)
+_NAMES = {kind: [part.name for part in fields(kind)] for kind in _PARTS}
 
 
 def _ranges() -> dict[str, tuple[float, float]]:

@@ -1,6 +1,8 @@
 """Whether the rows of a run directory are those that its run.json announces; others may have written either."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
 
 from underfire.attacks.registry import BUILT_IN
 from underfire.auditing.condition import NONE, Condition
@@ -22,8 +24,26 @@ def units_of(facts: RunFacts) -> list[Unit]:
     return list(units(facts.photos, batch_size=facts.settings.batch_size))
 
 
-def verified_rows(directory: RunDirectory, facts: RunFacts) -> dict[int, list[Row]]:
+@dataclass(frozen=True)
+class OwnRows:
+    """The rows that a study's own attacks on photos of a run leave: of some of the photos, within other budgets.
+
+    Attributes:
+        conditions: of each photo that takes part.
+        interpreter: that all maps are taken with.
+    """
+
+    conditions: tuple[Condition, ...]
+    interpreter: str
+
+
+def verified_rows(directory: RunDirectory, facts: RunFacts, own: OwnRows | None = None) -> dict[int, list[Row]]:
     """The rows of every part that is there, by the number of its unit, each row as ``facts`` announce it.
+
+    Args:
+        directory: of the run, or of a study's ``own`` rows.
+        facts: of the run.
+        own: what a study's rows are.
 
     Raises:
         InputError: a part is damaged, belongs to another run, lacks rows or has some twice, or a number is not what it
@@ -36,16 +56,16 @@ def verified_rows(directory: RunDirectory, facts: RunFacts) -> dict[int, list[Ro
         if unit is None:
             raise InputError(f"{quoted(path)} is none of the {len(by_path)} parts of this run; delete it")
         rows = read_part(path)
-        problem = _problem(unit, rows, facts)
+        problem = _problem(unit, rows, facts, own)
         if problem is not None:
             raise InputError(f"{quoted(path)} does not belong to this run: {problem}; {REDO}")
         found[unit.number] = rows
     return found
 
 
-def _problem(unit: Unit, rows: Sequence[Row], facts: RunFacts) -> str | None:
+def _problem(unit: Unit, rows: Sequence[Row], facts: RunFacts, own: OwnRows | None) -> str | None:
     """Why ``rows`` are not those of ``unit``, None if they are."""
-    left = dict(_expected(unit, facts))
+    left = dict(_announced(unit, facts) if own is None else _left_by_study(unit, own))
     count = len(left)
     for row in rows:
         key = (row.image_id, row.condition, row.interpreter)
@@ -53,22 +73,35 @@ def _problem(unit: Unit, rows: Sequence[Row], facts: RunFacts) -> str | None:
         where = f"{quoted(row.image_id)} under {row.condition} with the map of {row.interpreter}"
         if photo is None:
             return f"it has no place for a row, or a second one, of {where}"
-        problem = _row_problem(row, photo, facts)
+        problem = _row_problem(row, photo, facts, planned=own is None and _follows_the_plan(row.condition, facts))
         if problem is not None:
             return f"{problem} in the row of {where}"
-    return f"it lacks {len(left)} of its {count} rows" if left else None
+    attacked = {row.image_id for row in rows}
+    lacking = sum(own is None or photo.image_id in attacked for photo in left.values())
+    return f"it lacks {lacking} of its {count} rows" if lacking else None
 
 
-def _expected(unit: Unit, facts: RunFacts) -> Iterator[tuple[tuple[str, Condition, str], PlannedPhoto]]:
+_Rows: TypeAlias = Iterator[tuple[tuple[str, Condition, str], PlannedPhoto]]
+"""What identifies a row, and its photo."""
+
+
+def _announced(unit: Unit, facts: RunFacts) -> _Rows:
     for photo in unit.photos:
         for condition in facts.attacked_under if photo.excluded is None else (NONE,):
             for interpreter in facts.seen_by:
                 yield (photo.image_id, condition, interpreter), photo
 
 
-def _row_problem(row: Row, photo: PlannedPhoto, facts: RunFacts) -> str | None:
-    planned = RowPhoto(photo.image_id, photo.sha256, photo.label, photo.label_given, photo.target)
-    if (row.photo, row.excluded) != (planned, photo.excluded):
+def _left_by_study(unit: Unit, own: OwnRows) -> _Rows:
+    for photo in unit.photos:
+        if photo.excluded is None:
+            yield from (((photo.image_id, condition, own.interpreter), photo) for condition in own.conditions)
+
+
+def _row_problem(row: Row, photo: PlannedPhoto, facts: RunFacts, *, planned: bool) -> str | None:
+    """What is wrong with ``row`` of ``photo``; ``planned``: its budget is the run's."""
+    expected = RowPhoto(photo.image_id, photo.sha256, photo.label, photo.label_given, photo.target)
+    if (row.photo, row.excluded) != (expected, photo.excluded):
         return "hash, label, target class or exclusion is not that of the photo in run.json"
     answer, allowed = row.answer, row.allowed
     if max(answer.prediction, answer.clean_prediction) >= facts.model.num_classes:
@@ -77,7 +110,7 @@ def _row_problem(row: Row, photo: PlannedPhoto, facts: RunFacts) -> str | None:
         return "success is not what prediction and target class say"
     if allowed.seed != facts.settings.seed:
         return f"the seed is {allowed.seed} and not the run's {facts.settings.seed}"
-    if _follows_the_plan(row.condition, facts):
+    if planned:
         model = facts.settings.perturbation_of(row.condition)
         if (allowed.perturbation, allowed.eps) != (model.name, model.eps):
             return f"the budget is {allowed.eps:g} in {quoted(allowed.perturbation)} and not the run's"

@@ -22,12 +22,13 @@ from underfire.auditing.look import ModelView, calling, look
 from underfire.auditing.maps import read_maps
 from underfire.auditing.measured import Treated, rows_of
 from underfire.auditing.plan import AuditPlan, PlannedPhoto, Unit, units
-from underfire.auditing.rows import Row, read_rows, write_part
+from underfire.auditing.rows import Row, write_part
 from underfire.auditing.run import Run, read_run
 from underfire.auditing.runner import run_audit
 from underfire.auditing.store import MAPS_FILE, RunDirectory, map_name, picture_name
 from underfire.auditing.targets import NO_TARGET
 from underfire.auditing.unit import Event, save_and_read
+from underfire.auditing.verification import OwnRows, verified_rows
 from underfire.errors import InputError
 from underfire.files import quoted
 from underfire.images import Photo, PhotoSet
@@ -63,6 +64,11 @@ class Rerun:
     def condition(self) -> Condition:
         """The condition of its rows."""
         return _adv2_on(self.interpreter)
+
+    @property
+    def rows(self) -> OwnRows:
+        """What its rows are."""
+        return OwnRows((self.condition, *((NONE, PGD) if self.controls else ())), self.interpreter.name)
 
     def picture(self, photo: PlannedPhoto) -> Path:
         """The 8-bit PNG of ``photo`` as attacked."""
@@ -123,7 +129,8 @@ def rerun_rows(run: Run, rerun: Rerun, *, what: str, note: Note) -> list[Row]:
     directory = RunDirectory(rerun.folder)
     share = list(units(run.photos, batch_size=run.plan.batch_size))
     with holding(RunDirectory(run.path).lock_file, (unit.number for unit in share)):
-        todo = [unit for unit in share if not directory.has_part(unit.number)]
+        finished = verified_rows(directory, run.facts, rerun.rows)
+        todo = [unit for unit in share if unit.number not in finished]
         for place, unit in enumerate(todo, start=len(share) - len(todo) + 1):
             directory.sweep(unit)
             goals = {p: goal for p in unit.photos if p.excluded is None and (goal := rerun.target_map(p)) is not None}
@@ -131,7 +138,8 @@ def rerun_rows(run: Run, rerun: Rerun, *, what: str, note: Note) -> list[Row]:
             # Written after the artifacts: a part that is there is a unit that is finished.
             write_part(directory.part(unit.number), rows)
             note(f"{what}: part {place}/{len(share)}")
-    return read_rows(rerun.folder)
+        made = verified_rows(directory, run.facts, rerun.rows)
+    return [row for number in sorted(made) for row in made[number]]
 
 
 def taking_part(photos: Sequence[PlannedPhoto], skipped: int = 0) -> str:
