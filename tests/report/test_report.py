@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from click.testing import CliRunner
 from safetensors.numpy import save_file
+from safetensors.torch import save_file as torch_file
 
 from support.made_runs import run_of
 from support.pictures import png_with_header
@@ -285,6 +287,10 @@ POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n%%EndComments\
         ("pgd.png", _as_pipe, "pipe, a socket or a device"),
         ("maps.safetensors", lambda path: path.write_bytes(b"no maps"), "does not hold maps"),
         ("maps.safetensors", lambda path: save_file({"none/cam": np.zeros((1, 65), "f4")}, path), "of shape .1, 65."),
+        ("maps.safetensors", lambda path: save_file({"none/cam": np.ones((7, 7), "i4")}, path), "type I32"),
+        ("maps.safetensors", lambda path: save_file({"none/cam": np.full((7, 7), np.nan, "f4")}, path), "from nan"),
+        ("maps.safetensors", lambda path: save_file({"none/cam": np.full((7, 7), 1e30, "f4")}, path), "a map from 0"),
+        ("maps.safetensors", lambda path: torch_file({"none/cam": torch.ones(7, 7).bfloat16()}, path), "type BF16"),
     ],
 )
 def test_what_an_audit_does_not_write_is_refused(

@@ -101,6 +101,30 @@ def test_a_damaged_study_is_named(tmp_path: Path, damage: str) -> None:
         read(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"seed": 0', '"seed": "0"'),
+        ('"seed": 0', '"seed": 1e999'),
+        ('"seed": 0', f'"seed": {"[" * 100_000}{"]" * 100_000}'),
+        ('"versions": {', '"versions": {"x": [], '),
+        ('"date": "', '"date": ["x"], "x": "'),
+        ('"claims": []', '"claims": [{"id": "x"}]'),
+        ('"words": "It holds."', '"words": null'),
+        ('"version": 1', '"version": true'),
+    ],
+)
+def test_what_a_study_says_of_itself_is_read_by_its_types(tmp_path: Path, old: str, new: str) -> None:
+    save(made_study(), tmp_path, command="", seed=0)
+    path = tmp_path / "transfer.parquet"
+    table = pq.read_table(path)
+    (key, about), *_ = table.schema.metadata.items()
+    assert old.encode() in about
+    pq.write_table(table.replace_schema_metadata({key: about.replace(old.encode(), new.encode(), 1)}), path)
+    with pytest.raises(InputError, match=r"transfer\.parquet' cannot be read as a study \("):
+        read(tmp_path)
+
+
 def test_a_study_that_was_saved_under_an_old_name_is_read_under_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
