@@ -274,8 +274,9 @@ def test_a_part_that_is_missing_is_told_and_made_again(audited: Audited, tmp_pat
     assert (resumed.exit_code, part(run).is_file()) == (0, True)
 
 
-def test_gates_do_not_pass_on_rows_that_vanished(
-    audited: Audited, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("gates", "code"), [((), 2), (("--fail-if", "asr<0"), 1)])
+def test_an_audit_whose_rows_vanished_does_not_pass(
+    gates: tuple[str, ...], code: int, audited: Audited, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = shutil.copytree(audited.run, tmp_path / "run")
     rebuild = api.rebuild
@@ -285,8 +286,9 @@ def test_gates_do_not_pass_on_rows_that_vanished(
         return rebuild(path)
 
     monkeypatch.setattr(api, "rebuild", vanished)
-    ended = CliRunner().invoke(cli, [*resume(audited.photos, run), "--fail-if", "asr<0"])
-    assert (ended.exit_code, "other shards" in ended.output) == (1, False)
+    ended = CliRunner().invoke(cli, [*resume(audited.photos, run), *gates])
+    assert (ended.exit_code, "others that were finished are gone" in " ".join(ended.stderr.split())) == (code, True)
+    assert "shard" not in ended.output
 
 
 def test_a_run_imports_nothing(audited: Audited, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -205,6 +205,10 @@ class Shard:
     def __str__(self) -> str:
         return f"{self.index}/{self.count}"
 
+    def has(self, number: int) -> bool:
+        """Whether the part ``number`` is among its parts."""
+        return number % self.count == self.index - 1
+
 
 WHOLE = Shard()
 """The share of a process that does everything."""
@@ -244,5 +248,5 @@ def photo_key(position: int, sha256: str) -> str:
 def units(photos: Sequence[PlannedPhoto], *, batch_size: int, shard: Shard = WHOLE) -> Iterator[Unit]:
     """The shard's units, in order. Which photos make a unit depends on nothing but ``batch_size``."""
     for number, start in enumerate(range(0, len(photos), batch_size)):
-        if number % shard.count == shard.index - 1:
+        if shard.has(number):
             yield Unit(number, tuple(photos[start : start + batch_size]))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from underfire.auditing.condition import NOISE, PGD
-from underfire.auditing.plan import WHOLE, AuditPlan, Shard, units
+from underfire.auditing.plan import AuditPlan, Shard, units
 from underfire.choices import EngineName
 from underfire.cli.console import notes, print_table, results
 from underfire.cli.interrupts import interruptible
@@ -130,15 +130,16 @@ def audit(
             )
         with describing(RunDirectory(out).lock_file):  # of two shards the later one sees what the other did
             run = api.rebuild(out)
-    failures = run.failures(gates, min_photos=min_photos) if run.finished or shard == WHOLE else []
-    _print_run(run)
+    lost = any(shard.has(number) for number in run.missing)
+    failures = run.failures(gates, min_photos=min_photos) if run.finished or lost else []
+    _print_run(run, lost=lost)
     for warning in warnings(run.facts.model_checks, run.summary):
         click.echo(f"Warning: {warning}", err=True)
     for failure in failures:
         click.echo(f"Gate failed: {failure}", err=True)
     if (gates or min_photos) and not (run.finished or failures):
         click.echo("The gates were not checked: other shards have parts to do.", err=True)
-    return 1 if failures else 0
+    return 1 if failures else 2 if lost else 0
 
 
 @click.command("plan")
@@ -182,14 +183,19 @@ def plan_command(
     click.echo(f"{sum(c.total for c in costs)} passes in all.")
 
 
-def _print_run(run: AuditRun) -> None:
+def _print_run(run: AuditRun, *, lost: bool) -> None:
     from underfire.present.text import plural
     from underfire.report.findings import sentences
 
     console = results()
     if run.skipped:
         console.print(f"{plural(run.skipped, 'file')} skipped; run.json and the report say why.")
-    if not run.finished:
+    if lost:
+        notes().print(
+            f"Error: of {run.parts} parts {run.finished_parts} are there, and others that were finished are gone; run "
+            "the same command again to redo their photos."
+        )
+    elif not run.finished:
         console.print(
             f"This shard is done: {run.finished_parts} of {run.parts} parts are there, and the figures "
             "below are of these. When the others are done too, run: "
