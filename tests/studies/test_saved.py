@@ -1,5 +1,6 @@
 """A study on disk: whole or not at all, and the same when it is read back."""
 
+import errno
 import os
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -74,7 +75,7 @@ def test_a_save_that_fails_leaves_the_study_that_was_there(tmp_path: Path, monke
 
     def full(descriptor: int) -> None:
         if next(calls) == 2:  # svg and md are written, the table is not
-            raise OSError("no space left")
+            raise OSError(errno.ENOSPC, "no space left")
         sync(descriptor)
 
     monkeypatch.setattr(os, "fsync", full)
