@@ -1,6 +1,7 @@
 """Rows on disk: what is written comes back, whole or not at all."""
 
 import contextlib
+import errno
 import hashlib
 import math
 import os
@@ -117,7 +118,7 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path, monkeypatch: p
     write_part(part, [ROW])
 
     def fail(descriptor: int) -> None:
-        raise OSError("disk full")
+        raise OSError(errno.ENOSPC, "disk full")
 
     monkeypatch.setattr("underfire.files.os.fsync", fail)
     with pytest.raises(OSError, match="disk full"):
