@@ -164,7 +164,8 @@ def planted(prices: dict[str, float], some: Row) -> Callable[..., Run]:
         rows = [
             row(
                 some, image_id=f"photo-{i}", attack=attack, source=source, interpreter=name, success_8bit=True,
-                confidence_8bit=0.8, l1_8bit=0.1 + price * (plan.eps or 0), iou_50_8bit=0.9 - price + 0.001 * i,
+                confidence_8bit=0.8, l1_8bit=0.1 + price * (plan.eps or 0),
+                iou_50_8bit=min(1.0, 0.9 - price + 0.001 * i),
             )
             for i in range(8)
             for name, price in prices.items()
@@ -323,7 +324,7 @@ def results(price: float, *, failed: frozenset[tuple[str, float]] = frozenset())
             point: [
                 row(
                     image_id=name, success=(name, point) not in failed, confidence=point,
-                    l1=0.1 + 0.01 * i + price * point, iou=0.9 - 2 * price * point,
+                    l1=max(0.0, 0.05 + 0.01 * i + price * point), iou=max(0.0, 0.5 - 2 * price * point),
                 )
                 for i, name in enumerate(f"photo-{i}" for i in range(6))
             ]
