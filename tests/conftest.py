@@ -9,6 +9,9 @@ from types import ModuleType
 
 # Read once, when torch is loaded: threads that wait asleep don't slow tests down tenfold on a busy machine.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# The kernels that every x86 machine of the last ten years has: wider ones add in another order, and a dozen steps of an
+# attack on gradients make a grey level of the last bit.
+os.environ.setdefault("ATEN_CPU_CAPABILITY", "avx2")
 
 import pytest
 import torch

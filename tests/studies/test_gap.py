@@ -152,11 +152,11 @@ def test_where_pgd_failed_it_is_compared_with_nothing(
     assert found["l1_pgd"] == pytest.approx(sum(pgd[name].l1_8bit for name in pairs) / 3)
     assert found["iou_50_pgd"] == pytest.approx(sum(pgd[name].iou_50_8bit for name in pairs) / 3)
     assert found["l1_minus_pgd"] == pytest.approx(sum(adv2[name].l1_8bit - pgd[name].l1_8bit for name in pairs) / 3)
-    check_snapshot(__file__, "gap-pgd-failed-once", made.words)
+    check_snapshot(__file__, "gap-pgd-failed-once", made.words, measured=True)
     failed = set(adv2)
     alone = study(photos, whole[0], aims=("random-patch",))
     assert (line(alone, "cam", "random-patch")["pairs"], line(alone, "cam", "random-patch")["l1_pgd"]) == (0, None)
-    check_snapshot(__file__, "gap-pgd-failed", alone.words)
+    check_snapshot(__file__, "gap-pgd-failed", alone.words, measured=True)
     assert ET.fromstring(alone.figure).tag.endswith("svg")  # noqa: S314 - our own output
 
 
@@ -169,13 +169,13 @@ def test_every_interpreter_and_source_of_maps_is_a_claim(whole: tuple[Path, Stud
         for source in ("", "/random-class", "/random-patch")
     }
     assert set(whole[1].table["verdict"].to_pylist()) == {"is not decided at this n"}
-    check_snapshot(__file__, "gap", whole[1].words)
+    check_snapshot(__file__, "gap", whole[1].words, measured=True)
 
 
 def test_without_another_class_a_photo_is_left_out_and_that_is_said(photos: Path, tmp_path: Path) -> None:
     alone = decided(photos)[:1]
     made = gap_study(PLAN, alone, toy_classifier(), work=tmp_path)
-    check_snapshot(__file__, "gap-one-photo", made.words)
+    check_snapshot(__file__, "gap-one-photo", made.words, measured=True)
     untried, tried = (line(made, "cam", aim) for aim in ("random-class", "random-patch"))
     assert (untried["n"], untried["failed"], untried["left_out"], untried["succeeds"]) == (0, 0, 1, None)
     assert (tried["n"] + tried["failed"], tried["left_out"]) == (1, 0)
