@@ -23,8 +23,9 @@ def made(tmp_path: Path) -> Path:
     """The toy's photos, runs and work folders as version 0.1 left them, its runs those of this Python and torch."""
     with tarfile.open(MADE) as archive:
         archive.extractall(tmp_path, filter="data")
-    for path in (tmp_path / "made").rglob("run.json"):
-        path.write_text(json.dumps(here_and_now(json.loads(path.read_text(encoding="utf-8")))), encoding="utf-8")
+    with one_thread():
+        for path in (tmp_path / "made").rglob("run.json"):
+            path.write_text(json.dumps(here_and_now(json.loads(path.read_text(encoding="utf-8")))), encoding="utf-8")
     return tmp_path / "made"
 
 
