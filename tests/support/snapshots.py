@@ -17,8 +17,8 @@ def check_snapshot(test_file: str, name: str, words: str, *, measured: bool = Fa
     """Compares ``words`` with the snapshot ``name`` of the tests in the folder of ``test_file`` (their ``__file__``).
 
     The fractions and counts of words that tell what was ``measured`` by an attack are left out: they depend on the
-    machine, and the tests assert the numbers themselves. Paragraphs are filled to the width of a line, so that a changed sentence is a small difference. Lines that are no
-    prose (headings, lists, tables) stay as they are.
+    machine, and the tests assert the numbers themselves. Paragraphs are filled to the width of a line, so that a
+    changed sentence is a small difference. Lines that are no prose (headings, lists, tables) stay as they are.
 
     Raises:
         AssertionError: the words are others than in the snapshot, or there is none.

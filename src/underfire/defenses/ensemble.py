@@ -13,6 +13,7 @@ from underfire.defenses.signals import SIGNALS, Signal
 from underfire.errors import InputError
 from underfire.interpreters import ALL, Interpreter
 from underfire.models.classifier import Classifier
+from underfire.models.features import FeatureMap
 from underfire.weights import fingerprint
 
 _ALWAYS_NAMED = ("pairs", "shapes", "agreed", "views")
@@ -118,6 +119,8 @@ def _plain(value: object) -> Any:
         return settings_of(value)
     if isinstance(value, nn.Module):
         return fingerprint(value.state_dict())
+    if isinstance(value, FeatureMap):
+        return value.settings()
     if is_dataclass(value) and not isinstance(value, type):
         return {name: _plain(getattr(value, name)) for name in value.__dataclass_fields__}
     return type(value).__name__

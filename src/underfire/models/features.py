@@ -57,6 +57,17 @@ class FeatureMap:
         """(h, w) of the activation."""
         return self.layout.grid
 
+    def settings(self) -> dict[str, object]:
+        """What tells it from another one, as values of JSON; what was measured earlier is kept under these words."""
+        told: dict[str, object] = {"module": self.module, "call": self.spot.call, "grid": list(self.grid), "head": None}
+        if self.head is not None:
+            told["head"] = self.head.weight.removesuffix(".weight") if self.head.weight else "computed"
+        if self.layout.kind != "channels first":
+            told |= {"layout": self.layout.kind, "prefix": self.layout.prefix}
+        if self.spot.item is not None:
+            told["item"] = self.spot.item
+        return told | ({"moved": True} if self.moved else {})
+
     def picture(self, activation: Tensor) -> Tensor:
         """The cells of the module's output as (N, C, h, w)."""
         return self.layout.picture(activation)
