@@ -41,7 +41,7 @@ class Plain(nn.Module):
     def __init__(self, classifier: Classifier) -> None:
         super().__init__()
         self.net = classifier.module
-        for name, numbers in (("mean", classifier.mean), ("std", classifier.std)):
+        for name, numbers in (("mean", classifier.preprocessing.mean), ("std", classifier.preprocessing.std)):
             self.register_buffer(name, torch.tensor(numbers, dtype=classifier.dtype).reshape(1, -1, 1, 1))
         self.to(classifier.device).eval().requires_grad_(False)
 
@@ -116,4 +116,4 @@ def _read(recipe: Recipe, classifier: Classifier) -> Iterator[Tensor]:
     else:
         found = find_photos([Path(recipe.photos)], class_names=classifier.class_names)
     for photo in found.photos:
-        yield load_photo(photo.path, resize=classifier.resize, input_size=classifier.input_size).pixels
+        yield load_photo(photo.path, classifier.preprocessing).pixels

@@ -29,10 +29,10 @@ def animal_or_object() -> Classifier:
     imagenet = load_classifier()
     return Classifier(
         AnimalOrObject(imagenet.module),
-        mean=imagenet.mean,
-        std=imagenet.std,
+        mean=imagenet.preprocessing.mean,
+        std=imagenet.preprocessing.std,
         input_size=imagenet.input_size,
-        resize=imagenet.resize,
+        resize=imagenet.preprocessing.resize,
         class_names=("object", "animal"),
         name="EfficientNet-Lite0, animal or object",
     )

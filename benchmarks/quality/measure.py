@@ -181,7 +181,7 @@ def _parsed(line: dict[str, Any]) -> Found:
 
 def _right(classifier: Classifier, photos: Sequence[Photo]) -> Iterator[tuple[str, Tensor, int, int]]:
     for photo in photos:
-        pixels = load_photo(photo.path, resize=classifier.resize, input_size=classifier.input_size).pixels
+        pixels = load_photo(photo.path, classifier.preprocessing).pixels
         x = pixels.to(classifier.device, classifier.dtype) / 255
         prediction = int(classifier(x[None]).argmax())
         if photo.label is None or prediction != photo.label:

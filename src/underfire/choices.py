@@ -15,6 +15,12 @@ PERTURBATIONS = ("linf", "l2", "flow")
 
 EngineName = Literal["local", "ray"]
 
+Interpolation = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
+"""How pixels are resized."""
+
+Crop = Literal["center", "squash", "letterbox"]
+"""What of a photo is seen where it has another shape than the input."""
+
 
 def pick(name: str, known: Mapping[str, T], kind: str) -> T:
     """What ``name`` stands for among ``known``; raises `InputError` with the closest name if nothing does."""

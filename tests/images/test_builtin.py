@@ -3,7 +3,7 @@ import re
 import pytest
 import torch
 
-from underfire.images import builtin_photos, find_photos, load_photo
+from underfire.images import Preprocessing, builtin_photos, find_photos, load_photo
 from underfire.models.class_names import imagenet_names
 from underfire.models.classifier import Classifier
 
@@ -16,7 +16,7 @@ def test_the_built_in_photos() -> None:
     assert found.photos[0].image_id == "00_german_shepherd.jpg"
     assert [photo.label for photo in found.photos[:4]] == [235, 967, 387, 567]
     assert all(photo.target is None for photo in found.photos)
-    loaded = load_photo(found.photos[10].path, resize=256, input_size=(224, 224))
+    loaded = load_photo(found.photos[10].path, Preprocessing(resize=256, input_size=(224, 224)))
     assert loaded.original_size == (450, 300)
 
 
@@ -45,8 +45,7 @@ def test_the_credits_name_class_author_licence_and_source_of_every_photo() -> No
 @pytest.mark.real
 def test_the_built_in_model_gets_all_of_them_right(efficientnet: Classifier) -> None:
     photos = builtin_photos().photos
-    resize, size = efficientnet.resize, efficientnet.input_size
-    x = torch.stack([load_photo(photo.path, resize=resize, input_size=size).pixels for photo in photos]) / 255
+    x = torch.stack([load_photo(photo.path, efficientnet.preprocessing).pixels for photo in photos]) / 255
     p, predicted = efficientnet.probabilities(x).max(dim=1)
     assert predicted.tolist() == [photo.label for photo in photos]
     assert float(p.min()) > 0.7

@@ -16,7 +16,7 @@ from PIL import Image
 
 from support.pictures import CLASSES, grey_ramp, photo_bytes, png_chunk, png_with_header, put
 from underfire.errors import InputError
-from underfire.images import Skipped, find_photos, load_photo, work
+from underfire.images import Preprocessing, Skipped, find_photos, load_photo, work
 from underfire.images import decode as decode_module
 from underfire.images import manifest as manifest_module
 
@@ -46,7 +46,7 @@ def run(*sources: Path | str) -> tuple[list[str], dict[str, str]]:
     skipped = list(found.skipped)
     for photo in found.photos:
         try:
-            assert load_photo(photo.path, resize=18, input_size=(16, 16)).pixels.shape == (3, 16, 16)
+            assert load_photo(photo.path, Preprocessing(resize=18, input_size=(16, 16))).pixels.shape == (3, 16, 16)
         except InputError as error:
             skipped.append(Skipped(photo.image_id, str(error)))
         else:
@@ -213,7 +213,7 @@ def test_a_photo_that_becomes_a_pipe_does_not_hang(folder: Path) -> None:
     found.path.unlink()
     os.mkfifo(found.path)
     with pytest.raises(InputError, match="pipe, a socket or a device"):
-        load_photo(found.path, resize=18, input_size=(16, 16))
+        load_photo(found.path, Preprocessing(resize=18, input_size=(16, 16)))
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ def test_a_photo_that_becomes_a_pipe_does_not_hang(folder: Path) -> None:
 )
 def test_load_photo_refuses_what_is_no_file(path: str) -> None:
     with pytest.raises(InputError, match="is not a usable photo"):
-        load_photo(path, resize=18, input_size=(16, 16))
+        load_photo(path, Preprocessing(resize=18, input_size=(16, 16)))
 
 
 def test_a_file_above_the_limit_is_not_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -434,7 +434,7 @@ def test_a_deep_tree_does_not_end_the_run(folder: Path) -> None:
 
 def test_global_state_of_pillow_is_left_alone(folder: Path) -> None:
     limit, warn = Image.MAX_IMAGE_PIXELS, io.BytesIO(png_with_header(9_500, 9_500))
-    load_photo(folder / "good.png", resize=18, input_size=(16, 16))
+    load_photo(folder / "good.png", Preprocessing(resize=18, input_size=(16, 16)))
     assert limit == Image.MAX_IMAGE_PIXELS
     with pytest.warns(Image.DecompressionBombWarning):
         Image.open(warn)

@@ -10,7 +10,7 @@ from PIL import Image, ImageCms
 from torch import Tensor
 
 from support.pictures import photo_bytes, put
-from underfire.images import load_photo
+from underfire.images import Preprocessing, load_photo
 
 SIZE = 8
 RNG = np.random.default_rng(5)
@@ -19,7 +19,7 @@ NOISE = RNG.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
 
 def pixels(path: Path, data: bytes) -> Tensor:
     """``data`` decoded at its own size of 8×8, where resizing changes nothing."""
-    return load_photo(put(path, data), resize=SIZE, input_size=(SIZE, SIZE)).pixels
+    return load_photo(put(path, data), Preprocessing(resize=SIZE, input_size=(SIZE, SIZE))).pixels
 
 
 def rgb(red: int, green: int, blue: int) -> Tensor:
@@ -32,7 +32,7 @@ def within(actual: Tensor, expected: Tensor, levels: int) -> bool:
 
 def test_what_comes_out(tmp_path: Path) -> None:
     data = photo_bytes(Image.fromarray(NOISE))
-    loaded = load_photo(put(tmp_path / "a.png", data), resize=SIZE, input_size=(SIZE, SIZE))
+    loaded = load_photo(put(tmp_path / "a.png", data), Preprocessing(resize=SIZE, input_size=(SIZE, SIZE)))
     assert loaded.pixels.dtype == torch.uint8
     assert loaded.pixels.is_contiguous()
     assert torch.equal(loaded.pixels, torch.from_numpy(NOISE).permute(2, 0, 1))
@@ -74,7 +74,7 @@ def test_exif_orientation(tmp_path: Path, orientation: int, kind: str) -> None:
     options: dict[str, object] = {"lossless": True} if kind == "WEBP" else {}
     path = put(tmp_path / "a.png", photo_bytes(Image.fromarray(stored), kind, exif=exif, **options))
     height, width = (6, 10) if orientation < 5 else (10, 6)
-    loaded = load_photo(path, resize=6, input_size=(height, width))
+    loaded = load_photo(path, Preprocessing(resize=6, input_size=(height, width)))
     assert loaded.original_size == (width, height)
     place = STORED_AT[orientation]
     expected = [[stored[place(row, column, 6, 10)] for column in range(width)] for row in range(height)]

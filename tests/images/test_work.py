@@ -12,7 +12,7 @@ from PIL import Image, ImageFile
 
 from support.pictures import grey_ramp, photo_bytes, png_chunk, put
 from underfire.errors import InputError, ShortageError
-from underfire.images import decode, load_photo, work
+from underfire.images import Preprocessing, decode, load_photo, work
 
 JPEG = photo_bytes(kind="JPEG")
 PROGRESSIVE = photo_bytes(kind="JPEG", progressive=True)
@@ -81,7 +81,7 @@ def test_what_would_take_long_is_refused_undecoded(tmp_path: Path, monkeypatch: 
     data, reason = HOSTILE[name]
     monkeypatch.setattr(ImageFile.ImageFile, "load", None)
     with pytest.raises(InputError, match=reason):
-        load_photo(put(tmp_path / "a.jpg", data), resize=8, input_size=(8, 8))
+        load_photo(put(tmp_path / "a.jpg", data), Preprocessing(resize=8, input_size=(8, 8)))
 
 
 @pytest.mark.parametrize(
@@ -97,10 +97,10 @@ def test_what_would_take_long_is_refused_undecoded(tmp_path: Path, monkeypatch: 
 )  # fmt: skip
 def test_a_file_is_read_in_so_many_pieces_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
     path = put(tmp_path / "a", data)
-    load_photo(path, resize=8, input_size=(8, 8))
+    load_photo(path, Preprocessing(resize=8, input_size=(8, 8)))
     monkeypatch.setattr(work, "MAX_READS", 1000)
     with pytest.raises(InputError, match="too many pieces"):
-        load_photo(path, resize=8, input_size=(8, 8))
+        load_photo(path, Preprocessing(resize=8, input_size=(8, 8)))
 
 
 def opened(data: bytes) -> None:
@@ -159,7 +159,7 @@ def _no_more_files(path: str, *_: object) -> None:
     ("where", "name", "fault"),
     [
         (ImageFile.ImageFile, "load", _no_memory),
-        (decode, "resize_and_crop", _no_memory),
+        (decode, "prepared", _no_memory),
         (os, "open", _no_more_files),
     ],
 )
@@ -170,15 +170,15 @@ def test_a_shortage_says_nothing_about_the_photo(
     with monkeypatch.context() as patch:
         patch.setattr(where, name, fault)
         with pytest.raises(ShortageError, match=f"'{path}' cannot be read for now"):
-            load_photo(path, resize=8, input_size=(8, 8))
-    load_photo(path, resize=8, input_size=(8, 8))
+            load_photo(path, Preprocessing(resize=8, input_size=(8, 8)))
+    load_photo(path, Preprocessing(resize=8, input_size=(8, 8)))
 
 
 def test_a_decoder_that_calls_want_of_memory_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As libjpeg does."""
     path = put(tmp_path / "a.jpg", JPEG[:-100])
     with pytest.raises(InputError, match="cut short or damaged"):
-        load_photo(path, resize=8, input_size=(8, 8))
+        load_photo(path, Preprocessing(resize=8, input_size=(8, 8)))
     monkeypatch.setattr(decode, "_check_memory", _no_memory)
     with pytest.raises(ShortageError):
-        load_photo(path, resize=8, input_size=(8, 8))
+        load_photo(path, Preprocessing(resize=8, input_size=(8, 8)))

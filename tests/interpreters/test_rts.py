@@ -38,7 +38,7 @@ def test_its_grid_is_a_quarter_of_the_input(relu_classifier: Classifier) -> None
 
 def test_a_network_of_another_classifier_is_refused(relu_classifier: Classifier) -> None:
     """Of the same structure, so that it would run."""
-    other = Classifier(relu_net(seed=5), mean=relu_classifier.mean, std=relu_classifier.std, input_size=32)
+    other = Classifier(relu_net(seed=5), mean=0.25, std=0.5, input_size=32)
     with pytest.raises(InputError, match=f"fingerprint {other.fingerprint()[:12]}, and '{relu_classifier.name}'"):
         RTS(relu_classifier, network=MaskingNetwork.untrained(other))
 
@@ -190,7 +190,7 @@ def test_the_shipped_maps_are_empty_for_classes_that_are_not_there(efficientnet:
     from underfire.images import builtin_photos, load_photo
 
     photos = builtin_photos().photos[:4]
-    pixels = [load_photo(p.path, resize=efficientnet.resize, input_size=efficientnet.input_size).pixels for p in photos]
+    pixels = [load_photo(p.path, efficientnet.preprocessing).pixels for p in photos]
     x = torch.stack(pixels) / 255
     order = efficientnet(x).argsort(dim=1)
     rts = RTS(efficientnet)

@@ -135,7 +135,7 @@ class TestRefusedArguments:
     @pytest.mark.parametrize(
         ("options", "sentence"),
         [
-            ({"input_size": 0}, "input_size 0"),
+            ({"input_size": 0}, r"input_size \(0, 0\)"),
             ({"input_size": (32, 0)}, r"input_size \(32, 0\)"),
             ({"input_size": (32,)}, r"input_size \(32,\)"),
             ({"resize": 0}, "resize 0"),
@@ -145,6 +145,9 @@ class TestRefusedArguments:
             ({"mean": float("nan")}, "mean nan is not a finite number"),
             ({"mean": ()}, r"mean \(\)"),
             ({"mean": (0.5, 0.5, 0.5), "std": (0.2, 0.2)}, "3 .* 2|2 .* 3"),
+            ({"mean": (0.5, 0.5), "std": (0.5, 0.5), "bgr": True}, "bgr is for 3 channels, and the classifier takes 2"),
+            ({"interpolation": "cubic"}, "interpolation 'cubic' is unknown; give one of nearest, .*bicubic"),
+            ({"crop": "centre"}, "crop 'centre' is unknown; give one of center, squash, letterbox"),
             ({"mean": (0.5, 0.5), "std": (0.2, 0.2)}, r"cannot take images of shape \(4, 2, 32, 32\)"),
             ({"class_names": ["cat", "dog"]}, "2 class names were given for a module of 10 outputs"),
         ],
@@ -314,9 +317,9 @@ class TestNames:
 
     def test_sizes(self) -> None:
         assert _relu().input_size == (32, 32)
-        assert _relu().resize == 32
-        assert _relu(input_size=(48, 32)).resize == 32
-        assert _relu(resize=40).resize == 40
+        assert _relu().preprocessing.resize == 32
+        assert _relu(input_size=(48, 32)).preprocessing.resize == 32
+        assert _relu(resize=40).preprocessing.resize == 40
 
 
 class TestDeviceAndType:
@@ -358,7 +361,17 @@ class TestFingerprint:
         assert classifier.fingerprint() != before
 
     @pytest.mark.parametrize(
-        "options", [{"mean": 0.5}, {"std": (0.25, 0.25, 0.2)}, {"input_size": 36}, {"resize": 36}], ids=str
+        "options",
+        [
+            {"mean": 0.5},
+            {"std": (0.25, 0.25, 0.2)},
+            {"input_size": 36},
+            {"resize": 36},
+            {"crop": "squash"},
+            {"interpolation": "bilinear"},
+            {"bgr": True},
+        ],
+        ids=str,
     )
     def test_preprocessing_changes_it(self, options: dict[str, object]) -> None:
         assert _relu(**options).fingerprint() != _relu().fingerprint()
@@ -587,3 +600,31 @@ class TestThreads:
         with relu_classifier.frozen(), ThreadPoolExecutor(1) as pool:
             for twin in twins:
                 assert pool.submit(twin, images(1, 32)).result().shape == (1, CLASSES)
+
+
+class TestPhotosAsInputs:
+    def test_blue_first(self) -> None:
+        seen: list[Tensor] = []
+
+        def remembered(x: Tensor) -> Tensor:
+            seen.append(x)
+            return x.mean(dim=(2, 3))
+
+        module = _Returns(remembered)
+        classifier = Classifier(module, mean=(0.1, 0.2, 0.3), std=(0.5, 1, 2), input_size=8, bgr=True)
+        x = images(2, 8)
+        classifier(x)
+        red, green, blue = x.unbind(1)
+        expected = torch.stack([(blue - 0.1) / 0.5, green - 0.2, (red - 0.3) / 2], dim=1)
+        torch.testing.assert_close(seen[-1][:2], expected)
+
+    def test_all_of_it_is_one_value(self) -> None:
+        options = {"resize": 40, "interpolation": "lanczos", "crop": "squash", "bgr": True}
+        told = _relu(**options).preprocessing
+        assert {name: getattr(told, name) for name in options} == options
+        assert (told.mean, told.std, told.input_size, told.channels) == (MEAN, STD, (32, 32), 3)
+
+    def test_another_input_size_sees_the_same_share(self) -> None:
+        told = _relu(resize=40).preprocessing
+        assert (told.at((64, 96)).input_size, told.at((64, 96)).resize) == ((64, 96), 80)
+        assert (told.enlarged(1.25).input_size, told.enlarged(1.25).resize) == ((40, 40), 50)

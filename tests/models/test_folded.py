@@ -333,7 +333,7 @@ def test_all_that_is_said_of_the_classifier_holds_for_the_copy() -> None:
     names = [f"bird {k}" for k in range(10)]
     classifier = Classifier(relu_net(), mean=0.5, std=0.25, input_size=32, resize=40, class_names=names, name="toy")
     twin = prepared(classifier)
-    for attribute in ("name", "input_size", "resize", "mean", "std", "class_names", "num_classes", "outputs"):
+    for attribute in ("name", "preprocessing", "class_names", "num_classes", "outputs"):
         assert getattr(twin, attribute) == getattr(classifier, attribute)
 
 

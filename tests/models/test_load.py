@@ -24,7 +24,7 @@ from underfire.models.classifier import Classifier
 def test_built_in_models_know_real_photos(number: int, size: int, resize: int) -> None:
     classifier = load_classifier(f"efficientnet-lite{number}")
     assert classifier.input_size == (size, size)
-    assert classifier.resize == resize
+    assert classifier.preprocessing.resize == resize
     assert classifier.num_classes == 1000
     assert classifier.class_names[243] == "bull mastiff"
     assert classifier.name == f"efficientnet-lite{number}"
@@ -51,9 +51,10 @@ def _foolbox_photos(n: int, resize: int, size: int) -> tuple[Tensor, Tensor]:
 def test_the_default_model_and_another_input_size_for_it(efficientnet: Classifier) -> None:
     assert efficientnet.name == DEFAULT_MODEL == "efficientnet-lite0"
     smaller = load_classifier(input_size=112)
-    assert (smaller.input_size, smaller.resize) == ((112, 112), 128)  # the crop's share of the photo is kept
-    assert load_classifier(input_size=112, resize=112).resize == 112
-    flat = load_classifier(mean=0.5, std=0.5, input_size=(96, 112))
+    assert smaller.input_size == (112, 112)
+    assert smaller.preprocessing.resize == 128  # the crop's share of the photo is kept
+    assert load_classifier(input_size=112, resize=112).preprocessing.resize == 112
+    flat = load_classifier(mean=0.5, std=0.5, input_size=(96, 112)).preprocessing
     assert (flat.mean, flat.std, flat.input_size, flat.resize) == ((0.5,), (0.5,), (96, 112), 110)
 
 
@@ -157,7 +158,7 @@ def test_a_function_that_returns_a_module(own: str) -> None:
     x = images(2, 32)
     mean, std = torch.tensor([0.5, 0.4, 0.3]).view(3, 1, 1), torch.tensor([0.2, 0.3, 0.4]).view(3, 1, 1)
     assert torch.allclose(classifier(x), relu_net(seed=3).eval()((x - mean) / std), atol=1e-5)
-    assert (classifier.name, classifier.resize) == (f"{own}:bare", 40)
+    assert (classifier.name, classifier.preprocessing.resize) == (f"{own}:bare", 40)
 
 
 def test_a_function_that_mends_the_module_path_itself(own: str) -> None:
@@ -170,7 +171,7 @@ def test_without_options_the_function_s_module_gets_pixels_as_they_are(own: str)
     classifier = load_classifier(f"{own}:bare", input_size=32)
     x = images(2, 32)
     assert torch.allclose(classifier(x), relu_net(seed=3).eval()(x), atol=1e-5)
-    assert classifier.resize == 32
+    assert classifier.preprocessing.resize == 32
 
 
 def test_a_function_that_returns_a_classifier(own: str) -> None:
@@ -252,7 +253,7 @@ def test_a_torchvision_model_with_a_checkpoint(torchvision: ModuleType, tmp_path
     mean, std = torch.tensor(preset.mean).view(3, 1, 1), torch.tensor(preset.std).view(3, 1, 1)
     assert torch.allclose(classifier(x), net((x - mean) / std), atol=1e-4)
     assert classifier.class_names == tuple("abcde")
-    assert classifier.resize == round(64 * 256 / 224)
+    assert classifier.preprocessing.resize == round(64 * 256 / 224)
 
 
 def test_torchvision_s_own_weights_and_preprocessing(
@@ -265,7 +266,7 @@ def test_torchvision_s_own_weights_and_preprocessing(
     torch.save(net.state_dict(), cached)  # where the download would be looked for first
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     classifier = load_classifier("torchvision:shufflenet_v2_x0_5")
-    assert (classifier.input_size, classifier.resize) == ((224, 224), 256)
+    assert (classifier.input_size, classifier.preprocessing.resize) == ((224, 224), 256)
     assert classifier.class_names[243] == "bull mastiff"
     assert len(set(classifier.class_names)) == 1000
     own, loaded = net.state_dict(), classifier.module.state_dict()
@@ -316,7 +317,7 @@ def test_a_timm_model_with_a_checkpoint(torchvision: ModuleType, tmp_path: Path)
     x = images(2, size)
     mean, std = torch.tensor(config["mean"]).view(3, 1, 1), torch.tensor(config["std"]).view(3, 1, 1)
     assert torch.allclose(classifier(x), net((x - mean) / std), atol=1e-4)
-    assert classifier.resize == math.floor(size / config["crop_pct"])
+    assert classifier.preprocessing.resize == math.floor(size / config["crop_pct"])
     assert classifier.class_names[0] == "tench"
     with pytest.raises(InputError, match="timm has no model 'resnet10x'; did you mean resnet"):
         load_classifier("timm:resnet10x")

@@ -8,10 +8,11 @@ from functools import cached_property
 from typing import Any, TypeAlias
 
 from underfire.auditing.condition import NONE, Condition
-from underfire.auditing.plan import AuditPlan, ModelSettings, PlannedPhoto, photo_key
+from underfire.auditing.plan import AuditPlan, PlannedPhoto, photo_key
 from underfire.decoding import decoded
 from underfire.diagnostics.model_checks import Checked
 from underfire.files import quoted
+from underfire.images.preprocessing import Preprocessing
 
 Scalar: TypeAlias = str | bool | int | float | None
 Setting: TypeAlias = Scalar | tuple[Scalar, ...] | Mapping[str, Scalar] | Mapping[str, Mapping[str, Scalar]]
@@ -20,6 +21,9 @@ Setting: TypeAlias = Scalar | tuple[Scalar, ...] | Mapping[str, Scalar] | Mappin
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _PLANNED = ("interpreters", "attacks", "preset", "targets", "perturbation", "seed", "batch_size", "limit")
 """Settings that a plan and a run's configuration say in the same words."""
+
+_OF_A_MODEL = ("checkpoint", "class_names", "mean", "std", "input_size", "resize")
+"""Settings of a model in a configuration of version 0.1."""
 
 _SINCE_0_2 = ("plan", "conditions", "interpreters")
 
@@ -31,6 +35,7 @@ class ModelFacts:
     Attributes:
         input_size: (height, width) in pixels.
         class_names: by index as text, all of them.
+        preprocessing: of photos; None in runs of version 0.1, whose pictures are all in colour.
     """
 
     name: str
@@ -39,8 +44,12 @@ class ModelFacts:
     input_size: tuple[int, int]
     resize: int
     class_names: Mapping[str, str]
+    preprocessing: Preprocessing | None = None
 
     def __post_init__(self) -> None:
+        told = self.preprocessing
+        if told is not None and (told.input_size, told.resize) != (self.input_size, self.resize):
+            raise ValueError(f"its model has inputs of {self.input_size} pixels, and of {told.input_size}")
         if self.num_classes < 1 or not all(1 <= side <= 2**15 for side in self.input_size):
             raise ValueError(f"its model has {self.num_classes} classes and inputs of {self.input_size} pixels")
         if list(self.class_names) != [str(index) for index in range(self.num_classes)]:
@@ -159,12 +168,12 @@ def plan_of_config(config: Mapping[str, Any]) -> AuditPlan:
     Raises:
         ValueError: a setting is missing, or no plan gives these steps and passes.
     """
-    own = {field.name for field in fields(ModelSettings)} - {"spec"}
     names = {field.name for field in fields(AuditPlan)} - {"model", "steps", "passes"}
-    missing = next((name for name in ("model", "steps", "passes", *own, *sorted(names)) if name not in config), None)
+    needed = ("model", "steps", "passes", *_OF_A_MODEL, *sorted(names))
+    missing = next((name for name in needed if name not in config), None)
     if missing is not None:
         raise ValueError(f"its config has no {missing!r}")
-    model = {"spec": config["model"], **{name: config[name] for name in own}}
+    model = {"spec": config["model"], **{name: config[name] for name in _OF_A_MODEL}}
     settings = {"model": model, **{name: config[name] for name in names}}
     choices = ({}, *({name: _largest(config[name])} for name in ("passes", "steps")))
     for effort in choices:

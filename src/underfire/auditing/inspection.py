@@ -40,7 +40,7 @@ def inspect_photos(
         class_index(plan.targets, classifier.class_names)  # refused before any photo is looked at
     if strict and found.skipped:
         raise _refusal(found.skipped[0])
-    loader = loader or PhotoLoader(resize=classifier.resize, input_size=classifier.input_size)
+    loader = loader or PhotoLoader(classifier.preprocessing)
     unusable: list[Skipped] = []
     planned: list[PlannedPhoto] = []
     batch: list[tuple[Photo, Pixels]] = []

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
 from underfire.auditing.condition import NOISE, NONE, Condition
+from underfire.choices import Crop, Interpolation
 from underfire.errors import InputError
 from underfire.parsing import MOST, SEEDS
 
@@ -43,7 +44,10 @@ class ModelSettings:
     input_size: tuple[int, int] | None = None
     """(height, width) in pixels."""
     resize: int | None = None
-    """The short side to which photos are resized before the centre crop, in pixels."""
+    """Of photos before the crop, in pixels; see `underfire.images.Preprocessing`."""
+    interpolation: Interpolation | None = None
+    crop: Crop | None = None
+    bgr: bool | None = None
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ of it is used, and nothing in it names code that is run.
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -30,8 +30,10 @@ from underfire.models.classifier import Classifier
 from underfire.models.sources import is_built_in
 
 _FILES = ("checkpoint", "class_names")
-_PLAIN = ("mean", "std", "input_size", "resize")
-"""Settings of a model that name a file, and those that do not."""
+"""Settings of a model that name a file."""
+
+PLAIN = tuple(field.name for field in fields(ModelSettings) if field.name not in ("spec", *_FILES))
+"""Settings of a model that name neither code nor a file."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class Run:
         settings, named = self.facts.settings, self.named
         model = settings.model
         if named.model is not None:
-            left = [name for name in _PLAIN if getattr(named.model, name) is None]
+            left = [name for name in PLAIN if getattr(named.model, name) is None]
             model = replace(named.model, **{name: getattr(model, name) for name in left})
         return replace(settings, model=model, rts=settings.rts if named.rts is None else named.rts)
 

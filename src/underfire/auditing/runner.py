@@ -163,7 +163,8 @@ def _check_same(directory: RunDirectory, old: RunFacts, new: RunFacts, *, strict
             f"{run} is a run of a model {quoted(old.model.name)} with other weights or preprocessing "
             f"(fingerprint {quoted(old.model.fingerprint[:12])}, now '{new.model.fingerprint[:12]}'); {advice}"
         )
-    if old.model != new.model:
+    # The fingerprint tells of the preprocessing, which old runs don't.
+    if replace(old.model, preprocessing=None) != replace(new.model, preprocessing=None):
         raise InputError(f"{run} is a run of a model with other names of classes, or another input size; {advice}")
     torch_before, torch_now = old.versions.get("torch"), new.versions["torch"]
     if torch_before != torch_now:
@@ -206,7 +207,8 @@ def _facts(plan: AuditPlan, classifier: Classifier, command: str | None, *, thre
             "fingerprint": classifier.fingerprint(),
             "num_classes": classifier.num_classes,
             "input_size": list(classifier.input_size),
-            "resize": classifier.resize,
+            "resize": classifier.preprocessing.resize,
+            "preprocessing": asdict(classifier.preprocessing),
             # All of them: which classes failed attacks end in is not known yet.
             "class_names": {str(index): name for index, name in enumerate(classifier.class_names)},
         },

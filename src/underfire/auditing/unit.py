@@ -96,7 +96,7 @@ class Auditor:
         self.plan = plan
         self.classifier = classifier
         self.directory = directory
-        self.loader = PhotoLoader(resize=classifier.resize, input_size=classifier.input_size)
+        self.loader = PhotoLoader(classifier.preprocessing)
         load_parts(
             [name for name in plan.interpreters if name not in given.interpreters],
             [name for name in plan.attacks if name not in given.attacks],

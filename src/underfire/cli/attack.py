@@ -103,7 +103,7 @@ def attack(
     explainers = make_interpreters(selection.interpreters, classifier, rts=rts)
     target = class_index(target_class, classifier.class_names)
     chosen = builtin_photos().photos[0] if photo is None else _one_photo(photo, classifier)
-    pixels = load_photo(chosen.path, resize=classifier.resize, input_size=classifier.input_size)
+    pixels = load_photo(chosen.path, classifier.preprocessing)
     wanted = _target_maps(target_map, explainers, seed=plan.seed, key=chosen.image_id)
     make_output(out)
     result = attack_photo(
@@ -159,7 +159,7 @@ def _target_maps(text: str, interpreters: Sequence[Interpreter], *, seed: int, k
         return {i.name: random_patch(i.grid, seed=seed, key=key) for i in interpreters}
     classifier = interpreters[0].classifier
     other = _one_photo(text, classifier)
-    loaded = load_photo(other.path, resize=classifier.resize, input_size=classifier.input_size)
+    loaded = load_photo(other.path, classifier.preprocessing)
     x = from_8bit(loaded.pixels[None], classifier.dtype)
     seen = predict(classifier, x, names=[other.image_id]).argmax(dim=1)
     view = look(classifier, interpreters, x, seen, names=[other.image_id])

@@ -75,7 +75,7 @@ def explain(
     stems = file_stems([photo.image_id for photo in found.photos])
     for photo, stem in zip(found.photos, stems, strict=True):
         try:
-            loaded = load_photo(photo.path, resize=classifier.resize, input_size=classifier.input_size)
+            loaded = load_photo(photo.path, classifier.preprocessing)
         except InputError as error:
             skipped.append((photo.image_id, str(error.__cause__ or error)))
             continue

@@ -7,16 +7,16 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import click
 
 from underfire import parsing
 from underfire.auditing.plan import PASSES, AuditPlan, ModelSettings
-from underfire.choices import EVERY, PERTURBATIONS
+from underfire.choices import EVERY, PERTURBATIONS, Crop, Interpolation
 from underfire.errors import InputError
 
 if TYPE_CHECKING:
@@ -142,10 +142,17 @@ _MODEL_OPTIONS = (
     ),
     click.option("--checkpoint", metavar="FILE", help="Weights: safetensors, or a state dict of torch.save."),
     click.option("--class-names", metavar="FILE", help="The classes' names, one a line, or JSON."),
-    click.option("--mean", type=Numbers, metavar="R,G,B", help="Normalisation of a bare module."),
-    click.option("--std", type=Numbers, metavar="R,G,B", help="Normalisation of a bare module."),
+    click.option("--mean", type=Numbers, metavar="R,G,B", help="Normalisation of a bare module, as 0.5 or 127/255."),
+    click.option("--std", type=Numbers, metavar="R,G,B", help="Normalisation of a bare module, as 0.25 or 1/255."),
     click.option("--input-size", type=Size, metavar="PIXELS", help="Input of a bare module: 224, or 224x160."),
     click.option("--resize", type=Count, metavar="PIXELS", help="Short side before the crop."),
+    click.option("--interpolation", type=click.Choice(get_args(Interpolation)), help="How photos are resized."),
+    click.option(
+        "--crop",
+        type=click.Choice(get_args(Crop)),
+        help="What becomes of photos of another shape than the input: cut, squashed, or with bars.",
+    ),
+    click.option("--bgr", is_flag=True, default=None, help="The model takes blue first, as do --mean and --std."),
     click.option("--device", default=DEFAULTS.device, show_default=True, help="cpu, cuda, cuda:1 …"),
 )
 
@@ -318,16 +325,8 @@ def load_model(settings: ModelSettings, device: str) -> Classifier:
     """The classifier that the options name."""
     from underfire.models import load_classifier
 
-    return load_classifier(
-        settings.spec,
-        checkpoint=settings.checkpoint,
-        class_names=settings.class_names,
-        mean=settings.mean,
-        std=settings.std,
-        input_size=settings.input_size,
-        resize=settings.resize,
-        device=device,
-    )
+    named = asdict(settings)
+    return load_classifier(named.pop("spec"), **named, device=device)
 
 
 def photos_of(sources: tuple[str, ...], classifier: Classifier) -> PhotoSet:

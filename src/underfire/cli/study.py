@@ -9,13 +9,14 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 import click
 
+from underfire.auditing.plan import ModelSettings
 from underfire.auditing.store import STUDIES as STUDIES_FOLDER
 from underfire.cli.console import notes, results
 from underfire.cli.interrupts import interruptible
@@ -28,13 +29,13 @@ from underfire.studies.registry import STUDIES, StudyEntry
 
 if TYPE_CHECKING:
     from underfire.auditing.inspection import Inspection
-    from underfire.auditing.plan import AuditPlan, ModelSettings
+    from underfire.auditing.plan import AuditPlan
     from underfire.auditing.run import Named, Run
     from underfire.images.dataset import Photos
     from underfire.models.classifier import Classifier
     from underfire.studies.study import Study
 
-_MODEL = ("spec", "checkpoint", "class_names", "mean", "std", "input_size", "resize")
+_MODEL = tuple(field.name for field in fields(ModelSettings))
 _NAMED = (*_MODEL, "rts", "interpreters", "attacks")
 """What a run cannot name, as others may have written it: the user does, where it is code or a file."""
 

@@ -9,6 +9,7 @@ begin with a dot are passed over quietly.
 from underfire.images.builtin import builtin_photos
 from underfire.images.decode import PhotoLoader, Pixels, load_photo
 from underfire.images.png import read_png, save_png
+from underfire.images.preprocessing import Preprocessing
 from underfire.images.records import Photo, PhotoSet, Skipped
 from underfire.images.sources import find_photos
 
@@ -17,6 +18,7 @@ __all__ = [
     "PhotoLoader",
     "PhotoSet",
     "Pixels",
+    "Preprocessing",
     "Skipped",
     "builtin_photos",
     "find_photos",

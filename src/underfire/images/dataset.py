@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from underfire.errors import InputError
-from underfire.images import Photo, load_photo
+from underfire.images import Photo, Preprocessing, load_photo
 from underfire.seeding import derive_seed
 
 _LARGER = 1.25  # photos are kept this much larger than the input, so that a crop is not enlarged much
@@ -20,13 +20,8 @@ class NetworkInput(Protocol):
     """What photos are brought to: a classifier has it all."""
 
     @property
-    def input_size(self) -> tuple[int, int]:
-        """(height, width) in pixels."""
-        ...
-
-    @property
-    def resize(self) -> int:
-        """The short side before the centre crop, in pixels."""
+    def preprocessing(self) -> Preprocessing:
+        """Of photos."""
         ...
 
     @property
@@ -60,9 +55,7 @@ class Photos:
 
     def __init__(self, sources: Sequence[NamedPhoto], classifier: NetworkInput, *, larger: float = 1.0) -> None:
         self.sources = tuple(sources)
-        height, width = classifier.input_size
-        self._size = (round(height * larger), round(width * larger))
-        self._resize = round(classifier.resize * larger)
+        self._preprocessing = classifier.preprocessing.enlarged(larger)
         self._dtype = classifier.dtype
         self._decoded: dict[int, Tensor] = {}
 
@@ -70,10 +63,10 @@ class Photos:
         return len(self.sources)
 
     def __getitem__(self, index: int) -> Tensor:
-        """Photo ``index`` (3, H, W) in [0, 1]."""
+        """Photo ``index`` (C, H, W) in [0, 1]."""
         pixels = self._decoded.get(index)
         if pixels is None:
-            pixels = load_photo(self.sources[index].path, resize=self._resize, input_size=self._size).pixels
+            pixels = load_photo(self.sources[index].path, self._preprocessing).pixels
             if len(self._decoded) < _CACHED:
                 self._decoded[index] = pixels
         return pixels.to(self._dtype) / 255
@@ -108,7 +101,7 @@ def read_sources(photos: Sequence[Photo], classifier: NetworkInput) -> tuple[lis
     sources, skipped = [], []
     for photo in photos:
         try:
-            loaded = load_photo(photo.path, resize=classifier.resize, input_size=classifier.input_size)
+            loaded = load_photo(photo.path, classifier.preprocessing)
         except InputError as error:
             skipped.append((photo.image_id, str(error.__cause__ or error)))
             continue

@@ -1,6 +1,7 @@
 """One photo, decoded and prepared for a classifier."""
 
 import hashlib
+import math
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,8 @@ from torch import Tensor
 from underfire.errors import InputError, ShortageError
 from underfire.files import is_shortage, quoted, read_regular_file, shortened
 from underfire.images.color import to_rgb
-from underfire.images.geometry import resize_and_crop
+from underfire.images.geometry import check_photos_fit, prepared
+from underfire.images.preprocessing import Preprocessing
 from underfire.images.work import MAX_PIXELS, MeteredBytes, check_before, check_opened, too_large
 
 MAX_FILE_BYTES = 512 * 2**20
@@ -42,8 +44,8 @@ _UPRIGHT = {
 class Pixels:
     """A photo as a classifier is to see it.
 
-    ``pixels``: uint8 (3, H, W) in sRGB, H and W being the classifier's input size. ``sha256``: of the file's
-    bytes, in hex. ``original_size``: (width, height) of the whole upright photo.
+    ``pixels``: uint8 (C, H, W), sRGB or, of one channel, its luma; H and W are the classifier's input size.
+    ``sha256``: of the file's bytes, in hex. ``original_size``: (width, height) of the whole upright photo.
     """
 
     pixels: Tensor
@@ -57,14 +59,17 @@ class PhotoLoader:
     The file is read each time: a photo that has changed is decoded again.
 
     Args:
-        resize: what the short side becomes, in pixels.
-        input_size: (height, width) of the crop in its centre.
+        preprocessing: what they are brought to, but for the normalisation.
         most: bytes of decoded photos that are kept.
+
+    Raises:
+        InputError: photos have not the channels that the classifier takes.
     """
 
-    def __init__(self, *, resize: int, input_size: tuple[int, int], most: int = MAX_KEPT_BYTES) -> None:
-        self._resize, self._crop = resize, (input_size[1], input_size[0])
-        self._room = most // (3 * input_size[0] * input_size[1])
+    def __init__(self, preprocessing: Preprocessing, *, most: int = MAX_KEPT_BYTES) -> None:
+        check_photos_fit(preprocessing)
+        self._preprocessing = preprocessing
+        self._room = most // (preprocessing.channels * math.prod(preprocessing.input_size))
         self._kept: dict[str, Pixels] = {}
 
     def load(self, path: str | Path) -> Pixels:
@@ -76,7 +81,7 @@ class PhotoLoader:
             if kept is not None:
                 return kept
             image = decode(data)
-            prepared = resize_and_crop(image, resize=self._resize, crop=self._crop)
+            picture = prepared(image, self._preprocessing)
         except InputError as error:
             raise InputError(f"{quoted(path)} is not a usable photo: {error}.") from error
         except (MemoryError, OSError) as error:
@@ -85,27 +90,27 @@ class PhotoLoader:
                 f"{quoted(path)} cannot be read for now: {why}; close other programs or raise the limit and give the "
                 "same command again, or leave this photo out"
             ) from error
-        pixels = torch.from_numpy(np.array(prepared)).permute(2, 0, 1).contiguous()
+        pixels = torch.from_numpy(np.atleast_3d(np.array(picture))).permute(2, 0, 1).contiguous()
         photo = Pixels(pixels, sha256, image.size)
         if len(self._kept) < self._room:
             self._kept[sha256] = photo
         return photo
 
 
-def load_photo(path: str | Path, *, resize: int, input_size: tuple[int, int]) -> Pixels:
-    """The photo at ``path``, upright by its EXIF, resized and cropped to ``input_size`` (height, width).
+def load_photo(path: str | Path, preprocessing: Preprocessing) -> Pixels:
+    """The photo at ``path``, upright by its EXIF, as a classifier of this ``preprocessing`` is to see it.
 
-    The short side becomes ``resize``, bicubic and antialiased, and the crop is the centre; photos that are
-    too small for it are enlarged. Colours are sRGB as :func:`underfire.images.color.to_rgb` has them,
-    transparency laid on white. Of an animation it is the first frame.
+    The normalisation is left to the classifier. Photos that are too small are enlarged. Colours are sRGB as
+    :func:`underfire.images.color.to_rgb` has them, transparency laid on white; grey is their luma (ITU-R 601). Of an
+    animation it is the first frame.
 
     Raises:
-        InputError: the file cannot be read, is not a photo of :data:`FORMATS`, is cut short or damaged, is
-            larger than :data:`MAX_FILE_BYTES`, costs more than the limits of :mod:`underfire.images.work` allow, or
-            has colours without a defined meaning.
+        InputError: photos have not the channels that the classifier takes, or the file cannot be read, is not a photo
+            of :data:`FORMATS`, is cut short or damaged, is larger than :data:`MAX_FILE_BYTES`, costs more than the
+            limits of :mod:`underfire.images.work` allow, or has colours without a defined meaning.
         ShortageError: there is not enough memory, or there are too many open files, to decode it.
     """
-    return PhotoLoader(resize=resize, input_size=input_size, most=0).load(path)
+    return PhotoLoader(preprocessing, most=0).load(path)
 
 
 def decode(data: bytes) -> Image.Image:

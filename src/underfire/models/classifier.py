@@ -1,19 +1,24 @@
 """The classifier under audit: any ``nn.Module`` with its preprocessing inside."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
 
+from underfire.choices import Crop, Interpolation
 from underfire.errors import InputError, ModelError
+from underfire.images.preprocessing import Preprocessing
 from underfire.models.frozen import alone, frozen, is_frozen
 from underfire.plugins import described
 from underfire.weights import fingerprint, oddity
 
 Outputs = Literal["logits", "probabilities"]
+
+_LATER = ("interpolation", "crop", "bgr")
 
 
 class Classifier:
@@ -24,10 +29,13 @@ class Classifier:
             the time of a call it is in evaluation mode with frozen parameters, and afterwards it is not. Threads
             may share it: they work with it one after the other.
         mean, std: normalisation, applied inside; one number per channel, or one for all channels, or none for a
-            module that takes [0, 1] itself.
+            module that takes [0, 1] itself. These and what follows make up the `Preprocessing`.
         input_size: height and width of the input in pixels, one number for a square.
-        resize: the short side that photos are resized to before the centre crop; by default the short side of
+        resize: of photos, in pixels, before ``input_size`` is cut out of their middle; by default the short side of
             ``input_size``.
+        interpolation: of photos: nearest, box, bilinear, hamming, bicubic or lanczos.
+        crop: of photos: center, squash or letterbox.
+        bgr: the module takes blue first, as do ``mean`` and ``std``; ``x`` and all pictures are RGB nevertheless.
         class_names: readable names, one per class, in the order of the outputs.
         outputs: ``"probabilities"`` for a module that ends in a softmax: its logarithm is taken, so that every
             user of the classifier may rely on logits.
@@ -48,6 +56,9 @@ class Classifier:
         std: float | Sequence[float] = 1.0,
         input_size: int | tuple[int, int],
         resize: int | None = None,
+        interpolation: Interpolation = Preprocessing.interpolation,
+        crop: Crop = Preprocessing.crop,
+        bgr: bool = Preprocessing.bgr,
         class_names: Sequence[str] | None = None,
         outputs: Outputs = "logits",
         name: str = "classifier",
@@ -58,34 +69,43 @@ class Classifier:
         self.module: nn.Module = getattr(module, "_orig_mod", module)  # compiled code doesn't show its layers
         self.name = name
         self.layer = layer
-        self.input_size: tuple[int, int] = (input_size, input_size) if isinstance(input_size, int) else input_size
-        if len(self.input_size) != 2 or min(self.input_size) < 1:
-            raise InputError(f"input_size {input_size!r} is not a height and a width of at least one pixel.")
-        self.resize = min(self.input_size) if resize is None else resize
-        if self.resize < 1:
-            raise InputError(f"resize {resize!r} is not a number of pixels; give a short side of 1 or more.")
         if outputs not in ("logits", "probabilities"):
             raise InputError(f"outputs {outputs!r} is unknown; give 'logits' or 'probabilities'.")
         self.outputs: Outputs = outputs
-        self.mean = _channels(mean, "mean")
-        self.std = _channels(std, "std")
-        if min(self.std) <= 0:
-            raise InputError(f"std {std!r} must be above zero in every channel.")
-        counts = {len(self.mean), len(self.std)} - {1}
-        if len(counts) > 1:
-            raise InputError(
-                f"mean has {len(self.mean)} numbers and std {len(self.std)}; give one of each for each channel."
-            )
+        means, stds = _numbers(mean), _numbers(std)
+        named = [count for count in (len(means), len(stds), 3 if bgr else 1) if count > 1]
+        channels = named[:1] or _channels_taken(self.module)
+        size = (input_size, input_size) if isinstance(input_size, int) else input_size
+        self.preprocessing = Preprocessing(
+            input_size=size,
+            resize=min(size, default=0) if resize is None else resize,
+            mean=means,
+            std=stds,
+            interpolation=interpolation,
+            crop=crop,
+            channels=channels[0],
+            bgr=bgr,
+        )
         if self.dtype not in (torch.float32, torch.float64):
             raise InputError(f"the module has parameters of {self.dtype}; convert it with .float() first.")
         self._refuse_inference_tensors()
-        self.channels, self.num_classes = self._probe(counts or _channels_taken(self.module))
+        self.preprocessing, self.num_classes = self._probe(channels)
         names = [f"class {index}" for index in range(self.num_classes)] if class_names is None else class_names
         if len(names) != self.num_classes:
             raise InputError(
                 f"{len(names)} class names were given for a module of {self.num_classes} outputs; give one for each."
             )
         self.class_names = tuple(str(n) for n in names)
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """(height, width) of images in pixels."""
+        return self.preprocessing.input_size
+
+    @property
+    def channels(self) -> int:
+        """Of images."""
+        return self.preprocessing.channels
 
     @property
     def device(self) -> torch.device:
@@ -132,9 +152,7 @@ class Classifier:
         """
         n = x.shape[0]
         batch = filled(x) if n and x.device.type == "cpu" else x
-        mean = torch.tensor(self.mean, dtype=x.dtype, device=x.device).reshape(1, -1, 1, 1)
-        std = torch.tensor(self.std, dtype=x.dtype, device=x.device).reshape(1, -1, 1, 1)
-        returned = self._returned((batch - mean) / std)
+        returned = self._returned(self.preprocessing.normalised(batch))
         if not _are_scores(returned, len(batch)) or returned.shape[1] != self.num_classes:
             raise ModelError(
                 f"the model {self.name!r} returned {_seen(returned)} for {len(batch)} images;"
@@ -208,8 +226,11 @@ class Classifier:
 
     def fingerprint(self) -> str:
         """SHA-256 (hex) over the structure's names, all parameters and buffers, and the preprocessing."""
-        preprocessing = (self.mean, self.std, self.input_size, self.resize, self.outputs)
-        return fingerprint(self.module.state_dict(), preprocessing=preprocessing)
+        own = self.preprocessing
+        # What was not known when runs began to have fingerprints counts where it is not as it was then.
+        later = {name: getattr(own, name) for name in _LATER if getattr(own, name) != getattr(Preprocessing, name)}
+        told = (own.mean, own.std, own.input_size, own.resize, self.outputs, *later.items())
+        return fingerprint(self.module.state_dict(), preprocessing=told)
 
     def _any_tensor(self) -> Tensor | None:
         """A floating-point parameter or buffer of the module, if it has one."""
@@ -235,11 +256,11 @@ class Classifier:
                         "make the module, or load its weights, outside that block."
                     )
 
-    def _probe(self, channels: Iterable[int]) -> tuple[int, int]:
-        """The first number of ``channels`` whose patterns the module takes, and the number K of its classes."""
+    def _probe(self, channels: Sequence[int]) -> tuple[Preprocessing, int]:
+        """The preprocessing with the first of ``channels`` that the module takes, and the number K of its classes."""
         refusal: InputError | None = None
         for count in channels:
-            self.channels = count  # of the patterns
+            self.preprocessing = replace(self.preprocessing, channels=count)  # of the patterns
             x = self.patterns()
             try:
                 with torch.no_grad(), self.frozen():
@@ -248,7 +269,7 @@ class Classifier:
                 refusal = refusal or self._cannot_take(x, error)
                 continue
             self._check_scores(returned)
-            return count, returned.shape[1]
+            return self.preprocessing, returned.shape[1]
         raise refusal or ValueError("no number of channels was given")
 
     def _cannot_take(self, x: Tensor, error: ModelError) -> InputError:
@@ -297,18 +318,14 @@ def is_probabilities(scores: Tensor) -> bool:
     return inside and bool(((scores.sum(dim=1) - 1).abs() < tolerance).all())
 
 
-def _channels_taken(module: nn.Module) -> Iterable[int]:
+def _channels_taken(module: nn.Module) -> Sequence[int]:
     """The channels that ``module`` may read, the likeliest first: those of its first convolution, colour, grey."""
     first = [m.in_channels for m in module.modules() if isinstance(m, nn.Conv2d)][:1]
-    return dict.fromkeys([*first, 3, 1])
+    return list(dict.fromkeys([*first, 3, 1]))
 
 
-def _channels(value: float | Sequence[float], what: str) -> tuple[float, ...]:
-    """``value`` as one number per channel."""
-    numbers = (float(value),) if isinstance(value, int | float) else tuple(float(v) for v in value)
-    if not numbers or not all(math.isfinite(v) for v in numbers):
-        raise InputError(f"{what} {value!r} is not a finite number per channel.")
-    return numbers
+def _numbers(value: float | Sequence[float]) -> tuple[float, ...]:
+    return (float(value),) if isinstance(value, int | float) else tuple(float(v) for v in value)
 
 
 def filled(x: Tensor) -> Tensor:

@@ -1,10 +1,13 @@
 """From a model's name to a classifier."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from underfire.choices import Crop, Interpolation
 from underfire.errors import InputError
 from underfire.models.checkpoints import load_checkpoint
 from underfire.models.class_names import read_class_names
@@ -23,6 +26,9 @@ def load_classifier(
     std: float | Sequence[float] | None = None,
     input_size: int | tuple[int, int] | None = None,
     resize: int | None = None,
+    interpolation: Interpolation | None = None,
+    crop: Crop | None = None,
+    bgr: bool | None = None,
     device: str | torch.device = "cpu",
 ) -> Classifier:
     """The classifier that ``spec`` names, ready to be audited; the global random state is left as it was.
@@ -35,40 +41,32 @@ def load_classifier(
             that holds nothing but tensors and plain containers.
         class_names: the names in the order of the outputs, or a file of them (``read_class_names``). With a
             checkpoint for a built-in or a library's model, their number is the number of outputs.
-        mean, std: per-channel normalisation of pixels in [0, 1]; by default the model's own, none for a
-            module that a function returned.
-        input_size: height and width in pixels, one number for a square; by default the model's own.
-        resize: short side in pixels that photos are resized to before the centre crop; by default the crop's
-            share of the photo is the model's own, or all that fits where that is not known.
+        mean, std, input_size, resize, interpolation, crop, bgr: as for a `Classifier`; by default the model's own, for
+            a bare module that a function returned the `Classifier`'s defaults. With another ``input_size`` the crop's
+            share of the photo stays the model's own.
         device: where the model goes.
 
     Raises:
         InputError: the model, the checkpoint, the names or an option cannot be used; the sentence says which.
     """
     options = {
-        "checkpoint": checkpoint, "class_names": class_names, "mean": mean, "std": std, "input_size": input_size,
-        "resize": resize,
+        "mean": mean, "std": std, "input_size": input_size, "resize": resize, "interpolation": interpolation,
+        "crop": crop, "bgr": bgr,
     }  # fmt: skip
+    given = {name: value for name, value in options.items() if value is not None}
     target = _device(device)
     names = None if class_names is None else read_class_names(class_names)
     with torch.random.fork_rng(devices=[]):  # networks draw initial weights
         found = find(spec, pretrained=checkpoint is None, num_classes=None if names is None else len(names))
     if isinstance(found, Classifier):
-        _refuse(spec, [option for option, value in options.items() if value is not None])
+        files = {"checkpoint": checkpoint, "class_names": class_names}
+        _refuse(spec, [*(name for name, value in files.items() if value is not None), *given])
         return found.to(target)
     if checkpoint is not None:
         load_checkpoint(found.module, checkpoint)
-    size = found.input_size if input_size is None else input_size
-    if size is None:
-        raise InputError(
-            f"model '{spec}' returns a bare module, whose input size is not known; give input_size in pixels, as 224."
-        )
     return Classifier(
         found.module,
-        mean=_first(mean, found.mean, 0.0),
-        std=_first(std, found.std, 1.0),
-        input_size=size,
-        resize=_resize(found, size) if resize is None else resize,
+        **_preprocessing(found, given, spec),
         class_names=found.class_names if names is None else names,
         name=spec,
     ).to(target)
@@ -83,20 +81,21 @@ def _refuse(spec: str, given: Sequence[str]) -> None:
         )
 
 
-def _first(
-    given: float | Sequence[float] | None, own: Sequence[float] | None, default: float
-) -> float | Sequence[float]:
-    if given is not None:
-        return given
-    return default if own is None else own
-
-
-def _resize(recipe: Recipe, size: int | tuple[int, int]) -> int | None:
-    """The short side that keeps the share of the photo in the crop, whatever the input size."""
-    if recipe.resize is None or recipe.input_size is None:
-        return None
-    side = size if isinstance(size, int) else min(size)
-    return round(side * recipe.resize / min(recipe.input_size))
+def _preprocessing(recipe: Recipe, given: Mapping[str, Any], spec: str) -> dict[str, Any]:
+    """The options of a `Classifier` that say how a photo becomes its input: those ``given``, then the model's own."""
+    own, size = recipe.preprocessing, given.get("input_size")
+    if own is None:
+        if size is None:
+            raise InputError(
+                f"model '{spec}' returns a bare module, whose input size is not known; give input_size in pixels, as"
+                " 224."
+            )
+        return dict(given)
+    if size is not None:
+        own = own.at((size, size) if isinstance(size, int) else size)
+    options = asdict(own) | dict(given)
+    del options["channels"]  # they are tried out
+    return options
 
 
 def _device(device: str | torch.device) -> torch.device:

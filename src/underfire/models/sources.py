@@ -13,6 +13,7 @@ from types import ModuleType
 from torch import nn
 
 from underfire.errors import InputError
+from underfire.images.preprocessing import Preprocessing
 from underfire.models.checkpoints import load_checkpoint
 from underfire.models.class_names import imagenet_names
 from underfire.models.classifier import Classifier
@@ -36,17 +37,10 @@ class Source:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A network and what it was trained with; ``None`` where the source does not say.
-
-    ``mean`` and ``std`` are per channel for pixels in [0, 1]; ``resize`` is the short side in pixels before
-    the centre crop to ``input_size`` (height, width).
-    """
+    """A network and what it was trained with; ``None`` where the source does not say."""
 
     module: nn.Module
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    input_size: tuple[int, int] | None = None
-    resize: int | None = None
+    preprocessing: Preprocessing | None = None
     class_names: tuple[str, ...] | None = None
 
 
@@ -138,10 +132,9 @@ def _efficientnet_lite(name: str, pretrained: bool, num_classes: int) -> Recipe:
     size = _LITE_SIZES[name]
     return Recipe(
         module,
-        mean=(127 / 255,) * 3,
-        std=(128 / 255,) * 3,
-        input_size=(size, size),
-        resize=round(size / _LITE_CROP),
+        Preprocessing(
+            input_size=(size, size), resize=round(size / _LITE_CROP), mean=(127 / 255,) * 3, std=(128 / 255,) * 3
+        ),
         class_names=_names_for(num_classes),
     )
 
@@ -169,10 +162,12 @@ def _torchvision(spec: str, name: str, pretrained: bool, num_classes: int) -> Re
     size = test.crop_size[0]
     return Recipe(
         module,
-        mean=tuple(test.mean),
-        std=tuple(test.std),
-        input_size=(size, size),
-        resize=test.resize_size[0],
+        Preprocessing(
+            input_size=(size, size),
+            resize=test.resize_size[0],
+            mean=tuple(test.mean),
+            std=tuple(test.std),
+        ),
         class_names=_names_for(num_classes),
     )
 
@@ -191,10 +186,13 @@ def _timm(spec: str, name: str, pretrained: bool, num_classes: int) -> Recipe:
     height, width = test["input_size"][1:]
     return Recipe(
         module,
-        mean=tuple(test["mean"]),
-        std=tuple(test["std"]),
-        input_size=(height, width),
-        resize=math.floor(min(height, width) / test["crop_pct"]),
+        Preprocessing(
+            input_size=(height, width),
+            resize=math.floor(min(height, width) / test["crop_pct"]),
+            mean=tuple(test["mean"]),
+            std=tuple(test["std"]),
+            channels=test["input_size"][0],
+        ),
         class_names=_names_for(module.num_classes),
     )
 

@@ -7,7 +7,7 @@ resizing alone does to a map is in none of the differences.
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -158,8 +158,9 @@ def _observed(run: Run, observer: Observer, photo: PlannedPhoto) -> list[Observa
     classifier = observer.classifier
     conditions = [condition for condition in run.plan.conditions if condition != NONE]
     paths = [run.picture(photo, condition) for condition in (NONE, *conditions)]
-    side = min(classifier.input_size)
-    pixels = [load_photo(path, resize=side, input_size=classifier.input_size).pixels for path in paths]
+    # The pictures are cut out already.
+    preprocessing = replace(classifier.preprocessing, resize=min(classifier.input_size))
+    pixels = [load_photo(path, preprocessing).pixels for path in paths]
     x = from_8bit(torch.stack(pixels), classifier.dtype).to(classifier.device)
     ids = [photo.image_id] * len(x)
     predictions = predict(classifier, x, names=ids).argmax(dim=1).tolist()

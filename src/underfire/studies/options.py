@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from underfire.choices import pick
 from underfire.errors import InputError
 from underfire.parsing import count, numbers, size
 
@@ -132,7 +133,14 @@ def model_settings(text: str) -> ModelSettings:
     """A classifier: ``efficientnet-lite2``, or ``nets:resnet20 checkpoint=FILE mean=R,G,B input-size=32``."""
     from underfire.auditing.plan import ModelSettings
 
-    readers: dict[str, Callable[[str], Any]] = {"mean": numbers, "std": numbers, "input_size": size, "resize": count}
+    flags = {"true": True, "false": False}
+    readers: dict[str, Callable[[str], Any]] = {
+        "mean": numbers,
+        "std": numbers,
+        "input_size": size,
+        "resize": count,
+        "bgr": lambda value: pick(value, flags, "bgr"),
+    }
     known = [setting.name for setting in fields(ModelSettings)][1:]
     try:
         spec, *words = shlex.split(text)
