@@ -192,7 +192,7 @@ def _planned(
         rts=settings.get("rts"),
     )
     attack_names, given_attacks = named_attacks(attacks, selection.interpreters, classifier)
-    settings.setdefault("model", ModelSettings(spec=classifier.name))
+    settings.setdefault("model", ModelSettings(spec=classifier.name, layer=classifier.layer))
     settings.setdefault("device", str(classifier.device))
     plan = AuditPlan(interpreters=selection.interpreters, left_out=selection.left_out, attacks=attack_names, **settings)
     return plan, GivenParts(instances, given_attacks)

@@ -144,3 +144,8 @@ LAYOUTS = {
     "the mean beside a token": (lambda: TokenNet(pooled=True), "norm", lambda grid: tokens_as(grid, 1), 8),
 }
 """By name: a network, the layer in which the picture is found, its cells on a grid as (N, C, h, w), pixels a cell."""
+
+
+def token_net() -> nn.Module:
+    """A small vision transformer that reads a class token."""
+    return seeded(TokenNet)

@@ -48,6 +48,8 @@ class ModelSettings:
     interpolation: Interpolation | None = None
     crop: Crop | None = None
     bgr: bool | None = None
+    layer: str | None = None
+    """The layer whose output interpreters of one activation read; None for the one that is found."""
 
 
 @dataclass(frozen=True)

@@ -153,6 +153,9 @@ _MODEL_OPTIONS = (
         help="What becomes of photos of another shape than the input: cut, squashed, or with bars.",
     ),
     click.option("--bgr", is_flag=True, default=None, help="The model takes blue first, as do --mean and --std."),
+    click.option(
+        "--layer", metavar="NAME", help="The layer whose output cam, gradcam and rts read; by default it is found."
+    ),
     click.option("--device", default=DEFAULTS.device, show_default=True, help="cpu, cuda, cuda:1 …"),
 )
 

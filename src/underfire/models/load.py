@@ -12,6 +12,7 @@ from underfire.errors import InputError
 from underfire.models.checkpoints import load_checkpoint
 from underfire.models.class_names import read_class_names
 from underfire.models.classifier import Classifier
+from underfire.models.features import find_features
 from underfire.models.sources import Recipe, find
 
 DEFAULT_MODEL = "efficientnet-lite0"
@@ -29,6 +30,7 @@ def load_classifier(
     interpolation: Interpolation | None = None,
     crop: Crop | None = None,
     bgr: bool | None = None,
+    layer: str | None = None,
     device: str | torch.device = "cpu",
 ) -> Classifier:
     """The classifier that ``spec`` names, ready to be audited; the global random state is left as it was.
@@ -44,6 +46,7 @@ def load_classifier(
         mean, std, input_size, resize, interpolation, crop, bgr: as for a `Classifier`; by default the model's own, for
             a bare module that a function returned the `Classifier`'s defaults. With another ``input_size`` the crop's
             share of the photo stays the model's own.
+        layer: name of the layer whose output CAM, Grad-CAM and RTS read; by default it is found.
         device: where the model goes.
 
     Raises:
@@ -61,15 +64,24 @@ def load_classifier(
     if isinstance(found, Classifier):
         files = {"checkpoint": checkpoint, "class_names": class_names}
         _refuse(spec, [*(name for name, value in files.items() if value is not None), *given])
-        return found.to(target)
+        return _reading(found.to(target), layer)
     if checkpoint is not None:
         load_checkpoint(found.module, checkpoint)
-    return Classifier(
+    classifier = Classifier(
         found.module,
         **_preprocessing(found, given, spec),
         class_names=found.class_names if names is None else names,
         name=spec,
-    ).to(target)
+    )
+    return _reading(classifier.to(target), layer)
+
+
+def _reading(classifier: Classifier, layer: str | None) -> Classifier:
+    """``classifier``, whose features are at ``layer`` unless that is None; raises `InputError` if they cannot be."""
+    if layer is not None:
+        classifier.layer = layer
+        find_features(classifier)
+    return classifier
 
 
 def _refuse(spec: str, given: Sequence[str]) -> None:
