@@ -4,7 +4,9 @@ import sys
 import urllib.error
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -13,8 +15,11 @@ from torch import Tensor, nn
 
 from support.toys import images, relu_net
 from underfire.errors import InputError
-from underfire.models import DEFAULT_MODEL, available, load_classifier
+from underfire.images import builtin_photos
+from underfire.images.geometry import prepared
+from underfire.models import DEFAULT_MODEL, available, hub, load_classifier
 from underfire.models.classifier import Classifier
+from underfire.models.libraries import timm_model
 
 # --- built-in models --------------------------------------------------------------------------------------
 
@@ -94,6 +99,17 @@ def test_what_is_available() -> None:
     assert "224" in sources[DEFAULT_MODEL].description
 
 
+@pytest.mark.parametrize(
+    ("spec", "meant"),
+    [
+        ("./net.py", r"as \./net\.py:function"),
+    ],
+)
+def test_files_and_names_without_their_kind(spec: str, meant: str) -> None:
+    with pytest.raises(InputError, match=f"no model is called '{spec}'.*{meant}.*; the choices are"):
+        load_classifier(spec)
+
+
 @pytest.mark.parametrize("spec", ["", "resnet", "efficientnet-lite7", "torchvision:", ":make", "resnet50.pth"])
 def test_names_of_nothing(spec: str) -> None:
     with pytest.raises(InputError, match=f"no model is called '{spec}'.*efficientnet-lite"):
@@ -159,6 +175,14 @@ def test_a_function_that_returns_a_module(own: str) -> None:
     mean, std = torch.tensor([0.5, 0.4, 0.3]).view(3, 1, 1), torch.tensor([0.2, 0.3, 0.4]).view(3, 1, 1)
     assert torch.allclose(classifier(x), relu_net(seed=3).eval()((x - mean) / std), atol=1e-5)
     assert (classifier.name, classifier.preprocessing.resize) == (f"{own}:bare", 40)
+
+
+def test_a_function_in_a_file(own: str, tmp_path: Path) -> None:
+    x = images(2, 32)
+    for spec in (f"./{own}.py:bare", f"{tmp_path / own}.py:bare"):
+        assert torch.allclose(load_classifier(spec, input_size=32)(x), relu_net(seed=3).eval()(x), atol=1e-5)
+    with pytest.raises(InputError, match=r"importing '\./absent\.py' fails with FileNotFoundError"):
+        load_classifier("./absent.py:bare")
 
 
 def test_a_function_that_mends_the_module_path_itself(own: str) -> None:
@@ -276,11 +300,16 @@ def test_torchvision_s_own_weights_and_preprocessing(
 def test_torchvision_weights_that_cannot_be_downloaded(
     torchvision: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(hub, "answers", lambda url: False)
+
     def offline(*_: object, **__: object) -> None:
         raise urllib.error.URLError("no network")
 
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
+    with pytest.raises(InputError, match=r"cannot be had \(download\.pytorch\.org does not answer\); give"):
+        load_classifier("torchvision:resnet18")
+    monkeypatch.setattr(hub, "answers", lambda url: True)
     with pytest.raises(InputError, match=r"'torchvision:resnet18' cannot be had .*no network.*; give a checkpoint"):
         load_classifier("torchvision:resnet18")
 
@@ -292,10 +321,10 @@ def test_torchvision_names(torchvision: ModuleType) -> None:
         load_classifier("torchvision:fasterrcnn_resnet50_fpn")
 
 
-@pytest.mark.parametrize("library", ["torchvision", "timm"])
-def test_a_library_that_is_not_installed(monkeypatch: pytest.MonkeyPatch, library: str) -> None:
+@pytest.mark.parametrize(("library", "install"), [("torchvision", "torchvision"), ("timm", r"underfire\[timm\]")])
+def test_a_library_that_is_not_installed(monkeypatch: pytest.MonkeyPatch, library: str, install: str) -> None:
     monkeypatch.setitem(sys.modules, library, None)
-    with pytest.raises(InputError, match=f'needs the package {library}, which is not .*pip install "{library}"'):
+    with pytest.raises(InputError, match=f'needs the package {library}, which is not .*pip install "{install}"'):
         load_classifier(f"{library}:resnet18")
 
 
@@ -321,3 +350,28 @@ def test_a_timm_model_with_a_checkpoint(torchvision: ModuleType, tmp_path: Path)
     assert classifier.class_names[0] == "tench"
     with pytest.raises(InputError, match="timm has no model 'resnet10x'; did you mean resnet"):
         load_classifier("timm:resnet10x")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"input_size": (3, 64, 64), "crop_mode": "center", "interpolation": "bilinear", "crop_pct": 0.9},
+        {"input_size": (3, 64, 64), "crop_mode": "squash", "interpolation": "bicubic", "crop_pct": 0.875},
+        {"input_size": (3, 64, 64), "crop_mode": "border", "interpolation": "bicubic", "crop_pct": 1.0},
+    ],
+)
+def test_photos_are_prepared_as_timm_prepares_them(
+    torchvision: ModuleType, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
+) -> None:
+    timm = pytest.importorskip("timm")
+    config = {"mean": (0.5, 0.4, 0.3), "std": (0.5,) * 3, **settings}
+    monkeypatch.setattr(timm.data, "resolve_model_data_config", lambda module: config)
+    found = timm_model("timm:resnet10t", "resnet10t", pretrained=False, num_classes=None).preprocessing
+    with Image.open(builtin_photos().photos[4].path, formats=["JPEG"]) as image:
+        photo = image.convert("RGB")
+    assert found is not None
+    pixels = torch.from_numpy(np.array(prepared(photo, found))).permute(2, 0, 1)[None] / 255
+    wanted = timm.data.create_transform(**config, is_training=False)(photo)
+    levels = (found.normalised(pixels)[0] - wanted).abs() * 0.5 * 255
+    assert levels.mean() < 0.01
+    assert levels.max() < 2.01

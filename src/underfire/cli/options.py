@@ -138,7 +138,8 @@ _MODEL_OPTIONS = (
         default=DEFAULTS.model.spec,
         show_default=True,
         metavar="NAME",
-        help="A built-in model, torchvision:NAME, timm:NAME, or your own package.module:function.",
+        help="One of those that underfire models lists, as timm:NAME, or your own package.module:function or"
+        " ./file.py:function.",
     ),
     click.option("--checkpoint", metavar="FILE", help="Weights: safetensors, or a state dict of torch.save."),
     click.option("--class-names", metavar="FILE", help="The classes' names, one a line, or JSON."),

@@ -13,7 +13,8 @@ from underfire.models.checkpoints import load_checkpoint
 from underfire.models.class_names import read_class_names
 from underfire.models.classifier import Classifier
 from underfire.models.features import find_features
-from underfire.models.sources import Recipe, find
+from underfire.models.recipe import Recipe
+from underfire.models.sources import find
 
 DEFAULT_MODEL = "efficientnet-lite0"
 
@@ -36,9 +37,11 @@ def load_classifier(
     """The classifier that ``spec`` names, ready to be audited; the global random state is left as it was.
 
     Args:
-        spec: a built-in model (``efficientnet-lite0``, ``1``, ``2``), ``torchvision:NAME``, ``timm:NAME``, or
-            ``package.module:function``, a function without arguments that returns a ``torch.nn.Module`` or a
-            ``Classifier``; modules of the current directory can be named.
+        spec: a built-in model (``efficientnet-lite0``, ``1``, ``2``), ``torchvision:NAME``, ``timm:NAME``,
+            or
+            ``package.module:function`` or ``./file.py:function``, a
+            function without arguments that returns a ``torch.nn.Module`` or a ``Classifier``; modules of the current
+            directory can be named.
         checkpoint: weights to use in place of the source's own: ``.safetensors``, or a file of ``torch.save``
             that holds nothing but tensors and plain containers.
         class_names: the names in the order of the outputs, or a file of them (``read_class_names``). With a
