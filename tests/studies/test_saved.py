@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -86,7 +87,7 @@ def test_a_save_that_fails_leaves_the_study_that_was_there(tmp_path: Path, monke
     assert not list(tmp_path.glob(".*"))
 
 
-@pytest.mark.parametrize("damage", ["cut", "bytes", "plain", "renamed"])
+@pytest.mark.parametrize("damage", ["cut", "bytes", "plain", "twins", "renamed"])
 def test_a_damaged_study_is_named(tmp_path: Path, damage: str) -> None:
     save(made_study(), tmp_path, command="", seed=0)
     path = tmp_path / "transfer.parquet"
@@ -96,6 +97,10 @@ def test_a_damaged_study_is_named(tmp_path: Path, damage: str) -> None:
         path.write_bytes(b"PAR1 nothing of the kind PAR1")
     elif damage == "plain":
         pq.write_table(made_study().table, path)
+    elif damage == "twins":
+        table = pq.read_table(path)
+        names = ["l1" if name == "n" else name for name in table.column_names]
+        pq.write_table(pa.table(table.columns, names).replace_schema_metadata(table.schema.metadata), path)
     else:
         path.rename(tmp_path / "gap.parquet")
     with pytest.raises(InputError, match=r"(transfer|gap)\.parquet.*underfire study (transfer|gap)"):

@@ -245,6 +245,8 @@ def _read(path: Path, known_as: str) -> SavedStudy:
         source = pa.BufferReader(read_regular_file(path, limit=_MOST_BYTES))
         table = pq.ParquetFile(source, page_checksum_verification=True).read()
         table.validate(full=True)
+        if len(set(table.column_names)) < table.num_columns:
+            raise ValueError("two of its columns have one name")
         saved = decoded(_Content, plain_json((table.schema.metadata or {}).get(_KEY, b"{}")))
         if (saved.version, saved.name) != (Study.version, path.stem):
             raise ValueError("it is one of another version or name")
