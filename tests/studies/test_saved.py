@@ -87,7 +87,7 @@ def test_a_save_that_fails_leaves_the_study_that_was_there(tmp_path: Path, monke
     assert not list(tmp_path.glob(".*"))
 
 
-@pytest.mark.parametrize("damage", ["cut", "bytes", "plain", "twins", "renamed"])
+@pytest.mark.parametrize("damage", ["cut", "bytes", "plain", "twins", "long", "renamed"])
 def test_a_damaged_study_is_named(tmp_path: Path, damage: str) -> None:
     save(made_study(), tmp_path, command="", seed=0)
     path = tmp_path / "transfer.parquet"
@@ -97,6 +97,8 @@ def test_a_damaged_study_is_named(tmp_path: Path, damage: str) -> None:
         path.write_bytes(b"PAR1 nothing of the kind PAR1")
     elif damage == "plain":
         pq.write_table(made_study().table, path)
+    elif damage == "long":
+        pq.write_table(pq.read_table(path).take([0] * 10_001), path)
     elif damage == "twins":
         table = pq.read_table(path)
         names = ["l1" if name == "n" else name for name in table.column_names]

@@ -15,17 +15,17 @@ import pyarrow.parquet as pq
 
 from underfire.auditing.condition import NONE, Condition
 from underfire.auditing.distances import MEASURES, RANGE, MapDistances, distances_of
+from underfire.auditing.parquet import open_parquet
 from underfire.diagnostics.attack_signs import ImageCourse, ImageTrace
 from underfire.errors import InputError
-from underfire.files import quoted, read_regular_file, write_whole
+from underfire.files import quoted, write_whole
 
 SCHEMA_VERSION = 2
 """Raised when a column is added, removed or changes its meaning; a test holds the hash of the columns."""
 
 _VERSION_KEY = b"underfire.rows"
 _PART_PATTERN = "part-*.parquet"
-_MOST_BYTES = 2**28  # of a part, packed or unpacked
-_MOST_ROWS = 2**20
+_MOST_ROWS = 2**20  # of a part
 
 REDO = "delete it and run the same command again to redo its photos"
 """What to do about a part that cannot be used."""
@@ -336,9 +336,7 @@ def read_part(path: Path) -> list[Row]:
         InputError: it is damaged, of another schema version, or has more rows than a part or numbers out of range.
     """
     try:
-        file = pq.ParquetFile(
-            pa.BufferReader(read_regular_file(path, limit=_MOST_BYTES)), page_checksum_verification=True
-        )
+        file = open_parquet(path, most_rows=_MOST_ROWS)
         _check_schema(path, file)
         table = file.read()
         table.validate(full=True)
@@ -368,9 +366,6 @@ def _check_schema(path: Path, file: Any) -> None:
             f"{quoted(path)} has rows of schema version {quoted(version)} with columns this version of underfire "
             f"(schema version {SCHEMA_VERSION}) does not know; run the audit again into a new directory"
         )
-    groups = [file.metadata.row_group(index).total_byte_size for index in range(file.metadata.num_row_groups)]
-    if file.metadata.num_rows > _MOST_ROWS or sum(groups) > _MOST_BYTES:
-        raise InputError(f"{quoted(path)} has {file.metadata.num_rows} rows, more than a part; {REDO}")
 
 
 def _schema() -> Any:

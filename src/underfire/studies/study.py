@@ -17,16 +17,17 @@ from typing import ClassVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from underfire.auditing.parquet import open_parquet
 from underfire.decoding import decoded, plain_json
 from underfire.errors import InputError
-from underfire.files import printable, quoted, read_regular_file, write_whole
+from underfire.files import printable, quoted, write_whole
 from underfire.present.palette import with_colours
 from underfire.present.tables import markdown, shown
 from underfire.stats import Estimate, Share, bonferroni, sign_test
 from underfire.studies.registry import STUDIES
 
 _KEY = b"underfire.study"
-_MOST_BYTES = 2**28
+_MOST_ROWS = 10_000  # all of which the report shows
 _LIBRARIES = ("underfire", "torch", "numpy", "pyarrow")
 
 
@@ -242,8 +243,7 @@ def page(study: Study, made: Provenance) -> str:
 def _read(path: Path, known_as: str) -> SavedStudy:
     again = f"run `underfire study {known_as}` again, or delete it"
     try:
-        source = pa.BufferReader(read_regular_file(path, limit=_MOST_BYTES))
-        table = pq.ParquetFile(source, page_checksum_verification=True).read()
+        table = open_parquet(path, most_rows=_MOST_ROWS).read()
         table.validate(full=True)
         if len(set(table.column_names)) < table.num_columns:
             raise ValueError("two of its columns have one name")
