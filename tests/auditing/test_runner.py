@@ -237,6 +237,7 @@ def test_leftovers_of_a_killed_process_are_swept(whole: Path, photos: Path, tmp_
     key = facts(out)["photos"][4]["key"]
     (out / "artifacts" / f".{key}.4242").mkdir()
     (out / "rows" / ".part-00002.parquet.4242.tmp").write_bytes(b"PAR1")
+    (out / ".run.json.4242.tmp").write_bytes(b"{")
     (out / "artifacts" / key).mkdir()
     (out / "artifacts" / key / "stale.png").write_bytes(b"")
     run(photos, out)

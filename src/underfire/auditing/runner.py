@@ -135,6 +135,7 @@ def _finish(directory: RunDirectory, photos: Sequence[PlannedPhoto], plan: Audit
     everything = list(units(photos, batch_size=plan.batch_size))
     finished = sum(directory.has_part(unit.number) for unit in everything)
     with describing(directory.lock_file):
+        directory.sweep_descriptions()
         run = directory.read()
         if run is None:
             raise InputError(f"{quoted(directory.run_file)} was removed while the run went on; run the audit again")

@@ -137,6 +137,11 @@ class RunDirectory:
         with naming(folder / MAPS_FILE):
             (folder / MAPS_FILE).write_bytes(content)
 
+    def sweep_descriptions(self) -> None:
+        """Removes what a killed process left unfinished of run.json, the summary or the report."""
+        for leftover in self.path.glob(".*.tmp"):
+            leftover.unlink(missing_ok=True)
+
     def sweep(self, unit: Unit) -> None:
         """Removes what a killed process left unfinished of ``unit``."""
         for leftover in self.part(unit.number).parent.glob(f".{self.part(unit.number).name}.*.tmp"):
