@@ -1,0 +1,133 @@
+"""Many inputs of each kind in child processes with limits, and the table of how they ended."""
+
+import multiprocessing
+import os
+import resource
+import shutil
+import signal
+import sys
+import traceback
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from fuzz.case import HELD, Kinds, Originals, Outcome, Verdict
+from fuzz.trial import try_input
+
+_PATIENCE = 12  # times the limit on the processor's time that an input may take by the clock: others work here too
+_ROOM = 8 * 2**30  # bytes of addresses beyond those at the start
+_LIMITS = (signal.SIGVTALRM, signal.SIGPROF, signal.SIGALRM, signal.SIGXCPU)
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """What is tried.
+
+    Attributes:
+        kinds: by name.
+        seed: of all inputs.
+        seconds: of the processor's time that an input may take.
+        folder: where inputs are made, and those that failed stay.
+        originals: what is valid.
+        prepare: makes the originals, in a child.
+    """
+
+    kinds: Kinds
+    seed: int
+    seconds: float
+    folder: Path
+    originals: Originals
+    prepare: Callable[[Originals], None]
+
+    def run(self, kind: str, numbers: Iterable[int]) -> Iterator[tuple[int, Outcome]]:
+        """Each input of ``numbers``, and what came of it. A child that dies takes the blame for its input alone."""
+        left = list(numbers)
+        while left:
+            for number, outcome in self._in_a_child(kind, tuple(left)):
+                left.remove(number)
+                yield number, outcome
+
+    def make_originals(self) -> None:
+        """In a child, so that this process has no threads when it forks others."""
+        process = multiprocessing.get_context("fork").Process(target=self.prepare, args=(self.originals,))
+        process.start()
+        process.join()
+        if process.exitcode:
+            raise RuntimeError("the originals could not be made")
+
+    def place(self, kind: str, number: int) -> Path:
+        """The folder of an input."""
+        return self.folder / f"{kind}-{self.seed}-{number}"
+
+    def _in_a_child(self, kind: str, numbers: Sequence[int]) -> Iterator[tuple[int, Outcome]]:
+        context = multiprocessing.get_context("fork")
+        receiver, sender = context.Pipe(duplex=False)
+        process = context.Process(target=self._work, args=(kind, numbers, sender))
+        process.start()
+        sender.close()
+        for number in numbers:
+            try:
+                outcome: Outcome | None = receiver.recv()
+            except EOFError:
+                process.join()
+                yield number, _death(process.exitcode or 0, self.place(kind, number))
+                return
+            assert outcome is not None
+            yield number, outcome
+        process.join()
+
+    def _work(self, kind: str, numbers: Sequence[int], sender: Connection) -> None:
+        """In the child."""
+        sys.dont_write_bytecode = True
+        warnings.simplefilter("ignore")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # decoders written in C speak there
+        _limit_addresses()
+        for number in numbers:
+            folder = self.place(kind, number)
+            shutil.rmtree(folder, ignore_errors=True)
+            for timer, seconds in ((signal.ITIMER_PROF, self.seconds), (signal.ITIMER_REAL, _PATIENCE * self.seconds)):
+                signal.setitimer(timer, seconds)
+            try:
+                outcome = try_input(self.kinds[kind], kind, self.seed, number, folder, self.originals)
+            except BaseException as error:  # noqa: BLE001 - of the campaign itself, or of nobody's
+                outcome = Outcome(Verdict.CRASH, "?", "".join(traceback.format_exception(error))[-3000:])
+            for timer in (signal.ITIMER_PROF, signal.ITIMER_REAL):
+                signal.setitimer(timer, 0)
+            if outcome.verdict in HELD:
+                shutil.rmtree(folder, ignore_errors=True)
+            sender.send(outcome)
+        sender.close()
+        os._exit(0)  # what waits at an exit is the parent's
+
+
+def _limit_addresses() -> None:
+    with suppress(OSError, ValueError):
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + _ROOM,) * 2)
+
+
+def _death(code: int, folder: Path) -> Outcome:
+    """What is said of the input in ``folder``, which ended its process."""
+    note = folder / "case.txt"
+    told = note.read_text(encoding="utf-8").partition("\n")[0] if note.exists() else "?"
+    if -code in _LIMITS:
+        return Outcome(Verdict.HANG, told, signal.Signals(-code).name)
+    return Outcome(Verdict.CRASH, told, f"the process ended with {code}")
+
+
+COLUMNS = (Verdict.REFUSED, Verdict.ACCEPTED, Verdict.CRASH, Verdict.HANG, Verdict.SILENT, Verdict.HARM, Verdict.LARGE)
+
+
+def table(found: Mapping[str, Sequence[Outcome]]) -> str:
+    """Kinds of input, how many were tried, and how they ended, as Markdown."""
+    lines = ["| input | tried | " + " | ".join(COLUMNS) + " |", "|---" + "|---:" * (len(COLUMNS) + 1) + "|"]
+    counts = {kind: Counter(outcome.verdict for outcome in outcomes) for kind, outcomes in found.items()}
+    counts["all"] = sum(counts.values(), Counter())
+    for kind, count in counts.items():
+        cells = [count.total(), *(count[verdict] for verdict in COLUMNS)]
+        lines.append(f"| {kind} | " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines)

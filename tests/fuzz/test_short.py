@@ -1,0 +1,150 @@
+"""Some inputs of every kind in this process, and whether the campaign would notice what it looks for."""
+
+import multiprocessing
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from fuzz.campaign import Campaign, table
+from fuzz.case import HELD, Case, Ended, Make, Originals, Outcome, Verdict
+from fuzz.guard import guarded
+from fuzz.kinds import KINDS, prepare
+from fuzz.trial import peak, try_input
+from support.toy_photos import one_thread
+
+SEED = 20_311_101
+NUMBERS = {"images": range(15), "manifests": range(12), "options": range(12)}
+"""How many of a kind, where it is not the usual number: what is quick, more often."""
+
+SOME = range(6)
+
+
+@pytest.fixture(scope="module")
+def originals(tmp_path_factory: pytest.TempPathFactory) -> Originals:
+    made = Originals(tmp_path_factory.mktemp("fuzz") / "originals")
+    with one_thread():
+        prepare(made)
+    return made
+
+
+@pytest.fixture(autouse=True)
+def _alarm() -> Iterator[None]:
+    """A pipe that is waited for ends the test, not the day."""
+    signal.alarm(120)
+    yield
+    signal.alarm(0)
+
+
+@pytest.mark.filterwarnings("ignore")  # of libraries, about what is odd
+@pytest.mark.parametrize("kind", KINDS)
+def test_hostile_inputs_are_refused_or_do_no_harm(kind: str, originals: Originals, tmp_path: Path) -> None:
+    with one_thread():
+        for number in NUMBERS.get(kind, SOME):
+            outcome = try_input(KINDS[kind], kind, SEED, number, tmp_path / str(number), originals)
+            assert outcome.verdict in HELD, (number, outcome)
+
+
+def test_an_input_is_made_again_by_its_number(originals: Originals, tmp_path: Path) -> None:
+    for name in ("first", "again"):
+        (tmp_path / name).mkdir()
+        KINDS["images"](Random("0/images/3"), tmp_path / name, originals)
+    (first,), (again,) = ((tmp_path / name).glob("photo.*") for name in ("first", "again"))
+    assert first.read_bytes() == again.read_bytes()
+
+
+# --- the campaign itself ---
+
+
+def test_what_leads_out_of_the_folder_is_seen(tmp_path: Path) -> None:
+    home, secrets = tmp_path / "in", tmp_path / "outside"
+    for folder in (home, secrets):
+        folder.mkdir()
+        (folder / "file").write_text("x")
+    with guarded(home, secrets) as seen:
+        (home / "new").write_text("x")
+        (home / "new").rename(home / "newer")
+        (home / "newer").unlink()
+        Path(__file__).read_text(encoding="utf-8")
+    assert seen == []
+    harms = (
+        lambda: (secrets / "file").read_text(),
+        lambda: (tmp_path / "new").write_text("x"),
+        lambda: (tmp_path / "new").unlink(),
+        lambda: (home / "file").rename(tmp_path / "file"),
+        lambda: (home / ".." / "folder").mkdir(),
+        lambda: subprocess.run(["true"], check=True),
+        lambda: socket.socket(socket.AF_UNIX).bind(str(home / "socket")),
+    )
+    for harm in harms:
+        with guarded(home, secrets) as seen:
+            harm()
+        assert len(seen) >= 1
+
+
+def test_memory_that_was_given_back_counts() -> None:
+    with peak() as most:
+        assert len(b"x" * 2**27) == 2**27
+    assert most[0] > 2**26
+
+
+def planted(does: object) -> Make:
+    """An input whose command is harmless, and that does something while it is judged."""
+
+    def make(_: Random, home: Path, __: Originals) -> Case:
+        def wrong(ended: tuple[Ended, ...]) -> str | None:
+            return does(home, ended) if callable(does) else None
+
+        return Case("planted", (("attacks",),), wrong)
+
+    return make
+
+
+def raises(*_: object) -> str:
+    raise KeyError("planted")
+
+
+def loops(*_: object) -> str:
+    while True:
+        pass
+
+
+def ends(*_: object) -> str:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return ""
+
+
+def sees_figures(*_: object) -> str:
+    return "other figures"
+
+
+def nothing(*_: object) -> None:
+    return None
+
+
+PLANTED = {
+    "fine": (nothing, Verdict.ACCEPTED),
+    "raises": (raises, Verdict.CRASH),
+    "loops": (loops, Verdict.HANG),
+    "ends": (ends, Verdict.CRASH),
+    "figures": (sees_figures, Verdict.SILENT),
+}
+
+
+def test_a_campaign_tells_how_each_input_ended_and_goes_on(tmp_path: Path) -> None:
+    kinds = {name: planted(does) for name, (does, _) in PLANTED.items()}
+    campaign = Campaign(kinds, 0, 0.5, tmp_path / "failures", Originals(tmp_path), lambda _: None)
+    found: dict[str, list[Outcome]] = {}
+    for name, (_, verdict) in PLANTED.items():
+        numbers, outcomes = zip(*campaign.run(name, range(2)), strict=True)
+        assert numbers == (0, 1)
+        assert {outcome.verdict for outcome in outcomes} == {verdict}
+        found[name] = list(outcomes)
+        assert campaign.place(name, 0).exists() == (verdict not in HELD)
+    assert table(found).splitlines()[-1] == "| all | 10 | 0 | 2 | 4 | 2 | 2 | 0 | 0 |"
+    assert not multiprocessing.active_children()
