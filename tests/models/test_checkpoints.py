@@ -236,7 +236,9 @@ def test_a_file_far_larger_than_the_model_is_refused_unread(saved: Path, monkeyp
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_program_of_torchscript_is_told_from_weights(tmp_path: Path) -> None:
     torch.jit.save(torch.jit.trace(relu_net().eval(), images(2, 32)), tmp_path / "a.pt")
-    assert "is a program of TorchScript; write a function that returns torch.jit.load of it" in _says(tmp_path / "a.pt")
+    assert "is a program of TorchScript, which is code; if you trust it, it is a model itself, script:FILE" in _says(
+        tmp_path / "a.pt"
+    )
 
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:

@@ -93,6 +93,8 @@ def test_what_is_available() -> None:
         "efficientnet-lite2",
         "torchvision:NAME",
         "timm:NAME",
+        "script:FILE",
+        "export:FILE",
         "package.module:function",
     ]
     assert sources[DEFAULT_MODEL].installed
@@ -102,6 +104,9 @@ def test_what_is_available() -> None:
 @pytest.mark.parametrize(
     ("spec", "meant"),
     [
+        ("net.pt2", "did you mean export:net.pt2"),
+        ("net.pt", "is script:net.pt"),
+        ("weights.safetensors", "weights are a checkpoint of a model"),
         ("./net.py", r"as \./net\.py:function"),
     ],
 )

@@ -57,8 +57,7 @@ def _check_zip(file: IO[bytes]) -> None:
             parts = archive.infolist()
             if any(part.filename.rpartition("/")[2] == "constants.pkl" for part in parts):
                 raise InputError(
-                    "is a program of TorchScript; write a function that returns torch.jit.load of it, and name that as"
-                    " the model"
+                    "is a program of TorchScript, which is code; if you trust it, it is a model itself, script:FILE"
                 )
             if any(part.compress_type != zipfile.ZIP_STORED or part.compress_size != part.file_size for part in parts):
                 raise InputError("is compressed, which torch.save never does; unpack it and save it by torch.save")

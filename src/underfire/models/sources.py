@@ -3,6 +3,7 @@
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from torch import nn
 
@@ -11,6 +12,7 @@ from underfire.images.preprocessing import Preprocessing
 from underfire.models.checkpoints import load_checkpoint
 from underfire.models.classifier import Classifier
 from underfire.models.libraries import timm_model, torchvision_model
+from underfire.models.programs import exported, torchscript
 from underfire.models.recipe import IMAGENET, Recipe, import_optional, names_for, nearest
 from underfire.plugins import current_directory_importable, described, imported
 
@@ -73,9 +75,13 @@ def find(spec: str, *, pretrained: bool, num_classes: int | None) -> Recipe | Cl
 
 def _hint(spec: str) -> str:
     """What a user who wrote ``spec`` alone may have meant."""
-    if spec.endswith(".py"):
+    ending = Path(spec).suffix
+    kind = {".pt2": "export"}.get(ending)
+    if ending == ".py":
         return f"; name its function, as {spec}:function"
-    return nearest(spec, _LITE_SIZES).rstrip("?")
+    if ending in (".pt", ".pth", ".ckpt", ".bin", ".safetensors"):
+        return f"; weights are a checkpoint of a model, and a program of TorchScript is script:{spec}"
+    return nearest(spec, _LITE_SIZES).rstrip("?") if kind is None else f"; did you mean {kind}:{spec}"
 
 
 def _installed(*packages: str) -> bool:
@@ -141,4 +147,6 @@ _KINDS = {
         "NAME", "a classifier of torchvision, as torchvision:resnet50", ("torchvision",), torchvision_model
     ),
     "timm": _Kind("NAME", "a model of timm, as timm:convnext_tiny.fb_in1k", ("timm",), timm_model),
+    "script": _Kind("FILE", "a program of TorchScript, which is code and runs", (), torchscript),
+    "export": _Kind("FILE", "a program of torch.export, which is code and runs", (), exported),
 }
