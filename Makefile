@@ -75,11 +75,11 @@ $(VENV)/.run-stamp: pyproject.toml constraints.txt
 	$(PIP) $(TORCH) && $(PIP) -c constraints.txt -e .
 	@touch $@
 
-# What testing needs besides. The last two are oracles that tests compare with: one would downgrade half the
-# environment, the other would bring torch's CUDA build, so they come without their dependencies.
+# What testing needs besides. The last ones come without their dependencies: torchattacks would downgrade half the
+# environment, torchvision and what needs it would bring torch's CUDA build.
 $(VENV)/.dev-stamp: $(VENV)/.run-stamp
 	$(PIP) -c constraints.txt -e ".[dev]"
-	$(PIP) --no-deps -c constraints.txt torchattacks torchvision
+	$(PIP) --no-deps -c constraints.txt torchattacks torchvision onnx2torch
 	@touch $@
 
 # The lowest versions that pyproject.toml declares. torch and what only tests use stay as constraints.txt pins them; the

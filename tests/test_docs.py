@@ -76,6 +76,10 @@ _LINK = re.compile(r"!?\[[^\]]*\]\((?P<target>[^)\s]+)[^)]*\)")
 _HTML_LINK = re.compile(r"(?:src|href)=\"(?P<target>[^\"]+)\"")
 
 
+_EXTRAS = {"onnx.md": "onnx2torch"}
+"""Pages whose blocks need a package that need not be there."""
+
+
 @dataclass(frozen=True)
 class Block:
     """A fenced block: the words after the backticks, its text, and the line where the text begins."""
@@ -164,7 +168,12 @@ def _marked(page: Path) -> Any:
 
 
 @pytest.mark.parametrize("page", [_marked(page) for page in PAGES])
-def test_the_blocks_of_a_page_run(page: Path, empty_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_blocks_of_a_page_run(
+    page: Path, empty_directory: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    if page.name in _EXTRAS:
+        request.getfixturevalue("torchvision")  # which the package imports
+        pytest.importorskip(_EXTRAS[page.name])
     module = ModuleType("page")
     monkeypatch.setitem(sys.modules, "page", module)
     for block in blocks(page):

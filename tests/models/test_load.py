@@ -93,6 +93,7 @@ def test_what_is_available() -> None:
         "efficientnet-lite2",
         "torchvision:NAME",
         "timm:NAME",
+        "onnx:FILE",
         "script:FILE",
         "export:FILE",
         "package.module:function",
@@ -104,6 +105,7 @@ def test_what_is_available() -> None:
 @pytest.mark.parametrize(
     ("spec", "meant"),
     [
+        ("model.onnx", "did you mean onnx:model.onnx"),
         ("net.pt2", "did you mean export:net.pt2"),
         ("net.pt", "is script:net.pt"),
         ("weights.safetensors", "weights are a checkpoint of a model"),

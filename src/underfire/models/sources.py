@@ -12,6 +12,7 @@ from underfire.images.preprocessing import Preprocessing
 from underfire.models.checkpoints import load_checkpoint
 from underfire.models.classifier import Classifier
 from underfire.models.libraries import timm_model, torchvision_model
+from underfire.models.onnx import onnx_file
 from underfire.models.programs import exported, torchscript
 from underfire.models.recipe import IMAGENET, Recipe, import_optional, names_for, nearest
 from underfire.plugins import current_directory_importable, described, imported
@@ -76,7 +77,7 @@ def find(spec: str, *, pretrained: bool, num_classes: int | None) -> Recipe | Cl
 def _hint(spec: str) -> str:
     """What a user who wrote ``spec`` alone may have meant."""
     ending = Path(spec).suffix
-    kind = {".pt2": "export"}.get(ending)
+    kind = {".onnx": "onnx", ".pt2": "export"}.get(ending)
     if ending == ".py":
         return f"; name its function, as {spec}:function"
     if ending in (".pt", ".pth", ".ckpt", ".bin", ".safetensors"):
@@ -147,6 +148,7 @@ _KINDS = {
         "NAME", "a classifier of torchvision, as torchvision:resnet50", ("torchvision",), torchvision_model
     ),
     "timm": _Kind("NAME", "a model of timm, as timm:convnext_tiny.fb_in1k", ("timm",), timm_model),
+    "onnx": _Kind("FILE", "a classifier in a file of ONNX", ("onnx", "onnx2torch"), onnx_file),
     "script": _Kind("FILE", "a program of TorchScript, which is code and runs", (), torchscript),
     "export": _Kind("FILE", "a program of torch.export, which is code and runs", (), exported),
 }
