@@ -190,6 +190,7 @@ def _planned(
         preset=settings.get("preset", AuditPlan.preset),
         attacks=[attack for attack in attacks if isinstance(attack, str)],
         rts=settings.get("rts"),
+        given=instances,
     )
     attack_names, given_attacks = named_attacks(attacks, selection.interpreters, classifier)
     settings.setdefault("model", ModelSettings(spec=classifier.name, layer=classifier.layer))

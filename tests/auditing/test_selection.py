@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from torch import nn
+import torch
+from torch import Tensor, nn
 
+from support.layouts import token_net
 from support.toy_photos import found, rows_of, toy_classifier, toy_plan, write_photos
 from underfire import ADV2
 from underfire.auditing.plan import PASSES, Preset
@@ -162,3 +164,47 @@ def test_masks_and_masking_networks_are_audited_like_the_others(
     most = 1 + 2 * (conditions - 1) + sum(n - 1 for n in finalists)
     whole = 1 + len(finalists)  # of noise and of the finalists, where these need no displaced pixels
     assert 2 * (most - whole) <= sum(fits) <= 2 * most
+
+
+class _Prototypes(nn.Module):
+    """Classes by distance from prototypes: torch has no second derivative of ``cdist``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Conv2d(3, 6, 3), nn.Tanh())
+        self.prototypes = nn.Parameter(torch.randn(5, 6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return -torch.cdist(self.net(x).mean(dim=(2, 3)), self.prototypes)
+
+
+class TestWhatCannotBeAttacked:
+    def test_it_is_left_out_with_the_reason_where_attacks_follow_gradients(self) -> None:
+        classifier = Classifier(_Prototypes(), input_size=16)
+        chosen = select_interpreters((EVERY,), classifier, preset="quick", attacks=("pgd", "adv2"))
+        assert {"grad", "ig"} <= set(chosen.interpreters)
+        assert not {"gradcam", "guidedbackprop"} & set(chosen.interpreters)
+        assert sum("has no gradient" in reason for reason in chosen.left_out) == 2
+        for attacks in ((), ("pgd",)):  # maps alone
+            chosen = select_interpreters((EVERY,), classifier, preset="quick", attacks=attacks)
+            assert {"gradcam", "guidedbackprop"} <= set(chosen.interpreters)
+
+    def test_it_is_refused_where_it_is_named(self) -> None:
+        classifier = Classifier(_Prototypes(), input_size=16, name="once")
+        with pytest.raises(InputError, match="gradcam cannot be attacked on 'once': the model has no gradient: taking"):
+            select_interpreters(("grad", "gradcam"), classifier, preset="quick", attacks=("adv2",))
+
+    def test_nothing_is_left_of_a_model_without_gradients(self) -> None:
+        class Detached(_Prototypes):
+            def forward(self, x: Tensor) -> Tensor:
+                with torch.no_grad():
+                    return super().forward(x)
+
+        classifier = Classifier(Detached(), input_size=16, name="none")
+        with pytest.raises(InputError, match="no interpreter suits 'none': the model has no gradient"):
+            select_interpreters(None, classifier, preset="quick", attacks=("adv2",))
+
+    def test_fused_attention_is_no_obstacle(self) -> None:
+        classifier = Classifier(token_net(), input_size=32)
+        chosen = select_interpreters((EVERY,), classifier, preset="quick", attacks=("adv2",))
+        assert {"grad", "ig", "gradcam", "guidedbackprop", "smoothgrad", "inputxgradient"} <= set(chosen.interpreters)

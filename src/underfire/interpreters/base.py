@@ -1,5 +1,6 @@
 """What an interpreter is: the two questions that every one of them answers."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
@@ -253,3 +254,22 @@ def check_together(interpreters: Sequence[Interpreter]) -> None:
         raise InputError(f"the interpreters {', '.join(names)} share a name; give each one once.")
     if any(g.classifier is not interpreters[0].classifier for g in interpreters):
         raise InputError(f"the interpreters {', '.join(names)} explain different classifiers; make them from one.")
+
+
+def tried(interpreter: Interpreter) -> str | None:
+    """In words why an attack cannot move the maps of ``interpreter``, by one look at a pattern; None if it can."""
+    classifier = interpreter.classifier
+    x = classifier.patterns()[:1]
+    maps = torch.linspace(0, 1, math.prod(interpreter.grid), dtype=x.dtype, device=x.device)
+    target = maps.reshape(1, *interpreter.grid)
+    try:
+        with classifier.frozen():
+            classes = classifier.scores(x).argmax(dim=1).detach()
+            objective = interpreter.objective(MapTarget(classes, target, ("pattern",), seed=0))
+            view = ForwardPass(classifier, x, taps=objective.taps)
+            answer = objective(view)
+            if answer.at is not None:
+                view.carried(answer.at, answer.direction)
+    except (InputError, NotImplementedError) as error:
+        return str(error) or "its objective is not implemented"
+    return None
