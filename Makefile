@@ -79,7 +79,7 @@ $(VENV)/.run-stamp: pyproject.toml constraints.txt
 # environment, torchvision and what needs it would bring torch's CUDA build.
 $(VENV)/.dev-stamp: $(VENV)/.run-stamp
 	$(PIP) -c constraints.txt -e ".[dev]"
-	$(PIP) --no-deps -c constraints.txt torchattacks torchvision onnx2torch
+	$(PIP) --no-deps -c constraints.txt torchattacks torchvision onnx2torch timm
 	@touch $@
 
 # The lowest versions that pyproject.toml declares. torch and what only tests use stay as constraints.txt pins them; the

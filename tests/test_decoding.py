@@ -82,3 +82,20 @@ def test_what_is_within_the_limits_is_read() -> None:
 def test_a_message_steers_no_terminal() -> None:
     error = InputError("photo \x1b]0;pwned\x07 \u202egnp\n \udc80 ε 3 % is none")
     assert str(error) == r"photo \x1b]0;pwned\x07 \u202egnp\n \udc80 ε 3 % is none"
+
+
+@dataclass(frozen=True)
+class Sides:
+    width: int
+
+
+@dataclass(frozen=True)
+class Square:
+    size: Sides | int | None = None
+
+
+def test_an_object_in_a_union_is_judged_as_the_class_there() -> None:
+    assert decoded(Square, {"size": {"width": 3}}) == Square(Sides(3))
+    assert decoded(Square, {"size": 3}) == Square(3)
+    with pytest.raises(ValueError, match=r"it\.size\.width is 'x', not a whole number"):
+        decoded(Square, {"size": {"width": "x"}})

@@ -76,7 +76,7 @@ _LINK = re.compile(r"!?\[[^\]]*\]\((?P<target>[^)\s]+)[^)]*\)")
 _HTML_LINK = re.compile(r"(?:src|href)=\"(?P<target>[^\"]+)\"")
 
 
-_EXTRAS = {"onnx.md": "onnx2torch"}
+_EXTRAS = {"huggingface.md": "transformers", "onnx.md": "onnx2torch"}
 """Pages whose blocks need a package that need not be there."""
 
 

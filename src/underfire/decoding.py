@@ -102,7 +102,9 @@ def _first(kinds: tuple[Any, ...], value: Any, place: str) -> Any:
             return _decoded(kind, value, place)
         except ValueError as error:
             problems.append(error)
-    wanted = [error for kind, error in zip(kinds, problems, strict=True) if kind is not NoneType]
+    tried = [(kind, error) for kind, error in zip(kinds, problems, strict=True) if kind is not NoneType]
+    classes = [error for kind, error in tried if is_dataclass(kind) and isinstance(value, dict)]
+    wanted = classes or [error for _, error in tried]
     raise wanted[0] if len(wanted) == 1 else ValueError(f"{place} is {_shown(value)}, which is no setting")
 
 

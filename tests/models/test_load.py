@@ -93,6 +93,7 @@ def test_what_is_available() -> None:
         "efficientnet-lite2",
         "torchvision:NAME",
         "timm:NAME",
+        "hf:NAME_OR_FOLDER",
         "onnx:FILE",
         "script:FILE",
         "export:FILE",
@@ -109,6 +110,7 @@ def test_what_is_available() -> None:
         ("net.pt2", "did you mean export:net.pt2"),
         ("net.pt", "is script:net.pt"),
         ("weights.safetensors", "weights are a checkpoint of a model"),
+        ("microsoft/resnet-50", "did you mean hf:microsoft/resnet-50"),
         ("./net.py", r"as \./net\.py:function"),
     ],
 )

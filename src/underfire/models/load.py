@@ -38,9 +38,10 @@ def load_classifier(
 
     Args:
         spec: a built-in model (``efficientnet-lite0``, ``1``, ``2``), ``torchvision:NAME``, ``timm:NAME``,
-            ``onnx:FILE``, or code that this call runs: ``script:FILE`` of TorchScript, ``export:FILE`` of
-            ``torch.export``, ``package.module:function`` or ``./file.py:function``, a function without arguments that
-            returns a ``torch.nn.Module`` or a ``Classifier``; modules of the current directory can be named.
+            ``hf:NAME_OR_FOLDER`` of transformers, ``onnx:FILE``, or code that this call runs: ``script:FILE`` of
+            TorchScript, ``export:FILE`` of ``torch.export``, ``package.module:function`` or ``./file.py:function``, a
+            function without arguments that returns a ``torch.nn.Module`` or a ``Classifier``; modules of the current
+            directory can be named.
         checkpoint: weights to use in place of the source's own: ``.safetensors``, or a file of ``torch.save``
             that holds nothing but tensors and plain containers.
         class_names: the names in the order of the outputs, or a file of them (``read_class_names``). With a

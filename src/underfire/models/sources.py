@@ -11,6 +11,7 @@ from underfire.errors import InputError
 from underfire.images.preprocessing import Preprocessing
 from underfire.models.checkpoints import load_checkpoint
 from underfire.models.classifier import Classifier
+from underfire.models.huggingface import huggingface
 from underfire.models.libraries import timm_model, torchvision_model
 from underfire.models.onnx import onnx_file
 from underfire.models.programs import exported, torchscript
@@ -82,6 +83,8 @@ def _hint(spec: str) -> str:
         return f"; name its function, as {spec}:function"
     if ending in (".pt", ".pth", ".ckpt", ".bin", ".safetensors"):
         return f"; weights are a checkpoint of a model, and a program of TorchScript is script:{spec}"
+    if kind is None and "/" in spec:
+        kind = "hf"
     return nearest(spec, _LITE_SIZES).rstrip("?") if kind is None else f"; did you mean {kind}:{spec}"
 
 
@@ -148,6 +151,12 @@ _KINDS = {
         "NAME", "a classifier of torchvision, as torchvision:resnet50", ("torchvision",), torchvision_model
     ),
     "timm": _Kind("NAME", "a model of timm, as timm:convnext_tiny.fb_in1k", ("timm",), timm_model),
+    "hf": _Kind(
+        "NAME_OR_FOLDER",
+        "an image classifier of transformers, as hf:microsoft/resnet-50",
+        ("transformers",),
+        huggingface,
+    ),
     "onnx": _Kind("FILE", "a classifier in a file of ONNX", ("onnx", "onnx2torch"), onnx_file),
     "script": _Kind("FILE", "a program of TorchScript, which is code and runs", (), torchscript),
     "export": _Kind("FILE", "a program of torch.export, which is code and runs", (), exported),
