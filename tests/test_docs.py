@@ -60,6 +60,7 @@ from underfire.evaluation.results import DetectorRecord
 from underfire.images import find_photos, work
 from underfire.images.decode import FORMATS, MAX_FILE_BYTES
 from underfire.interpreters import ALL, gates, masks
+from underfire.interpreters.masked import Masked
 from underfire.interpreters.masks.settings import AUTHORS
 from underfire.models.class_names import imagenet_names
 from underfire.present.tables import to_arrow
@@ -423,6 +424,8 @@ def test_passes_are_what_the_table_of_interpreters_says(make: Callable[[uf.Class
     more = attack.setting.finalists * g.passes_per_map
     if isinstance(g, uf.IG):
         more += 2 * (g.strata - 1)
+    if isinstance(g, Masked):
+        more += g.passes_per_map - g.renewed
     if isinstance(g, uf.SmoothGrad):
         more += 2 * (g.samples - 1)
     assert result.passes.tolist() == [evaluations + joint * (g.passes_per_step - 1) + more]
@@ -433,6 +436,7 @@ def test_constants_are_those_of_the_code() -> None:
     names = {"clf": clf, "GRAD": uf.GRAD, "IG": uf.IG, "CAM": uf.CAM, "ADV2": uf.ADV2, "len": len}
     names |= {"MASK": uf.MASK, "masks": masks, "gates": gates}
     names |= {"InputXGradient": uf.InputXGradient, "SmoothGrad": uf.SmoothGrad}
+    names |= {"Occlusion": uf.Occlusion, "RISE": uf.RISE, "KernelSHAP": uf.KernelSHAP, "LIME": uf.LIME}
     names |= {"Confidence": Confidence, "Balance": Balance, "Adam": Adam}
     rows = table("interpreters.md", "constant")
     assert rows

@@ -24,6 +24,13 @@ def generator(seed: int, *names: str | int) -> torch.Generator:
     return torch.Generator().manual_seed(derive_seed(seed, *names))
 
 
+def twin(draw: torch.Generator) -> torch.Generator:
+    """A generator of its own in the same state: one image may keep another company under the same key."""
+    other = torch.Generator()
+    other.set_state(draw.get_state())
+    return other
+
+
 def content_key(image: Tensor) -> str:
     """The identity of an image (any shape) by its values, for callers that name none."""
     data = image.detach().to("cpu").contiguous().numpy().tobytes()

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from support.toys import Normalised, images, relu_net, smooth_net
 from underfire import CAM, GRAD, IG, Classifier, GradCAM
-from underfire.interpreters.ig import Output
 from underfire.interpreters.maps import min_max, saliency
+from underfire.interpreters.outputs import Output
 from underfire.interpreters.quadrature import Rule
 
 N = 5

@@ -2,12 +2,25 @@
 
 import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from underfire import MASK, RTS, Classifier, Interpreter, MaskFit, MaskingNetwork, SmoothGrad
+from underfire import (
+    LIME,
+    MASK,
+    RISE,
+    RTS,
+    Classifier,
+    Interpreter,
+    KernelSHAP,
+    MaskFit,
+    MaskingNetwork,
+    Occlusion,
+    SmoothGrad,
+)
 from underfire.interpreters import ALL
 
 CLASSES = 10
@@ -31,8 +44,32 @@ def faint_smoothgrad(classifier: Classifier) -> SmoothGrad:
     return SmoothGrad(classifier, sigma=0.01, samples=4)
 
 
+def small_occlusion(classifier: Classifier, **options: Any) -> Occlusion:
+    """Occlusion by few windows."""
+    return Occlusion(classifier, segments=3, **options)
+
+
+def small_rise(classifier: Classifier, **options: Any) -> RISE:
+    """RISE with few masks."""
+    return RISE(classifier, masks=24, segments=3, **options)
+
+
+def small_kernel_shap(classifier: Classifier, **options: Any) -> KernelSHAP:
+    """KernelSHAP with few coalitions."""
+    return KernelSHAP(classifier, samples=24, segments=3, **options)
+
+
+def small_lime(classifier: Classifier, **options: Any) -> LIME:
+    """LIME with few masks."""
+    return LIME(classifier, samples=24, segments=3, **options)
+
+
 MAKERS: Mapping[type[Interpreter], Callable[[Classifier], Interpreter]] = {
     **{cls: cls for cls in ALL},
+    Occlusion: small_occlusion,
+    RISE: small_rise,
+    KernelSHAP: small_kernel_shap,
+    LIME: small_lime,
     MASK: small_mask,
     SmoothGrad: faint_smoothgrad,
     RTS: untrained_rts,

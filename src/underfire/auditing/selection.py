@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from underfire.attacks.authors import PUBLISHED
+from underfire.attacks.budget import descent_of
 from underfire.attacks.registry import entry_of
 from underfire.auditing.names import make_interpreters
-from underfire.auditing.plan import QUICK, Preset
+from underfire.auditing.plan import PASSES, QUICK, Preset
 from underfire.choices import EVERY
 from underfire.errors import InputError
 from underfire.interpreters import MASK, RTS, Interpreter
@@ -37,8 +38,9 @@ def select_interpreters(
 
     CAM takes part where a linear layer reads pooled features, MASK in the presets ``standard`` and ``paper``, RTS in
     every one if there are weights for ``classifier``: those at ``rts``, or those that come with the package. For
-    ``("all",)`` MASK takes part in ``quick`` as well, and so does all else that suits the classifier. Where ``attacks``
-    follow gradients of maps, one is tried with each; ``given`` are instances by name.
+    ``("all",)`` MASK takes part in ``quick`` as well, and so does all else that suits the classifier, but for what
+    takes half of the preset's passes before an attack's second step. Where ``attacks`` follow gradients of maps, one is
+    tried with each; ``given`` are instances by name.
 
     Raises:
         InputError: the weights at ``rts`` are not for ``classifier``, or RTS takes no part; a gradient that the attacks
@@ -58,6 +60,7 @@ def select_interpreters(
         reasons = {
             name: _reason(name, classifier, preset, attacks, rts, every=every)
             or _unattackable(name, classifier, attacks, rts, given)
+            or _too_long(name, classifier, preset, attacks, rts, given)
             for name in candidates
         }
         if all(reasons.values()):
@@ -74,12 +77,33 @@ def _unattackable(
     name: str, classifier: Classifier, attacks: Sequence[str], rts: str | None, given: Mapping[str, Interpreter]
 ) -> str | None:
     """Why attacks that follow gradients cannot take the interpreter; None if they can, or if there are none."""
-    entries = [entry_of(attack).attack for attack in attacks]
-    if not any(attack.joint and not attack.asks_for_maps for attack in entries):
+    if not _follows_maps(attacks):
         return None
     (interpreter,) = make_interpreters((name,), classifier, rts=rts, given=given)
     reason = tried(interpreter)
     return None if reason is None else reason.removesuffix(".")
+
+
+def _too_long(
+    name: str,
+    classifier: Classifier,
+    preset: Preset,
+    attacks: Sequence[str],
+    rts: str | None,
+    given: Mapping[str, Interpreter],
+) -> str | None:
+    """That the preset's passes are nearly spent once attacks have seen the interpreter's map, if so."""
+    if not _follows_maps(attacks):
+        return None
+    passes = descent_of(1, make_interpreters((name,), classifier, rts=rts, given=given))
+    if 2 * passes <= PASSES[preset]:
+        return None
+    return f"an attack's first step takes {passes} passes, too many for '{preset}'; name it with --interpreters"
+
+
+def _follows_maps(attacks: Sequence[str]) -> bool:
+    entries = [entry_of(attack).attack for attack in attacks]
+    return any(attack.joint and not attack.asks_for_maps for attack in entries)
 
 
 def _reason(

@@ -17,6 +17,10 @@ from underfire.interpreters.gradcam import GradCAM as GradCAM
 from underfire.interpreters.input_x_gradient import InputXGradient as InputXGradient
 from underfire.interpreters.smoothgrad import SmoothGrad as SmoothGrad
 from underfire.interpreters.guided_backprop import GuidedBackprop as GuidedBackprop
+from underfire.interpreters.occlusion import Occlusion as Occlusion
+from underfire.interpreters.rise import RISE as RISE
+from underfire.interpreters.kernel_shap import KernelSHAP as KernelSHAP
+from underfire.interpreters.lime import LIME as LIME
 from underfire.interpreters.mask import MASK as MASK
 from underfire.interpreters.rts import RTS as RTS
 # isort: on

@@ -181,8 +181,8 @@ class Interpreter(ABC):
         needs: what a classifier must have for it, in words; empty if any will do.
         passes_per_map: forward and backward passes that one map of one image takes; of the class, by its defaults.
         passes_per_step: forward and backward passes of one joint attack step, the shared one included.
-        estimates: an objective's answers rest on a fit under way: the distance is that of the fit, and the direction
-            lowers the loss but is no gradient of it.
+        estimates: an objective's answers rest on a fit under way, or on a few draws of many: the distance is that of
+            what was seen so far, and the direction lowers the loss, in the mean, but is no gradient of it.
     """
 
     name: str
@@ -192,7 +192,7 @@ class Interpreter(ABC):
     needs: ClassVar[str] = ""
     passes_per_map: int = 1
     passes_per_step: int = 1
-    estimates: ClassVar[bool] = False
+    estimates: bool = False
     grid: tuple[int, int]
 
     def __init__(self, classifier: Classifier) -> None:

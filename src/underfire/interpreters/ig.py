@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -11,11 +10,10 @@ from underfire.errors import InputError
 from underfire.interpreters.base import ForwardPass, Interpreter, MapGradient, MapObjective, MapTarget
 from underfire.interpreters.directional import Linearised, along
 from underfire.interpreters.maps import RawLoss, saliency, saliency_grid, saliency_slope, shape_distance
+from underfire.interpreters.outputs import Output, check_output, of_class
 from underfire.interpreters.quadrature import Rule, nodes
 from underfire.models.classifier import Classifier
-from underfire.seeding import generator
-
-Output = Literal["probability", "logit"]
+from underfire.seeding import generator, twin
 
 
 @dataclass(frozen=True)
@@ -68,15 +66,14 @@ class IG(Interpreter):
         probe: float = 5e-4,
     ) -> None:
         super().__init__(classifier)
-        if output not in ("probability", "logit"):
-            raise InputError(f"output {output!r} is unknown; give 'probability' or 'logit'.")
+        check_output(output)
         if not 0 <= baseline <= 1:
             raise InputError(f"baseline {baseline:g} is not a pixel value in [0, 1].")
         if strata < 1:
             raise InputError(f"strata is {strata}; the path has at least 1 part.")
         self.nodes = nodes(points, rule)
         self.passes_per_map = len(self.nodes)
-        self.output = output
+        self.output: Output = output
         self.baseline = baseline
         self.strata = strata
         self.probe = probe
@@ -131,8 +128,7 @@ class IG(Interpreter):
 
     def outputs(self, logits: Tensor, y: Tensor) -> Tensor:
         """What is integrated: f_c (N,) of ``logits`` (N, K) for classes ``y`` (N,)."""
-        scores = logits.softmax(dim=1) if self.output == "probability" else logits
-        return scores.gather(1, y[:, None]).squeeze(1)
+        return of_class(logits, y, self.output)
 
 
 class PathObjective:
@@ -199,7 +195,7 @@ class PathObjective:
     def select(self, places: Tensor) -> None:
         """Go on with the images at ``places`` only."""
         self._target = self._target.select(places)
-        self._draws = [_twin(self._draws[place]) for place in places.tolist()]
+        self._draws = [twin(self._draws[place]) for place in places.tolist()]
         self._gradients = None if self._gradients is None else self._gradients[places]
 
     def _draw_part(self, gradients: Tensor) -> tuple[Tensor, Tensor]:
@@ -215,10 +211,3 @@ class PathObjective:
         """A random number in [0, 1) for each image, (N,), by its own generator."""
         numbers = [float(torch.rand((), generator=draw, dtype=torch.float64)) for draw in self._draws]
         return torch.tensor(numbers, dtype=like.dtype, device=like.device)
-
-
-def _twin(draw: torch.Generator) -> torch.Generator:
-    """A generator of its own in the same state: one image may keep another company under the same key."""
-    twin = torch.Generator()
-    twin.set_state(draw.get_state())
-    return twin

@@ -69,9 +69,20 @@ def saliency_slope(
 
     The distance is :func:`distance`; all detached.
     """
+    return _slope(attributions, target, loss, pooled)
+
+
+def map_slope(raw: Tensor, target: Tensor, loss: RawLoss = shape_distance) -> tuple[Tensor, Tensor, Tensor]:
+    """As :func:`saliency_slope`, of unscaled maps ``raw`` (N, h, w), whose gradient (N, h, w) it is."""
+    return _slope(raw, target, loss, lambda leaf: leaf)
+
+
+def _slope(
+    values: Tensor, target: Tensor, loss: RawLoss, raw_of: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor, Tensor]:
     with torch.enable_grad():
-        leaf = attributions.detach().requires_grad_(True)
-        raw = pooled(leaf)
+        leaf = values.detach().requires_grad_(True)
+        raw = raw_of(leaf)
         losses = loss(raw, target)
         (slope,) = torch.autograd.grad(losses.sum(), leaf)
     return scaled_distance(raw.detach(), target), losses.detach(), slope

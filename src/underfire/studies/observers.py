@@ -142,8 +142,9 @@ def _observer(run: Run, classifier: Classifier, name: str) -> Observer:
     found: list[Interpreter] = []
     left_out = []
     for wanted in run.plan.interpreters:
-        if INTERPRETERS.find(wanted).estimates:
-            left_out.append(f"{wanted} (it is fitted again for every map)")
+        cls = INTERPRETERS.find(wanted)
+        if cls.estimates:
+            left_out.append(f"{wanted} (each of its maps takes {cls.passes_per_map} passes)")
             continue
         try:
             found.extend(make_interpreters((wanted,), classifier))

@@ -14,6 +14,8 @@ from underfire.testing.common import hold, hold_named, keys_of, no_trace, smooth
 
 Make = Callable[[Classifier], Interpreter]
 
+_DRAWS = 16  # directions of which the mean is taken where they are estimates
+
 
 def check_interpreter(make: Make, *, tolerance: float = 0.2) -> None:
     """Hold an interpreter to its contract.
@@ -103,11 +105,12 @@ def _check_answer(interpreter: Interpreter, x: Tensor, y: Tensor) -> None:
 
 
 def _check_descent(interpreter: Interpreter, x: Tensor, y: Tensor) -> None:
-    """A direction that is no gradient lowers the loss all the same."""
-    target = interpreter(x, y).roll(1, dims=0)
-    answer = _answer(interpreter, x, y, target)
-    moved = _answer(interpreter, x - 1e-6 * answer.direction, y, target)
-    still = answer.direction.flatten(1).abs().amax(dim=1) == 0
+    """A direction that is no gradient lowers the loss all the same; one that is drawn does so in the mean."""
+    target = interpreter(x, y, keys=keys_of(len(y))).roll(1, dims=0)
+    answers = [_answer(interpreter, x, y, target, seed=seed) for seed in range(_DRAWS)]
+    answer, direction = answers[0], torch.stack([answer.direction for answer in answers]).mean(dim=0)
+    moved = _answer(interpreter, x - 1e-6 * direction, y, target)
+    still = direction.flatten(1).abs().amax(dim=1) == 0
     hold(not bool(still.all()), f"{interpreter.name}: the direction is zero")
     hold(
         bool(((moved.loss < answer.loss) | still).all()),
@@ -205,10 +208,10 @@ def _kept(what: str) -> Iterator[None]:
         raise AssertionError(f"{what} ({error})") from error
 
 
-def _answer(interpreter: Interpreter, x: Tensor, y: Tensor, target: Tensor) -> MapGradient:
-    """The first answer of a fresh objective at ``target``."""
+def _answer(interpreter: Interpreter, x: Tensor, y: Tensor, target: Tensor, *, seed: int = 0) -> MapGradient:
+    """The first answer of a fresh objective at ``target``, of an attack with ``seed``."""
     with interpreter.classifier.frozen():
-        return _look(interpreter, _objective(interpreter, _map_target(y, target)), x)
+        return _look(interpreter, _objective(interpreter, replace(_map_target(y, target), seed=seed)), x)
 
 
 def _objective(interpreter: Interpreter, map_target: MapTarget) -> MapObjective:
