@@ -41,7 +41,8 @@ _CODE = ("auto_map", "custom_pipelines", "quantization_config", "attn_implementa
 """Settings that would have the library load or choose code by a name in the file."""
 
 _LARGEST_NUMBER = 2**20
-_MOST_LAYERS = 1000
+_MOST_LAYERS = 256
+"""Of a kind, in all stages."""
 _LARGEST_SIDE = 4096
 """Of images, in pixels."""
 
@@ -212,15 +213,22 @@ def _checked(plain: dict[str, Any]) -> _Config:
 def _check_numbers(items: Iterable[tuple[str, Any]]) -> None:
     """Refuse numbers that would make a network of any size; what is nested is looked at, too."""
     for key, value in items:
-        numbers = value if isinstance(value, list) else [value]
-        largest = _MOST_LAYERS if any(word in key for word in ("layer", "depth", "block", "stage")) else _LARGEST_NUMBER
-        for number in numbers:
-            if isinstance(number, dict) and key not in ("id2label", "label2id"):
-                _check_numbers(number.items())
-            elif isinstance(number, list):
-                _check_numbers([(key, number)])
-            elif isinstance(number, int | float) and abs(number) > largest:
-                raise InputError(f"{_CONFIG} has {number:g} for {quoted(key)}, which is at most {largest}")
+        if isinstance(value, dict) and key not in ("id2label", "label2id"):
+            _check_numbers(value.items())
+        found = list(_numbers_in(value if isinstance(value, list) else [value]))
+        in_all = any(word in key for word in ("layer", "depth", "block", "stage", "repeat"))
+        size = sum(found) if in_all else max([*found, len(found)])
+        if size > (_MOST_LAYERS if in_all else _LARGEST_NUMBER):
+            raise InputError(f"{_CONFIG} has {size:g} for {quoted(key)}, and no network is so large")
+
+
+def _numbers_in(values: list[Any]) -> Iterator[float]:
+    """The sizes of the numbers in a list of lists."""
+    for value in values:
+        if isinstance(value, list):
+            yield from _numbers_in(value)
+        elif isinstance(value, int | float):
+            yield abs(value)
 
 
 def _network(transformers: ModuleType, plain: dict[str, Any], folder: Path, *, pretrained: bool) -> nn.Module:
