@@ -153,6 +153,10 @@ def _wrong_length(graph: Any) -> None:
     graph.initializer[0].dims[0] = 2**40
 
 
+def _large_input(graph: Any) -> None:
+    graph.input[0].type.tensor_type.shape.dim[2].dim_value = 2**62
+
+
 def _cycle(graph: Any) -> None:
     graph.node[0].input[0] = "b"
 
@@ -167,6 +171,8 @@ def _cycle(graph: Any) -> None:
         (_no_operator, "it breaks the rules of ONNX"),
         (_subgraph, "holds a graph of its own"),
         (_wrong_length, "it breaks the rules of ONNX"),
+        (_large_input, "its input has a side of 4611686018427387904"),
+        (_other_input, "no batch of images in 32-bit floats"),
         (_cycle, "it breaks the rules of ONNX"),
     ],
 )

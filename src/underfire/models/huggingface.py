@@ -25,7 +25,7 @@ from underfire.images.preprocessing import Preprocessing
 from underfire.models.archives import check_archive
 from underfire.models.class_names import MAX_FILE_BYTES, read_class_names
 from underfire.models.hub import hugging_face, weights_only
-from underfire.models.recipe import Recipe, import_optional
+from underfire.models.recipe import LARGEST_SIDE, Recipe, import_optional
 from underfire.plugins import described
 
 _CONFIG = "config.json"
@@ -43,9 +43,6 @@ _CODE = ("auto_map", "custom_pipelines", "quantization_config", "attn_implementa
 _LARGEST_NUMBER = 2**20
 _MOST_LAYERS = 256
 """Of a kind, in all stages."""
-_LARGEST_SIDE = 4096
-"""Of images, in pixels."""
-
 _LARGER_THAN_FILE = 4
 """Times the bytes of its weights that a network in 32 bits may take; the file may have 8 bits for each."""
 
@@ -85,8 +82,8 @@ class _Size:
 
     def __post_init__(self) -> None:
         for side in asdict(self).values():
-            if side is not None and not 1 <= side <= _LARGEST_SIDE:
-                raise ValueError(f"it has a size of {side} pixels, and sizes are from 1 to {_LARGEST_SIDE}")
+            if side is not None and not 1 <= side <= LARGEST_SIDE:
+                raise ValueError(f"it has a size of {side} pixels, and sizes are from 1 to {LARGEST_SIDE}")
 
     @property
     def whole(self) -> tuple[int, int] | None:

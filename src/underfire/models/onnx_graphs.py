@@ -11,6 +11,7 @@ from typing import Any
 
 from underfire.errors import InputError
 from underfire.files import quoted, shortened
+from underfire.models.recipe import LARGEST_SIDE
 
 _NAME = re.compile(r"[^A-Za-z0-9_]+")
 _LONGEST_NAME = 60
@@ -99,6 +100,9 @@ def only_input(graph: Any) -> Any:
     kind = found[0].type.tensor_type
     if kind.elem_type != _FLOAT or len(kind.shape.dim) != 4:
         raise InputError("its input is no batch of images in 32-bit floats, of four dimensions")
+    sides = [dim.dim_value for dim in kind.shape.dim[1:] if dim.HasField("dim_value")]
+    if not all(1 <= side <= LARGEST_SIDE for side in sides):
+        raise InputError(f"its input has a side of {max(sides)} or of {min(sides)}, beyond 1 to {LARGEST_SIDE}")
     return found[0]
 
 

@@ -12,6 +12,9 @@ from underfire.errors import InputError
 from underfire.images.preprocessing import Preprocessing
 from underfire.models.class_names import imagenet_names
 
+LARGEST_SIDE = 4096
+"""Of the images that a file says its network takes, in pixels."""
+
 IMAGENET = 1000
 """How many classes it has."""
 
