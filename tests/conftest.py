@@ -3,8 +3,6 @@
 import gc
 import importlib.util
 import os
-from collections.abc import Iterator
-from pathlib import Path
 from types import ModuleType
 
 # Read once, when torch is loaded: threads that wait asleep don't slow tests down tenfold on a busy machine.
@@ -14,9 +12,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("ATEN_CPU_CAPABILITY", "avx2")
 
 import pytest
-import torch
 from hypothesis import settings
 
+from support.stand_ins import torchvision_operators
 from support.toys import relu_net, smooth_net
 from underfire.models.classifier import Classifier
 
@@ -66,25 +64,9 @@ def efficientnet() -> Classifier:
 
 
 @pytest.fixture(scope="session")
-def torchvision() -> Iterator[ModuleType]:
-    """torchvision; where its compiled operators do not load, its import needs stand-ins, its models none."""
-    spec = importlib.util.find_spec("torchvision")
-    if spec is None or spec.origin is None:
+def torchvision() -> ModuleType:
+    """torchvision, which can be imported."""
+    if importlib.util.find_spec("torchvision") is None:
         pytest.skip("torchvision is not installed")
-    library = None
-    if not _compiled_operators_load(Path(spec.origin).parent):
-        library = torch.library.Library("torchvision", "DEF")
-        for name in ("nms", "qnms"):
-            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    yield importlib.import_module("torchvision")
-    del library
-
-
-def _compiled_operators_load(folder: Path) -> bool:
-    for file in folder.glob("_C*.so"):
-        try:
-            torch.ops.load_library(file)
-        except OSError:
-            return False
-        return hasattr(torch.ops.torchvision, "nms")
-    return False
+    torchvision_operators()
+    return importlib.import_module("torchvision")

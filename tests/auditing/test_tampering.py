@@ -297,6 +297,7 @@ def test_a_run_imports_nothing(audited: Audited, tmp_path: Path, monkeypatch: py
     for section, name, spec in (
         ("plan", "model", {"spec": "evil:go"}),
         ("plan", "model", {"spec": "./evil.py:go"}),
+        *(("plan", "model", {"spec": f"{kind}:evil.py"}) for kind in ("script", "onnx", "hf")),
         ("plan", "interpreters", ["evil:go"]),
         ("plan", "attacks", ["evil:go"]),
     ):

@@ -9,6 +9,7 @@ from fuzz.kinds.options import gate, options
 from fuzz.kinds.originals import prepare as prepare
 from fuzz.kinds.resumes import resumes
 from fuzz.kinds.runs import run, study
+from fuzz.kinds.sources import SOURCES
 
 KINDS: Kinds = {
     "images": image,
@@ -22,4 +23,5 @@ KINDS: Kinds = {
     "detectors": detector,
     "options": options,
     "gates": gate,
+    **SOURCES,
 }
