@@ -190,7 +190,7 @@ def _right(classifier: Classifier, photos: Sequence[Photo]) -> Iterator[tuple[st
             "random",
             image_id=photo.image_id,
             label=photo.label,
-            prediction=prediction,
+            shown=[prediction],
             given=None,
             class_names=classifier.class_names,
             seed=0,

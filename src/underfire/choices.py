@@ -15,6 +15,9 @@ PERTURBATIONS = ("linf", "l2", "flow")
 
 EngineName = Literal["local", "ray"]
 
+Outputs = Literal["logits", "probabilities", "sigmoid"]
+"""What a model returns: logits of classes that exclude each other, their probabilities, or labels of their own each."""
+
 Interpolation = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 """How pixels are resized."""
 

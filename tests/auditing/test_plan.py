@@ -187,7 +187,7 @@ def test_shards_are_a_partition_of_the_units(photos: int, batch_size: int, count
 
 def target(policy: str = "random", **changes: Any) -> int:
     settings: dict[str, Any] = {
-        "image_id": "a.png", "label": 3, "prediction": 5, "given": None, "class_names": NAMES, "seed": 0
+        "image_id": "a.png", "label": 3, "shown": [5], "given": None, "class_names": NAMES, "seed": 0
     }  # fmt: skip
     return choose_target(policy, **{**settings, **changes})
 
@@ -207,7 +207,7 @@ def test_random_targets_belong_to_seed_and_image() -> None:
 
 
 def test_a_misclassified_photo_of_a_model_with_two_classes_has_the_other_one() -> None:
-    drawn = [target(label=a, prediction=b, class_names=NAMES[:2]) for a in (0, 1) for b in (0, 1)]
+    drawn = [target(label=a, shown=[b], class_names=NAMES[:2]) for a in (0, 1) for b in (0, 1)]
     assert drawn == [1, 1, 0, 0]
 
 

@@ -43,7 +43,7 @@ COMMANDS = {
         ("Exits", "fails with SystemExit: 0; that was on photo 'marked.png'."),
         ("FewerClasses", "before, it returned (2, 10); that was on photo 'marked.png'."),
         ("FewerRows", "returned (1, 10) for 2 images; before, it returned (2, 10); that was on photo 'marked.png'."),
-        ("Dictionary", "returned dict for 2 images"),
+        ("Dictionary", "returned dict of 'boxes', 'labels' for 2 images"),
         ("Whole", "returned (2, 10) of torch.int64 for 2 images"),
         ("NaN", "is not a finite number for photo 'marked.png'"),
     ],

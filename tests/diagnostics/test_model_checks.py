@@ -9,11 +9,12 @@ from torch.nn import functional as F
 
 from support.toys import images, quantised_net, relu_net, smooth_net
 from support.traces import scramble, untouched
+from underfire.choices import Outputs
 from underfire.diagnostics.attack_signs import Weight
 from underfire.diagnostics.model_checks import SATURATED, Checked, ModelCheck, check_model
 from underfire.errors import InputError
 from underfire.interpreters.base import ForwardPass
-from underfire.models.classifier import Classifier, Outputs
+from underfire.models.classifier import Classifier
 
 
 def marked(photos: Tensor, count: int) -> Tensor:

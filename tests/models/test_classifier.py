@@ -18,7 +18,8 @@ from support.traces import scramble, untouched
 from underfire.attacks import ADV2, PGD
 from underfire.errors import InputError, ModelError
 from underfire.interpreters import CAM, GRAD, GradCAM, Interpreter
-from underfire.models.classifier import Classifier, is_probabilities
+from underfire.models.classifier import Classifier
+from underfire.models.outputs import is_probabilities
 
 MEAN, STD = (0.5, 0.45, 0.4), (0.25, 0.25, 0.3)
 
@@ -139,7 +140,7 @@ class TestRefusedArguments:
             ({"input_size": (32, 0)}, r"input_size \(32, 0\)"),
             ({"input_size": (32,)}, r"input_size \(32,\)"),
             ({"resize": 0}, "resize 0"),
-            ({"outputs": "scores"}, "outputs 'scores' is unknown; give 'logits' or 'probabilities'"),
+            ({"outputs": "scores"}, "outputs 'scores' is unknown; give 'logits', 'probabilities', 'sigmoid'"),
             ({"std": 0.0}, "std 0.0 must be above zero"),
             ({"std": (0.2, -0.2, 0.2)}, "std .* must be above zero"),
             ({"mean": float("nan")}, "mean nan is not a finite number"),
@@ -174,10 +175,11 @@ class TestRefusedArguments:
         ("function", "sentence"),
         [
             (lambda x: x, r"returns \(4, 3, 8, 8\) for 4 images"),
-            (lambda x: x.mean(dim=(1, 2, 3)), r"returns \(4,\)"),
-            (lambda x: x.mean(dim=(1, 2, 3))[:, None], r"returns \(4, 1\).*at least 2"),
-            (lambda x: x.mean(dim=(0, 2, 3))[None], r"returns \(1, 3\)"),
-            (lambda x: {"logits": x}, "returns dict"),
+            (lambda x: x.mean(), r"returns \(\)"),
+            (lambda x: x.mean(dim=(0, 2, 3))[None].expand(2, 3), r"returns \(2, 3\) for 4 images"),
+            (lambda x: {"logits": x}, "returns dict of 'logits' for 4 images; .*as 'logits' of a dictionary"),
+            (lambda x: {"boxes": x.mean(dim=(2, 3)), "labels": x.mean(dim=(2, 3))}, "dict of 'boxes', 'labels' for 4"),
+            (lambda x: (), "returns tuple for 4 images"),
         ],
     )
     def test_what_no_classifier_returns(self, function: Callable[[Tensor], object], sentence: str) -> None:

@@ -9,7 +9,6 @@ from types import MappingProxyType
 from typing import Self
 
 from torch import Tensor
-from torch.nn import functional as F
 
 from underfire.attacks.budget import chosen_steps
 from underfire.attacks.control import Confidence, Schedule, Weighted
@@ -219,7 +218,7 @@ class GradientObjective:
         classifier, target = view.classifier, self._target
 
         def nll(z: Tensor) -> Tensor:
-            return F.cross_entropy(classifier.scores(z), target.classes, reduction="none")
+            return classifier.decision.nll(classifier.scores(z), target.classes)
 
         gradient, product = double_backward(nll, view.x, smoothed_clip)
         _, loss, v = saliency_slope(gradient, target.maps, summed_squares)

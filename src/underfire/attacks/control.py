@@ -11,6 +11,7 @@ from torch import Tensor
 
 from underfire.errors import InputError
 from underfire.interpreters.directional import unit
+from underfire.models.decisions import Decision, probability
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Confidence:
-    """What counts as a prediction that holds: argmax is the target and p_t is at least ``keep``.
+    """What counts as a prediction that holds: the answer is the target and p_t is at least ``keep``.
 
     A step minds the prediction as long as p_t is below ``seek``, a little above ``keep``, so that the label
     is not lost by the next step on the map.
@@ -62,14 +63,14 @@ class Confidence:
     keep: float = 0.9
     seek: float = 0.95
 
-    def label_reached(self, logits: Tensor, target: Tensor) -> Tensor:
+    def label_reached(self, decision: Decision, logits: Tensor, target: Tensor) -> Tensor:
         """(N,) bool: the label is reached on these ``logits`` (N, K)."""
-        p = probability(logits, target)
-        return (p >= self.keep) & (logits.argmax(dim=1) == target)
+        p = probability(decision, logits, target)
+        return (p >= self.keep) & (decision.answer(logits, target) == target)
 
-    def needs_confidence(self, logits: Tensor, target: Tensor) -> Tensor:
+    def needs_confidence(self, decision: Decision, logits: Tensor, target: Tensor) -> Tensor:
         """(N,) bool: the next step minds the prediction."""
-        return probability(logits, target) < self.seek
+        return probability(decision, logits, target) < self.seek
 
 
 class Mixer(Protocol):
@@ -244,8 +245,3 @@ class _Weighed:
 
     def select(self, places: Tensor) -> None:
         pass
-
-
-def probability(logits: Tensor, target: Tensor) -> Tensor:
-    """p_t (N,) of ``target`` (N,) under ``logits`` (N, K), detached."""
-    return logits.detach().softmax(dim=1).gather(1, target[:, None]).squeeze(1)

@@ -152,7 +152,7 @@ class _Loop:
         setting = self._setting
         joint = self._joint(step)
         if joint:
-            needs_confidence = setting.confidence.needs_confidence(view.logits, self._target)
+            needs_confidence = setting.confidence.needs_confidence(view.classifier.decision, view.logits, self._target)
             direction = self._joint_direction(view, answers, needs_confidence, step)
         else:
             direction = view.nll_gradient(self._target)
@@ -205,9 +205,11 @@ class _Loop:
         answers = [objective(view) for objective in self._objectives] if mapped else []
         distance = torch.stack([answer.distance for answer in answers]).mean(dim=0) if mapped else nll
         require_finite(distance[:, None], "the interpretation loss")
-        reached = (
-            setting.confidence.label_reached(view.logits, target) if joint else view.logits.argmax(dim=1) == target
-        )
+        decision = view.classifier.decision
+        if joint:
+            reached = setting.confidence.label_reached(decision, view.logits, target)
+        else:
+            reached = decision.answer(view.logits, target) == target
         own, passes = slice(self._own), 1 + sum(answer.passes for answer in answers)
         rows = self._rows[own]
         self._recorder.look(rows, nll[own], distance[own] if mapped else None, passes)

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from underfire.attacks.control import Confidence
 from underfire.attacks.engine import Outcome
@@ -48,8 +47,8 @@ def decide(
             logits = classifier(images)
         maps = {g.name: g(images, target, keys=keys) for g in target_maps}
         map_distance = torch.stack([distance(maps[g.name], aim) for g, aim in target_maps.items()]).mean(dim=0)
-        nll = F.cross_entropy(logits, target, reduction="none")
-        reached = confidence.label_reached(logits, target)
+        nll = classifier.decision.nll(logits, target)
+        reached = confidence.label_reached(classifier.decision, logits, target)
         best.offer(number + k, rows=rows, reached=reached, nll=nll, distance=map_distance)
         taken.append(maps)
     chosen = best.theta.long()

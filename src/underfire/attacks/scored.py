@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from underfire.attacks.control import probability
 from underfire.attacks.engine import Outcome, Setting, descend
 from underfire.attacks.finals import decide
 from underfire.attacks.perturbations import Perturbation
 from underfire.attacks.result import AttackResult
 from underfire.interpreters.base import Interpreter, MapObjective, MapTarget
 from underfire.models.classifier import Classifier
+from underfire.models.decisions import probability
 from underfire.models.folded import prepared
 
 ObjectiveOf = Callable[[Interpreter, MapTarget], MapObjective]
@@ -85,7 +85,7 @@ def score(
     _check_budget(perturbation, x, x_adv, outcome.used)
     with torch.no_grad():
         logits = classifier(x_adv)
-    prediction = logits.argmax(dim=1)
+    prediction = classifier.decision.answer(logits, target)
     return AttackResult(
         attack=name,
         x=x,
@@ -93,7 +93,7 @@ def score(
         target=target,
         prediction=prediction,
         success=prediction == target,
-        confidence=probability(logits, target),
+        confidence=probability(classifier.decision, logits, target),
         maps=known or {g.name: g(x_adv, target, keys=keys) for g in target_maps},
         target_maps={g.name: maps for g, maps in target_maps.items()},
         passes=outcome.passes.cpu(),

@@ -166,13 +166,14 @@ class _Search:
         """Prediction loss, whether the label is reached, and map distance, (n,) each; infinite where not asked for."""
         target = self._target[rows]
         p = self._classifier.probabilities(images)
-        logits = p.clamp_min(torch.finfo(p.dtype).tiny).log()  # as good as the classifier's own
-        nll = -logits.gather(1, target[:, None]).squeeze(1)
+        decision = self._classifier.decision
+        logits = decision.logits(p)  # as good as the classifier's own
+        nll = -p.gather(1, target[:, None]).squeeze(1).clamp_min(torch.finfo(p.dtype).tiny).log()
         require_finite(nll[:, None], "the prediction loss")
         self.recorder.look(rows, nll, None, passes=1)
         if not self._goals:
-            return nll, logits.argmax(dim=1) == target, nll
-        reached = self._confidence.label_reached(logits, target)
+            return nll, decision.answer(logits, target) == target, nll
+        reached = self._confidence.label_reached(decision, logits, target)
         distance = torch.full_like(nll, torch.inf)
         asked = reached.nonzero().squeeze(1)
         if len(asked):

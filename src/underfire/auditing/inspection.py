@@ -111,10 +111,11 @@ def _decide(
     plan: AuditPlan, classifier: Classifier, batch: Sequence[tuple[Photo, Pixels]], *, first: int, strict: bool
 ) -> list[PlannedPhoto]:
     x = from_8bit(torch.stack([pixels.pixels for _, pixels in batch]), classifier.dtype)
-    predictions = predict(classifier, x, names=[photo.image_id for photo, _ in batch]).argmax(dim=1).tolist()
+    seen = predict(classifier, x, names=[photo.image_id for photo, _ in batch])
     planned = []
-    for position, ((photo, pixels), prediction) in enumerate(zip(batch, predictions, strict=True), start=first):
-        label = prediction if photo.label is None else photo.label
+    for position, ((photo, pixels), probabilities) in enumerate(zip(batch, seen, strict=True), start=first):
+        label = int(probabilities.argmax()) if photo.label is None else photo.label
+        shown = classifier.decision.shown(probabilities)
         untargeted = plan.targets == "given" and photo.target is None and not strict
         if untargeted:
             target = label  # rows have a target; it is aimed at by nothing
@@ -123,7 +124,7 @@ def _decide(
                 plan.targets,
                 image_id=photo.image_id,
                 label=label,
-                prediction=prediction,
+                shown=shown,
                 given=photo.target,
                 class_names=classifier.class_names,
                 seed=plan.seed,
@@ -137,13 +138,13 @@ def _decide(
                 label=label,
                 label_given=photo.label is not None,
                 target=target,
-                excluded=NO_TARGET if untargeted else _exclusion(label, prediction, target),
+                excluded=NO_TARGET if untargeted else _exclusion(label, target, shown),
             )
         )
     return planned
 
 
-def _exclusion(label: int, prediction: int, target: int) -> str | None:
-    if prediction != label:
+def _exclusion(label: int, target: int, shown: Sequence[int]) -> str | None:
+    if label not in shown:
         return "misclassified"
-    return "already the target" if prediction == target else None
+    return "already the target" if target in shown else None

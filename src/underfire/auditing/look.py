@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -11,6 +11,7 @@ from underfire.files import quoted
 from underfire.interpreters import Interpreter
 from underfire.interpreters.base import require_finite
 from underfire.models.classifier import Classifier
+from underfire.models.decisions import ONE_OF_MANY, Decision
 
 
 @dataclass(frozen=True)
@@ -18,14 +19,14 @@ class ModelView:
     """What a person is shown for N images. All tensors are on the CPU."""
 
     probabilities: Tensor
-    """(N, K), rows sum to 1."""
+    """(N, K); of classes that exclude each other, rows sum to 1."""
     maps: Mapping[str, Tensor]
     """By interpreter, (N, h, w) in [0, 1] on the native grid."""
+    decision: Decision = ONE_OF_MANY
 
-    @property
-    def prediction(self) -> Tensor:
-        """(N,) int64: the most probable class."""
-        return self.probabilities.argmax(dim=1)
+    def answer(self, classes: Tensor) -> Tensor:
+        """(N,) int64: what each image is seen as, asked about its class in ``classes`` (N,); see `Decision`."""
+        return self.decision.answer_of(self.probabilities, classes)
 
     def probability_of(self, classes: Tensor) -> Tensor:
         """(N,): the probability of each image's class in ``classes`` (N,)."""
@@ -33,7 +34,7 @@ class ModelView:
 
     def part(self, index: Tensor) -> "ModelView":
         """The view of the images at the positions ``index`` (M,)."""
-        return ModelView(self.probabilities[index], {name: maps[index] for name, maps in self.maps.items()})
+        return replace(self, probabilities=self.probabilities[index], maps={n: m[index] for n, m in self.maps.items()})
 
 
 def look(
@@ -59,7 +60,7 @@ def look(
             i.name: (taken[i.name] if i.name in taken else i(x, classes, keys=names)).detach().cpu()
             for i in interpreters
         }
-    return ModelView(probabilities, maps)
+    return ModelView(probabilities, maps, classifier.decision)
 
 
 def predict(classifier: Classifier, x: Tensor, *, names: Sequence[str]) -> Tensor:

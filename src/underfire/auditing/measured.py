@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from underfire import metrics
@@ -47,10 +48,11 @@ def rows_of(photos: Sequence[PlannedPhoto], treated: Treated, *, seed: int) -> l
     condition = treated.condition
     aimed = condition != NONE
     linf, l2 = metrics.linf(treated.x, treated.benign_x).cpu(), metrics.l2(treated.x, treated.benign_x).cpu()
-    prediction, saved_prediction = treated.view.prediction, treated.saved.prediction
+    asked = treated.targets if aimed else torch.tensor([photo.label for photo in photos])
+    prediction, saved_prediction = treated.view.answer(asked), treated.saved.answer(asked)
     confidence = treated.view.probability_of(treated.targets)
     saved_confidence = treated.saved.probability_of(treated.targets)
-    clean_prediction = treated.benign.prediction
+    clean_prediction = treated.benign.answer(torch.tensor([photo.label for photo in photos]))
     distances = {
         name: (map_distances(treated.view.maps[name], maps), map_distances(treated.saved.maps[name], maps))
         for name, maps in treated.benign.maps.items()

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
 from underfire.auditing.condition import NOISE, NONE, Condition
-from underfire.choices import Crop, Interpolation
+from underfire.choices import Crop, Interpolation, Outputs
 from underfire.errors import InputError
 from underfire.parsing import MOST, SEEDS
 
@@ -48,6 +48,7 @@ class ModelSettings:
     interpolation: Interpolation | None = None
     crop: Crop | None = None
     bgr: bool | None = None
+    outputs: Outputs | None = None
     layer: str | None = None
     """The layer whose output interpreters of one activation read; None for the one that is found."""
 

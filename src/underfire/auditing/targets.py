@@ -1,6 +1,6 @@
 """Which class an attack aims at."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from difflib import get_close_matches
 
 import torch
@@ -35,22 +35,22 @@ def choose_target(
     *,
     image_id: str,
     label: int,
-    prediction: int,
+    shown: Collection[int],
     given: int | None,
     class_names: Sequence[str],
     seed: int,
 ) -> int:
     """The target class of one image.
 
-    ``policy`` is "random", by (seed, image_id) and uniform over all classes but the label and the clean
-    prediction, of two classes the one that is not the label; "next", the class after the label; "given", the
+    ``policy`` is "random", by (seed, image_id) and uniform over all classes but the label and those that the photo is
+    seen as (``shown``), or if that leaves none over all but the label; "next", the class after the label; "given", the
     manifest's; otherwise one class for all photos.
     Raises `InputError` if that yields no class.
     """
     count = len(class_names)
     if policy == "random":
-        taken = sorted({label, prediction})
-        if count == len(taken):  # of a misclassified photo, which is not attacked
+        taken = sorted({label, *shown})
+        if count == len(taken):  # the photo is not attacked
             taken = [label]
         drawn = int(torch.randint(count - len(taken), (), generator=generator(seed, image_id, "target")))
         for index in taken:

@@ -187,14 +187,16 @@ def _save(result: SingleAttack, out: Path) -> None:
 
 def _print(result: SingleAttack, classifier: Classifier) -> None:
     """What was found, on the image as saved."""
+    import torch
+
     names = classifier.class_names
-    adversarial = int(result.adversarial.prediction)
     (first, *_) = result.rows
+    adversarial = int(result.adversarial.answer(torch.tensor([first.target])))
     print_table(
         ("image", "prediction", "confidence"),
         [
             ("benign", names[first.photo.label], f"{first.answer.clean_confidence:.3f}"),
-            ("adversarial", names[adversarial], f"{float(result.adversarial.probabilities.max()):.3f}"),
+            ("adversarial", names[adversarial], f"{float(result.adversarial.probabilities[0, adversarial]):.3f}"),
         ],
     )
     click.echo(f"The target class '{names[first.target]}' was {'' if first.saved.success else 'not '}reached.")

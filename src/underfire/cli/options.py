@@ -16,7 +16,7 @@ import click
 
 from underfire import parsing
 from underfire.auditing.plan import PASSES, AuditPlan, ModelSettings
-from underfire.choices import EVERY, PERTURBATIONS, Crop, Interpolation
+from underfire.choices import EVERY, PERTURBATIONS, Crop, Interpolation, Outputs
 from underfire.errors import InputError
 
 if TYPE_CHECKING:
@@ -154,6 +154,11 @@ _MODEL_OPTIONS = (
         help="What becomes of photos of another shape than the input: cut, squashed, or with bars.",
     ),
     click.option("--bgr", is_flag=True, default=None, help="The model takes blue first, as do --mean and --std."),
+    click.option(
+        "--outputs",
+        type=click.Choice(get_args(Outputs)),
+        help="What the model returns: logits of classes, their probabilities, or labels of their own each (sigmoid).",
+    ),
     click.option(
         "--layer", metavar="NAME", help="The layer whose output cam, gradcam and rts read; by default it is found."
     ),

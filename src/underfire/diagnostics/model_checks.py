@@ -15,7 +15,8 @@ from torch import Tensor
 from underfire.diagnostics.attack_signs import Reading, Weight
 from underfire.errors import ModelError
 from underfire.interpreters.base import ForwardPass
-from underfire.models.classifier import Classifier, is_probabilities
+from underfire.models.classifier import Classifier
+from underfire.models.outputs import is_probabilities
 
 REPEAT = 1e-4
 """Two identical calls may differ by this share of the logits' spread: some kernels of a GPU add up in no fixed order.
@@ -139,7 +140,7 @@ def check_model(classifier: Classifier, photos: Tensor) -> tuple[Checked, ...]:
         _coupled(scores, apart, COMPANY * scale, randomised=randomised.fired),
         *_outputs(classifier, images, scores),
         _no_gradient(classifier, photos),
-        _saturated(scores[: len(photos)]),
+        _saturated(classifier.decision.probabilities(scores[: len(photos)])),
     )
 
 
@@ -154,13 +155,14 @@ def _coupled(scores: Tensor, apart: Tensor, tolerance: float, *, randomised: boo
 def _outputs(classifier: Classifier, images: Tensor, scores: Tensor) -> tuple[Checked, Checked]:
     """Whether what the module returned (its logarithm, where it declares probabilities) is what it declares."""
     n = len(scores)
-    logits = classifier.outputs == "logits"
+    logits = classifier.outputs != "probabilities" and not classifier.reading.squashed
     within = int(_within(scores).sum()) if logits else 0
-    other = 0 if logits else sum(not is_probabilities(row.exp()[None]) for row in scores)
+    rows = scores if classifier.outputs == "probabilities" and not classifier.reading.squashed else scores[:0]
+    other = sum(not is_probabilities(row.exp()[None]) for row in rows)
     bounded = logits and within == n and _bounded(classifier, images, scores)
     return (
         Checked(ModelCheck.PROBABILITIES, within, n if logits else 0, fired=bounded),
-        Checked(ModelCheck.NOT_PROBABILITIES, other, 0 if logits else n, fired=other > 0),
+        Checked(ModelCheck.NOT_PROBABILITIES, other, len(rows), fired=other > 0),
     )
 
 
@@ -198,9 +200,9 @@ def _no_gradient(classifier: Classifier, photos: Tensor) -> Checked:
     return Checked(ModelCheck.NO_GRADIENT, still, len(photos), fired=still > 0)
 
 
-def _saturated(scores: Tensor) -> Checked:
-    sure = int((scores.softmax(dim=1).amax(dim=1) == 1).sum())
-    return Checked(ModelCheck.SATURATED, sure, len(scores), fired=sure > 0 and sure >= SATURATED * len(scores))
+def _saturated(probabilities: Tensor) -> Checked:
+    sure, n = int((probabilities.amax(dim=1) == 1).sum()), len(probabilities)
+    return Checked(ModelCheck.SATURATED, sure, n, fired=sure > 0 and sure >= SATURATED * n)
 
 
 def _beyond(a: Tensor, b: Tensor, tolerance: float) -> int:

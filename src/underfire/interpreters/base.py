@@ -9,7 +9,6 @@ from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from underfire.errors import InputError, NonFiniteError
@@ -72,7 +71,7 @@ class ForwardPass:
     def nll(self, classes: Tensor) -> Tensor:
         """Negative log-likelihood (N,) of ``classes`` in nats, attached to ``x``."""
         with torch.enable_grad():
-            return F.cross_entropy(self.logits, classes, reduction="none")
+            return self.classifier.decision.nll(self.logits, classes)
 
     def nll_gradient(self, classes: Tensor, *, last: bool = False) -> Tensor:
         """∂(−log p_c)/∂x (N, C, H, W), detached; computed once for the same ``classes``.

@@ -204,7 +204,8 @@ def _one(
         shown = torch.stack([(rank >= a) & (rank < b) for a, b in spans[start : start + probe.batch_size]])
         parts.append(classifier.probabilities(torch.where(shown[:, None], x, away)).cpu())
     probabilities = torch.cat(parts)
-    p, holds = probabilities[:, y], probabilities.argmax(dim=1) == y
+    asked = torch.full((len(probabilities),), y)
+    p, holds = probabilities[:, y], classifier.decision.answer_of(probabilities, asked) == y
     # Nothing shown and everything shown are the same images for both curves.
     inserting = torch.tensor([probe.levels, *range(probe.levels + 1, 2 * probe.levels), 0])
     return p[: probe.levels + 1], p[inserting], holds[inserting]

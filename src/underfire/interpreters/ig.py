@@ -128,7 +128,7 @@ class IG(Interpreter):
 
     def outputs(self, logits: Tensor, y: Tensor) -> Tensor:
         """What is integrated: f_c (N,) of ``logits`` (N, K) for classes ``y`` (N,)."""
-        return of_class(logits, y, self.output)
+        return of_class(self.classifier.decision, logits, y, self.output)
 
 
 class PathObjective:

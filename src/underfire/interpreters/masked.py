@@ -119,7 +119,7 @@ class Masked(Interpreter):
 
     def outputs(self, logits: Tensor, y: Tensor) -> Tensor:
         """The values f (N,) by ``logits`` (N, K) for classes ``y`` (N,)."""
-        return of_class(logits, y, self.output)
+        return of_class(self.classifier.decision, logits, y, self.output)
 
     def _attributions(self, x: Tensor, y: Tensor, keys: tuple[str, ...]) -> Tensor:
         maps = []

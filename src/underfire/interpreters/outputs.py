@@ -5,6 +5,7 @@ from typing import Literal, get_args
 from torch import Tensor
 
 from underfire.errors import InputError
+from underfire.models.decisions import Decision
 
 Output = Literal["probability", "logit"]
 
@@ -19,7 +20,7 @@ def check_output(output: str) -> None:
         raise InputError(f"output {output!r} is unknown; give 'probability' or 'logit'.")
 
 
-def of_class(logits: Tensor, classes: Tensor, output: Output) -> Tensor:
+def of_class(decision: Decision, logits: Tensor, classes: Tensor, output: Output) -> Tensor:
     """The ``output`` (N,) of ``classes`` (N,) by ``logits`` (N, K)."""
-    scores = logits.softmax(dim=1) if output == "probability" else logits
+    scores = decision.probabilities(logits) if output == "probability" else logits
     return scores.gather(1, classes[:, None]).squeeze(1)

@@ -1,22 +1,23 @@
 """The classifier under audit: any ``nn.Module`` with its preprocessing inside."""
 
+import copy
 import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import Any, Literal, Self
+from typing import Any, Self, get_args
 
 import torch
 from torch import Tensor, nn
 
-from underfire.choices import Crop, Interpolation
+from underfire.choices import Crop, Interpolation, Outputs
 from underfire.errors import InputError, ModelError
 from underfire.images.preprocessing import Preprocessing
+from underfire.models.decisions import Decision
 from underfire.models.frozen import alone, frozen, is_frozen
+from underfire.models.outputs import OutputReading, described_output, reading_of, scores_in
 from underfire.plugins import described
-from underfire.weights import fingerprint, oddity
-
-Outputs = Literal["logits", "probabilities"]
+from underfire.weights import fingerprint
 
 _LATER = ("interpolation", "crop", "bgr")
 
@@ -25,9 +26,10 @@ class Classifier:
     """A classifier ``f``: images in [0, 1] in, logits out.
 
     Args:
-        module: maps normalised images (N, C, H, W) to scores (N, K). It is used as it is and left as it was: for
-            the time of a call it is in evaluation mode with frozen parameters, and afterwards it is not. Threads
-            may share it: they work with it one after the other.
+        module: maps normalised images (N, C, H, W) to scores (N, K): a tensor, a dictionary or object with
+            ``logits``, or a tuple that begins with them. It is used as it is and left as it was: for the time of a
+            call it is in evaluation mode with frozen parameters, and afterwards it is not. Threads may share it: they
+            work with it one after the other. Of one with weights of 16 bits a copy with 32 is used, where it stands.
         mean, std: normalisation, applied inside; one number per channel, or one for all channels, or none for a
             module that takes [0, 1] itself. These and what follows make up the `Preprocessing`.
         input_size: height and width of the input in pixels, one number for a square.
@@ -37,8 +39,10 @@ class Classifier:
         crop: of photos: center, squash or letterbox.
         bgr: the module takes blue first, as do ``mean`` and ``std``; ``x`` and all pictures are RGB nevertheless.
         class_names: readable names, one per class, in the order of the outputs.
-        outputs: ``"probabilities"`` for a module that ends in a softmax: its logarithm is taken, so that every
-            user of the classifier may rely on logits.
+        outputs: ``"logits"``, whose softmax are the probabilities of K classes; of one logit, of two classes.
+            ``"probabilities"`` for a module that ends in a softmax, or of one output a sigmoid: logits are computed of
+            them, so that every user of the classifier may rely on these. ``"sigmoid"`` for K labels that don't exclude
+            each other, with or without a last sigmoid: each is a decision of its own (see ``docs/your-model.md``).
         name: what reports call it.
         layer: name of the layer of ``module`` whose output interpreters of one activation read; by default the last
             one that serves (see :func:`underfire.models.features.find_features`).
@@ -69,9 +73,8 @@ class Classifier:
         self.module: nn.Module = getattr(module, "_orig_mod", module)  # compiled code doesn't show its layers
         self.name = name
         self.layer = layer
-        if outputs not in ("logits", "probabilities"):
-            raise InputError(f"outputs {outputs!r} is unknown; give 'logits' or 'probabilities'.")
-        self.outputs: Outputs = outputs
+        if outputs not in get_args(Outputs):
+            raise InputError(f"outputs {outputs!r} is unknown; give {', '.join(map(repr, get_args(Outputs)))}.")
         means, stds = _numbers(mean), _numbers(std)
         named = [count for count in (len(means), len(stds), 3 if bgr else 1) if count > 1]
         channels = named[:1] or _channels_taken(self.module)
@@ -86,16 +89,33 @@ class Classifier:
             channels=channels[0],
             bgr=bgr,
         )
+        self._refuse_inference_tensors()
+        self.module = _lengthened(self.module)
         if self.dtype not in (torch.float32, torch.float64):
             raise InputError(f"the module has parameters of {self.dtype}; convert it with .float() first.")
-        self._refuse_inference_tensors()
-        self.preprocessing, self.num_classes = self._probe(channels)
+        self.one_by_one = False
+        self.preprocessing, self.reading = self._probe(channels, outputs)
         names = [f"class {index}" for index in range(self.num_classes)] if class_names is None else class_names
         if len(names) != self.num_classes:
             raise InputError(
                 f"{len(names)} class names were given for a module of {self.num_classes} outputs; give one for each."
             )
         self.class_names = tuple(str(n) for n in names)
+
+    @property
+    def outputs(self) -> Outputs:
+        """What the module returns."""
+        return self.reading.outputs
+
+    @property
+    def decision(self) -> Decision:
+        """What logits decide: one class of many, or each label by itself."""
+        return self.reading.decision
+
+    @property
+    def num_classes(self) -> int:
+        """K, the number of classes or labels."""
+        return self.reading.num_classes
 
     @property
     def input_size(self) -> tuple[int, int]:
@@ -142,7 +162,7 @@ class Classifier:
     def probabilities(self, x: Tensor) -> Tensor:
         """Class probabilities (N, K) of images ``x`` as in a call, without gradient."""
         with torch.no_grad():
-            return self(x).softmax(dim=1)
+            return self.decision.probabilities(self(x))
 
     def scores(self, x: Tensor) -> Tensor:
         """Logits of ``x``, which is not checked, for loops that made ``x`` themselves, inside :meth:`frozen`.
@@ -152,16 +172,21 @@ class Classifier:
         """
         n = x.shape[0]
         batch = filled(x) if n and x.device.type == "cpu" else x
-        returned = self._returned(self.preprocessing.normalised(batch))
-        if not _are_scores(returned, len(batch)) or returned.shape[1] != self.num_classes:
+        z = self.preprocessing.normalised(batch)
+        parts = [self._read(part) for part in (z.split(1) if self.one_by_one else (z,))]
+        scores = parts[0] if len(parts) == 1 else torch.cat(parts)
+        return self.reading.logits(scores[:n].to(x.dtype))  # under autocast they may be of a shorter type
+
+    def _read(self, z: Tensor) -> Tensor:
+        """The scores (N, columns) of normalised images."""
+        returned = self._returned(z)
+        scores = self.reading.scores(returned, len(z))
+        if scores is None:
             raise ModelError(
-                f"the model {self.name!r} returned {_seen(returned)} for {len(batch)} images;"
-                f" before, it returned ({len(batch)}, {self.num_classes})."
+                f"the model {self.name!r} returned {described_output(returned)} for {len(z)} images;"
+                f" before, it returned ({len(z)}, {self.reading.columns})."
             )
-        out: Tensor = returned[:n].to(x.dtype)  # under autocast it may be a shorter float
-        if self.outputs == "probabilities":
-            out = out.clamp_min(torch.finfo(out.dtype).tiny).log()
-        return out
+        return scores
 
     def _returned(self, z: Tensor) -> Any:
         """What the module returns for normalised images."""
@@ -256,21 +281,44 @@ class Classifier:
                         "make the module, or load its weights, outside that block."
                     )
 
-    def _probe(self, channels: Sequence[int]) -> tuple[Preprocessing, int]:
-        """The preprocessing with the first of ``channels`` that the module takes, and the number K of its classes."""
+    def _probe(self, channels: Sequence[int], outputs: Outputs) -> tuple[Preprocessing, OutputReading]:
+        """The preprocessing with the first of ``channels`` that the module takes, and how its answers are read."""
         refusal: InputError | None = None
         for count in channels:
+            taken = False
             self.preprocessing = replace(self.preprocessing, channels=count)  # of the patterns
             x = self.patterns()
-            try:
-                with torch.no_grad(), self.frozen():
-                    returned = self._returned(x)
-            except ModelError as error:
-                refusal = refusal or self._cannot_take(x, error)
-                continue
-            self._check_scores(returned)
-            return self.preprocessing, returned.shape[1]
+            for self.one_by_one in (False, True):  # exported modules may be made for one image
+                try:
+                    with torch.no_grad():
+                        scores = self._tried(x)
+                except ModelError as error:
+                    refusal = refusal or self._cannot_take(x, error)
+                except InputError as error:
+                    refusal, taken = refusal or error, True
+                else:
+                    if outputs == "sigmoid" or scores.shape[1] == 1:
+                        with torch.inference_mode(False), torch.enable_grad():
+                            scores = self._tried(x.clone().requires_grad_(True).clone())
+                    return self.preprocessing, reading_of(scores, outputs)
+            if taken:  # and it is no classifier
+                break
         raise refusal or ValueError("no number of channels was given")
+
+    def _tried(self, x: Tensor) -> Tensor:
+        """The scores (N, columns) in what the module returns for ``x``, one image after another if it must be so."""
+        parts = x.split(1) if self.one_by_one else (x,)
+        with self.frozen():
+            returned = [self._returned(part) for part in parts]
+        scores = [scores_in(one, len(part)) for one, part in zip(returned, parts, strict=True)]
+        found = [one for one in scores if one is not None]
+        if len(found) < len(parts) or len({one.shape[1] for one in found}) > 1:
+            raise InputError(
+                f"the module returns {described_output(returned[0])} for {len(parts[0])} images; a classifier returns"
+                f" scores ({len(parts[0])}, K) of K classes, or one logit of two, as a tensor, as 'logits' of a"
+                " dictionary, or first in a tuple."
+            )
+        return found[0] if len(found) == 1 else torch.cat(found)
 
     def _cannot_take(self, x: Tensor, error: ModelError) -> InputError:
         refusal = InputError(
@@ -280,42 +328,20 @@ class Classifier:
         refusal.__cause__ = error.__cause__
         return refusal
 
-    def _check_scores(self, out: Any) -> None:
-        """Refuse what no classifier returns for the patterns, or other ``outputs`` than were declared."""
-        if not _are_scores(out, 4) or out.shape[1] < 2:
-            raise InputError(
-                f"the module returns {_seen(out)} for 4 images; a classifier returns scores (4, K) of K classes, "
-                "at least 2."
-            )
-        if self.outputs == "logits" and is_probabilities(out):
-            raise InputError(
-                "the module returns probabilities, not logits; remove its softmax, or say outputs='probabilities'."
-            )
-        if self.outputs == "probabilities" and not is_probabilities(out):
-            raise InputError(
-                "outputs='probabilities' was given, but the module's outputs don't sum to 1; drop the option."
-            )
 
-
-def _are_scores(out: Any, n: int) -> bool:
-    """Whether the module returned a row of real numbers for each of ``n`` images."""
-    plain = isinstance(out, Tensor) and out.ndim == 2 and len(out) == n and out.is_floating_point()
-    return plain and oddity(out) is None
-
-
-def _seen(out: Any) -> str:
-    """What a module returned, in two words."""
-    if not isinstance(out, Tensor):
-        return type(out).__name__
-    kind = oddity(out) or ("" if out.is_floating_point() else f"of {out.dtype}")
-    return f"{tuple(out.shape)} {kind}".rstrip()
-
-
-def is_probabilities(scores: Tensor) -> bool:
-    """Whether every row of ``scores`` (N, K) lies in [0, 1] and sums to 1, as a softmax's does."""
-    tolerance = 1e-3
-    inside = bool((scores >= -tolerance).all()) and bool((scores <= 1 + tolerance).all())
-    return inside and bool(((scores.sum(dim=1) - 1).abs() < tolerance).all())
+def _lengthened(module: nn.Module) -> nn.Module:
+    """``module``, or where weights of it have 16 bits a copy with 32 in place of them: attacks need the digits."""
+    tensors = (*module.parameters(), *module.buffers())
+    short = next((tensor.dtype for tensor in tensors if tensor.dtype in (torch.float16, torch.bfloat16)), None)
+    if short is None:
+        return module
+    try:
+        return copy.deepcopy(module).float()
+    except Exception as error:  # a stranger's module may hold anything, and raise anything
+        raise InputError(
+            f"the module has parameters of {short} and cannot be copied ({described(error)}); convert it with .float()"
+            " first."
+        ) from error
 
 
 def _channels_taken(module: nn.Module) -> Sequence[int]:

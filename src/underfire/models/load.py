@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from underfire.choices import Crop, Interpolation
+from underfire.choices import Crop, Interpolation, Outputs
 from underfire.errors import InputError
 from underfire.models.checkpoints import load_checkpoint
 from underfire.models.class_names import read_class_names
@@ -31,6 +31,7 @@ def load_classifier(
     interpolation: Interpolation | None = None,
     crop: Crop | None = None,
     bgr: bool | None = None,
+    outputs: Outputs | None = None,
     layer: str | None = None,
     device: str | torch.device = "cpu",
 ) -> Classifier:
@@ -46,9 +47,9 @@ def load_classifier(
             that holds nothing but tensors and plain containers.
         class_names: the names in the order of the outputs, or a file of them (``read_class_names``). With a
             checkpoint for a built-in or a library's model, their number is the number of outputs.
-        mean, std, input_size, resize, interpolation, crop, bgr: as for a `Classifier`; by default the model's own, for
-            a bare module that a function returned the `Classifier`'s defaults. With another ``input_size`` the crop's
-            share of the photo stays the model's own.
+        mean, std, input_size, resize, interpolation, crop, bgr, outputs: as for a `Classifier`; by default the model's
+            own, for a bare module that a function returned the `Classifier`'s defaults. With another ``input_size`` the
+            crop's share of the photo stays the model's own.
         layer: name of the layer whose output CAM, Grad-CAM and RTS read; by default it is found.
         device: where the model goes.
 
@@ -57,7 +58,7 @@ def load_classifier(
     """
     options = {
         "mean": mean, "std": std, "input_size": input_size, "resize": resize, "interpolation": interpolation,
-        "crop": crop, "bgr": bgr,
+        "crop": crop, "bgr": bgr, "outputs": outputs,
     }  # fmt: skip
     given = {name: value for name, value in options.items() if value is not None}
     target = _device(device)

@@ -30,7 +30,7 @@ class Remembered(Generic[Found]):
 
 def _state(classifier: Classifier) -> object:
     tensors = [*classifier.module.parameters(), *classifier.module.buffers()]
-    return classifier.preprocessing, classifier.outputs, tuple(map(_version, tensors))
+    return classifier.preprocessing, classifier.reading, tuple(map(_version, tensors))
 
 
 def _version(tensor: Tensor) -> tuple[object, ...]:
