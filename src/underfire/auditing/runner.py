@@ -210,6 +210,7 @@ def _facts(plan: AuditPlan, classifier: Classifier, command: str | None, *, thre
             "input_size": list(classifier.input_size),
             "resize": classifier.preprocessing.resize,
             "preprocessing": asdict(classifier.preprocessing),
+            "exclusive": classifier.decision.exclusive,
             # All of them: which classes failed attacks end in is not known yet.
             "class_names": {str(index): name for index, name in enumerate(classifier.class_names)},
         },

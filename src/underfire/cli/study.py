@@ -100,8 +100,10 @@ class _Source:
     def read(self, path: Path) -> Run:
         """The finished audit in the directory ``path``; refuses parts that the user names and it does not have."""
         from underfire.auditing.run import read_run
+        from underfire.models.decisions import check_exclusive
 
         run = read_run(path, self.named)
+        check_exclusive("studies", exclusive=run.facts.model.exclusive)
         context = click.get_current_context()
         for kind, given, own in (
             ("interpreters", self.interpreters or (), run.facts.settings.interpreters),
@@ -141,7 +143,7 @@ class _Source:
         if self.run is not None:
             return self.read(self.run)
         _check_attacks(self.plan, beside_pgd=beside_pgd)
-        classifier = load_model(self.plan.model, self.plan.device)
+        classifier = self.load(self.plan.model)
         plan = completed(self.plan, self.interpreters, classifier)
         check(plan, classifier)
         path = self.out / "run"
@@ -161,7 +163,7 @@ class _Source:
             run = self.read(self.run)
             plan = replace(run.plan, device=self.plan.device)
             return Planned(plan, run.photos[: self.plan.limit], run.skipped, run.classifier(self.plan.device))
-        classifier = load_model(self.plan.model, self.plan.device)
+        classifier = self.load(self.plan.model)
         plan = completed(self.plan, self.interpreters, classifier)
         inspection = decide(plan, photos_of(self.photos, classifier), classifier)
         return Planned(plan, inspection.photos, _tell_skipped(inspection), classifier)
@@ -180,8 +182,12 @@ class _Source:
         return usable(named, classifier)
 
     def load(self, settings: ModelSettings) -> Classifier:
-        """A further classifier, on the audit's device."""
-        return load_model(settings, self.plan.device)
+        """A classifier, on the audit's device."""
+        from underfire.models.decisions import check_exclusive
+
+        classifier = load_model(settings, self.plan.device)
+        check_exclusive("studies", exclusive=classifier.decision.exclusive)
+        return classifier
 
 
 def _command_of(name: str, entry: StudyEntry) -> click.Command:

@@ -20,6 +20,7 @@ from underfire.defenses.signals import SIGNALS, Signal, SignalInput
 from underfire.errors import InputError
 from underfire.interpreters.base import Interpreter, check_together
 from underfire.models.classifier import Classifier
+from underfire.models.decisions import check_exclusive
 from underfire.seeding import owners
 
 
@@ -57,6 +58,7 @@ class EnsembleSignals:
     ) -> None:
         self.watched: tuple[Interpreter | MeanMap, ...]
         self.watched, self.interpreters = _watched(interpreters)
+        check_exclusive("detectors", exclusive=self.classifier.decision.exclusive)
         size = self.classifier.input_size
         self.signals = _arranged([s if isinstance(s, Signal) else s.default(size, seed) for s in signals])
         self._evaluator = evaluator or Evaluator()

@@ -24,6 +24,7 @@ from underfire.defenses.views import Unmoving, described
 from underfire.errors import InputError
 from underfire.interpreters.base import Interpreter, require_finite
 from underfire.models.classifier import Classifier
+from underfire.models.decisions import check_exclusive
 from underfire.seeding import owners
 
 
@@ -199,6 +200,7 @@ class SqueezingSignals:
     interpreters: tuple[Interpreter, ...] = ()
 
     def __init__(self, classifier: Classifier, squeezers: Sequence[Squeezer] = XU) -> None:
+        check_exclusive("detectors", exclusive=classifier.decision.exclusive)
         self._classifier = classifier
         self.squeezers = tuple(squeezers)
         self.names: tuple[str, ...] = tuple(f"{squeezer.name} distance" for squeezer in self.squeezers)

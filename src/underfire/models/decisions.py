@@ -114,9 +114,9 @@ def probability(decision: Decision, logits: Tensor, classes: Tensor) -> Tensor:
     return decision.probabilities(logits.detach()).gather(1, classes[:, None]).squeeze(1)
 
 
-def check_exclusive(decision: Decision, what: str) -> None:
-    """Refuses, by an `InputError`, labels that don't exclude each other for ``what``, in the plural."""
-    if not decision.exclusive:
+def check_exclusive(what: str, *, exclusive: bool) -> None:
+    """Refuses ``what``, in the plural, by an `InputError`, unless classes are ``exclusive`` (see `Decision`)."""
+    if not exclusive:
         raise InputError(
             f"{what} are defined for classes that exclude each other, and this model's outputs are labels of their own"
             " (outputs='sigmoid'); give a model of one label, whose two classes are that it is there or not."

@@ -18,6 +18,7 @@ from underfire.errors import InputError
 from underfire.images.dataset import Photos, Split
 from underfire.interpreters.masking.network import MaskingNetwork
 from underfire.models.classifier import Classifier
+from underfire.models.decisions import check_exclusive
 from underfire.seeding import generator
 from underfire.training.batches import Batch, random_batch, whole_batches
 from underfire.training.checkpoint import State, checkpoint_path, read_state, write_state
@@ -90,6 +91,7 @@ def train(
     Raises:
         InputError: there is a file or a checkpoint of other settings, or the loss of a photo is not a number.
     """
+    check_exclusive("masking networks", exclusive=classifier.decision.exclusive)
     settings = {**_settings(classifier, encoder, photos, plan), **method}
     if out.exists():
         if read_about(out).get("settings") != settings:
