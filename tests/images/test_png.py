@@ -13,7 +13,7 @@ from torch import Tensor
 from support.pictures import grey_ramp, photo_bytes, png_with_header, put
 from underfire.errors import InputError
 from underfire.images import read_png, save_png
-from underfire.images.png import read_pixels
+from underfire.images.png import read_pixels, read_pngs, read_shown
 
 PER_TEST_FOLDER = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -72,7 +72,7 @@ def test_channels_and_axes(tmp_path: Path) -> None:
         (torch.zeros(3, 2, 2, dtype=torch.uint8), "torch.uint8"),
         (torch.zeros(1, 3, 2, 2), r"\(1, 3, 2, 2\)"),
         (torch.zeros(2, 2, 3), r"\(2, 2, 3\)"),
-        (torch.zeros(1, 2, 2), r"\(1, 2, 2\)"),
+        (torch.zeros(4, 2, 2), r"\(4, 2, 2\)"),
         (torch.zeros(3, 0, 2), r"\(3, 0, 2\)"),
     ],
 )
@@ -119,7 +119,7 @@ def test_file_names_are_data(tmp_path: Path, name: str) -> None:
         (b"", "empty"),
         (b"text", "does not begin as one"),
         (photo_bytes(kind="JPEG"), "does not begin as one"),
-        (photo_bytes(grey_ramp().convert("L")), "colour type 0"),
+        (photo_bytes(grey_ramp().convert("LA")), "colour type 4"),
         (photo_bytes(grey_ramp().convert("RGBA")), "colour type 6"),
         (photo_bytes(Image.fromarray(np.zeros((9, 9), np.uint16))), "bit depth 16 and colour type 0"),
         (photo_bytes(Image.effect_noise((64, 64), 90).convert("RGB"))[:-500], "truncated"),
@@ -128,7 +128,7 @@ def test_file_names_are_data(tmp_path: Path, name: str) -> None:
     ],
 )
 def test_read_png_refuses_what_save_png_does_not_write(tmp_path: Path, data: bytes, problem: str) -> None:
-    with pytest.raises(InputError, match=f"is not an 8-bit RGB PNG that can be read: .*{problem}"):
+    with pytest.raises(InputError, match=f"is not an 8-bit RGB or grey PNG that can be read: .*{problem}"):
         read_png(put(tmp_path / "a.png", data))
 
 
@@ -139,20 +139,53 @@ def test_read_png_of_a_missing_file(tmp_path: Path) -> None:
 
 def test_pixels_of_another_size_are_refused_by_their_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = put(tmp_path / "a.png", photo_bytes(grey_ramp(24, 16)))
-    assert read_pixels(path, (16, 24)).shape == (16, 24, 3)
+    assert read_pixels(path, (3, 16, 24)).shape == (16, 24, 3)
     monkeypatch.setattr(Image, "open", None)  # no decoder sees the file
     with pytest.raises(InputError, match="24 × 16 pixels where 16 × 24 are expected"):
-        read_pixels(path, (24, 16))
+        read_pixels(path, (3, 24, 16))
     with pytest.raises(InputError, match="13000 × 13000 pixels"):
-        read_pixels(put(tmp_path / "bomb.png", png_with_header(13_000, 13_000)), (224, 224))
+        read_pixels(put(tmp_path / "bomb.png", png_with_header(13_000, 13_000)), (3, 224, 224))
     with pytest.raises(InputError, match="does not begin as one"):
-        read_pixels(put(tmp_path / "a.png", b"%!PS-Adobe-3.0 EPSF-3.0\n{} loop"), (224, 224))
+        read_pixels(put(tmp_path / "a.png", b"%!PS-Adobe-3.0 EPSF-3.0\n{} loop"), (3, 224, 224))
     with pytest.raises(InputError, match="larger than 1 MiB"):
-        read_pixels(put(tmp_path / "long.png", photo_bytes(grey_ramp(24, 16)) + bytes(2**20)), (16, 24))
+        read_pixels(put(tmp_path / "long.png", photo_bytes(grey_ramp(24, 16)) + bytes(2**20)), (3, 16, 24))
 
 
 def test_links_are_not_followed(tmp_path: Path) -> None:
     put(tmp_path / "a.png", photo_bytes(grey_ramp(24, 16)))
     (tmp_path / "link.png").symlink_to("a.png")
     with pytest.raises(InputError, match="it is a link"):
-        read_pixels(tmp_path / "link.png", (16, 24))
+        read_pixels(tmp_path / "link.png", (3, 16, 24))
+
+
+def test_grey_pictures(tmp_path: Path) -> None:
+    levels = torch.arange(256).reshape(1, 16, 16) / 255
+    path = tmp_path / "grey.png"
+    save_png(levels, path)
+    with Image.open(path) as image:
+        assert image.mode == "L"
+    assert torch.equal(read_png(path), levels)
+    assert read_pixels(path, (1, 16, 16)).shape == (16, 16, 1)
+    assert np.array_equal(read_shown(path, (1, 16, 16)), np.arange(256).reshape(16, 16, 1).repeat(3, axis=2))
+    expected = torch.arange(256, dtype=torch.float64).reshape(1, 1, 16, 16).expand(2, 1, 16, 16) / 255
+    assert torch.equal(read_pngs([path, path], (1, 16, 16), torch.float64), expected)
+
+
+def test_pictures_of_other_colours_are_refused_by_their_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    grey, colored = (put(tmp_path / f"{mode}.png", photo_bytes(grey_ramp().convert(mode))) for mode in ("L", "RGB"))
+    monkeypatch.setattr(Image, "open", None)  # no decoder sees the file
+    with pytest.raises(InputError, match=r"is not an 8-bit RGB PNG .* colour type 0 where 8 and 2 are expected"):
+        read_pixels(grey, (3, 16, 16))
+    with pytest.raises(InputError, match=r"is not an 8-bit grey PNG .* colour type 2 where 8 and 0 are expected"):
+        read_pixels(colored, (1, 16, 16))
+    for mode in ("1", "P"):
+        with pytest.raises(InputError, match="it has bit depth"):
+            read_png(put(tmp_path / "odd.png", photo_bytes(grey_ramp().convert(mode))))
+
+
+def test_a_second_header_decides_nothing(tmp_path: Path) -> None:
+    """Which Pillow would believe."""
+    data = photo_bytes(grey_ramp(24, 16).convert("L"))
+    second = photo_bytes(grey_ramp(24, 16))[8:33]
+    with pytest.raises(InputError, match=r"it has two headers|cannot identify"):
+        read_pixels(put(tmp_path / "two.png", data[:33] + second + data[33:]), (1, 16, 24))

@@ -12,6 +12,7 @@ from underfire.auditing.plan import AuditPlan, PlannedPhoto, photo_key
 from underfire.decoding import decoded
 from underfire.diagnostics.model_checks import Checked
 from underfire.files import quoted
+from underfire.images.geometry import check_photos_fit
 from underfire.images.preprocessing import Preprocessing
 
 Scalar: TypeAlias = str | bool | int | float | None
@@ -35,6 +36,7 @@ class ModelFacts:
     Attributes:
         input_size: (height, width) in pixels.
         class_names: by index as text, all of them.
+        exclusive: whether its classes exclude each other; otherwise each is a label that is seen or not.
         preprocessing: of photos; None in runs of version 0.1, whose pictures are all in colour.
     """
 
@@ -45,11 +47,14 @@ class ModelFacts:
     resize: int
     class_names: Mapping[str, str]
     preprocessing: Preprocessing | None = None
+    exclusive: bool = True
 
     def __post_init__(self) -> None:
         told = self.preprocessing
         if told is not None and (told.input_size, told.resize) != (self.input_size, self.resize):
             raise ValueError(f"its model has inputs of {self.input_size} pixels, and of {told.input_size}")
+        if told is not None:
+            check_photos_fit(told)
         if self.num_classes < 1 or not all(1 <= side <= 2**15 for side in self.input_size):
             raise ValueError(f"its model has {self.num_classes} classes and inputs of {self.input_size} pixels")
         if list(self.class_names) != [str(index) for index in range(self.num_classes)]:

@@ -24,6 +24,7 @@ from underfire.auditing.summary import Summary, summarise
 from underfire.auditing.verification import units_of, verified_rows
 from underfire.errors import InputError
 from underfire.files import check_tree, quoted
+from underfire.images.png import Shape
 from underfire.interpreters.registry import INTERPRETERS
 from underfire.models import load_classifier
 from underfire.models.classifier import Classifier
@@ -92,6 +93,12 @@ class Run:
     def input_size(self) -> tuple[int, int]:
         """(height, width) of the model's input and so of every picture."""
         return self.facts.model.input_size
+
+    @property
+    def picture_shape(self) -> Shape:
+        """(channels, height, width) of every picture."""
+        told = self.facts.model.preprocessing
+        return (3 if told is None else told.channels, *self.input_size)
 
     @cached_property
     def rows(self) -> pa.Table:

@@ -231,7 +231,7 @@ def save_and_read(x: Tensor, benign: Tensor, model: Perturbation, paths: Sequenc
     pixels = model.rounded(benign, x)
     for image, path in zip(pixels, paths, strict=True):
         save_png(from_8bit(image), path)
-    saved = read_pngs(paths, (x.shape[2], x.shape[3]), x.dtype)
+    saved = read_pngs(paths, (x.shape[1], x.shape[2], x.shape[3]), x.dtype)
     for images, what in ((x, "adversarial"), (saved, "saved")):
         beyond = torch.nonzero(~model.contains(benign, images))
         if len(beyond):

@@ -169,9 +169,9 @@ def _target_maps(text: str, interpreters: Sequence[Interpreter], *, seed: int, k
 def _save(result: SingleAttack, out: Path) -> None:
     from underfire.auditing.store import write_json
     from underfire.cli.pictures import save_maps
-    from underfire.images.png import read_pixels
+    from underfire.images.png import read_shown
 
-    pictures = {name: read_pixels(out / f"{name}.png") for name in ("benign", "adversarial")}
+    pictures = {name: read_shown(out / f"{name}.png") for name in ("benign", "adversarial")}
     for name, maps in result.target_maps.items():
         save_maps(pictures["benign"], result.benign.maps[name][0], out / f"benign-{name}")
         save_maps(pictures["adversarial"], result.adversarial.maps[name][0], out / f"adversarial-{name}")

@@ -18,8 +18,8 @@ _GAP, _LINE = 4, 16  # pixels between pictures, and of the names above them
 
 
 def photo_bytes(pixels: Tensor) -> Bytes:
-    """Pixels (3, H, W), uint8, as a picture (H, W, 3)."""
-    return np.ascontiguousarray(pixels.permute(1, 2, 0).numpy())
+    """Pixels (C, H, W), uint8, RGB or grey, as a picture (H, W, 3)."""
+    return np.ascontiguousarray(pixels.expand(3, -1, -1).permute(1, 2, 0).numpy())
 
 
 def save_maps(photo: Bytes, attribution: Tensor, stem: Path) -> tuple[Path, Path]:

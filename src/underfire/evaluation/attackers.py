@@ -188,7 +188,7 @@ class Attacker:
         perturbation, seed = spent.perturbation, self.run.plan.seed
 
         def attack(photos: Sequence[PlannedPhoto], x: Tensor, target: Tensor) -> AttackResult:
-            start = read_pngs([before[p.image_id].image.path for p in photos], self.run.input_size, x.dtype)
+            start = read_pngs([before[p.image_id].image.path for p in photos], self.run.picture_shape, x.dtype)
             start = start.to(x.device)
             search = ScoreSearch(fitted.detector, start=start, eps=perturbation.eps, passes=passes, seed=seed)
             return search(x, target, keys=[photo.image_id for photo in photos])
@@ -234,7 +234,7 @@ class Attacker:
 
         def make(some: Sequence[PlannedPhoto]) -> list[dict[str, Any]]:
             names = [photo.image_id for photo in some]
-            x = read_pngs([self.run.picture(p, NONE) for p in some], self.run.input_size, classifier.dtype)
+            x = read_pngs([self.run.picture(p, NONE) for p in some], self.run.picture_shape, classifier.dtype)
             targets = torch.tensor([photo.target for photo in some])
             with calling(names):
                 made = attack(some, x.to(classifier.device), targets.to(classifier.device))
@@ -266,7 +266,7 @@ class Attacker:
         paths = [image.path for image in images.values()]
 
         def load(some: range) -> Tensor:
-            return read_pngs(paths[some.start : some.stop], self.run.input_size, extractor.classifier.dtype)
+            return read_pngs(paths[some.start : some.stop], self.run.picture_shape, extractor.classifier.dtype)
 
         said = f"{what}: signals of photo"
         found = cache.in_groups(list(images), load, what=said, size=self.run.plan.batch_size)

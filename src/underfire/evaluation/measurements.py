@@ -52,7 +52,7 @@ def clean_rows(run: Run, photos: Photos, dtype: torch.dtype, *, note: Note) -> d
     These are noted by name.
     """
     pictures = {photo.image_id: [run.picture(photo, NONE)] for photo in run.photos}
-    audited = {content_key(read_pngs(one, run.input_size, dtype)[0]): name for name, one in pictures.items()}
+    audited = {content_key(read_pngs(one, run.picture_shape, dtype)[0]): name for name, one in pictures.items()}
     rows: dict[str, int] = {}
     for row, source in enumerate(photos.sources):
         key = content_key(photos[row])
@@ -102,7 +102,7 @@ def measured(
         name = photo.image_id
         under = {attack: found[name] for attack, found in attacks.items() if name in found}
         paths = [run.picture(photo, NONE), *(image.path for image in under.values()), run.picture(photo, NOISE)]
-        x = read_pngs(paths, run.input_size, dtype)
+        x = read_pngs(paths, run.picture_shape, dtype)
         x = torch.cat([x, torch.stack([corrupt(x[0], name) for corrupt in changes.values()])])
         what = f"images of the run: photo {place} of {len(photos)}"
         benign[name], *others = cache.values(x, names=[name] * len(x), what=what)

@@ -9,7 +9,7 @@ from underfire.auditing.maps import read_maps
 from underfire.auditing.plan import PlannedPhoto
 from underfire.auditing.store import MAPS_FILE, RunDirectory, picture_name
 from underfire.errors import InputError
-from underfire.images.png import read_pixels
+from underfire.images.png import Shape, read_shown
 from underfire.present.pictures import Bytes, Map
 
 
@@ -27,20 +27,20 @@ class Artifacts:
 
 
 def read_artifacts(
-    directory: RunDirectory, photo: PlannedPhoto, conditions: Iterable[Condition], size: tuple[int, int]
+    directory: RunDirectory, photo: PlannedPhoto, conditions: Iterable[Condition], shape: Shape
 ) -> Artifacts:
     """Reads the PNGs of ``conditions`` and the maps among the artifacts of ``photo``; none of it need exist.
 
     Raises:
-        InputError: a file is a link, damaged, or not what an audit writes: a PNG of another (height, width) than
-            ``size``, a map that is larger.
+        InputError: a file is a link, damaged, or not what an audit writes: a PNG of another ``shape``, a map
+            that is larger.
     """
     paths = {c: directory.artifact(photo, picture_name(c)) for c in sorted(conditions, key=str)}
     maps = directory.artifact(photo, MAPS_FILE)
     try:
         return Artifacts(
-            {condition: read_pixels(path, size) for condition, path in paths.items() if os.path.lexists(path)},
-            read_maps(maps, size) if os.path.lexists(maps) else {},
+            {condition: read_shown(path, shape) for condition, path in paths.items() if os.path.lexists(path)},
+            read_maps(maps, shape[1:]) if os.path.lexists(maps) else {},
         )
     except InputError as error:
         raise InputError(f"{str(error).removesuffix('.')}; delete it, and the report goes without") from error

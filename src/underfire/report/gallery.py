@@ -250,7 +250,7 @@ class Gallery:
     def _artifacts(self, image_id: str) -> Artifacts:
         conditions = {NONE, *(condition for condition, _ in self._rows[image_id])}
         directory = RunDirectory(self._run.path)
-        return read_artifacts(directory, self._photos[image_id], conditions, self._run.input_size)
+        return read_artifacts(directory, self._photos[image_id], conditions, self._run.picture_shape)
 
 
 def _gain(rows: Iterable[Row]) -> int:

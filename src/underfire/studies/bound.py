@@ -259,7 +259,7 @@ def _measured(run: Run, classifier: Classifier, photo: PlannedPhoto, tolerances:
     classes = {"label": photo.label, "target": photo.target}
 
     def picture(condition: Condition) -> torch.Tensor:
-        return read_pngs([run.picture(photo, condition)], run.input_size, classifier.dtype)[0].to(classifier.device)
+        return read_pngs([run.picture(photo, condition)], run.picture_shape, classifier.dtype)[0].to(classifier.device)
 
     found: dict[Condition, ImageBounds | None] = {c: None for c in run.plan.conditions if c != NONE}
     benign = picture(NONE)

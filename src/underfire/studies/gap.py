@@ -32,7 +32,7 @@ from underfire.auditing.run import Run
 from underfire.auditing.summary import KEPT_IOU
 from underfire.choices import split_names
 from underfire.files import printable
-from underfire.images.png import read_pixels
+from underfire.images.png import read_shown
 from underfire.interpreters import Interpreter
 from underfire.models.classifier import Classifier
 from underfire.present import svg
@@ -411,7 +411,7 @@ def _pictures(figure: Figure, attacks: GapAttacks, run: Run, classifier: Classif
     _text(figure, _MARGIN_IN, top, title, size=10.5, colour=svg.INK)
     photo = next(p for p in run.photos if p.image_id == row.image_id)
     pictures = (run.picture(photo, NONE), attacks.rerun.picture(photo))
-    benign, adversarial = (read_pixels(path, run.input_size) for path in pictures)
+    benign, adversarial = (read_shown(path, run.picture_shape) for path in pictures)
     own_map, target_map = attacks.rerun.maps(photo, run.input_size)
     known_map = benign_map(run, photo, interpreter=attacks.row.interpreter)
     names = {str(index): name for index, name in enumerate(classifier.class_names)}

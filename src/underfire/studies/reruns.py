@@ -164,7 +164,7 @@ def _attack(run: Run, rerun: Rerun, directory: RunDirectory, goals: Mapping[Plan
     interpreter, condition, photos = rerun.interpreter, rerun.condition, tuple(goals)
     classifier, name = interpreter.classifier, interpreter.name
     device, names = classifier.device, [photo.image_id for photo in photos]
-    x = read_pngs([run.picture(photo, NONE) for photo in photos], run.input_size, classifier.dtype)
+    x = read_pngs([run.picture(photo, NONE) for photo in photos], run.picture_shape, classifier.dtype)
     labels, targets = (torch.tensor([getattr(photo, kind) for photo in photos]) for kind in ("label", "target"))
     known = torch.stack([benign_map(run, photo, interpreter=name) for photo in photos]).to(x.dtype)
     benign = look(classifier, (interpreter,), x, labels, names=names, known={name: known})
@@ -203,7 +203,7 @@ def _attack(run: Run, rerun: Rerun, directory: RunDirectory, goals: Mapping[Plan
 def _controls(run: Run, rerun: Rerun, goals: Mapping[PlannedPhoto, Tensor]) -> list[Row]:
     """The audit's own rows of no attack and of PGD, the distances of their maps being those to the target maps."""
     interpreter, name, photos = rerun.interpreter, rerun.interpreter.name, tuple(goals)
-    x = read_pngs([run.picture(photo, PGD) for photo in photos], run.input_size, interpreter.classifier.dtype)
+    x = read_pngs([run.picture(photo, PGD) for photo in photos], run.picture_shape, interpreter.classifier.dtype)
     targets = torch.tensor([photo.target for photo in photos])
     attacked = look(interpreter.classifier, (interpreter,), x, targets, names=[p.image_id for p in photos])
     base = {(row.image_id, row.condition): row for row in run.records if row.interpreter == name}
