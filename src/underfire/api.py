@@ -49,7 +49,7 @@ class AuditSettings(TypedDict, total=False):
     limit: int | None
     rts: str | None
     model: ModelSettings
-    device: str
+    device: str | None
 
 
 class AuditRun(Run):
@@ -194,6 +194,5 @@ def _planned(
     )
     attack_names, given_attacks = named_attacks(attacks, selection.interpreters, classifier)
     settings.setdefault("model", ModelSettings(spec=classifier.name, layer=classifier.layer))
-    settings.setdefault("device", str(classifier.device))
     plan = AuditPlan(interpreters=selection.interpreters, left_out=selection.left_out, attacks=attack_names, **settings)
     return plan, GivenParts(instances, given_attacks)

@@ -384,3 +384,19 @@ def test_photos_are_prepared_as_timm_prepares_them(
     levels = (found.normalised(pixels)[0] - wanted).abs() * 0.5 * 255
     assert levels.mean() < 0.01
     assert levels.max() < 2.01
+
+
+def test_a_model_stays_where_its_function_leaves_it(own: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU, for one: nothing moves it but a device that is named."""
+    moved: list[object] = []
+
+    def noted(classifier: Classifier, device: object) -> Classifier:
+        moved.append(device)
+        return classifier
+
+    monkeypatch.setattr(Classifier, "to", noted)
+    load_classifier(f"{own}:bare", input_size=32)
+    load_classifier(f"{own}:finished")
+    assert moved == []
+    load_classifier(f"{own}:finished", device="cpu")
+    assert moved == [torch.device("cpu")]

@@ -84,7 +84,8 @@ class AuditPlan:
     """Photos that are attacked together; they also share one part file."""
     limit: int | None = None
     """At most so many photos, the first ones."""
-    device: str = "cpu"
+    device: str | None = None
+    """None: where the classifier is."""
 
     def __post_init__(self) -> None:
         from underfire.attacks.registry import ATTACKS, PlanFacts, refusal_of

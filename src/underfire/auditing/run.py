@@ -143,8 +143,8 @@ class Run:
             raise InputError(f"{quoted(path)} is missing; put it back, or run the audit again into a new directory")
         return path
 
-    def classifier(self, device: str | torch.device = "cpu") -> Classifier:
-        """The audited classifier, loaded again.
+    def classifier(self, device: str | torch.device | None = None) -> Classifier:
+        """The audited classifier, loaded again, onto ``device`` or where it is made.
 
         A run names no code and no file: what does not come with the package, the user has named (see `named`).
 

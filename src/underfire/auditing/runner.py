@@ -194,6 +194,7 @@ def _shown(value: object) -> str:
 
 def _facts(plan: AuditPlan, classifier: Classifier, command: str | None, *, threads: int) -> dict[str, Any]:
     """Everything in run.json but the photos."""
+    plan = replace(plan, device=plan.device or str(classifier.device))
     return {
         "schema": SCHEMA_VERSION,
         "command": command,

@@ -76,7 +76,7 @@ if TYPE_CHECKING:
 def attack(
     photo: str | None,
     settings: ModelSettings,
-    device: str,
+    device: str | None,
     interpreters: tuple[str, ...],
     rts: str | None,
     attack_name: tuple[str, ...],

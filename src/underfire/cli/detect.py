@@ -79,7 +79,7 @@ def detect() -> None:
 def fit(
     photos: tuple[str, ...],
     settings: ModelSettings,
-    device: str,
+    device: str | None,
     interpreters: tuple[str, ...] | None,
     rts: str | None,
     fpr: float,
@@ -134,7 +134,7 @@ def score(
     file: Path,
     photos: tuple[str, ...],
     settings: ModelSettings,
-    device: str,
+    device: str | None,
     rts: str | None,
     limit: int | None,
     out: Path | None,

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 def explain(
     photos: tuple[str, ...],
     settings: ModelSettings,
-    device: str,
+    device: str | None,
     interpreters: tuple[str, ...] | None,
     rts: str | None,
     class_: str | None,

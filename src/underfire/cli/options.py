@@ -162,7 +162,11 @@ _MODEL_OPTIONS = (
     click.option(
         "--layer", metavar="NAME", help="The layer whose output cam, gradcam and rts read; by default it is found."
     ),
-    click.option("--device", default=DEFAULTS.device, show_default=True, help="cpu, cuda, cuda:1 …"),
+    click.option(
+        "--device",
+        show_default="cpu; where your own function leaves the model",
+        help="Where the model works: cpu, cuda, cuda:1 …",
+    ),
 )
 
 _ATTACK_OPTIONS = (
@@ -330,7 +334,7 @@ def _with_options(options: Sequence[Callable[[Command], Command]], command: Comm
     return command
 
 
-def load_model(settings: ModelSettings, device: str) -> Classifier:
+def load_model(settings: ModelSettings, device: str | None) -> Classifier:
     """The classifier that the options name."""
     from underfire.models import load_classifier
 

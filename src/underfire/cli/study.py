@@ -161,8 +161,9 @@ class _Source:
 
         if self.run is not None:
             run = self.read(self.run)
-            plan = replace(run.plan, device=self.plan.device)
-            return Planned(plan, run.photos[: self.plan.limit], run.skipped, run.classifier(self.plan.device))
+            classifier = run.classifier(self.plan.device)
+            plan = replace(run.plan, device=str(classifier.device))
+            return Planned(plan, run.photos[: self.plan.limit], run.skipped, classifier)
         classifier = self.load(self.plan.model)
         plan = completed(self.plan, self.interpreters, classifier)
         inspection = decide(plan, photos_of(self.photos, classifier), classifier)

@@ -67,7 +67,7 @@ def training_options(plan: TrainingPlan) -> Callable[[Callable[..., None]], Call
 def rts(
     photos: tuple[str, ...],
     settings: ModelSettings,
-    device: str,
+    device: str | None,
     out: Path,
     seed: int,
     held_out: int | Path,
@@ -112,7 +112,7 @@ def rts(
 def aid(
     photos: tuple[str, ...],
     settings: ModelSettings,
-    device: str,
+    device: str | None,
     out: Path,
     seed: int,
     held_out: int | Path,

@@ -33,7 +33,7 @@ def load_classifier(
     bgr: bool | None = None,
     outputs: Outputs | None = None,
     layer: str | None = None,
-    device: str | torch.device = "cpu",
+    device: str | torch.device | None = None,
 ) -> Classifier:
     """The classifier that ``spec`` names, ready to be audited; the global random state is left as it was.
 
@@ -51,7 +51,7 @@ def load_classifier(
             own, for a bare module that a function returned the `Classifier`'s defaults. With another ``input_size`` the
             crop's share of the photo stays the model's own.
         layer: name of the layer whose output CAM, Grad-CAM and RTS read; by default it is found.
-        device: where the model goes.
+        device: where the model goes; by default it stays where it is made, the CPU unless a function says otherwise.
 
     Raises:
         InputError: the model, the checkpoint, the names or an option cannot be used; the sentence says which.
@@ -61,14 +61,14 @@ def load_classifier(
         "crop": crop, "bgr": bgr, "outputs": outputs,
     }  # fmt: skip
     given = {name: value for name, value in options.items() if value is not None}
-    target = _device(device)
+    target = None if device is None else _device(device)
     names = None if class_names is None else read_class_names(class_names)
     with torch.random.fork_rng(devices=[]):  # networks draw initial weights
         found = find(spec, pretrained=checkpoint is None, num_classes=None if names is None else len(names))
     if isinstance(found, Classifier):
         files = {"checkpoint": checkpoint, "class_names": class_names}
         _refuse(spec, [*(name for name, value in files.items() if value is not None), *given])
-        return _reading(found.to(target), layer)
+        return _reading(_moved(found, target), layer)
     if checkpoint is not None:
         load_checkpoint(found.module, checkpoint)
     classifier = Classifier(
@@ -77,7 +77,11 @@ def load_classifier(
         class_names=found.class_names if names is None else names,
         name=spec,
     )
-    return _reading(classifier.to(target), layer)
+    return _reading(_moved(classifier, target), layer)
+
+
+def _moved(classifier: Classifier, target: torch.device | None) -> Classifier:
+    return classifier if target is None else classifier.to(target)
 
 
 def _reading(classifier: Classifier, layer: str | None) -> Classifier:
