@@ -278,3 +278,19 @@ def test_a_linear_head_is_found_without_gradients() -> None:
     x = _pictures((32, 32))
     maps = CAM(Classifier(seeded(Detached), input_size=32))(x, Y)
     torch.testing.assert_close(maps, CAM(Classifier(seeded(ChannelsLast), input_size=32))(x, Y))
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_an_untrained_network_of_few_channels_is_read_at_its_last_activation(seed: int) -> None:
+    """Of these, many show nowhere where the image changes: most of their channels are at rest."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        net = nn.Sequential(
+            nn.Conv2d(3, 4, 3, stride=4, padding=1, bias=False), nn.BatchNorm2d(4), nn.ReLU(inplace=True),
+            nn.Conv2d(4, 6, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(6, 8, 3, stride=2, padding=1), nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5),
+        )  # fmt: skip
+    found = find_features(Classifier(net, input_size=(36, 60)))
+    assert (found.module, found.grid) == ("6", (3, 4))
+    assert found.head is not None
+    assert found.head.weight == "9.weight"

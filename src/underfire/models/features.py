@@ -221,9 +221,10 @@ def _laid_out(
             group = spots[first : first + _AT_ONCE]
             changes = _changes(classifier, scene, group)
             for spot in group:
-                whole = not all_of_image or survey.is_whole(spot)
-                change = {kind: cells for kind, cells in changes[spot].items() if whole or kind == "channels first"}
-                yield spot, layout_of(change, classifier.input_size)
+                whole = survey.is_whole(spot)
+                served = ("channels first",) if all_of_image and not whole else tuple(changes[spot])
+                change = {kind: cells for kind, cells in changes[spot].items() if kind in served}
+                yield spot, layout_of(change, classifier.input_size, whole=whole)
 
 
 class _Survey:

@@ -86,16 +86,17 @@ def strengths(difference: Tensor) -> dict[Kind, Tensor]:
     return {"tokens": _rms(difference, 2)} if difference.ndim == 3 else {}
 
 
-def layout_of(change: Mapping[Kind, Tensor], size: tuple[int, int]) -> Layout | None:
+def layout_of(change: Mapping[Kind, Tensor], size: tuple[int, int], *, whole: bool = False) -> Layout | None:
     """The layout in which an activation changes where the image does; None if there is none.
 
     Args:
         change: its :func:`strengths`, when one of the :func:`places` after another is changed.
         size: (H, W) of the image.
+        whole: all that the logits read of the image passes through the activation.
     """
     best, found = 0.0, None
     for layout, cells in _candidates(change, size):
-        agreement = _agreement(layout.kind, cells, size)
+        agreement = _agreement(layout.kind, cells, size, whole=whole)
         if agreement > best:
             best, found = agreement, layout
     return found
@@ -135,15 +136,18 @@ def _grids(tokens: int, size: tuple[int, int]) -> list[tuple[int, int]]:
     return sorted(found, reverse=True)
 
 
-def _agreement(kind: Kind, change: Tensor, size: tuple[int, int]) -> float:
+def _agreement(kind: Kind, change: Tensor, size: tuple[int, int], *, whole: bool) -> float:
     """Correlation of where cells ``change`` (K, h, w) and where the image did; 0 if too few places show it.
 
-    Cells of convolutions may lie half a cell beside the places that they are named after. A few large cells, each of
-    which sees the whole image, may show nothing: they count if nothing shows that they lie in another way.
+    Cells of convolutions may lie half a cell beside the places that they are named after. Large cells, each of which
+    sees much of the image, or cells of few channels, of which many are at rest, may show nothing. They count if nothing
+    shows that they lie in another way and they are few, or ``whole`` and of the shape of pixels.
     """
     shifts = (0.0,) if kind == "tokens" else _SHIFTS
     found = max(_agreement_at(shift, change, size) for shift in shifts)
-    if found or kind != "channels first" or max(change.shape[1:]) >= _SIDE:
+    grid = (change.shape[1], change.shape[2])
+    few = max(grid) < _SIDE
+    if found or kind != "channels first" or not (few or (whole and _may_be_cells(grid, size, squareness=_SQUARE))):
         return found
     turned = (change.flip(1), change.flip(2), change.flip(1, 2))
     others = (*turned, *(cells.transpose(1, 2) for cells in (change, *turned)))
