@@ -14,6 +14,10 @@ from underfire.interpreters.grad import GRAD as GRAD
 from underfire.interpreters.ig import IG as IG
 from underfire.interpreters.cam import CAM as CAM
 from underfire.interpreters.gradcam import GradCAM as GradCAM
+from underfire.interpreters.gradcam_plus_plus import GradCAMPlusPlus as GradCAMPlusPlus
+from underfire.interpreters.hirescam import HiResCAM as HiResCAM
+from underfire.interpreters.layercam import LayerCAM as LayerCAM
+from underfire.interpreters.eigencam import EigenCAM as EigenCAM
 from underfire.interpreters.input_x_gradient import InputXGradient as InputXGradient
 from underfire.interpreters.smoothgrad import SmoothGrad as SmoothGrad
 from underfire.interpreters.guided_backprop import GuidedBackprop as GuidedBackprop

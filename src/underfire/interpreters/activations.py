@@ -1,16 +1,111 @@
-"""The objective of interpreters whose map is made of one activation."""
+"""What interpreters share whose map is made of one activation, and the objective of maps that a view gives."""
 
+from abc import abstractmethod
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from underfire.interpreters.base import ForwardPass, MapGradient, MapTarget
-from underfire.interpreters.maps import RawLoss, scaled_distance
-from underfire.models.features import FeatureMap
+from underfire.errors import InputError
+from underfire.interpreters.base import ForwardPass, Interpreter, MapGradient, MapObjective, MapTarget
+from underfire.interpreters.maps import RawLoss, min_max, scaled_distance
+from underfire.models.classifier import Classifier
+from underfire.models.features import FeatureMap, check_kept, find_features
 
 RawMaps = Callable[[ForwardPass, Tensor], Tensor]
 """Unscaled maps (N, h, w) of a view for classes (N,), attached to it."""
+
+
+class ActivationInterpreter(Interpreter):
+    """A map made of one activation and of what lies behind it.
+
+    Args:
+        classifier: the classifier to explain.
+        layer: the layer whose output is read, by name or as a module; by default the last one in which the picture is
+            found (see :func:`underfire.models.features.find_features`).
+
+    Attributes:
+        features: where that activation is.
+        goes_back: the map takes a backward pass.
+
+    Raises:
+        InputError: no activation of the classifier serves, or that of ``layer`` does not.
+    """
+
+    family = "representation"
+    needs = "an activation that is laid out like the image, as (N, C, h, w), (N, h, w, C) or tokens"
+    goes_back: ClassVar[bool] = True
+
+    def __init__(self, classifier: Classifier, *, layer: str | nn.Module | None = None) -> None:
+        super().__init__(classifier)
+        self.features = self.find(classifier, layer)
+        self.grid = self.features.grid
+
+    @classmethod
+    def find(cls, classifier: Classifier, layer: str | nn.Module | None) -> FeatureMap:
+        """The activation that is read; raises `InputError` if none serves."""
+        return find_features(classifier, layer)
+
+    @classmethod
+    def available(cls, classifier: Classifier) -> str | None:
+        """Why no activation of the classifier serves, if so."""
+        try:
+            cls.find(classifier, None)
+        except InputError as error:
+            return str(error)
+        return None
+
+    def compute(self, x: Tensor, y: Tensor, keys: tuple[str, ...]) -> Tensor:  # noqa: ARG002 - draws nothing
+        """The maps (N, h, w) of ``x`` for ``y``."""
+        with torch.set_grad_enabled(self.goes_back):
+            view = ForwardPass(self.classifier, x, taps=(self.features,), attached=self.goes_back)
+            return min_max(self.raw_maps(view, y, attackable=False))
+
+    def objective(self, target: MapTarget) -> MapObjective:
+        """The mean absolute distance to the target map and its exact gradient, through whatever weighs the cells too.
+
+        Raises:
+            InputError: the layer is another one where attacks work.
+        """
+        check_kept(self.name, self.features)
+        return ActivationObjective(self.features, self.raw_maps, target)
+
+    @abstractmethod
+    def raw_maps(self, view: ForwardPass, classes: Tensor, *, attackable: bool = True) -> Tensor:
+        """Unscaled maps (N, h, w) of ``view`` for ``classes`` (N,), attached to it if ``attackable``."""
+
+
+class GradientWeighted(ActivationInterpreter):
+    """Grad-CAM and its kin: an activation, weighted by the gradient of the class's logit in it, min–max scaled.
+
+    Signed before scaling by default.
+
+    Args:
+        classifier: the classifier to explain.
+        layer: the layer whose output is read; by default it is found.
+        relu: whether to cut the negative part off.
+
+    Raises:
+        InputError: no activation of the classifier serves, or that of ``layer`` does not.
+    """
+
+    def __init__(self, classifier: Classifier, *, layer: str | nn.Module | None = None, relu: bool = False) -> None:
+        super().__init__(classifier, layer=layer)
+        self.relu = relu
+
+    def raw_maps(self, view: ForwardPass, classes: Tensor, *, attackable: bool = True) -> Tensor:
+        """Unscaled maps (N, h, w) of ``view`` for ``classes`` (N,), attached to it if ``attackable``."""
+        chosen = view.logits.gather(1, classes[:, None]).squeeze(1)
+        slope = view.activation_gradient(self.features, chosen, attackable=attackable)
+        activation = view.activation(self.features)
+        raw = (self.weights(activation, slope) * activation).sum(dim=1)
+        raw = raw.relu() if self.relu else raw
+        return raw if attackable else raw.detach()
+
+    @abstractmethod
+    def weights(self, activation: Tensor, slope: Tensor) -> Tensor:
+        """The weights, (N, C, 1, 1) or (N, C, h, w), of an ``activation`` (N, C, h, w) with the gradient ``slope``."""
 
 
 class ActivationObjective:

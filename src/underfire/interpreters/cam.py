@@ -3,14 +3,13 @@
 from torch import Tensor, nn
 
 from underfire.errors import InputError
-from underfire.interpreters.activations import ActivationObjective
-from underfire.interpreters.base import ForwardPass, Interpreter, MapObjective, MapTarget
-from underfire.interpreters.maps import min_max
+from underfire.interpreters.activations import ActivationInterpreter
+from underfire.interpreters.base import ForwardPass
 from underfire.models.classifier import Classifier
-from underfire.models.features import FeatureMap, check_kept, find_features, head_weight
+from underfire.models.features import FeatureMap, find_features, head_weight
 
 
-class CAM(Interpreter):
+class CAM(ActivationInterpreter):
     """The last activation, weighted by the class's row of the linear head: Σ_k w[c,k]·A_k, min–max scaled.
 
     Signed before scaling. It needs a classifier whose logits are W·mean + b of the mean over an activation's cells,
@@ -26,47 +25,20 @@ class CAM(Interpreter):
     """
 
     name = "cam"
-    family = "representation"
     summary = "last activation weighted by the class's row of the linear head"
     needs = "global average pooling and one linear layer at the end"
-
-    def __init__(self, classifier: Classifier, *, layer: str | nn.Module | None = None) -> None:
-        super().__init__(classifier)
-        self.features = _read_linearly(classifier, layer)
-        self.grid = self.features.grid
+    goes_back = False
 
     @classmethod
-    def available(cls, classifier: Classifier) -> str | None:
-        """That the classifier has another head, or no activation that serves, if so."""
-        try:
-            _read_linearly(classifier, None)
-        except InputError as error:
-            return str(error)
-        return None
+    def find(cls, classifier: Classifier, layer: str | nn.Module | None) -> FeatureMap:
+        """The features whose mean a linear head reads; raises `InputError` if there are none."""
+        features = find_features(classifier, layer)
+        if features.head is None:
+            needed = "CAM needs global average pooling and one linear layer"
+            raise InputError(f"{needed}, and {classifier.name!r} ends in another head; use gradcam instead.")
+        return features
 
-    def compute(self, x: Tensor, y: Tensor, keys: tuple[str, ...]) -> Tensor:  # noqa: ARG002 - draws nothing
-        """The maps (N, h, w) of ``x`` for ``y``."""
-        return min_max(self.raw_maps(ForwardPass(self.classifier, x, taps=(self.features,), attached=False), y))
-
-    def objective(self, target: MapTarget) -> MapObjective:
-        """The mean absolute distance to the target map and its exact gradient.
-
-        Raises:
-            InputError: the layer is another one where attacks work.
-        """
-        check_kept(self.name, self.features)
-        return ActivationObjective(self.features, self.raw_maps, target)
-
-    def raw_maps(self, view: ForwardPass, classes: Tensor) -> Tensor:
+    def raw_maps(self, view: ForwardPass, classes: Tensor, *, attackable: bool = True) -> Tensor:  # noqa: ARG002
         """Unscaled maps (N, h, w) of ``view`` for ``classes`` (N,), attached to it."""
         weights = head_weight(view.classifier, self.features)[classes]
         return (weights[:, :, None, None] * view.activation(self.features)).sum(dim=1)
-
-
-def _read_linearly(classifier: Classifier, layer: str | nn.Module | None) -> FeatureMap:
-    """The features whose mean a linear head reads; raises `InputError` if there are none."""
-    features = find_features(classifier, layer)
-    if features.head is None:
-        needed = "CAM needs global average pooling and one linear layer"
-        raise InputError(f"{needed}, and {classifier.name!r} ends in another head; use gradcam instead.")
-    return features
