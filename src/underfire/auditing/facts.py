@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from typing import Any, TypeAlias
 
+from underfire.attacks.registry import BUILT_IN
 from underfire.auditing.condition import NONE, Condition
 from underfire.auditing.plan import AuditPlan, PlannedPhoto, photo_key
 from underfire.decoding import decoded
@@ -26,6 +27,7 @@ _PLANNED = ("interpreters", "attacks", "preset", "targets", "perturbation", "see
 _OF_A_MODEL = ("checkpoint", "class_names", "mean", "std", "input_size", "resize")
 """Settings of a model in a configuration of version 0.1."""
 
+_NAMES = frozenset(entry.name for entry in BUILT_IN)
 _SINCE_0_2 = ("plan", "conditions", "interpreters")
 
 
@@ -122,6 +124,12 @@ class RunFacts:
         """The interpreters by the names that rows have for them."""
         return self.settings.interpreters if self.interpreters is None else self.interpreters
 
+    def follows_plan(self, condition: Condition) -> bool:
+        """Whether its budget and effort are the plan's: an attack of the user's own may have its own."""
+        given = self.config.get("given")
+        own = isinstance(given, Mapping) and str(condition) in given
+        return condition.is_control or (condition.attack in _NAMES and not own)
+
     def to_json(self) -> dict[str, Any]:
         """Plain values; `run_facts` makes it again."""
         return {name: value for name, value in asdict(self).items() if value is not None or name not in _SINCE_0_2}
@@ -145,10 +153,24 @@ def run_facts(content: Any) -> RunFacts:
             raise ValueError(f"it says of eps {section.get('eps')!r} in one place and {planned.eps!r} in another")
     if facts.threat_model.get("norm") != planned.name:
         raise ValueError("its threat_model.norm is not that of its plan")
+    _check_efforts(facts)
     for names in (facts.attacked_under, facts.seen_by):
         if not names or len(set(names)) < len(names):
             raise ValueError("it names a condition or an interpreter twice, or none")
     return facts
+
+
+def _check_efforts(facts: RunFacts) -> None:
+    """Whether what resumes a run and what a study takes from it is the same effort."""
+    for condition in facts.attacked_under:
+        if condition.is_control or not facts.follows_plan(condition):
+            continue
+        effort = facts.settings.effort_of(condition)
+        for name, planned in (("steps", effort.steps), ("passes", effort.passes)):
+            said = facts.config.get(name)
+            allowed = said.get(str(condition)) if isinstance(said, Mapping) else said
+            if allowed != planned:
+                raise ValueError(f"its config.{name} allow {condition} {allowed!r}, and its plan {planned!r}")
 
 
 def _check_photos(photos: Sequence[PlannedPhoto], classes: int) -> None:

@@ -1,10 +1,9 @@
 """Whether the rows of a run directory are those that its run.json announces; others may have written either."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from underfire.attacks.registry import BUILT_IN
 from underfire.auditing.condition import NONE, Condition
 from underfire.auditing.facts import RunFacts
 from underfire.auditing.plan import PlannedPhoto, Unit, units
@@ -15,8 +14,6 @@ from underfire.files import quoted
 
 _HALF_A_LEVEL = 0.5 / 255
 """By so much, in the unit of pixel values, a change may exceed its budget: short floats are rounded."""
-
-_NAMES = frozenset(entry.name for entry in BUILT_IN)
 
 
 def units_of(facts: RunFacts) -> list[Unit]:
@@ -73,7 +70,7 @@ def _problem(unit: Unit, rows: Sequence[Row], facts: RunFacts, own: OwnRows | No
         where = f"{quoted(row.image_id)} under {row.condition} with the map of {row.interpreter}"
         if photo is None:
             return f"it has no place for a row, or a second one, of {where}"
-        problem = _row_problem(row, photo, facts, planned=own is None and _follows_the_plan(row.condition, facts))
+        problem = _row_problem(row, photo, facts, planned=own is None and facts.follows_plan(row.condition))
         if problem is not None:
             return f"{problem} in the row of {where}"
     attacked = {row.image_id for row in rows}
@@ -119,10 +116,3 @@ def _row_problem(row: Row, photo: PlannedPhoto, facts: RunFacts, *, planned: boo
     if change > allowed.eps * 1.01 + _HALF_A_LEVEL:
         return f"the image was changed by {change:g}, more than its budget of {allowed.eps:g}"
     return None
-
-
-def _follows_the_plan(condition: Condition, facts: RunFacts) -> bool:
-    """Whether its budget is the plan's: an attack of the user's own may have one of its own."""
-    given = facts.config.get("given")
-    own = isinstance(given, Mapping) and str(condition) in given
-    return condition.is_control or (condition.attack in _NAMES and not own)
