@@ -226,6 +226,17 @@ def test_a_file_with_two_readings_is_refused(spoil: Callable[[bytes], bytes], sa
     assert "is damaged or was not written by torch.save" in _says(saved)
 
 
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_pickle_of_a_text_longer_than_any_is_damaged(zipped: bool, tmp_path: Path) -> None:
+    pickled, path = b"\x80\5\x8d" + b"\xff" * 7 + b"\x7f.", tmp_path / "net.pt"
+    if zipped:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("net/data.pkl", pickled)
+    else:
+        path.write_bytes(pickled)
+    assert "is damaged or was not written by torch.save" in _says(path)
+
+
 def test_a_file_far_larger_than_the_model_is_refused_unread(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("it was read"))
     with saved.open("r+b") as file:

@@ -21,6 +21,7 @@ MAX_TUPLES = 200_000
 """Among them. A tensor has four; of a million, one within the other, the hash overflows the stack."""
 
 _DAMAGED = "is damaged or was not written by torch.save"
+_NO_PICKLE = (ValueError, EOFError, OverflowError)  # the last of a text longer than any
 _PICKLES = 5  # of a file from before torch 1.6: three of a header, the content, the order of its storages
 _TUPLES = frozenset({"TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"})
 _END, _END64, _LOCATOR64 = 22, 56, 20  # bytes of the records that end a zip file
@@ -44,7 +45,7 @@ def check_archive(path: Path) -> None:
                 _check_pickle(file)
         except InputError:
             raise
-        except (ValueError, EOFError):  # raw bytes of weights come next, or whatever: torch will tell
+        except _NO_PICKLE:  # raw bytes of weights come next, or whatever: torch will tell
             return
 
 
@@ -69,7 +70,7 @@ def _check_zip(file: IO[bytes]) -> None:
                         _check_pickle(pickled)
     except InputError:
         raise
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, EOFError) as error:
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, *_NO_PICKLE) as error:
         raise InputError(_DAMAGED) from error
 
 
