@@ -199,5 +199,5 @@ def test_a_module_made_for_one_image_is_given_one_after_another() -> None:
     target = torch.tensor([4, 5, 6])
     ours, theirs = (PGD(c, eps=0.1, steps=10)(X, target) for c in (classifier, plain))
     assert torch.equal(ours.success, theirs.success)
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match="takes one image at a time"):
         GradCAM(classifier)

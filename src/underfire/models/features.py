@@ -188,6 +188,11 @@ def _name_of(classifier: Classifier, layer: str | nn.Module | None) -> str | Non
 
 
 def _found_anew(classifier: Classifier, name: str | None) -> FeatureMap | str:
+    if classifier.one_by_one:
+        return (
+            f"{classifier.name!r} takes one image at a time, and what reads an activation needs that of all images of"
+            " a batch; use grad instead, or export the model for any batch."
+        )
     survey = _Survey(classifier)
     spots = [spot for spot in survey.spots if name in (None, spot.module)]
     faults = {spot: survey.fault(spot) for spot in spots}
