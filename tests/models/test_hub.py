@@ -39,8 +39,17 @@ def test_a_proxy_is_asked_in_its_place(server: socket.socket, monkeypatch: pytes
 
 def test_a_name_that_is_looked_up_for_ever(server: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub, "SECONDS", 0.05)
-    monkeypatch.setattr(socket, "create_connection", lambda *_, **__: threading.Event().wait(60))
+    released, ended = threading.Event(), threading.Event()
+
+    def look_up(*_: object, **__: object) -> None:
+        released.wait()
+        ended.set()
+        raise OSError
+
+    monkeypatch.setattr(socket, "create_connection", look_up)
     assert not hub.answers(URL)
+    released.set()
+    assert ended.wait(60)
     server.close()
 
 
