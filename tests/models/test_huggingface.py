@@ -313,4 +313,12 @@ def test_a_classifier_of_a_folder_is_explained(saved: Callable[..., nn.Module], 
     assert (found.class_names, found.input_size, found.preprocessing.resize) == (("cat", "dog", "frog"), (32, 32), 40)
     mean, std = torch.tensor([0.4, 0.5, 0.6]).view(3, 1, 1), 0.5
     assert torch.allclose(found(x), net((x - mean) / std).logits, atol=1e-5)
-    assert GradCAM(found)(x, torch.tensor([0, 1])).shape == (2, 8, 8)
+    assert GradCAM(found)(x, torch.tensor([0, 1])).shape == (2, 4, 4)
+
+
+def test_labels_that_do_not_exclude_each_other(saved: Callable[..., nn.Module], tmp_path: Path) -> None:
+    net = saved({**RESNET, **NAMES, "problem_type": "multi_label_classification"}, PREPARED["resnet"])
+    found, x = load_classifier(f"hf:{tmp_path}", mean=0.0, std=1.0), images(2, 32)
+    assert found.outputs == "sigmoid"
+    assert torch.allclose(found.probabilities(x), net(x).logits.sigmoid(), atol=1e-5)
+    assert load_classifier(f"hf:{tmp_path}", outputs="logits").outputs == "logits"

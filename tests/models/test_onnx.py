@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from support.toys import images
+from underfire import load_classifier
 from underfire.errors import InputError
 from underfire.models.onnx import onnx_file
 
@@ -104,6 +105,14 @@ def test_a_softmax_over_something_else_than_classes_stays(write: Write) -> None:
     x = images(2, 8)
     found = _load(write(_graph(axis=0))).module(x)
     assert torch.allclose(found, _by_hand(x).softmax(dim=0), atol=1e-5)
+
+
+@pytest.mark.usefixtures("converter")
+def test_a_last_sigmoid_is_of_labels(write: Write) -> None:
+    found, x = load_classifier(f"onnx:{write(_graph(last='Sigmoid'))}"), images(2, 8)
+    assert found.outputs == "sigmoid"
+    assert torch.allclose(found(x), _by_hand(x), atol=1e-4)
+    assert torch.allclose(found.probabilities(x), _by_hand(x).sigmoid(), atol=1e-5)
 
 
 @pytest.mark.usefixtures("converter")

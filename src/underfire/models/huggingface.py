@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from underfire.choices import Interpolation
+from underfire.choices import Interpolation, Outputs
 from underfire.decoding import decoded, plain_json
 from underfire.errors import InputError
 from underfire.files import quoted, read_regular_file, shortened
@@ -154,7 +154,8 @@ def huggingface(spec: str, name: str, pretrained: bool, num_classes: int | None)
     except (InputError, ValueError) as error:
         raise InputError(f"model '{spec}' cannot be loaded from {quoted(folder)}: {error}.") from error
     names = read_class_names(folder / _CONFIG) if isinstance(plain.get("id2label"), dict) else None
-    return Recipe(module, preprocessing, class_names=names)
+    outputs: Outputs | None = "sigmoid" if config.problem_type == "multi_label_classification" else None
+    return Recipe(module, preprocessing, names, outputs)
 
 
 def _downloaded(spec: str, name: str, *, weights: bool) -> Path:

@@ -102,7 +102,8 @@ def _refuse(spec: str, given: Sequence[str]) -> None:
 
 
 def _preprocessing(recipe: Recipe, given: Mapping[str, Any], spec: str) -> dict[str, Any]:
-    """The options of a `Classifier` that say how a photo becomes its input: those ``given``, then the model's own."""
+    """The options of a `Classifier` that say what goes in and comes out: those ``given``, then the model's own."""
+    given = given if recipe.outputs is None else {"outputs": recipe.outputs} | dict(given)
     own, size = recipe.preprocessing, given.get("input_size")
     if own is None:
         if size is None:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from underfire.choices import Outputs
 from underfire.errors import InputError
 from underfire.files import quoted, read_regular_file
 from underfire.images.preprocessing import Preprocessing
@@ -33,10 +34,11 @@ def onnx_file(spec: str, name: str, *_: object) -> Recipe:
     except InputError as error:
         raise InputError(f"model '{spec}' cannot be loaded from {quoted(path)}: {error}.") from error
     height, width = (dim.dim_value for dim in onnx_graphs.only_input(model.graph).type.tensor_type.shape.dim[2:])
+    outputs: Outputs | None = "sigmoid" if onnx_graphs.ends_in_sigmoid(model.graph) else None
     if not height or not width or channels is None:
-        return Recipe(module)
+        return Recipe(module, outputs=outputs)
     own = Preprocessing(input_size=(height, width), resize=min(height, width), channels=channels)
-    return Recipe(module, own)
+    return Recipe(module, own, outputs=outputs)
 
 
 def _read(onnx: ModuleType, path: Path) -> Any:

@@ -137,6 +137,12 @@ def _before_softmax(name: str, makers: dict[str, Any]) -> str:
     return name
 
 
+def ends_in_sigmoid(graph: Any) -> bool:
+    """Whether the one output is a sigmoid: of labels that don't exclude each other, or of the second of two classes."""
+    name = graph.output[0].name
+    return any(name in node.output and node.op_type == "Sigmoid" for node in graph.node)
+
+
 def _set(node: Any, name: str, default: int) -> int:
     """The whole number that ``node`` has for the setting ``name``."""
     return next((int(attribute.i) for attribute in node.attribute if attribute.name == name), default)

@@ -8,6 +8,7 @@ from types import ModuleType
 
 from torch import nn
 
+from underfire.choices import Outputs
 from underfire.errors import InputError
 from underfire.images.preprocessing import Preprocessing
 from underfire.models.class_names import imagenet_names
@@ -26,6 +27,7 @@ class Recipe:
     module: nn.Module
     preprocessing: Preprocessing | None = None
     class_names: tuple[str, ...] | None = None
+    outputs: Outputs | None = None
 
 
 def import_optional(package: str, spec: str, *, extra: str | None = None) -> ModuleType:
