@@ -97,7 +97,7 @@ def test_a_graph_that_cannot_have_several_images_is_called_for_each(write: Write
     graph.node.insert(6, onnx.helper.make_node("Reshape", ["flat", "row"], ["z"], name="row"))
     graph.initializer.append(onnx.numpy_helper.from_array(np.array([1, 5]), "row"))
     x = images(3, 8)
-    assert torch.allclose(_load(write(graph)).module(x), _by_hand(x), atol=1e-5)
+    assert torch.allclose(load_classifier(f"onnx:{write(graph)}")(x), _by_hand(x), atol=1e-5)
 
 
 @pytest.mark.usefixtures("converter")

@@ -44,7 +44,7 @@ def test_an_exported_program_for_any_batch(tmp_path: Path, batch: int | None) ->
     assert found.preprocessing is not None
     assert (found.preprocessing.input_size, found.preprocessing.channels) == ((32, 32), 3)
     x = images(3, 32)
-    assert torch.allclose(found.module(x), relu_net().eval()(x), atol=1e-5)
+    assert torch.allclose(load_classifier(f"export:{tmp_path / 'net.pt2'}")(x), relu_net().eval()(x), atol=1e-5)
 
 
 def test_an_exported_program_for_several_images(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ from underfire.errors import InputError
 from underfire.files import quoted, read_regular_file
 from underfire.images.preprocessing import Preprocessing
 from underfire.models import onnx_graphs
-from underfire.models.batches import OneByOne, same_rows
 from underfire.models.recipe import Recipe, import_optional
 
 _LARGEST = 2**31 - 1
@@ -69,7 +68,7 @@ def _converted(onnx: ModuleType, converter: ModuleType, model: Any) -> tuple[nn.
             return converter.convert(model).eval(), channels
         if fixed != 1:
             raise InputError(f"it takes {fixed} images at a time; export it for any number of them, or for one")
-        alone = OneByOne(converter.convert(before).eval())
+        alone = converter.convert(before).eval()
         try:
             several = converter.convert(model).eval()
         except Exception:  # noqa: BLE001 - its shapes are for one image
@@ -79,5 +78,16 @@ def _converted(onnx: ModuleType, converter: ModuleType, model: Any) -> tuple[nn.
     except Exception as error:  # operators that the converter has not got, and graphs that contradict themselves
         raise InputError(f"it cannot be converted to PyTorch ({onnx_graphs.shown(error)})") from error
     shape = [dim.dim_value for dim in onnx_graphs.only_input(model.graph).type.tensor_type.shape.dim[1:]]
-    fits = all(shape) and same_rows(several, alone, torch.Size(shape))
+    fits = all(shape) and _same_rows(several, alone, torch.Size(shape))
     return several if fits else alone, channels
+
+
+def _same_rows(module: nn.Module, alone: nn.Module, shape: torch.Size) -> bool:
+    """Whether ``module`` returns for three images of ``shape`` (C, H, W) what ``alone`` does for each."""
+    x = torch.rand(3, *shape, generator=torch.Generator().manual_seed(0))
+    try:
+        with torch.no_grad():
+            found, wanted = module(x), torch.cat([alone(image) for image in x.split(1)])
+    except Exception:  # noqa: BLE001 - of a graph whose shapes are for one image: anything
+        return False
+    return found.shape == wanted.shape and torch.allclose(found, wanted, rtol=1e-4, atol=1e-5)

@@ -11,7 +11,6 @@ from torch import nn
 from underfire.errors import InputError
 from underfire.files import open_regular_file, quoted, shortened
 from underfire.images.preprocessing import Preprocessing
-from underfire.models.batches import OneByOne
 from underfire.models.recipe import Recipe
 from underfire.plugins import described
 
@@ -36,7 +35,6 @@ def exported(spec: str, name: str, *_: object) -> Recipe:
         raise InputError(
             f"model '{spec}' takes {batch} images at a time; export it with torch.export.Dim for the batch, or for one."
         )
-    module = module if batch is None else OneByOne(module)
     if channels is None or height is None or width is None:
         return Recipe(module)
     return Recipe(module, Preprocessing(input_size=(height, width), resize=min(height, width), channels=channels))
