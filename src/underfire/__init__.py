@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         MaskingNetwork,
         Occlusion,
         SmoothGrad,
+        attribution_gradient,
     )
     from underfire.models import load_classifier
     from underfire.models.classifier import Classifier
@@ -54,7 +55,7 @@ else:
         "interpreters": (
             *("CAM", "GRAD", "IG", "LIME", "MASK", "RISE", "RTS", "EigenCAM", "GradCAM", "GradCAMPlusPlus"),
             *("GuidedBackprop", "HiResCAM", "InputXGradient", "Interpreter", "KernelSHAP", "LayerCAM", "MaskFit"),
-            *("MaskingNetwork", "Occlusion", "SmoothGrad"),
+            *("MaskingNetwork", "Occlusion", "SmoothGrad", "attribution_gradient"),
         ),
         "models": ("load_classifier",),
         "models.classifier": ("Classifier",),
@@ -120,6 +121,7 @@ __all__ = [
     "SmoothGrad",
     "Square",
     "StAdv",
+    "attribution_gradient",
     "audit",
     "load_classifier",
     "load_run",

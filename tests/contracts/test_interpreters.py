@@ -278,6 +278,13 @@ class _PlansOneAlways(CAM):
         return 1
 
 
+class _HalfPulled(GRAD):
+    """Its way back is changed for the derivative as well."""
+
+    def pulled_back(self, x: Tensor, y: Tensor, keys: tuple[str, ...], cotangent: Tensor) -> Tensor:
+        return 0.5 * super().pulled_back(x, y, keys, cotangent)
+
+
 class _Estimating(MASK):
     """A fit for small pictures; its direction is held to descent alone."""
 
@@ -344,6 +351,7 @@ def test_an_objective_in_other_hands_is_the_same_objective(honest: type[Interpre
         (_SaysFewer, r"further_passes\(1\) is 1, but the answers say 0 passes"),
         (_PlansFewer, r"further_passes\(1\) is 2, but the answers say 16 passes"),
         (_PlansOneAlways, r"further_passes\(0\) is not 0"),
+        (_HalfPulled, "attribution_gradient differs from finite differences by 0.5 of their size"),
         (_Climbs, "a small step against the direction does not lower the loss"),
         (_ClimbsWithOne, "a small step against the direction does not lower the loss"),
         (_StandsStill, "the direction is zero"),

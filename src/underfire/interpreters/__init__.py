@@ -5,6 +5,7 @@ from underfire.interpreters.base import Interpreter as Interpreter
 from underfire.interpreters.base import MapGradient as MapGradient
 from underfire.interpreters.base import MapObjective as MapObjective
 from underfire.interpreters.base import MapTarget as MapTarget
+from underfire.interpreters.base import attribution_gradient as attribution_gradient
 from underfire.interpreters.masking.network import MaskingNetwork as MaskingNetwork
 from underfire.interpreters.masks.settings import MaskFit as MaskFit
 

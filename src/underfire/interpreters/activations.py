@@ -8,7 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from underfire.errors import InputError
-from underfire.interpreters.base import ForwardPass, Interpreter, MapGradient, MapObjective, MapTarget
+from underfire.interpreters.base import (
+    ForwardPass,
+    Interpreter,
+    MapGradient,
+    MapObjective,
+    MapTarget,
+    pulled_through,
+    twice_differentiable,
+)
 from underfire.interpreters.maps import RawLoss, min_max, scaled_distance
 from underfire.models.classifier import Classifier
 from underfire.models.features import FeatureMap, check_kept, find_features
@@ -61,6 +69,13 @@ class ActivationInterpreter(Interpreter):
         with torch.set_grad_enabled(self.goes_back):
             view = ForwardPass(self.classifier, x, taps=(self.features,), attached=self.goes_back)
             return min_max(self.raw_maps(view, y, attackable=False))
+
+    def pulled_back(self, x: Tensor, y: Tensor, keys: tuple[str, ...], cotangent: Tensor) -> Tensor:  # noqa: ARG002
+        """Jᵀ·``cotangent`` (N, C, H, W), by the graph that attacks go back through."""
+        with torch.enable_grad(), twice_differentiable():
+            view = ForwardPass(self.classifier, x, taps=(self.features,))
+            maps = min_max(self.raw_maps(view, y))
+        return pulled_through(maps, view.x, cotangent, self.name)
 
     def objective(self, target: MapTarget) -> MapObjective:
         """The mean absolute distance to the target map and its exact gradient, through whatever weighs the cells too.

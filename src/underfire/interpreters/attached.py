@@ -14,9 +14,9 @@ from torch.overrides import TorchFunctionMode
 class Attached(TorchFunctionMode):
     """Inside the block nothing is cut from the graph: gradients are differentiable, whoever takes them.
 
-    ``torch.autograd.grad`` keeps the graph of what it gives, ``detach`` and ``no_grad`` are without effect. So an
-    attribution that was written for looking at depends on the image through all its parts. Hooks that change gradients
-    act inside the block only: they are part of the way back, and not of its derivative.
+    ``torch.autograd.grad`` keeps the graph of what it gives, and ``no_grad`` is without effect. So an attribution that
+    was written for looking at depends on the image through all its parts. Hooks that change gradients, and ``detach``,
+    which ends them, act inside the block only: they are part of the way back, and not of its derivative.
     """
 
     def __init__(self) -> None:
@@ -40,17 +40,24 @@ class Attached(TorchFunctionMode):
         """The call ``func``, or what takes its place."""
         named = dict(kwargs or {})
         if func in (torch.detach, Tensor.detach):
-            return args[0] if args else named["input"]
+            return _Held.apply(args[0] if args else named["input"], self)  # type: ignore[no-untyped-call]
+        if func is Tensor.requires_grad_ and False in (*args[1:], *named.values()):
+            return args[0]
         if func is torch._C._set_grad_enabled and not args[0]:
             return None
         if func is Tensor.float and args[0].dtype == torch.float64:  # a rounding, which no derivative goes through
             return args[0]
         if func is torch.autograd.grad:
-            named["create_graph"] = True
+            named |= {"create_graph": True, "retain_graph": True}
         if func is Tensor.register_hook:
             tensor, hook = args
             return func(tensor, self._within(hook))  # type: ignore[no-untyped-call]
         return func(*args, **named)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether we are inside the block."""
+        return self._open
 
     def _within(self, hook: Callable[[Tensor], Tensor | None]) -> Callable[[Tensor], Tensor | None]:
         def within(gradient: Tensor) -> Tensor | None:
@@ -60,6 +67,19 @@ class Attached(TorchFunctionMode):
                 return hook(gradient)
 
         return within
+
+
+class _Held(torch.autograd.Function):
+    """A copy through which nothing comes back inside the block, and everything after it."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, block: Attached) -> Tensor:
+        ctx.block = block
+        return z.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, None]:
+        return None if ctx.block.is_open else grads[0], None
 
 
 class _Quotients(TorchFunctionMode):
@@ -78,6 +98,20 @@ class _Quotients(TorchFunctionMode):
         numerator, denominator = args
         zero = denominator == 0
         return torch.where(zero, (numerator / denominator).detach(), numerator / denominator.masked_fill(zero, 1))
+
+
+def differentiable_once(outputs: Tensor) -> bool:
+    """Whether part of the graph of ``outputs`` is a way back that has no derivative, which torch passes over."""
+    seen, left = set(), [outputs.grad_fn]
+    while left:
+        node = left.pop()
+        if node is None or node in seen:
+            continue
+        if node.name() == "torch::autograd::Error":
+            return True
+        seen.add(node)
+        left += [before for before, _ in node.next_functions]
+    return False
 
 
 @contextmanager

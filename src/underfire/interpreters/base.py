@@ -12,14 +12,19 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from underfire.errors import InputError, NonFiniteError
+from underfire.interpreters.attached import Attached, differentiable_once
 from underfire.models.classifier import Classifier
 from underfire.models.features import FeatureMap, capture
 from underfire.models.frozen import detached, ordinary
-from underfire.models.gradients import gradient
+from underfire.models.gradients import gradient, gradients
+from underfire.plugins import described
 from underfire.seeding import owners
 
 BACK_PROPAGATION = "back-propagation"
 """The family of interpreters whose map is a gradient of the model, or of a path of its inputs."""
+
+
+_SAME = 1e-3  # of a map's range: so near is a map that is computed once more, with a graph
 
 
 def twice_differentiable() -> AbstractContextManager[None]:
@@ -226,6 +231,26 @@ class Interpreter(ABC):
         """Passes that an objective takes for ``looks`` joint looks at an image, beyond the shared ones."""
         return looks * (self.passes_per_step - 1)
 
+    def pulled_back(self, x: Tensor, y: Tensor, keys: tuple[str, ...], cotangent: Tensor) -> Tensor:
+        """Jᵀ·``cotangent`` (N, C, H, W), J the Jacobian of :meth:`compute` in ``x``, by autograd; inside ``frozen``.
+
+        Raises:
+            InputError: there is no such derivative.
+        """
+        with torch.enable_grad(), twice_differentiable():
+            leaf = x.clone().requires_grad_(True)
+            try:
+                with Attached():
+                    maps = self.compute(leaf, y, keys)
+            except Exception as error:  # a stranger's code may raise anything
+                raise InputError(
+                    f"{_underivable(self.name)}: with a graph it fails with {described(error)}."
+                ) from error
+        plain = self.compute(x, y, keys)
+        if not torch.allclose(maps.detach(), plain, rtol=0, atol=_SAME):
+            raise InputError(f"{_underivable(self.name)}: with a graph it is another map; let no_grad change no value.")
+        return pulled_through(maps, leaf, cotangent, self.name)
+
     @abstractmethod
     def compute(self, x: Tensor, y: Tensor, keys: tuple[str, ...]) -> Tensor:
         """The maps of a checked, non-empty batch, inside ``classifier.frozen()``; detached."""
@@ -233,6 +258,62 @@ class Interpreter(ABC):
     @abstractmethod
     def objective(self, target: MapTarget) -> MapObjective:
         """An objective for one attack; it works on the classifier of the views it is given, not on its own."""
+
+
+def pulled_through(maps: Tensor, x: Tensor, cotangent: Tensor, name: str) -> Tensor:
+    """Jᵀ·``cotangent`` (N, C, H, W) of the ``maps`` (N, h, w) of the interpreter ``name``, by their graph from ``x``.
+
+    Raises:
+        InputError: there is no such derivative.
+    """
+    if differentiable_once(maps):
+        raise InputError(f"{_underivable(name)}: a part of the way back can be differentiated once only.")
+    found = gradients(maps, (x,), cotangent)[0] if maps.requires_grad else None
+    if found is None:
+        raise InputError(f"{_underivable(name)}: it does not depend on the image by operations of torch.")
+    return found
+
+
+def attribution_gradient(
+    interpreter: Interpreter, x: Tensor, y: Tensor, cotangent: Tensor, *, keys: Sequence[str] | None = None
+) -> Tensor:
+    """The vector–Jacobian product (N, C, H, W) of an interpreter's maps: ∂/∂x Σ ``cotangent`` · interpreter(x, y).
+
+    It is that of the maps that a call gives, scaled where they are. It is exact for the map as a function of float
+    numbers: a network of ReLUs has the second derivatives that it has between its kinks. Only where a map has none but
+    at kinks, guided back-propagation's, are these smoothed (:mod:`underfire.interpreters.gates`). Memory grows with the
+    passes of a map, except for interpreters by masks.
+
+    Args:
+        interpreter: any, also one of your own.
+        x: images (N, C, H, W) in [0, 1].
+        y: classes (N,), int64.
+        cotangent: (N, h, w), what each cell of the map weighs, in the type of ``x``.
+        keys: as in a call of the interpreter, whose random numbers are the same.
+
+    Raises:
+        InputError: an argument does not fit, or the map has no derivative: it is made outside of torch, or by something
+            that can be differentiated once only.
+        NonFiniteError: the product of an image contains NaN or infinity.
+    """
+    classifier = interpreter.classifier
+    classifier.check_images(x)
+    classifier.check_classes(y, x.shape[0])
+    shape = (x.shape[0], *interpreter.grid)
+    if cotangent.shape != shape or cotangent.dtype != x.dtype:
+        seen = f"{tuple(cotangent.shape)} of {cotangent.dtype}"
+        raise InputError(f"cotangent is {seen}; give {shape} of {x.dtype}, one number for each cell of the maps.")
+    if not x.shape[0]:
+        return torch.zeros_like(x)
+    names = owners(x, keys)
+    with ordinary(), classifier.frozen():
+        product = interpreter.pulled_back(detached(x), detached(y), names, detached(cotangent))
+    require_finite(product, f"the gradient of the {interpreter.name} map")
+    return product
+
+
+def _underivable(name: str) -> str:
+    return f"the map of {name} has no derivative in the image"
 
 
 def require_finite(values: Tensor, what: str) -> None:

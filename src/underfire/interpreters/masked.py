@@ -93,6 +93,25 @@ class Masked(Interpreter):
         """The maps (N, h, w) of ``x`` for ``y``."""
         return min_max(self._attributions(x, y, keys))
 
+    def pulled_back(self, x: Tensor, y: Tensor, keys: tuple[str, ...], cotangent: Tensor) -> Tensor:
+        """Jᵀ·``cotangent`` (N, C, H, W), by two looks at each mask, some at a time."""
+        products = []
+        for image, key in enumerate(keys):
+            one, masks = slice(image, image + 1), self.masks_of(key, x)
+            with torch.enable_grad():
+                raw = masks.maps(self.values(self.classifier, x[one], y[one], masks)).requires_grad_(True)
+                (slope,) = torch.autograd.grad(min_max(raw), raw, cotangent[one])
+            (slopes,) = masks.slopes(slope)
+            product = torch.zeros_like(x[image])
+            for places in torch.arange(len(masks), device=x.device).split(_TOGETHER):
+                pixels = masks.pixels(torch.zeros_like(places), places, self.classifier.input_size)
+                view = ForwardPass(self.classifier, self.masked(x[image], pixels))
+                with torch.enable_grad():
+                    weighed = slopes[places] * self.outputs(view.logits, y[one].expand(len(places)))
+                product += (pixels[:, None] * view.gradient(weighed, last=True)).sum(dim=0)
+            products.append(product)
+        return torch.stack(products)
+
     def objective(self, target: MapTarget) -> MapObjective:
         """The distance of the map's shape to the target's, and an unbiased estimate of its gradient by a few masks."""
         return MaskedObjective(self, target)

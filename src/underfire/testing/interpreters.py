@@ -7,13 +7,22 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from underfire.interpreters.base import ForwardPass, Interpreter, MapGradient, MapObjective, MapTarget
+from underfire.errors import InputError
+from underfire.interpreters.base import (
+    ForwardPass,
+    Interpreter,
+    MapGradient,
+    MapObjective,
+    MapTarget,
+    attribution_gradient,
+)
 from underfire.models.classifier import Classifier
 from underfire.models.features import FeatureMap
 from underfire.testing.common import hold, hold_named, keys_of, no_trace, smooth_classifier, some_images
 
 Make = Callable[[Classifier], Interpreter]
 
+_EXACT = 1e-2  # of the size of finite differences, which an attribution in float32 makes rough
 _DRAWS = 16  # directions of which the mean is taken where they are estimates
 
 
@@ -40,6 +49,7 @@ def check_interpreter(make: Make, *, tolerance: float = 0.2) -> None:
         _check_descent(interpreter, x, y)
     else:
         _check_gradient(interpreter, x, y, tolerance)
+    _check_vector_jacobian(interpreter, x, y)
     _check_freed(interpreter, x, y)
     _check_passes(interpreter, x, y)
     _check_select(interpreter, x, y)
@@ -140,6 +150,30 @@ def _check_gradient(interpreter: Interpreter, x: Tensor, y: Tensor, tolerance: f
     error = torch.stack(errors).square().mean(dim=0).sqrt() / torch.stack(sizes).square().mean(dim=0).sqrt()
     worst = float(error.max())
     hold(worst <= tolerance, f"{name}: the direction differs from finite differences by {worst:.2g} of their size")
+
+
+def _check_vector_jacobian(interpreter: Interpreter, x: Tensor, y: Tensor) -> None:
+    """The gradient of any number made of the map is that of finite differences, where it is not refused."""
+    keys, draw, step = keys_of(len(y)), torch.Generator().manual_seed(1), 1e-6
+    cotangent = torch.randn((len(x), *interpreter.grid), generator=draw, dtype=x.dtype)
+    try:
+        product = attribution_gradient(interpreter, x, y, cotangent, keys=keys)
+    except InputError:
+        return
+    errors, sizes = [], []
+    for _ in range(4):
+        d = torch.randn(x.shape, generator=draw, dtype=x.dtype)
+        ahead, behind = ((interpreter(x + s * d, y, keys=keys) * cotangent).sum(dim=(1, 2)) for s in (step, -step))
+        sizes.append((ahead - behind) / (2 * step))
+        errors.append((product * d).sum(dim=(1, 2, 3)) - sizes[-1])
+    size = torch.stack(sizes).square().mean(dim=0).sqrt()
+    error = torch.stack(errors).square().mean(dim=0).sqrt() / size.clamp_min(1e-6 * float(size.max()))
+    worst = float(error.max())
+    hold(
+        worst <= _EXACT,
+        f"{interpreter.name}: attribution_gradient differs from finite differences by {worst:.2g} of their size; what"
+        " changes its way back must end with the map",
+    )
 
 
 def _check_freed(interpreter: Interpreter, x: Tensor, y: Tensor) -> None:
