@@ -435,7 +435,7 @@ def test_constants_are_those_of_the_code() -> None:
     clf = smooth_classifier(dtype=torch.float32)
     names = {"clf": clf, "GRAD": uf.GRAD, "IG": uf.IG, "CAM": uf.CAM, "ADV2": uf.ADV2, "len": len}
     names |= {"MASK": uf.MASK, "masks": masks, "gates": gates}
-    names |= {"InputXGradient": uf.InputXGradient, "SmoothGrad": uf.SmoothGrad}
+    names |= {cls.__name__: cls for cls in (uf.InputXGradient, uf.SmoothGrad, uf.LRP, uf.AttnLRP)}
     names |= {"Occlusion": uf.Occlusion, "RISE": uf.RISE, "KernelSHAP": uf.KernelSHAP, "LIME": uf.LIME}
     names |= {"Confidence": Confidence, "Balance": Balance, "Adam": Adam}
     rows = table("interpreters.md", "constant")

@@ -82,21 +82,21 @@ def test_a_search_of_many_maps_leaves_out_what_is_fitted(classifier: Classifier,
 
 
 def test_all_is_everything_that_suits(classifier: Classifier, weights: str) -> None:
-    backwards = ("inputxgradient", "smoothgrad", "guidedbackprop")
+    backwards = ("inputxgradient", "smoothgrad", "guidedbackprop", "lrp")
     masked = ("occlusion", "rise", "kernelshap", "lime")
     kin = ("gradcamplusplus", "hirescam", "layercam", "eigencam")
     everything = ("grad", "ig", "cam", "gradcam", *kin, *backwards, *masked, "mask", "rts")
     assert select_interpreters((EVERY,), classifier, preset="quick", rts=weights).interpreters == everything
     without = select_interpreters((EVERY,), classifier, preset="quick")
     assert without.interpreters == everything[:-1]
-    assert [reason.split()[0] for reason in without.left_out] == ["rts"]
+    assert [reason.split()[0] for reason in without.left_out] == ["attnlrp", "rts"]
     by_authors = select_interpreters((EVERY,), classifier, preset="authors")
     assert by_authors.interpreters == ("grad", "ig", "cam", "gradcam")
 
 
 def test_all_leaves_out_what_has_no_time_in_a_preset(classifier: Classifier) -> None:
     slow = ["rise", "kernelshap", "lime"]
-    presets: dict[Preset, list[str]] = {"quick": [*slow, "rts"], "standard": ["rts"]}
+    presets: dict[Preset, list[str]] = {"quick": ["attnlrp", *slow, "rts"], "standard": ["attnlrp", "rts"]}
     for preset, left_out in presets.items():
         chosen = select_interpreters((EVERY,), classifier, preset=preset, attacks=("pgd", "adv2"))
         assert [reason.split()[0] for reason in chosen.left_out] == left_out

@@ -136,7 +136,7 @@ def smooth_net(seed: int = 0) -> SmoothNet:
     """A ``SmoothNet`` in float32; ``.double()`` it for finite differences."""
     with torch.random.fork_rng(devices=[]):
         net = SmoothNet()
-    _fill(net, seed)
+    fill(net, seed)
     _spread_classes(net, net.head, size=16)
     return net
 
@@ -145,7 +145,7 @@ def relu_net(seed: int = 0) -> ReluNet:
     """A ``ReluNet`` whose batch norms have running statistics and scales of their own."""
     with torch.random.fork_rng(devices=[]):
         net = ReluNet()
-    _fill(net, seed)
+    fill(net, seed)
     _spread_classes(net, net.head, size=32)
     return net
 
@@ -172,7 +172,7 @@ def images(n: int, size: int, *, seed: int = 0, dtype: torch.dtype = torch.float
     return torch.stack(pictures).to(dtype) if n else torch.empty(0, 3, size, size, dtype=dtype)
 
 
-def _fill(net: nn.Module, seed: int) -> None:
+def fill(net: nn.Module, seed: int) -> None:
     """Draws all weights from one seeded generator, at a scale that keeps signals alive."""
     draw = torch.Generator().manual_seed(seed)
     with torch.no_grad():

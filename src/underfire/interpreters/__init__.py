@@ -22,6 +22,8 @@ from underfire.interpreters.eigencam import EigenCAM as EigenCAM
 from underfire.interpreters.input_x_gradient import InputXGradient as InputXGradient
 from underfire.interpreters.smoothgrad import SmoothGrad as SmoothGrad
 from underfire.interpreters.guided_backprop import GuidedBackprop as GuidedBackprop
+from underfire.interpreters.lrp import LRP as LRP
+from underfire.interpreters.attn_lrp import AttnLRP as AttnLRP
 from underfire.interpreters.occlusion import Occlusion as Occlusion
 from underfire.interpreters.rise import RISE as RISE
 from underfire.interpreters.kernel_shap import KernelSHAP as KernelSHAP

@@ -1,0 +1,106 @@
+"""The rules by which relevance goes back through attention, however it is called (Achtibat et al. 2024)."""
+
+import inspect
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from underfire.interpreters.function_rules import gate
+from underfire.interpreters.relevance import Propagation, Rule, linear
+
+
+def attention_rules(*, softmax: bool) -> Mapping[str, Rule]:
+    """The rules of attention by the names of its functions; without ``softmax`` its weights are gates."""
+    return {
+        "softmax": linear if softmax else gate,  # its Taylor expansion with bias is what autograd brings back
+        "scaled_dot_product_attention": partial(_attention, softmax),
+        "multi_head_attention_forward": _multi_head,
+    }
+
+
+def _attention(softmax: bool, mode: Propagation, func: Any, args: Sequence[Any], named: Mapping[str, Any]) -> Tensor:
+    """Each product gives half to either factor: half to the values, a quarter to queries and keys each."""
+    call = inspect.signature(_attention_arguments).bind(*args, **named)
+    if mode.carries(call.arguments.get("attn_mask")):
+        raise mode.refuse("a mask of attention that depends on the image")
+    query, key, value = (call.arguments[name] for name in ("query", "key", "value"))
+    with_query, with_key, with_value = map(mode.carries, (query, key, value))
+    of_weights = (0.5 if with_value else 1.0) if softmax else 0.0
+    shares = {
+        "query": (with_query, of_weights * (0.5 if with_key else 1.0)),
+        "key": (with_key, of_weights * (0.5 if with_query else 1.0)),
+        "value": (with_value, 0.5 if softmax and (with_query or with_key) else 1.0),
+    }
+    for name, (carries, share) in shares.items():
+        if carries:
+            call.arguments[name] = mode.scaled(call.arguments[name], share)
+    return linear(mode, func, call.args, call.kwargs)  # type: ignore[no-any-return]
+
+
+def _attention_arguments(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    *,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> None:
+    """What ``scaled_dot_product_attention`` takes, whose own signature cannot be read."""
+
+
+def _multi_head(mode: Propagation, func: Any, args: Sequence[Any], named: Mapping[str, Any]) -> Any:
+    """The function that ``nn.MultiheadAttention`` calls, by its parts, which have rules."""
+    call = inspect.signature(func).bind(*args, **named)
+    call.apply_defaults()
+    given = call.arguments
+    unknown = ("bias_k", "bias_v", "key_padding_mask", "static_k", "static_v")
+    odd = [name for name in unknown if given[name] is not None] + ["add_zero_attn"] * given["add_zero_attn"]
+    if odd or given["query"].ndim != 3:
+        raise mode.refuse(f"multi-head attention with {odd[0] if odd else 'no batch'}")
+    with mode:
+        return _by_parts(given, *_projected(given))
+
+
+def _projected(given: Mapping[str, Any]) -> list[Tensor]:
+    """Queries, keys and values (N, heads, length, width)."""
+    if given["use_separate_proj_weight"]:
+        weights = [given[f"{name}_proj_weight"] for name in "qkv"]
+    else:
+        weights = given["in_proj_weight"].chunk(3)
+    bias = given["in_proj_bias"]
+    biases = (None,) * 3 if bias is None else bias.chunk(3)
+    found = []
+    for name, weight, shift in zip(("query", "key", "value"), weights, biases, strict=True):
+        z = F.linear(given[name], weight, shift)  # (length, N, width of all heads)
+        found.append(z.unflatten(2, (given["num_heads"], -1)).permute(1, 2, 0, 3))
+    return found
+
+
+def _by_parts(given: Mapping[str, Any], query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor | None]:
+    mask, weights = _mask(given["attn_mask"], query), None
+    if given["need_weights"]:
+        scores = (query / math.sqrt(query.shape[-1])) @ key.transpose(-2, -1)
+        each = (scores if mask is None else scores + mask).softmax(dim=-1)
+        out = each @ value
+        weights = each.mean(dim=1) if given["average_attn_weights"] else each
+    else:
+        out = F.scaled_dot_product_attention(query, key, value, mask)
+    joined = out.permute(2, 0, 1, 3).flatten(2)
+    return F.linear(joined, given["out_proj_weight"], given["out_proj_bias"]), weights
+
+
+def _mask(mask: Tensor | None, query: Tensor) -> Tensor | None:
+    """What is added to the scores (N, heads, length, length)."""
+    if mask is None:
+        return None
+    if mask.dtype == torch.bool:
+        mask = torch.zeros_like(mask, dtype=query.dtype).masked_fill(mask, -math.inf)
+    return mask.unflatten(0, (-1, query.shape[1])) if mask.ndim == 3 else mask
