@@ -91,6 +91,7 @@ def test_what_is_available() -> None:
         "efficientnet-lite0",
         "efficientnet-lite1",
         "efficientnet-lite2",
+        "pages-vit",
         "torchvision:NAME",
         "timm:NAME",
         "hf:NAME_OR_FOLDER",

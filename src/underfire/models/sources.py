@@ -14,6 +14,7 @@ from underfire.models.classifier import Classifier
 from underfire.models.huggingface import huggingface
 from underfire.models.libraries import timm_model, torchvision_model
 from underfire.models.onnx import onnx_file
+from underfire.models.pages_vit import PAGES_VIT, pages_vit
 from underfire.models.programs import exported, torchscript
 from underfire.models.recipe import IMAGENET, Recipe, import_optional, names_for, nearest
 from underfire.plugins import current_directory_importable, described, imported
@@ -21,6 +22,8 @@ from underfire.plugins import current_directory_importable, described, imported
 _LITE_SIZES = {"efficientnet-lite0": 224, "efficientnet-lite1": 240, "efficientnet-lite2": 260}
 _LITE_CROP = 0.875
 """The side of the centre crop over the short side of the photo, as these models were tested."""
+
+_BUILT_IN = (*_LITE_SIZES, PAGES_VIT)
 
 
 @dataclass(frozen=True)
@@ -34,12 +37,12 @@ class Source:
 
 def is_built_in(spec: str) -> bool:
     """Whether ``spec`` names a model whose code and weights come with packages that underfire needs or offers."""
-    return spec in _LITE_SIZES
+    return spec in _BUILT_IN
 
 
 def available() -> tuple[Source, ...]:
     """What ``load_classifier`` accepts, the built-in models first."""
-    built_in = (
+    lite = (
         Source(
             name,
             f"EfficientNet-Lite{name[-1]} trained on ImageNet, {size}×{size}",
@@ -49,7 +52,10 @@ def available() -> tuple[Source, ...]:
     )
     others = (Source(f"{kind}:{of.argument}", of.description, _installed(*of.packages)) for kind, of in _KINDS.items())
     own = "your function that returns a torch.nn.Module or a Classifier; ./file.py:function as well"
-    return *built_in, *others, Source("package.module:function", own, installed=True)
+    pages = Source(
+        PAGES_VIT, "a small vision transformer trained on drawn pages: which way up, 128×128", installed=True
+    )
+    return *lite, pages, *others, Source("package.module:function", own, installed=True)
 
 
 def find(spec: str, *, pretrained: bool, num_classes: int | None) -> Recipe | Classifier:
@@ -66,6 +72,8 @@ def find(spec: str, *, pretrained: bool, num_classes: int | None) -> Recipe | Cl
     """
     if spec in _LITE_SIZES:
         return _efficientnet_lite(spec, pretrained, IMAGENET if pretrained or num_classes is None else num_classes)
+    if spec == PAGES_VIT:
+        return pages_vit(pretrained, num_classes)
     kind, _, name = spec.partition(":")
     if not kind or not name:
         choices = ", ".join(source.name for source in available())
@@ -85,7 +93,7 @@ def _hint(spec: str) -> str:
         return f"; weights are a checkpoint of a model, and a program of TorchScript is script:{spec}"
     if kind is None and "/" in spec:
         kind = "hf"
-    return nearest(spec, _LITE_SIZES).rstrip("?") if kind is None else f"; did you mean {kind}:{spec}"
+    return nearest(spec, _BUILT_IN).rstrip("?") if kind is None else f"; did you mean {kind}:{spec}"
 
 
 def _installed(*packages: str) -> bool:
