@@ -1,9 +1,12 @@
 """The pages under docs/measured are what the commands print: claim, columns and options of today."""
 
+import importlib
+import importlib.util
 import re
 import shlex
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -37,9 +40,21 @@ def test_a_page_is_what_its_study_prints(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.stem))
 def test_the_command_of_a_page_can_be_typed(page: Path) -> None:
-    commands = re.findall(r"`(underfire [^`]+)`", page.read_text(encoding="utf-8"))
+    commands = re.findall(r"`((?:underfire|python -m benchmarks\.\w+) [^`]+)`", page.read_text(encoding="utf-8"))
     assert commands
     for command in commands:
-        words = [word for word in shlex.split(command)[1:] if word != "…"]
-        refused = CliRunner().invoke(cli, [*words, "--help"])  # help comes first, and wrong options before it
+        program, words = _split([word for word in shlex.split(command) if word != "…"])
+        refused = CliRunner().invoke(program, [*words, "--help"])  # help comes first, and wrong options before it
         assert refused.exit_code == 0, f"{command}: {refused.output}"
+
+
+def _split(words: list[str]) -> tuple[click.Command, list[str]]:
+    """The program that a command line names, and its arguments."""
+    if words[0] == "underfire":
+        return cli, words[1:]
+    package = importlib.util.find_spec(words[2])
+    assert package is not None
+    main = "" if package.submodule_search_locations is None else ".__main__"
+    program = importlib.import_module(words[2] + main).main
+    assert isinstance(program, click.Command)
+    return program, words[3:]

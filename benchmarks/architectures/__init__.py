@@ -1,0 +1,1 @@
+"""Which interpreters are right, refused and attackable on the architectures that people use, with random weights."""
