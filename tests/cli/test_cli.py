@@ -189,7 +189,7 @@ def test_bad_usage_exits_with_2_quotes_the_input_and_leaves_nothing(
         (("attack", *MODEL_OPTIONS, "--target-class", "11"), "'11'"),
         (("attack", __file__, *MODEL_OPTIONS, "--target-class", "1"), "test_cli.py"),
         (("attack", *MODEL_OPTIONS, "--target-class", "1", "--target-map", "disk"), "'disk'"),
-        (("attack", *MODEL_OPTIONS, "--target-class", "1", "--interpreter", "lime"), "'lime'"),
+        (("attack", *MODEL_OPTIONS, "--target-class", "1", "--interpreter", "lemon"), "'lemon'"),
         (("attack", *MODEL_OPTIONS, "--target-class", "1", "--interpreter", "rts"), "`underfire train rts`"),
         (("attack", *MODEL_OPTIONS, "--target-class", "1", "--rts", "x"), "'x' are given for rts"),
         (

@@ -193,7 +193,7 @@ def test_what_cannot_look_is_refused(run: Run) -> None:
     with pytest.raises(InputError, match="classes that are not the 10 of the audited model"):
         observers_of(run, [other, strangers])
     masks_only = planned_otherwise(run, interpreters=("mask",))
-    with pytest.raises(InputError, match=r"none of the run's interpreters: mask \(it is fitted again for every map\)"):
+    with pytest.raises(InputError, match=r"none of the run's interpreters: mask \(each of its maps takes 150 passes\)"):
         observers_of(masks_only, [other])
 
 

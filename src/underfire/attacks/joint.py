@@ -57,7 +57,8 @@ class JointAttack(ABC):
         unit: what its budget counts.
         per_pass: how many of these a plan grants for each pass.
         perturbations: the names of those it can work within; None for any.
-        asks_for_maps: it takes a map at every look, so that an interpreter whose every map is a fit costs too much.
+        asks_for_maps: it takes a map at every look, so that an interpreter whose every map is a fit, or looks under
+            many masks, costs too much.
         version: raised whenever the same call makes other images, so that those kept before are not taken for them.
     """
 

@@ -67,11 +67,11 @@ class AttackEntry:
         if within is not None and facts.perturbation not in within:
             known = " or ".join(f"'{name}'" for name in within)
             return f"{named} is for the perturbation {known}, not '{facts.perturbation}'; leave the attack out"
-        fitted = next((name for name in facts.interpreters if self.attack.asks_for_maps and is_fitted(name)), None)
-        if fitted is not None:
+        slow = next((name for name in facts.interpreters if self.attack.asks_for_maps and is_slow(name)), None)
+        if slow is not None:
             return (
-                f"{named} asks for a map at every query, and '{fitted}' takes a fit for each map; "
-                "leave one of the two out"
+                f"{named} asks for a map at every query, and one of '{slow}' takes "
+                f"{INTERPRETERS.find(slow).passes_per_map} passes; leave one of the two out"
             )
         replaced = facts.preset == AUTHORS and self.authors is not None
         unpublished = next((name for name in facts.interpreters if replaced and name not in PUBLISHED), None)
@@ -135,8 +135,8 @@ def refusal_of(attacks: Sequence[str], facts: PlanFacts) -> str | None:
     return None
 
 
-def is_fitted(interpreter: str) -> bool:
-    """Whether every map of the interpreter is a fit; of one that is not known yet, no."""
+def is_slow(interpreter: str) -> bool:
+    """Whether every map of the interpreter is a fit, or looks under many masks; of one that is not known yet, no."""
     try:
         return INTERPRETERS.find(interpreter).estimates
     except InputError:

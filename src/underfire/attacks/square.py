@@ -54,7 +54,8 @@ class Square(JointAttack):
         seed: of the proposals, which belong to (seed, key of the image).
 
     Raises:
-        InputError: a number is out of range, the interpreters don't belong together, or a map of one is a fit.
+        InputError: a number is out of range, the interpreters don't belong together, or a map of one takes
+            many passes.
     """
 
     name = "square"
@@ -79,10 +80,10 @@ class Square(JointAttack):
         if queries < 1:
             raise InputError(f"queries is {queries}; a search takes at least 1.")
         super().__init__(*classifier_and_interpreters(attacked, "Square"), seed=seed)
-        refitted = next((g for g in self.interpreters if g.estimates), None)
-        if refitted is not None:
+        slow = next((g for g in self.interpreters if g.estimates), None)
+        if slow is not None:
             raise InputError(
-                f"Square asks for a map at every query, and one of {refitted.name} takes {refitted.passes_per_map} "
+                f"Square asks for a map at every query, and one of {slow.name} takes {slow.passes_per_map} "
                 "passes; leave it out."
             )
         self.perturbation = Linf(eps)

@@ -7,7 +7,7 @@ from typing import Self, TypeAlias
 
 import torch
 
-from underfire.attacks.registry import is_fitted
+from underfire.attacks.registry import is_slow
 from underfire.auditing.condition import interpreters_title
 from underfire.auditing.names import make_interpreters
 from underfire.auditing.plan import AuditPlan
@@ -162,14 +162,14 @@ class FittedDetector:
 def named_sets(plan: AuditPlan, sets: Sequence[Sequence[str]]) -> tuple[tuple[str, ...], ...]:
     """``sets``, each in the order of the plan's interpreters and then of their first naming, and each once.
 
-    Without any, all non-empty subsets of the plan's interpreters, small ones first, except MASK: it fits every map
-    from scratch, and a detector needs many maps.
+    Without any, all non-empty subsets of the plan's interpreters, small ones first, except of those whose every
+    map takes many passes, as MASK's: a detector needs many maps.
 
     Raises:
         InputError: a set names an interpreter twice, or none is left.
     """
     if not sets:
-        names = [name for name in plan.interpreters if not is_fitted(name)]
+        names = [name for name in plan.interpreters if not is_slow(name)]
         if not names:
             raise InputError(f"the run has no interpreter but {', '.join(plan.interpreters)}; name sets with --set")
         return tuple(found for size in range(1, len(names) + 1) for found in combinations(names, size))

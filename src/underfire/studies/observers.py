@@ -90,8 +90,8 @@ def check_observer(other: Classifier, name: str, class_names: Sequence[str], fin
 def observers_of(run: Run, classifiers: Sequence[Classifier]) -> list[Observer]:
     """Each of ``classifiers`` with the interpreters of ``run``, numbered where a name comes again.
 
-    MASK is left out: it is fitted again for every map, at hundreds of passes each. RTS takes part where there are
-    weights for the classifier in the package.
+    Those whose every map takes many passes, as MASK's, are left out. RTS takes part where there are weights for the
+    classifier in the package.
 
     Raises:
         InputError: as `check_observer`, or a classifier can have none of the interpreters.
