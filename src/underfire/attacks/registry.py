@@ -136,9 +136,9 @@ def refusal_of(attacks: Sequence[str], facts: PlanFacts) -> str | None:
 
 
 def is_slow(interpreter: str) -> bool:
-    """Whether every map of the interpreter is a fit, or looks under many masks; of one that is not known yet, no."""
+    """Whether every map of the interpreter takes many passes; of one that is not known yet, no."""
     try:
-        return INTERPRETERS.find(interpreter).estimates
+        return INTERPRETERS.find(interpreter).slow
     except InputError:
         return False
 

@@ -80,7 +80,7 @@ class Square(JointAttack):
         if queries < 1:
             raise InputError(f"queries is {queries}; a search takes at least 1.")
         super().__init__(*classifier_and_interpreters(attacked, "Square"), seed=seed)
-        slow = next((g for g in self.interpreters if g.estimates), None)
+        slow = next((g for g in self.interpreters if g.slow), None)
         if slow is not None:
             raise InputError(
                 f"Square asks for a map at every query, and one of {slow.name} takes {slow.passes_per_map} "

@@ -116,7 +116,7 @@ def _reason(
         return f"each of its maps takes {MASK.passes_per_map} passes, too many for 'quick'; name it with --interpreters"
     cls = INTERPRETERS.find(name)
     searching = next((attack for attack in attacks if entry_of(attack).attack.asks_for_maps), None)
-    if cls.estimates and searching is not None:
+    if cls.slow and searching is not None:
         return f"the attack '{searching}' would take {cls.passes_per_map} passes for each of its queries"
     if name == RTS.name and rts is not None:
         make_interpreters((name,), classifier, rts=rts)  # says what is wrong with the weights

@@ -185,8 +185,10 @@ class Interpreter(ABC):
         needs: what a classifier must have for it, in words; empty if any will do.
         passes_per_map: forward and backward passes that one map of one image takes; of the class, by its defaults.
         passes_per_step: forward and backward passes of one joint attack step, the shared one included.
-        estimates: an objective's answers rest on a fit under way, or on a few draws of many: the distance is that of
-            what was seen so far, and the direction lowers the loss, in the mean, but is no gradient of it.
+        estimates: an objective's answers rest on a fit under way: the distance is that of the fit, and the direction
+            lowers the loss but is no gradient of it. Maps taken afresh decide over late iterates.
+        draws: an objective's direction is drawn, and is the gradient of its loss in the mean.
+        slow: every map takes so many passes that nothing asks for one at each of many looks.
     """
 
     name: str
@@ -196,7 +198,9 @@ class Interpreter(ABC):
     needs: ClassVar[str] = ""
     passes_per_map: int = 1
     passes_per_step: int = 1
-    estimates: bool = False
+    estimates: ClassVar[bool] = False
+    draws: bool = False
+    slow: ClassVar[bool] = False
     grid: tuple[int, int]
 
     def __init__(self, classifier: Classifier) -> None:

@@ -25,6 +25,7 @@ class MASK(Interpreter):
     passes_per_map = MaskFit.steps
     passes_per_step = 3
     estimates = True
+    slow = True
 
     def __init__(self, classifier: Classifier, *, fit: MaskFit | None = None, seed: int = 0) -> None:
         super().__init__(classifier)

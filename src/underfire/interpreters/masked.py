@@ -45,7 +45,8 @@ class Masked(Interpreter):
     """
 
     family = "perturbation"
-    estimates = True
+    draws = True
+    slow = True
 
     def __init__(
         self,
@@ -74,7 +75,7 @@ class Masked(Interpreter):
         self.per_step = masks if per_step is None else min(per_step, masks)
         self.renewed = masks if per_step is None else min(renewed, masks)
         self.passes_per_step = 1 + self.per_step + self.renewed
-        self.estimates = per_step is not None
+        self.draws = per_step is not None
 
     def attribute(self, x: Tensor, y: Tensor, *, keys: Sequence[str] | None = None) -> Tensor:
         """Signed attributions (N, h, w) of images ``x`` (N, C, H, W) in [0, 1] for classes ``y`` (N,), never scaled.

@@ -143,7 +143,7 @@ def _observer(run: Run, classifier: Classifier, name: str) -> Observer:
     left_out = []
     for wanted in run.plan.interpreters:
         cls = INTERPRETERS.find(wanted)
-        if cls.estimates:
+        if cls.slow:
             left_out.append(f"{wanted} (each of its maps takes {cls.passes_per_map} passes)")
             continue
         try:
