@@ -32,7 +32,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 import underfire as uf
-from support.toys import every
+from support.toys import MAKERS, OF_TOKENS
 from underfire.attacks.authors import PUBLISHED
 from underfire.attacks.budget import Effort
 from underfire.attacks.control import Balance, Confidence
@@ -67,7 +67,7 @@ from underfire.present.tables import to_arrow
 from underfire.stats import least_photos
 from underfire.studies.registry import STUDIES
 from underfire.studies.transfer import MARGIN, MapVerdict, TransferRecord
-from underfire.testing import smooth_classifier
+from underfire.testing import smooth_classifier, token_classifier
 
 ROOT = Path(__file__).parents[1]
 PAGES = [page for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))) if page.is_file()]
@@ -414,10 +414,9 @@ def test_the_table_of_interpreters() -> None:
     assert told == [(g.name, g.__name__, g.passes_per_step) for g in ALL]
 
 
-@every
+@pytest.mark.parametrize("make", [*MAKERS.values(), *OF_TOKENS])
 def test_passes_are_what_the_table_of_interpreters_says(make: Callable[[uf.Classifier], uf.Interpreter]) -> None:
-    clf = smooth_classifier(dtype=torch.float32)
-    g = make(clf)
+    g = make((token_classifier if make in OF_TOKENS else smooth_classifier)(dtype=torch.float32))
     attack = uf.ADV2(g, steps=20)
     result = attack(torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0)), torch.tensor([1]))
     evaluations, joint = 21, 21 - attack.setting.schedule.warm

@@ -20,6 +20,8 @@ from underfire.errors import InputError
 from underfire.interpreters import MASK, RTS, MaskFit, MaskingNetwork
 from underfire.models.classifier import Classifier
 
+OF_TOKENS = ["rollout", "attentionrelevance"]
+
 
 @pytest.fixture(scope="module")
 def classifier() -> Classifier:
@@ -89,14 +91,17 @@ def test_all_is_everything_that_suits(classifier: Classifier, weights: str) -> N
     assert select_interpreters((EVERY,), classifier, preset="quick", rts=weights).interpreters == everything
     without = select_interpreters((EVERY,), classifier, preset="quick")
     assert without.interpreters == everything[:-1]
-    assert [reason.split()[0] for reason in without.left_out] == ["attnlrp", "rts"]
+    assert [reason.split()[0] for reason in without.left_out] == [*OF_TOKENS, "attnlrp", "rts"]
     by_authors = select_interpreters((EVERY,), classifier, preset="authors")
     assert by_authors.interpreters == ("grad", "ig", "cam", "gradcam")
 
 
 def test_all_leaves_out_what_has_no_time_in_a_preset(classifier: Classifier) -> None:
     slow = ["rise", "kernelshap", "lime"]
-    presets: dict[Preset, list[str]] = {"quick": ["attnlrp", *slow, "rts"], "standard": ["attnlrp", "rts"]}
+    presets: dict[Preset, list[str]] = {
+        "quick": [*OF_TOKENS, "attnlrp", *slow, "rts"],
+        "standard": [*OF_TOKENS, "attnlrp", "rts"],
+    }
     for preset, left_out in presets.items():
         chosen = select_interpreters((EVERY,), classifier, preset=preset, attacks=("pgd", "adv2"))
         assert [reason.split()[0] for reason in chosen.left_out] == left_out
@@ -220,3 +225,4 @@ class TestWhatCannotBeAttacked:
         classifier = Classifier(token_net(), input_size=32)
         chosen = select_interpreters((EVERY,), classifier, preset="quick", attacks=("adv2",))
         assert {"grad", "ig", "gradcam", "guidedbackprop", "smoothgrad", "inputxgradient"} <= set(chosen.interpreters)
+        assert {"layercam", "eigencam", "rollout", "attentionrelevance"} <= set(chosen.interpreters)

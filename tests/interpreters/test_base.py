@@ -54,7 +54,7 @@ class TestCall:
 
     @pytest.mark.parametrize("interpreter", ALL, ids=lambda g: g.name)
     def test_the_family_and_summary_are_given(self, interpreter: type[Interpreter]) -> None:
-        assert interpreter.family in ("back-propagation", "representation", "perturbation", "model")
+        assert interpreter.family in ("back-propagation", "representation", "attention", "perturbation", "model")
         assert interpreter.summary
         assert interpreter.passes_per_step >= 1
 

@@ -61,7 +61,7 @@ class TokenNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         z = self.patch(x).flatten(2).transpose(1, 2)
-        z = self.norm(self.blocks(torch.cat([self.prefix.expand(len(z), -1, -1), z], dim=1)))
+        z = self.norm(self.blocks(torch.cat([self.prefix.expand(z.shape[0], -1, -1), z], dim=1)))
         count = self.prefix.shape[1]
         read = z[:, count:] if self.pooled else z[:, : min(count, 2)]
         logits: Tensor = self.head(read.mean(dim=1))

@@ -13,12 +13,14 @@ from underfire import (
     MASK,
     RISE,
     RTS,
+    AttentionRelevance,
     Classifier,
     Interpreter,
     KernelSHAP,
     MaskFit,
     MaskingNetwork,
     Occlusion,
+    Rollout,
     SmoothGrad,
 )
 from underfire.interpreters import ALL
@@ -64,8 +66,11 @@ def small_lime(classifier: Classifier, **options: Any) -> LIME:
     return LIME(classifier, samples=24, segments=3, **options)
 
 
+OF_TOKENS: tuple[type[Interpreter], ...] = (Rollout, AttentionRelevance)
+"""The interpreters that a convolutional toy cannot have."""
+
 MAKERS: Mapping[type[Interpreter], Callable[[Classifier], Interpreter]] = {
-    **{cls: cls for cls in ALL},
+    **{cls: cls for cls in ALL if cls not in OF_TOKENS},
     Occlusion: small_occlusion,
     RISE: small_rise,
     KernelSHAP: small_kernel_shap,
@@ -74,7 +79,7 @@ MAKERS: Mapping[type[Interpreter], Callable[[Classifier], Interpreter]] = {
     SmoothGrad: faint_smoothgrad,
     RTS: untrained_rts,
 }
-"""From a toy to each interpreter of the package."""
+"""From a convolutional toy to each interpreter of the package that it can have."""
 
 every = pytest.mark.parametrize("make", [pytest.param(make, id=cls.name) for cls, make in MAKERS.items()])
 """Each in turn, as ``make(classifier)``."""

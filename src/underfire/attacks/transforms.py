@@ -11,8 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from underfire.interpreters.base import ForwardPass, MapGradient, MapObjective
-from underfire.models.features import FeatureMap
+from underfire.interpreters.base import ForwardPass, MapGradient, MapObjective, Tap
 
 
 @dataclass(frozen=True)
@@ -118,7 +117,7 @@ class CycledObjective:
         self._cycle, self._objectives = cycle, tuple(objectives)
 
     @property
-    def taps(self) -> tuple[FeatureMap, ...]:
+    def taps(self) -> tuple[Tap, ...]:
         """Those of any of its objectives: they differ in the target map alone."""
         return self._objectives[0].taps
 

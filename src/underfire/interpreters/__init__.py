@@ -19,6 +19,8 @@ from underfire.interpreters.gradcam_plus_plus import GradCAMPlusPlus as GradCAMP
 from underfire.interpreters.hirescam import HiResCAM as HiResCAM
 from underfire.interpreters.layercam import LayerCAM as LayerCAM
 from underfire.interpreters.eigencam import EigenCAM as EigenCAM
+from underfire.interpreters.rollout import Rollout as Rollout
+from underfire.interpreters.attention_relevance import AttentionRelevance as AttentionRelevance
 from underfire.interpreters.input_x_gradient import InputXGradient as InputXGradient
 from underfire.interpreters.smoothgrad import SmoothGrad as SmoothGrad
 from underfire.interpreters.guided_backprop import GuidedBackprop as GuidedBackprop

@@ -1,8 +1,8 @@
-"""What interpreters share whose map is made of one activation, and the objective of maps that a view gives."""
+"""What interpreters share whose map is read from one pass at one tap, and their objective."""
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import ClassVar
+from typing import ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from underfire.interpreters.base import (
     MapGradient,
     MapObjective,
     MapTarget,
+    Tap,
     pulled_through,
     twice_differentiable,
 )
@@ -24,8 +25,63 @@ from underfire.models.features import FeatureMap, check_kept, find_features
 RawMaps = Callable[[ForwardPass, Tensor], Tensor]
 """Unscaled maps (N, h, w) of a view for classes (N,), attached to it."""
 
+TapT = TypeVar("TapT", bound=Tap)
 
-class ActivationInterpreter(Interpreter):
+
+class TappedInterpreter(Interpreter, Generic[TapT]):
+    """A map made of what one pass shows at one tap, and of what lies behind that.
+
+    Attributes:
+        tap: what is read.
+        goes_back: the map takes a backward pass.
+        loss: what an attack descends.
+    """
+
+    goes_back: ClassVar[bool] = False
+
+    def __init__(self, classifier: Classifier, tap: TapT, *, loss: RawLoss = scaled_distance) -> None:
+        super().__init__(classifier)
+        self.tap, self.loss = tap, loss
+        self.grid = tap.grid
+
+    @classmethod
+    @abstractmethod
+    def find(cls, classifier: Classifier) -> TapT:
+        """The tap of ``classifier``; raises `InputError` if none serves."""
+
+    @classmethod
+    def available(cls, classifier: Classifier) -> str | None:
+        """Why no tap of the classifier serves, if so."""
+        try:
+            cls.find(classifier)
+        except InputError as error:
+            return str(error)
+        return None
+
+    def compute(self, x: Tensor, y: Tensor, keys: tuple[str, ...]) -> Tensor:  # noqa: ARG002 - draws nothing
+        """The maps (N, h, w) of ``x`` for ``y``."""
+        with torch.set_grad_enabled(self.goes_back):
+            view = ForwardPass(self.classifier, x, taps=(self.tap,), attached=self.goes_back)
+            return min_max(self.raw_maps(view, y, attackable=False))
+
+    def pulled_back(self, x: Tensor, y: Tensor, keys: tuple[str, ...], cotangent: Tensor) -> Tensor:  # noqa: ARG002
+        """Jᵀ·``cotangent`` (N, C, H, W), by the graph that attacks go back through."""
+        with torch.enable_grad(), twice_differentiable():
+            view = ForwardPass(self.classifier, x, taps=(self.tap,))
+            maps = min_max(self.raw_maps(view, y))
+        return pulled_through(maps, view.x, cotangent, self.name)
+
+    def objective(self, target: MapTarget) -> MapObjective:
+        """The distance to the target map and its exact gradient, through whatever weighs the tap too."""
+        passes = self.passes_per_step - 1
+        return ActivationObjective(self.tap, self.raw_maps, target, loss=self.loss, passes=passes)
+
+    @abstractmethod
+    def raw_maps(self, view: ForwardPass, classes: Tensor, *, attackable: bool = True) -> Tensor:
+        """Unscaled maps (N, h, w) of ``view`` for ``classes`` (N,), attached to it if ``attackable``."""
+
+
+class ActivationInterpreter(TappedInterpreter[FeatureMap]):
     """A map made of one activation and of what lies behind it.
 
     Args:
@@ -35,7 +91,6 @@ class ActivationInterpreter(Interpreter):
 
     Attributes:
         features: where that activation is.
-        goes_back: the map takes a backward pass.
 
     Raises:
         InputError: no activation of the classifier serves, or that of ``layer`` does not.
@@ -43,52 +98,24 @@ class ActivationInterpreter(Interpreter):
 
     family = "representation"
     needs = "an activation that is laid out like the image, as (N, C, h, w), (N, h, w, C) or tokens"
-    goes_back: ClassVar[bool] = True
 
     def __init__(self, classifier: Classifier, *, layer: str | nn.Module | None = None) -> None:
-        super().__init__(classifier)
-        self.features = self.find(classifier, layer)
-        self.grid = self.features.grid
+        super().__init__(classifier, self.find(classifier, layer))
+        self.features = self.tap
 
     @classmethod
-    def find(cls, classifier: Classifier, layer: str | nn.Module | None) -> FeatureMap:
+    def find(cls, classifier: Classifier, layer: str | nn.Module | None = None) -> FeatureMap:
         """The activation that is read; raises `InputError` if none serves."""
         return find_features(classifier, layer)
 
-    @classmethod
-    def available(cls, classifier: Classifier) -> str | None:
-        """Why no activation of the classifier serves, if so."""
-        try:
-            cls.find(classifier, None)
-        except InputError as error:
-            return str(error)
-        return None
-
-    def compute(self, x: Tensor, y: Tensor, keys: tuple[str, ...]) -> Tensor:  # noqa: ARG002 - draws nothing
-        """The maps (N, h, w) of ``x`` for ``y``."""
-        with torch.set_grad_enabled(self.goes_back):
-            view = ForwardPass(self.classifier, x, taps=(self.features,), attached=self.goes_back)
-            return min_max(self.raw_maps(view, y, attackable=False))
-
-    def pulled_back(self, x: Tensor, y: Tensor, keys: tuple[str, ...], cotangent: Tensor) -> Tensor:  # noqa: ARG002
-        """Jᵀ·``cotangent`` (N, C, H, W), by the graph that attacks go back through."""
-        with torch.enable_grad(), twice_differentiable():
-            view = ForwardPass(self.classifier, x, taps=(self.features,))
-            maps = min_max(self.raw_maps(view, y))
-        return pulled_through(maps, view.x, cotangent, self.name)
-
     def objective(self, target: MapTarget) -> MapObjective:
-        """The mean absolute distance to the target map and its exact gradient, through whatever weighs the cells too.
+        """As above.
 
         Raises:
             InputError: the layer is another one where attacks work.
         """
         check_kept(self.name, self.features)
-        return ActivationObjective(self.features, self.raw_maps, target)
-
-    @abstractmethod
-    def raw_maps(self, view: ForwardPass, classes: Tensor, *, attackable: bool = True) -> Tensor:
-        """Unscaled maps (N, h, w) of ``view`` for ``classes`` (N,), attached to it if ``attackable``."""
+        return super().objective(target)
 
 
 class GradientWeighted(ActivationInterpreter):
@@ -104,6 +131,8 @@ class GradientWeighted(ActivationInterpreter):
     Raises:
         InputError: no activation of the classifier serves, or that of ``layer`` does not.
     """
+
+    goes_back = True
 
     def __init__(self, classifier: Classifier, *, layer: str | nn.Module | None = None, relu: bool = False) -> None:
         super().__init__(classifier, layer=layer)
@@ -126,26 +155,27 @@ class GradientWeighted(ActivationInterpreter):
 class ActivationObjective:
     """A loss of the map, by default the mean absolute distance to the target, and its exact gradient.
 
-    It takes no forward pass of its own.
+    It takes no forward pass of its own; ``passes`` is what it says that it takes.
 
-    Where all that the logits read passes through the activation, the answer's direction stays there, so that
-    one backward pass from it to the pixels serves the prediction too.
+    Where all that the logits read passes through an activation that is tapped, the answer's direction stays there, so
+    that one backward pass from it to the pixels serves the prediction too.
     """
 
     def __init__(
-        self, features: FeatureMap, raw_maps: RawMaps, target: MapTarget, *, loss: RawLoss = scaled_distance
+        self, tap: Tap, raw_maps: RawMaps, target: MapTarget, *, loss: RawLoss = scaled_distance, passes: int = 0
     ) -> None:
-        self.taps, self.needs_backward = (features,), True
-        self._features, self._raw_maps, self._target, self._loss = features, raw_maps, target, loss
+        self.taps, self.needs_backward = (tap,), True
+        self._raw_maps, self._target, self._loss, self._passes = raw_maps, target, loss, passes
+        self._at = tap if isinstance(tap, FeatureMap) and tap.head is not None else None
 
     def __call__(self, view: ForwardPass) -> MapGradient:
         """The loss, and its gradient in the activation, or in x where the map depends on more than that."""
         with torch.enable_grad():
             raw = self._raw_maps(view, self._target.classes)
             loss = self._loss(raw, self._target.maps)
-        at = None if self._features.head is None else self._features
-        direction = view.gradient(loss) if at is None else view.gradient_at(at, loss)
-        return MapGradient(scaled_distance(raw.detach(), self._target.maps), loss.detach(), direction, passes=0, at=at)
+        direction = view.gradient(loss) if self._at is None else view.gradient_at(self._at, loss)
+        distance = scaled_distance(raw.detach(), self._target.maps)
+        return MapGradient(distance, loss.detach(), direction, passes=self._passes, at=self._at)
 
     def select(self, places: Tensor) -> None:
         """Go on with the images at ``places`` only."""

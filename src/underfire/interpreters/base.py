@@ -13,6 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from underfire.errors import InputError, NonFiniteError
 from underfire.interpreters.attached import Attached, differentiable_once
+from underfire.models.attention import Attending, Attention
 from underfire.models.classifier import Classifier
 from underfire.models.features import FeatureMap, capture
 from underfire.models.frozen import detached, ordinary
@@ -22,6 +23,9 @@ from underfire.seeding import owners
 
 BACK_PROPAGATION = "back-propagation"
 """The family of interpreters whose map is a gradient of the model, or of a path of its inputs."""
+
+Tap = FeatureMap | Attention
+"""What can be read from a pass."""
 
 
 _SAME = 1e-3  # of a map's range: so near is a map that is computed once more, with a graph
@@ -45,17 +49,18 @@ class ForwardPass:
     With ``attached=False`` nothing is kept for a backward pass: only values can be read.
     """
 
-    def __init__(
-        self, classifier: Classifier, x: Tensor, *, taps: Sequence[FeatureMap] = (), attached: bool = True
-    ) -> None:
+    def __init__(self, classifier: Classifier, x: Tensor, *, taps: Sequence[Tap] = (), attached: bool = True) -> None:
         self.classifier = classifier
         self.x = detached(x).requires_grad_(attached)
         with ExitStack() as stack, torch.set_grad_enabled(attached):
-            if attached and any(tap.head is None for tap in taps):  # what is behind may be differentiated once more
+            features = [tap for tap in taps if isinstance(tap, FeatureMap)]
+            if attached and any(tap.head is None for tap in features):  # what is behind may be differentiated once more
                 stack.enter_context(twice_differentiable())
-            seen = {tap: stack.enter_context(capture(classifier, tap)) for tap in taps}
+            seen = {tap: stack.enter_context(capture(classifier, tap)) for tap in features}
+            attending = stack.enter_context(Attending()) if len(features) < len(taps) else None
             self.logits = classifier.scores(self.x)
         self._activations = {tap: outputs[0] for tap, outputs in seen.items()}
+        self._attentions = [] if attending is None else attending.found
         self._nll_gradient: tuple[Tensor, Tensor] | None = None
 
     def activation(self, tap: FeatureMap) -> Tensor:
@@ -72,6 +77,26 @@ class ForwardPass:
             total = outputs.sum()
         slope = gradient(total, full, attached=attackable)[: self.x.shape[0]]
         return tap.picture(slope.to(self.x.dtype))
+
+    def attention(self, tap: Attention) -> list[Tensor]:
+        """The attention weights (N, heads, T, T) of each layer of ``tap``, attached to ``x``."""
+        return self._of_images(tap, tap.weights(self._attentions))
+
+    def attention_gradient(self, tap: Attention, outputs: Tensor, *, attackable: bool) -> list[Tensor]:
+        """Gradients (N, heads, T, T) of the per-sample ``outputs`` (N,) in the weights of each layer of ``tap``.
+
+        With ``attackable`` they are themselves attached to ``x``.
+        """
+        weights = tap.weights(self._attentions)
+        with torch.enable_grad():
+            total = outputs.sum()
+        found = gradients(total, weights, attached=attackable)
+        return self._of_images(
+            tap, [torch.zeros_like(w) if g is None else g for w, g in zip(weights, found, strict=True)]
+        )
+
+    def _of_images(self, tap: Attention, values: Sequence[Tensor]) -> list[Tensor]:
+        return [value[: self.x.shape[0]].to(self.x.dtype) for value in tap.by_head(values)]
 
     def nll(self, classes: Tensor) -> Tensor:
         """Negative log-likelihood (N,) of ``classes`` in nats, attached to ``x``."""
@@ -129,8 +154,8 @@ class MapObjective(Protocol):
     """One attack's objective at a target map, with whatever must be remembered from step to step."""
 
     @property
-    def taps(self) -> tuple[FeatureMap, ...]:
-        """The activations that it reads from a view."""
+    def taps(self) -> tuple[Tap, ...]:
+        """What it reads from a view: activations, attention."""
         ...
 
     @property
@@ -178,7 +203,7 @@ class Interpreter(ABC):
     Attributes:
         name: what command lines and rows call it.
         title: the same as the literature writes it; the name in capitals, if empty.
-        family: of which kind it is: back-propagation, representation, model, perturbation.
+        family: of which kind it is: back-propagation, representation, attention, model, perturbation.
         summary: in a few words, what its map shows.
         classifier: the classifier that it explains.
         grid: (h, w) of its maps, the native grid on which they are compared.

@@ -27,10 +27,9 @@ class CAM(ActivationInterpreter):
     name = "cam"
     summary = "last activation weighted by the class's row of the linear head"
     needs = "global average pooling and one linear layer at the end"
-    goes_back = False
 
     @classmethod
-    def find(cls, classifier: Classifier, layer: str | nn.Module | None) -> FeatureMap:
+    def find(cls, classifier: Classifier, layer: str | nn.Module | None = None) -> FeatureMap:
         """The features whose mean a linear head reads; raises `InputError` if there are none."""
         features = find_features(classifier, layer)
         if features.head is None:

@@ -17,7 +17,6 @@ class EigenCAM(ActivationInterpreter):
     name = "eigencam"
     title = "EigenCAM"
     summary = "first principal component of the last activation; no class"
-    goes_back = False
 
     def raw_maps(self, view: ForwardPass, classes: Tensor, *, attackable: bool = True) -> Tensor:  # noqa: ARG002
         """Unscaled maps (N, h, w) of ``view``, whatever ``classes``, attached to it if ``attackable``."""

@@ -116,7 +116,7 @@ def find_trunk(classifier: Classifier, last: FeatureMap, *, finest: tuple[int, i
         and _nearly(seen[spot][:n], copied.get(spot))
     }
     by_grid: dict[tuple[int, int], FeatureMap] = {}
-    for scene in _scenes(classifier):
+    for scene in scenes(classifier):
         changes = _changes(classifier, scene, kept)
         layouts = {spot: layout_of(changes[spot], classifier.input_size) for spot in spots if spot in changes}
         by_grid = {layout.grid: FeatureMap(spot, layout) for spot, layout in layouts.items() if layout is not None}
@@ -221,7 +221,7 @@ def _laid_out(
 
     With ``all_of_image`` those are left out that are not (N, C, h, w) and do not hold all that the logits read.
     """
-    for scene in _scenes(classifier):
+    for scene in scenes(classifier):
         for first in range(0, len(spots), _AT_ONCE):
             group = spots[first : first + _AT_ONCE]
             changes = _changes(classifier, scene, group)
@@ -318,7 +318,7 @@ class _Survey:
         return even and others <= _SAME * size and self.is_whole(spot)
 
 
-def _scenes(classifier: Classifier) -> Iterator[tuple[Tensor, Tensor]]:
+def scenes(classifier: Classifier) -> Iterator[tuple[Tensor, Tensor]]:
     """Pairs of images (C, H, W): the one is changed place by place into the other. What comes first serves most models.
 
     Waves and their inverse; then, for models that see nothing in waves, grey and each colour.

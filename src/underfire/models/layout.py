@@ -79,6 +79,19 @@ def changed(image: Tensor, other: Tensor) -> Tensor:
     return rows
 
 
+def far(size: tuple[int, int], grid: tuple[int, int]) -> Tensor:
+    """Which of the cells of ``grid``, row after row, lie neither in a place of an image of ``size`` nor beside it.
+
+    (K, h·w) for one of the :func:`places` after another.
+    """
+    away = []
+    for count, side in zip(_counts(size), grid, strict=True):
+        place_of_cell = (torch.arange(side) + 0.5) * count // side
+        away.append((place_of_cell[None] - torch.arange(count)[:, None]).abs() > 1)
+    rows, columns = away
+    return (rows[:, None, :, None] | columns[None, :, None, :]).flatten(2).flatten(0, 1)
+
+
 def strengths(difference: Tensor) -> dict[Kind, Tensor]:
     """How much the cells of an activation (K, …) differ, the root mean square over what may be its channels."""
     if difference.ndim == 4:

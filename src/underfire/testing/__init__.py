@@ -10,9 +10,16 @@ Each raises AssertionError with a sentence that says which promise was broken.
 """
 
 from underfire.testing.attacks import check_attack
-from underfire.testing.common import smooth_classifier
+from underfire.testing.common import smooth_classifier, token_classifier
 from underfire.testing.interpreters import check_interpreter
 from underfire.testing.perturbations import check_perturbation
 from underfire.testing.signals import check_signal
 
-__all__ = ["check_attack", "check_interpreter", "check_perturbation", "check_signal", "smooth_classifier"]
+__all__ = [
+    "check_attack",
+    "check_interpreter",
+    "check_perturbation",
+    "check_signal",
+    "smooth_classifier",
+    "token_classifier",
+]

@@ -33,7 +33,6 @@ def smooth_classifier(*, dtype: torch.dtype = torch.float64, seed: int = 0, flat
     image, so that all that interpreters can show is constant. Its ReLU, for interpreters with a rule of their own for
     what comes back through one, is nowhere near its kink.
     """
-    draw = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         trunk = nn.Sequential(
             nn.Conv2d(3, 6, 3, padding=1),
@@ -44,12 +43,49 @@ def smooth_classifier(*, dtype: torch.dtype = torch.float64, seed: int = 0, flat
         head = nn.Linear(8, _CLASSES)
         net = nn.Sequential(trunk, nn.AdaptiveAvgPool2d(1), nn.Flatten(), head)
         net.to(dtype)
+    _fill(net, seed)
+    head.weight.data.mul_(0 if flat else 6)
+    return Classifier(net, mean=0.5, std=0.25, input_size=_SIZE, name="smooth")
+
+
+class _Tokens(nn.Module):
+    """Patches of 4×4 pixels and a class token through two blocks of attention; the head reads the class token."""
+
+    def __init__(self, width: int = 12, heads: int = 2) -> None:
+        super().__init__()
+        self.heads = heads
+        self.patch = nn.Conv2d(3, width, 4, stride=4)
+        self.first = nn.Parameter(torch.zeros(1, 1 + (_SIZE // 4) ** 2, width))
+        self.joint, self.out = (nn.ModuleList(nn.Linear(width, n * width) for _ in range(2)) for n in (3, 1))
+        self.head = nn.Linear(width, _CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The logits of ``x``."""
+        z = self.patch(x).flatten(2).transpose(1, 2)
+        z = torch.cat([torch.zeros_like(z[:, :1]), z], dim=1) + self.first
+        for joint, out in zip(self.joint, self.out, strict=True):
+            query, key, value = joint(z).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+            read = nn.functional.scaled_dot_product_attention(query, key, value)
+            z = z + out(read.transpose(1, 2).flatten(2)).tanh()
+        logits: Tensor = self.head(z[:, 0])
+        return logits
+
+
+def token_classifier(*, dtype: torch.dtype = torch.float64, seed: int = 0, flat: bool = False) -> Classifier:
+    """The same as a small transformer with fused attention, for interpreters that read attention."""
+    with torch.random.fork_rng(devices=[]):
+        net = _Tokens().to(dtype)
+    _fill(net, seed)
+    net.head.weight.data.mul_(0 if flat else 6)
+    return Classifier(net, mean=0.5, std=0.25, input_size=_SIZE, name="tokens")
+
+
+def _fill(net: nn.Module, seed: int) -> None:
+    draw = torch.Generator().manual_seed(seed)
     for parameter in net.parameters():
         fan_in = parameter[0].numel()
         values = torch.randn(parameter.shape, generator=draw, dtype=torch.float64) * 2 / math.sqrt(fan_in)
-        parameter.data = values.to(dtype)
-    head.weight.data.mul_(0 if flat else 6)
-    return Classifier(net, mean=0.5, std=0.25, input_size=_SIZE, name="smooth")
+        parameter.data = values.to(parameter.dtype)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -26,24 +27,33 @@ _EXACT = 1e-2  # of the size of finite differences, which an attribution in floa
 _DRAWS = 16  # directions of which the mean is taken where they are estimates
 
 
-def check_interpreter(make: Make, *, tolerance: float = 0.2) -> None:
+class Subject(Protocol):
+    """Makes a small classifier in float64 with images of 16×16 pixels, differentiable any number of times."""
+
+    def __call__(self, *, flat: bool = False) -> Classifier:
+        """With ``flat`` its logits are the same for every image."""
+        ...
+
+
+def check_interpreter(make: Make, *, tolerance: float = 0.2, subject: Subject = smooth_classifier) -> None:
     """Hold an interpreter to its contract.
 
     Args:
         make: makes the interpreter from a classifier.
         tolerance: how far the direction may be from finite differences, relative to their size; an estimate
             with a finite probe is allowed more than an exact gradient.
+        subject: what it explains: a convolutional network, or ``token_classifier`` for one that needs attention.
 
     Raises:
         AssertionError: a promise is broken; the message says which.
     """
     x, y = some_images()
-    interpreter = make(smooth_classifier())
+    interpreter = make(subject())
     hold_named(interpreter.name, "interpreter")
     _check_maps(interpreter, x, y)
     _check_split(interpreter, x, y)
-    _check_no_trace(make, x, y)
-    _check_constant(make, x, y)
+    _check_no_trace(make, subject, x, y)
+    _check_constant(make, subject, x, y)
     _check_answer(interpreter, x, y)
     if interpreter.estimates or interpreter.draws:
         _check_descent(interpreter, x, y)
@@ -81,8 +91,8 @@ def _check_split(interpreter: Interpreter, x: Tensor, y: Tensor) -> None:
         hold(worst < 1e-9, f"{interpreter.name}: a batch taken {what} gives other maps, by {worst:.3g}")
 
 
-def _check_no_trace(make: Make, x: Tensor, y: Tensor) -> None:
-    classifier = smooth_classifier()
+def _check_no_trace(make: Make, subject: Subject, x: Tensor, y: Tensor) -> None:
+    classifier = subject()
     classifier.module.train()
     marked = next(classifier.module.parameters())
     marked.grad = torch.ones_like(marked)
@@ -95,8 +105,8 @@ def _check_no_trace(make: Make, x: Tensor, y: Tensor) -> None:
     hold(torch.equal(leaf.detach(), x), f"{interpreter.name}: changes the images")
 
 
-def _check_constant(make: Make, x: Tensor, y: Tensor) -> None:
-    flat = make(smooth_classifier(flat=True))
+def _check_constant(make: Make, subject: Subject, x: Tensor, y: Tensor) -> None:
+    flat = make(subject(flat=True))
     for what, images in {"a flat classifier": x, "black images": torch.zeros_like(x)}.items():
         maps = flat(images, y)
         hold(bool(torch.isfinite(maps).all()), f"{flat.name}: the map of {what} is not a number")
