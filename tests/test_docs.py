@@ -347,6 +347,7 @@ def test_limits_on_photos() -> None:
     assert f"by {words[len(FORMATS)]} decoders" in threats
     for line in (
         f"| pixels | {work.MAX_PIXELS // 10**6} million, {work.MAX_SIDE:,} on a side |",
+        f"| pixels of a WebP, of which decoding keeps more | {work.MAX_WEBP_PIXELS // 10**6} million |",
         f"| bytes of the file | {MAX_FILE_BYTES // 2**20} MiB |",
         f"| scans of a JPEG times its pixels | {work.MAX_SCANNED_PIXELS // 10**9} billion;",
         f"Python code reads it | {work.MAX_READS // 10**6} million |",

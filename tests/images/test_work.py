@@ -124,6 +124,14 @@ def test_large_photos_pass() -> None:
         opened(photo_bytes(Image.new("RGB", (3000, 3000)), kind))
 
 
+def test_a_webp_of_more_pixels_than_its_decoder_has_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(work, "MAX_WEBP_PIXELS", 24 * 16 - 1)
+    for kind in ("PNG", "JPEG"):
+        opened(photo_bytes(kind=kind))
+    with pytest.raises(InputError, match="WebP of more than 383 pixels"):
+        opened(photo_bytes(kind="WEBP"))
+
+
 @pytest.mark.parametrize(
     "hidden",
     [

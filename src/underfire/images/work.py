@@ -20,6 +20,9 @@ from underfire.errors import InputError
 MAX_PIXELS = 80_000_000
 """Photos with more pixels are refused by their header. Pillow itself begins to warn a little above this."""
 
+MAX_WEBP_PIXELS = 50_000_000
+"""Of a WebP, whose decoder keeps whole frames beside the picture: 18 bytes for each."""
+
 MAX_SIDE = 250_000
 """Pixels. Longer photos are refused by their header: a column of 80 million rows costs more than a square."""
 
@@ -80,6 +83,8 @@ def check_opened(image: Image.Image, data: bytes) -> None:
     pixels = image.width * image.height
     if pixels > MAX_PIXELS or max(image.size) > MAX_SIDE:
         raise InputError(too_large(f"{image.width} × {image.height} pixels"))
+    if image.format == "WEBP" and pixels > MAX_WEBP_PIXELS:
+        raise InputError(f"it is a WebP of more than {MAX_WEBP_PIXELS} pixels; save it as PNG or JPEG")
     if len(image.info.get("exif", b"")) > MAX_EXIF_BYTES:
         raise InputError("it has more EXIF than a photo has; save it again")
     tiles: list[Any] = getattr(image, "tile", [])
