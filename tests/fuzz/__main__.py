@@ -1,8 +1,9 @@
 """``python -m fuzz``: the campaign, and its table on the standard output."""
 
 import importlib
+import importlib.util
 import pkgutil
-import shlex
+import platform
 import shutil
 import sys
 from datetime import UTC, datetime
@@ -10,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import click
+import torch
 
 import underfire
 from fuzz.campaign import Campaign, table
@@ -32,9 +34,7 @@ from fuzz.kinds import KINDS, prepare
 )
 def main(kinds: tuple[str, ...], seed: int, n: int, only: tuple[int, ...], seconds: float, out: Path) -> None:
     """Tries hostile inputs of KINDS, all by default, and counts how they end; exits with 1 if any did harm."""
-    for module in pkgutil.walk_packages(underfire.__path__, "underfire."):  # once, and not in every child
-        if not module.name.endswith("__main__"):
-            importlib.import_module(module.name)
+    _import_everything()
     found: dict[str, list[Outcome]] = {}
     with TemporaryDirectory(prefix="fuzz-") as scratch:
         shutil.rmtree(out, ignore_errors=True)
@@ -47,10 +47,39 @@ def main(kinds: tuple[str, ...], seed: int, n: int, only: tuple[int, ...], secon
                 if outcome.verdict not in HELD:
                     click.echo(f"{kind} {number}: {outcome.verdict}: {outcome.why} [{outcome.told[:200]}]", err=True)
             click.echo(f"{kind}: {len(found[kind])} tried", err=True)
-    command = shlex.join(["python", "-m", "fuzz", *sys.argv[1:]])
-    click.echo(f"underfire {underfire.__version__}, {datetime.now(UTC):%Y-%m-%d}, `{command}`, seed {seed}:\n")
-    click.echo(table(found))
+    click.echo(_page(kinds, seed, n, seconds, table(found)))
     sys.exit(any(outcome.verdict not in HELD for outcomes in found.values() for outcome in outcomes))
+
+
+def _import_everything() -> None:
+    """Once, and not in every child, of whose time and memory it would be."""
+    names = [module.name for module in pkgutil.walk_packages(underfire.__path__, "underfire.")]
+    for name in (*names, "onnx2torch", "transformers.models.resnet.modeling_resnet"):
+        if not name.endswith("__main__") and importlib.util.find_spec(name.partition(".")[0]) is not None:
+            importlib.import_module(name)
+
+
+def _page(kinds: tuple[str, ...], seed: int, n: int, seconds: float, found: str) -> str:
+    """The page of docs/measured."""
+    chosen = f" KINDS='{' '.join(kinds)}'" if kinds else ""
+    versions = f"underfire {underfire.__version__}, torch {torch.__version__}, Python {platform.python_version()}"
+    return f"""# Hostile inputs
+
+By `make fuzz SEED={seed} N={n}{chosen}` on {datetime.now(UTC):%Y-%m-%d}, {versions}. Each input is a valid
+file, folder or command line, spoilt at random by its seed, kind and number, and opened by the commands that read it.
+
+{found}
+
+* refused: one sentence and exit code 2, or a gate that failed. accepted: exit code 0.
+* crash: another exit code, or a process that died. hang: more than {seconds:g} seconds of the processor's time.
+* silent: a run or a study whose figures are not the original's, though nothing was said; of two gates of which one must
+  fail, none did; a stopped audit that went on to other rows than an undisturbed one, or left files behind.
+* harm: anything written, deleted or read outside the folder of the input, a process begun, a socket, code imported.
+* over 1 GB: of memory, beside what the process had before. The last column is the most that an input took.
+
+Runs whose measured numbers were made up within their ranges, and pictures, maps and caches of studies that were
+exchanged, count as accepted whatever they show: [nobody signs a run](../threat-model.md#untrusted-files). So do a
+detector's verdicts. `resumes` are audits that were killed at any change of a file, in any number of shards."""
 
 
 if __name__ == "__main__":

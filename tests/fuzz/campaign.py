@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -89,19 +90,31 @@ class Campaign:
         for number in numbers:
             folder = self.place(kind, number)
             shutil.rmtree(folder, ignore_errors=True)
-            for timer, seconds in ((signal.ITIMER_PROF, self.seconds), (signal.ITIMER_REAL, _PATIENCE * self.seconds)):
-                signal.setitimer(timer, seconds)
+            _limit_time(_PATIENCE * self.seconds)  # to make it
             try:
-                outcome = try_input(self.kinds[kind], kind, self.seed, number, folder, self.originals)
+                outcome = try_input(
+                    self.kinds[kind],
+                    kind,
+                    self.seed,
+                    number,
+                    folder,
+                    self.originals,
+                    made=partial(_limit_time, self.seconds),
+                )
             except BaseException as error:  # noqa: BLE001 - of the campaign itself, or of nobody's
                 outcome = Outcome(Verdict.CRASH, "?", "".join(traceback.format_exception(error))[-3000:])
-            for timer in (signal.ITIMER_PROF, signal.ITIMER_REAL):
-                signal.setitimer(timer, 0)
+            _limit_time(0)
             if outcome.verdict in HELD:
                 shutil.rmtree(folder, ignore_errors=True)
             sender.send(outcome)
         sender.close()
         os._exit(0)  # what waits at an exit is the parent's
+
+
+def _limit_time(seconds: float) -> None:
+    """From now on so many of the processor's, and a multiple of it by the clock; 0 for any."""
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    signal.setitimer(signal.ITIMER_REAL, _PATIENCE * seconds)
 
 
 def _limit_addresses() -> None:
@@ -123,11 +136,15 @@ COLUMNS = (Verdict.REFUSED, Verdict.ACCEPTED, Verdict.CRASH, Verdict.HANG, Verdi
 
 
 def table(found: Mapping[str, Sequence[Outcome]]) -> str:
-    """Kinds of input, how many were tried, and how they ended, as Markdown."""
-    lines = ["| input | tried | " + " | ".join(COLUMNS) + " |", "|---" + "|---:" * (len(COLUMNS) + 1) + "|"]
-    counts = {kind: Counter(outcome.verdict for outcome in outcomes) for kind, outcomes in found.items()}
-    counts["all"] = sum(counts.values(), Counter())
-    for kind, count in counts.items():
+    """Kinds of input, how many were tried, how they ended, and the most memory that one took, as Markdown."""
+    lines = [
+        f"| input | tried | {' | '.join(COLUMNS)} | most memory |",
+        f"|---{'|---:' * (len(COLUMNS) + 2)}|",
+    ]
+    everything = [outcome for outcomes in found.values() for outcome in outcomes]
+    for kind, outcomes in {**found, "all": everything}.items():
+        count = Counter(outcome.verdict for outcome in outcomes)
         cells = [count.total(), *(count[verdict] for verdict in COLUMNS)]
-        lines.append(f"| {kind} | " + " | ".join(map(str, cells)) + " |")
+        most = max((outcome.bytes for outcome in outcomes), default=0)
+        lines.append(f"| {kind} | {' | '.join(map(str, cells))} | {most / 2**30:.2f} GB |")
     return "\n".join(lines)

@@ -11,7 +11,7 @@ from random import Random
 
 import pytest
 
-from fuzz.campaign import Campaign, table
+from fuzz.campaign import COLUMNS, Campaign, table
 from fuzz.case import HELD, Case, Ended, Make, Originals, Outcome, Verdict
 from fuzz.guard import guarded
 from fuzz.kinds import KINDS, prepare
@@ -19,7 +19,7 @@ from fuzz.trial import peak, try_input
 from support.toy_photos import one_thread
 
 SEED = 20_311_101
-NUMBERS = {"images": range(15), "manifests": range(12), "options": range(12)}
+NUMBERS = {"images": range(15), "manifests": range(12), "options": range(12), "resumes": range(3)}
 """How many of a kind, where it is not the usual number: what is quick, more often."""
 
 SOME = range(6)
@@ -56,6 +56,15 @@ def test_an_input_is_made_again_by_its_number(originals: Originals, tmp_path: Pa
         KINDS["images"](Random("0/images/3"), tmp_path / name, originals)
     (first,), (again,) = ((tmp_path / name).glob("photo.*") for name in ("first", "again"))
     assert first.read_bytes() == again.read_bytes()
+
+
+def test_the_page_has_a_line_of_every_kind_and_what_held() -> None:
+    page = Path(__file__).parents[2] / "docs" / "measured" / "hostile-inputs.md"
+    rows = [line.strip("| ").split(" | ") for line in page.read_text(encoding="utf-8").splitlines() if line[:2] == "| "]
+    assert rows[0][2:-1] == list(COLUMNS)
+    assert KINDS.keys() <= {kind for kind, *_ in rows[1:]}
+    assert int(rows[-1][1]) >= 2000
+    assert {tuple(cells) for *_, cells in ([row[0], row[4:-1]] for row in rows[1:])} == {("0",) * 5}
 
 
 # --- the campaign itself ---
@@ -146,5 +155,5 @@ def test_a_campaign_tells_how_each_input_ended_and_goes_on(tmp_path: Path) -> No
         assert {outcome.verdict for outcome in outcomes} == {verdict}
         found[name] = list(outcomes)
         assert campaign.place(name, 0).exists() == (verdict not in HELD)
-    assert table(found).splitlines()[-1] == "| all | 10 | 0 | 2 | 4 | 2 | 2 | 0 | 0 |"
+    assert table(found).splitlines()[-1].startswith("| all | 10 | 0 | 2 | 4 | 2 | 2 | 0 | 0 | 0.")
     assert not multiprocessing.active_children()

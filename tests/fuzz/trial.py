@@ -2,7 +2,7 @@
 
 import os
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from random import Random
@@ -23,8 +23,16 @@ SECRETS = "outside"
 EVIL = "import pathlib\npathlib.Path(__file__).with_name('ran').touch()\ndef go(): pass\n"
 
 
-def try_input(make: Make, kind: str, seed: int, number: int, folder: Path, originals: Originals) -> Outcome:
-    """Makes input ``number`` of a kind in ``folder``, which is made, runs its commands and judges what they did."""
+def try_input(
+    make: Make,
+    kind: str,
+    seed: int,
+    number: int,
+    folder: Path,
+    originals: Originals,
+    made: Callable[[], object] = lambda: None,
+) -> Outcome:
+    """Makes input ``number`` of a kind in ``folder``, calls ``made``, runs the commands and judges what they did."""
     home, secrets = folder / "in", folder / SECRETS
     home.mkdir(parents=True)
     secrets.mkdir()
@@ -32,6 +40,7 @@ def try_input(make: Make, kind: str, seed: int, number: int, folder: Path, origi
     (home / "evil.py").write_text(EVIL)
     case = make(Random(f"{seed}/{kind}/{number}"), home, originals)
     _note(folder / "case.txt", case)
+    made()
     with _within(home), peak() as most, guarded(home, secrets) as seen:
         ended, faults = [], []
         for command in case.commands:

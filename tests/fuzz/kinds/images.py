@@ -301,7 +301,7 @@ _OWN: dict[str, tuple[tuple[str, Change], ...]] = {
 def _work(draw: Random) -> tuple[str, bytes]:
     """A few kilobytes that ask for much work, up to what is allowed and beyond."""
     how = draw.choice(("flat PNG", "flat WEBP", "flat GIF", "scans", "runs", "flat TIFF", "flat JPEG"))
-    side = draw.choice((2000, 5000, 8900))
+    side = draw.choice((2000, 5000, 7000, 8900))
     if how == "scans":
         whole = photo_bytes(Image.new("RGB", (64, 64)), "JPEG", progressive=True)
         last = whole[whole.rindex(b"\xff\xda") : -2]

@@ -135,7 +135,7 @@ _TENSORS: tuple[Callable[[Tensor], Any], ...] = (
     lambda t: t.reshape(-1), lambda t: t[..., :0],
     lambda t: t.to("meta"), lambda t: t.to_sparse() if t.ndim else t,
     lambda t: torch.nested.nested_tensor([t.reshape(-1), t.reshape(-1)]),
-    lambda t: torch.quantize_per_tensor(t.float(), 0.1, 0, torch.quint8), lambda t: torch.empty(1).expand(t.shape),
+    lambda t: torch.quantize_per_tensor(t.float(), 0.1, 0, torch.quint8), lambda t: torch.empty(()).expand(t.shape),
     lambda t: torch.nn.Parameter(t.float()),
     lambda t: t.tolist(), lambda t: t.numpy(), lambda t: None, lambda t: "text",
     lambda t: torch.zeros(()).expand(10**5, 10**4),

@@ -7,8 +7,13 @@ from support.toy_photos import MODEL_OPTIONS, write_photos
 from underfire.cli import cli
 
 FAST = ("--interpreters", "cam", "--attacks", "pgd,adv2", "--steps", "2", "--batch-size", "2")
-STUDIED = ("bound", "gap")
-"""The studies that the audit has chapters of."""
+STUDIED = {
+    "bound": ("--limit", "1"),
+    "gap": ("--limit", "1"),
+    "frontier": ("--limit", "1", "--grid", "4/255,8/255"),
+    "transfer": (),
+}
+"""The studies that the audit has chapters of, and how they are called."""
 
 OTHER, MANY, UNDISTURBED = "other", "many", "undisturbed"
 """Beside the originals: an audit of another seed, a folder of more photos, an audit of its first six."""
@@ -27,8 +32,8 @@ def prepare(originals: Originals) -> None:
     _call(*resume(originals, str(originals.path / OTHER)), "--seed", "1")
     out = ("--limit", "6", "--out", str(originals.path / UNDISTURBED))
     _call("audit", str(many), *MODEL_OPTIONS, *FAST, *out)
-    for name in STUDIED:
-        _call("study", name, str(originals.run), *MODEL_OPTIONS, "--limit", "2")
+    for name, options in STUDIED.items():
+        _call("study", name, str(originals.run), *(MODEL_OPTIONS if options else ()), *options)
     shown = ("--interpreters", "cam", "--out", str(originals.path / "maps"))
     _call("explain", str(originals.photo), *MODEL_OPTIONS, *shown)
     fit = ("--interpreters", "cam,grad", "--fpr", "0.2", "--out", str(originals.detector))

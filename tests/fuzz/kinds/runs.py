@@ -30,7 +30,7 @@ _POSTSCRIPT = (
     b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 32 32\n%%EndComments\n"
     b"(ran) (w) file dup (hi) writestring closefile\nshowpage\n"
 )
-_FORGED = "forged"
+_FORGED, _TWICE = "forged", "plan and config"
 
 
 def run(draw: Random, home: Path, originals: Originals) -> Case:
@@ -43,15 +43,15 @@ def run(draw: Random, home: Path, originals: Originals) -> Case:
     with suppress(Exception):  # what was spoilt first may leave nothing to spoil
         told += "; " + draw.choice(_SPOIL)(draw, copy, originals) if draw.random() < 0.25 else ""
     door = draw.choice(("report", "report", "resume", "resume", "study"))
-    study_name = draw.choice(STUDIED)
+    study_name = draw.choice(list(STUDIED))
     command = {
         "report": ("report", "run"),
         "resume": resume(originals, "run"),
-        "study": ("study", study_name, "run", *draw.choice(((), MODEL_OPTIONS)), "--limit", "2"),
+        "study": ("study", study_name, "run", *draw.choice(((), MODEL_OPTIONS)), *STUDIED[study_name]),
     }[door]
 
     def wrong(ended: tuple[Ended, ...]) -> str | None:
-        if ended[0].code or _FORGED in told:
+        if ended[0].code or _FORGED in told or (door == "study" and _TWICE in told):
             return None
         if door == "study":
             return _other_study(copy, originals, study_name)
@@ -64,7 +64,7 @@ def study(draw: Random, home: Path, originals: Originals) -> Case:
     """What a study keeps and leaves is spoilt: its file, its cache."""
     copy = home / "run"
     shutil.copytree(originals.run, copy)
-    name = draw.choice(STUDIED)
+    name = draw.choice(list(STUDIED))
     saved = copy / "studies" / f"{name}.parquet"
     if draw.random() < 0.5:
         told = draw.choice((_study_facts, _study_facts, _study_table, _spoil_file, _in_place))(draw, saved)
@@ -73,7 +73,7 @@ def study(draw: Random, home: Path, originals: Originals) -> Case:
     kept = sorted(path for path in (copy / "studies" / "work").rglob("*") if path.is_file())
     path = draw.choice(kept)
     told = draw.choice((_spoil_file, _spoil_file, _in_place, _cached))(draw, path)
-    command = ("study", name, "run", *MODEL_OPTIONS, "--limit", "2")
+    command = ("study", name, "run", *(MODEL_OPTIONS if STUDIED[name] else ()), *STUDIED[name])
 
     def wrong(ended: tuple[Ended, ...]) -> str | None:
         return None if ended[0].code or _FORGED in told else _other_study(copy, originals, name)
@@ -150,7 +150,7 @@ def _same_fact_twice(draw: Random, copy: Path, _: Originals) -> str:
     )
     content["plan"][name] = content["config"][name] = value
     path.write_bytes(as_json(content))
-    return f"run.json plan and config {name} {str(value)[:40]!r}"
+    return f"run.json {_TWICE} {name} {str(value)[:40]!r}"
 
 
 def _key(draw: Random, copy: Path, _: Originals) -> str:
@@ -229,6 +229,8 @@ def _column(draw: Random, copy: Path, _: Originals) -> str:
         values[index] = draw.choice((*_VALUES, *values))
     try:
         column = pa.array(values, field.type)
+        if not field.nullable and column.null_count:
+            field = field.with_nullable(True)
     except (pa.ArrowException, TypeError, OverflowError, ValueError):
         column = pa.array([str(value) for value in values])
         field = pa.field(name, pa.string())
@@ -246,7 +248,7 @@ def _rows(draw: Random, copy: Path, originals: Originals) -> str:
     how = draw.choice(("fewer", "twice", "none", "shuffle", "columns", "other", "all", "groups", "compressed"))
     options: dict[str, Any] = {"write_page_checksum": True}
     if how == "fewer":
-        table = table.take(sorted(draw.sample(range(count), draw.randrange(count))))
+        table = table.take(pa.array(sorted(draw.sample(range(count), draw.randrange(count))), pa.int64()))
     elif how == "twice":
         table = pa.concat_tables([table] * draw.choice((2, 50)))
     elif how == "none":
@@ -459,7 +461,8 @@ def _cached(draw: Random, path: Path) -> str:
 
 Spoil = Callable[[Random, Path, Originals], str]
 _SPOIL: tuple[Spoil, ...] = (
-    _facts, _facts, _fact_of_a_section, _fact_of_a_section, _same_fact_twice, _key, _row_bytes, _column, _column,
+    _facts, _facts, _fact_of_a_section, _fact_of_a_section, _same_fact_twice, _same_fact_twice, _key, _row_bytes,
+    _column, _column,
     _rows, _parts,
     _picture, _maps, _entry, _entry, _stranger,
 )  # fmt: skip
