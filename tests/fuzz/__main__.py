@@ -65,8 +65,9 @@ def _page(kinds: tuple[str, ...], seed: int, n: int, seconds: float, found: str)
     versions = f"underfire {underfire.__version__}, torch {torch.__version__}, Python {platform.python_version()}"
     return f"""# Hostile inputs
 
-By `make fuzz SEED={seed} N={n}{chosen}` on {datetime.now(UTC):%Y-%m-%d}, {versions}. Each input is a valid
-file, folder or command line, spoilt at random by its seed, kind and number, and opened by the commands that read it.
+By `make fuzz SEED={seed} N={n}{chosen}` on {datetime.now(UTC):%Y-%m-%d},
+{versions}. Each input is a valid file, folder or command line, spoilt at
+random by its seed, kind and number, and opened by the commands that read it.
 
 {found}
 

@@ -272,7 +272,7 @@ def _rows(draw: Random, copy: Path, originals: Originals) -> str:
 
 def _parts(draw: Random, copy: Path, originals: Originals) -> str:
     path = _part(draw, copy)
-    how = draw.choice(("lost", "swapped", "copied", "further", "of another run", "renamed"))
+    how = draw.choice(("lost", "swapped", "further", "further", "of another run", "renamed"))
     if how == "lost":
         path.unlink()
     elif how == "swapped":
@@ -283,17 +283,12 @@ def _parts(draw: Random, copy: Path, originals: Originals) -> str:
     elif how == "of another run":
         shutil.copy(originals.path / OTHER / "rows" / path.name, path)
     else:
-        name = draw.choice(
-            (
-                "part-00007.parquet",
-                "part-1.parquet",
-                "part-00000.parquet",
-                "part-x.parquet",
-                "part--1.parquet",
-                "part-99999999999999999999.parquet",
-            )
-        )
-        (path.rename if how == "renamed" else lambda to: shutil.copy(path, to))(path.with_name(name))
+        names = ("00007", "1", "00001", "x", "-1", "9" * 20)
+        to = path.with_name(f"part-{draw.choice(names)}.parquet")
+        data = path.read_bytes()
+        if how == "renamed":
+            path.unlink()
+        to.write_bytes(data)
     return f"part {how}"
 
 
