@@ -78,9 +78,9 @@ random by its seed, kind and number, and opened by the commands that read it.
 * harm: anything written, deleted or read outside the folder of the input, a process begun, a socket, code imported.
 * over 1 GB: of memory, beside what the process had before. The last column is the most that an input took.
 
-Runs whose measured numbers were made up within their ranges, and pictures, maps and caches of studies that were
-exchanged, count as accepted whatever they show: [nobody signs a run](../threat-model.md#untrusted-files). So do a
-detector's verdicts. `resumes` are audits that were killed at any change of a file, in any number of shards."""
+Runs whose measured numbers were made up within their ranges, or whose settings were changed wherever they stand, and
+pictures, maps and caches of studies that were exchanged, count as accepted whatever they show: [nobody signs a
+run](../threat-model.md#untrusted-files). So do a detector's verdicts. `resumes` are audits that were killed at any change of a file, in any number of shards."""
 
 
 if __name__ == "__main__":

