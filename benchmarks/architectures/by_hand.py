@@ -33,10 +33,10 @@ class NoMapError(Exception):
     """The cells of a map differ by no more than rounding."""
 
 
-def _scaled(raw: Tensor, terms: Tensor | None = None) -> Tensor:
-    """``raw`` (h, w) from 0 to 1; ``terms`` (C, h, w) are what it is the sum of, if it may cancel out."""
+def _scaled(raw: Tensor, size: float = 0.0) -> Tensor:
+    """``raw`` (h, w) from 0 to 1; ``size``, that of the numbers added and subtracted, says how much may be rounding."""
     spread = raw.max() - raw.min()
-    if spread <= (0 if terms is None else _ROUNDING * terms.abs().sum(dim=0).max()):
+    if spread <= _ROUNDING * size:
         raise NoMapError
     return (raw - raw.min()) / spread
 
@@ -79,7 +79,8 @@ def guided_backprop(classifier: Classifier, _: Architecture, x: Tensor, label: i
 def occlusion(classifier: Classifier, _: Architecture, x: Tensor, label: int) -> Tensor:
     whole = frozenset(range(SEGMENTS**2))
     shown = {cell: _shown(classifier, x, whole - {cell}, label) for cell in whole}
-    return _scaled(torch.tensor([-shown[cell] for cell in sorted(whole)]).reshape(SEGMENTS, SEGMENTS))
+    raw = torch.tensor([-shown[cell] for cell in sorted(whole)]).reshape(SEGMENTS, SEGMENTS)
+    return _scaled(raw, max(shown.values()))
 
 
 def shapley(classifier: Classifier, _: Architecture, x: Tensor, label: int) -> Tensor:
@@ -95,7 +96,7 @@ def shapley(classifier: Classifier, _: Architecture, x: Tensor, label: int) -> T
         )
         for player in players
     ]
-    return _scaled(torch.tensor(values).reshape(SEGMENTS, SEGMENTS))
+    return _scaled(torch.tensor(values).reshape(SEGMENTS, SEGMENTS), max(worth.values()))
 
 
 def _shown(classifier: Classifier, x: Tensor, cells: frozenset[int], label: int) -> float:
@@ -121,7 +122,8 @@ def grad_cam_plus_plus(classifier: Classifier, architecture: Architecture, x: Te
 
 def hires_cam(classifier: Classifier, architecture: Architecture, x: Tensor, label: int) -> Tensor:
     activation, slope = _tapped(classifier, architecture, x, label)
-    return _scaled((slope * activation).sum(dim=0), slope * activation)
+    terms = slope * activation
+    return _scaled(terms.sum(dim=0), float(terms.abs().sum(dim=0).max()))
 
 
 def layer_cam(classifier: Classifier, architecture: Architecture, x: Tensor, label: int) -> Tensor:
