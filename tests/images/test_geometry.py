@@ -61,7 +61,8 @@ def test_boxes_by_hand(size: tuple[int, int], resize: int, crop: tuple[int, int]
     height=st.integers(1, 90),
     resize=st.integers(8, 40),
     crop=st.tuples(st.integers(1, 30), st.integers(1, 30)),
-    interpolation=st.sampled_from(sorted(set(get_args(Interpolation)) - {"nearest"})),
+    # A pixel on the edge of a box is in or out by the last bit.
+    interpolation=st.sampled_from(sorted(set(get_args(Interpolation)) - {"nearest", "box"})),
     seed=st.integers(0, 1000),
 )
 def test_equals_resizing_all_and_cropping(

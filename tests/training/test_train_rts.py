@@ -77,7 +77,7 @@ def test_it_learns_where_the_planted_patch_is(folder: Path, tmp_path: Path) -> N
     inside = (maps * where).sum(dim=(1, 2)) / where.sum(dim=(1, 2))
     outside = (maps * (1 - where)).sum(dim=(1, 2)) / (1 - where).sum(dim=(1, 2))
     assert float(inside.min()) > 0.5
-    assert float(outside.max()) < 0.2
+    assert float(outside.max()) < 0.3
     assert float(rts(x, torch.full((16,), BLUE)).mean()) < 0.05, "the map of a class that is not there is not empty"
     first, last = heard.scores[0], heard.scores[-1]
     assert last.loss < first.loss
