@@ -41,7 +41,7 @@ class TappedInterpreter(Interpreter, Generic[TapT]):
 
     def __init__(self, classifier: Classifier, tap: TapT, *, loss: RawLoss = scaled_distance) -> None:
         super().__init__(classifier)
-        self.tap, self.loss = tap, loss
+        self._tap, self._loss = tap, loss
         self.grid = tap.grid
 
     @classmethod
@@ -61,20 +61,20 @@ class TappedInterpreter(Interpreter, Generic[TapT]):
     def compute(self, x: Tensor, y: Tensor, keys: tuple[str, ...]) -> Tensor:  # noqa: ARG002 - draws nothing
         """The maps (N, h, w) of ``x`` for ``y``."""
         with torch.set_grad_enabled(self.goes_back):
-            view = ForwardPass(self.classifier, x, taps=(self.tap,), attached=self.goes_back)
+            view = ForwardPass(self.classifier, x, taps=(self._tap,), attached=self.goes_back)
             return min_max(self.raw_maps(view, y, attackable=False))
 
     def pulled_back(self, x: Tensor, y: Tensor, keys: tuple[str, ...], cotangent: Tensor) -> Tensor:  # noqa: ARG002
         """Jᵀ·``cotangent`` (N, C, H, W), by the graph that attacks go back through."""
         with torch.enable_grad(), twice_differentiable():
-            view = ForwardPass(self.classifier, x, taps=(self.tap,))
+            view = ForwardPass(self.classifier, x, taps=(self._tap,))
             maps = min_max(self.raw_maps(view, y))
         return pulled_through(maps, view.x, cotangent, self.name)
 
     def objective(self, target: MapTarget) -> MapObjective:
         """The distance to the target map and its exact gradient, through whatever weighs the tap too."""
         passes = self.passes_per_step - 1
-        return ActivationObjective(self.tap, self.raw_maps, target, loss=self.loss, passes=passes)
+        return ActivationObjective(self._tap, self.raw_maps, target, loss=self._loss, passes=passes)
 
     @abstractmethod
     def raw_maps(self, view: ForwardPass, classes: Tensor, *, attackable: bool = True) -> Tensor:
@@ -101,7 +101,7 @@ class ActivationInterpreter(TappedInterpreter[FeatureMap]):
 
     def __init__(self, classifier: Classifier, *, layer: str | nn.Module | None = None) -> None:
         super().__init__(classifier, self.find(classifier, layer))
-        self.features = self.tap
+        self.features = self._tap
 
     @classmethod
     def find(cls, classifier: Classifier, layer: str | nn.Module | None = None) -> FeatureMap:

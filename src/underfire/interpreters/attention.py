@@ -37,7 +37,7 @@ class AttentionInterpreter(TappedInterpreter[Attention]):
 
     def raw_maps(self, view: ForwardPass, classes: Tensor, *, attackable: bool = True) -> Tensor:
         """Unscaled maps (N, h, w) of ``view`` for ``classes`` (N,), attached to it if ``attackable``."""
-        tap = self.tap
+        tap = self._tap
         flow = view.logits.new_zeros(len(view.logits), 1, tap.tokens)
         flow[:, :, list(tap.read)] = 1 / len(tap.read)
         for weights in reversed(self.mixed(view, classes, attackable=attackable)):

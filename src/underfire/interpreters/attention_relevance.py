@@ -21,5 +21,5 @@ class AttentionRelevance(AttentionInterpreter):
     def mixed(self, view: ForwardPass, classes: Tensor, *, attackable: bool) -> list[Tensor]:
         """The positive part of gradient × attention (N, T, T) of each layer, averaged over heads."""
         chosen = view.logits.gather(1, classes[:, None]).squeeze(1)
-        slopes = view.attention_gradient(self.tap, chosen, attackable=attackable)
-        return [(a * g).relu().mean(dim=1) for a, g in zip(view.attention(self.tap), slopes, strict=True)]
+        slopes = view.attention_gradient(self._tap, chosen, attackable=attackable)
+        return [(a * g).relu().mean(dim=1) for a, g in zip(view.attention(self._tap), slopes, strict=True)]

@@ -20,4 +20,4 @@ class Rollout(AttentionInterpreter):
 
     def mixed(self, view: ForwardPass, classes: Tensor, *, attackable: bool) -> list[Tensor]:  # noqa: ARG002
         """The weights (N, T, T) of each layer, averaged over heads."""
-        return [weights.mean(dim=1) for weights in view.attention(self.tap)]
+        return [weights.mean(dim=1) for weights in view.attention(self._tap)]
