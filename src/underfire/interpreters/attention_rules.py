@@ -1,17 +1,15 @@
 """The rules by which relevance goes back through attention, however it is called (Achtibat et al. 2024)."""
 
 import inspect
-import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from underfire.interpreters.function_rules import gate
 from underfire.interpreters.relevance import Propagation, Rule, linear
+from underfire.models.attention import opened
 
 
 def attention_rules(*, softmax: bool) -> Mapping[str, Rule]:
@@ -57,7 +55,7 @@ def _attention_arguments(
 
 
 def _multi_head(mode: Propagation, func: Any, args: Sequence[Any], named: Mapping[str, Any]) -> Any:
-    """The function that ``nn.MultiheadAttention`` calls, by its parts, which have rules."""
+    """The function that ``nn.MultiheadAttention`` calls, by the functions in it, which have rules."""
     call = inspect.signature(func).bind(*args, **named)
     call.apply_defaults()
     given = call.arguments
@@ -66,41 +64,4 @@ def _multi_head(mode: Propagation, func: Any, args: Sequence[Any], named: Mappin
     if odd or given["query"].ndim != 3:
         raise mode.refuse(f"multi-head attention with {odd[0] if odd else 'no batch'}")
     with mode:
-        return _by_parts(given, *_projected(given))
-
-
-def _projected(given: Mapping[str, Any]) -> list[Tensor]:
-    """Queries, keys and values (N, heads, length, width)."""
-    if given["use_separate_proj_weight"]:
-        weights = [given[f"{name}_proj_weight"] for name in "qkv"]
-    else:
-        weights = given["in_proj_weight"].chunk(3)
-    bias = given["in_proj_bias"]
-    biases = (None,) * 3 if bias is None else bias.chunk(3)
-    found = []
-    for name, weight, shift in zip(("query", "key", "value"), weights, biases, strict=True):
-        z = F.linear(given[name], weight, shift)  # (length, N, width of all heads)
-        found.append(z.unflatten(2, (given["num_heads"], -1)).permute(1, 2, 0, 3))
-    return found
-
-
-def _by_parts(given: Mapping[str, Any], query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor | None]:
-    mask, weights = _mask(given["attn_mask"], query), None
-    if given["need_weights"]:
-        scores = (query / math.sqrt(query.shape[-1])) @ key.transpose(-2, -1)
-        each = (scores if mask is None else scores + mask).softmax(dim=-1)
-        out = each @ value
-        weights = each.mean(dim=1) if given["average_attn_weights"] else each
-    else:
-        out = F.scaled_dot_product_attention(query, key, value, mask)
-    joined = out.permute(2, 0, 1, 3).flatten(2)
-    return F.linear(joined, given["out_proj_weight"], given["out_proj_bias"]), weights
-
-
-def _mask(mask: Tensor | None, query: Tensor) -> Tensor | None:
-    """What is added to the scores (N, heads, length, length)."""
-    if mask is None:
-        return None
-    if mask.dtype == torch.bool:
-        mask = torch.zeros_like(mask, dtype=query.dtype).masked_fill(mask, -math.inf)
-    return mask.unflatten(0, (-1, query.shape[1])) if mask.ndim == 3 else mask
+        return opened(func)(*args, **named)

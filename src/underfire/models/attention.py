@@ -113,7 +113,7 @@ class Attending(TorchFunctionMode):
         named, name = dict(kwargs or {}), _name(func)
         if name == F.multi_head_attention_forward.__name__:
             with self:
-                return _opened(func)(*args, **named)
+                return opened(func)(*args, **named)
         if name == F.scaled_dot_product_attention.__name__:
             return self._scaled_dot_product(*args, **named)
         if name in _PRODUCTS:
@@ -171,6 +171,14 @@ class Attending(TorchFunctionMode):
         if rows != columns:
             return weights
         return torch.eye(rows, dtype=weights.dtype, device=weights.device).expand_as(weights)
+
+
+def opened(func: FunctionType) -> Callable[..., Any]:
+    """``func``, which asks first whether somebody intercepts it, without that question: what it calls is seen."""
+    without = {**func.__globals__, "has_torch_function": lambda _: False}
+    opened = FunctionType(func.__code__, without, func.__name__, func.__defaults__, func.__closure__)
+    opened.__kwdefaults__ = func.__kwdefaults__
+    return opened
 
 
 _found: Remembered[Attention | str] = Remembered()
@@ -321,11 +329,3 @@ def _heads(weights: Tensor, rows: int, tokens: int) -> int | None:
 def _name(func: Any) -> str:
     found = func.overloadpacket if isinstance(func, OpOverload) else func
     return str(getattr(found, "__name__", ""))
-
-
-def _opened(func: FunctionType) -> Callable[..., Any]:
-    """``func``, which asks first whether somebody intercepts it, without that question: what it calls is seen."""
-    without = {**func.__globals__, "has_torch_function": lambda _: False}
-    opened = FunctionType(func.__code__, without, func.__name__, func.__defaults__, func.__closure__)
-    opened.__kwdefaults__ = func.__kwdefaults__
-    return opened
