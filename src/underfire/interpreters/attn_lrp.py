@@ -1,6 +1,6 @@
 """AttnLRP: layer-wise relevance propagation through attention (Achtibat et al., ICML 2024)."""
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 
 from underfire.errors import InputError
 from underfire.interpreters.attention_rules import attention_rules
@@ -43,6 +43,11 @@ class AttnLRP(RelevanceInterpreter):
         check_settings(epsilon=epsilon, gamma=gamma)
         self.epsilon, self.gamma, self.softmax = epsilon, gamma, softmax
         super().__init__(classifier)
+
+    @property
+    def settings(self) -> tuple[Hashable, ...]:
+        """The numbers of the rules."""
+        return self.name, self.epsilon, self.gamma, self.softmax
 
     def rules(self) -> Mapping[str, Rule]:
         """Those of LRP, with γ for linear layers too, and those of attention."""

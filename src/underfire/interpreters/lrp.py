@@ -2,7 +2,7 @@
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import ClassVar
 
 import torch
@@ -24,9 +24,14 @@ from underfire.interpreters.maps import saliency, saliency_grid, saliency_slope
 from underfire.interpreters.relevance import Propagation, Relevance, Rule, propagated
 from underfire.models.classifier import Classifier
 from underfire.models.gradients import gradient
+from underfire.models.remembered import Remembered
 
 _SAME = 1e-3  # largest difference of the logits that rules compute from the model's, relative to their spread
 _HINT = "explain this model with grad or gradcam"
+
+
+_met: Remembered[frozenset[str] | str] = Remembered()
+"""By the settings of an interpreter: the functions it has met rules for, or in a sentence why it cannot be had."""
 
 
 class RelevanceInterpreter(Interpreter):
@@ -43,7 +48,15 @@ class RelevanceInterpreter(Interpreter):
         super().__init__(classifier)
         self._rules = self.rules()
         self.grid = saliency_grid(classifier.input_size)
-        self.met = self._try()
+        met = _met.get(classifier, self.settings, self._try)
+        if isinstance(met, str):
+            raise InputError(met)
+        self.met = met
+
+    @property
+    @abstractmethod
+    def settings(self) -> tuple[Hashable, ...]:
+        """All that the rules depend on, the kind of interpreter included."""
 
     @abstractmethod
     def rules(self) -> Mapping[str, Rule]:
@@ -94,16 +107,18 @@ class RelevanceInterpreter(Interpreter):
         """
 
         def refusal(what: str) -> str:
-            return f"{self.name} has no rule for {what} in the model {classifier.name!r}; {self.hint}."
+            return f"{self.name} has no rule for {what} in {classifier.name!r}; {self.hint}."
 
         return propagated(classifier, x, y, lambda: Propagation(self._rules, refusal), attached=attached)
 
-    def _try(self) -> frozenset[str]:
-        """The names of the functions met by propagating once.
+    def _try(self) -> frozenset[str] | str:
+        """The names of the functions met by propagating once; in a sentence what has no rule, or works in place."""
+        try:
+            return self._met_once()
+        except InputError as error:
+            return str(error)
 
-        Raises:
-            InputError: a function has no rule, or values change.
-        """
+    def _met_once(self) -> frozenset[str]:
         name = self.classifier.name
         if any(isinstance(module, torch.jit.ScriptModule) for module in self.classifier.module.modules()):
             raise InputError(
@@ -150,6 +165,11 @@ class LRP(RelevanceInterpreter):
         check_settings(epsilon=epsilon, gamma=gamma)
         self.epsilon, self.gamma, self.box = epsilon, gamma, box
         super().__init__(classifier)
+
+    @property
+    def settings(self) -> tuple[Hashable, ...]:
+        """The numbers of the rules."""
+        return self.name, self.epsilon, self.gamma, self.box
 
     def rules(self) -> Mapping[str, Rule]:
         """Those of layers with weights by the settings, and those of functions without."""
