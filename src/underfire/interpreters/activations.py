@@ -31,10 +31,13 @@ TapT = TypeVar("TapT", bound=Tap)
 class TappedInterpreter(Interpreter, Generic[TapT]):
     """A map made of what one pass shows at one tap, and of what lies behind that.
 
-    Attributes:
+    Args:
+        classifier: the classifier to explain.
         tap: what is read.
-        goes_back: the map takes a backward pass.
         loss: what an attack descends.
+
+    Attributes:
+        goes_back: the map takes a backward pass.
     """
 
     goes_back: ClassVar[bool] = False

@@ -205,7 +205,7 @@ def _one(
         parts.append(classifier.probabilities(torch.where(shown[:, None], x, away)).cpu())
     probabilities = torch.cat(parts)
     asked = torch.full((len(probabilities),), y)
-    p, holds = probabilities[:, y], classifier.decision.answer_of(probabilities, asked) == y
+    p, holds = probabilities[:, y], classifier.decision.predict_from(probabilities, asked) == y
     # Nothing shown and everything shown are the same images for both curves.
     inserting = torch.tensor([probe.levels, *range(probe.levels + 1, 2 * probe.levels), 0])
     return p[: probe.levels + 1], p[inserting], holds[inserting]

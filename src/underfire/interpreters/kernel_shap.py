@@ -27,8 +27,9 @@ class KernelSHAP(Masked):
         segments: on each side of the grid that the image is cut into; the map's own grid.
         baseline: value of a hidden pixel in [0, 1]; 0 is black.
         output: f, the class's ``"probability"`` or its ``"logit"``.
-        per_step: coalitions whose gradient a step of an attack takes, drawn anew; None for all, which is exact.
-        renewed: coalitions whose value it takes besides, in turn.
+        per_step: how many coalitions each attack step goes backward through, drawn at random; None: all of them,
+            which gives the exact gradient.
+        renewed: how many others it evaluates again by a forward pass, in turn.
         seed: of the coalitions.
 
     Raises:
@@ -71,12 +72,11 @@ class KernelSHAP(Masked):
 
     def masks_of(self, key: str, like: Tensor) -> MaskSet:
         """The whole image, none of it, and the coalitions."""
-        (a, b), count = self.grid, self.passes_per_map
-        inner, weights = _every(a * b) if self._all else self._drawn(key, a * b, count - 2)
-        shown = torch.cat([torch.ones(1, a * b), torch.zeros(1, a * b), inner]).double()
+        players = math.prod(self.grid)
+        inner, weights = _every(players) if self._all else self._drawn(key, players, self.passes_per_map - 2)
+        shown = torch.cat([torch.ones(1, players), torch.zeros(1, players), inner]).double()
         coefficients = efficient(shown, torch.cat([torch.zeros(2), weights]).double(), whole=0, none=1)
-        parts = (part.reshape(1, count, a, b).to(like.device, like.dtype) for part in (shown, coefficients))
-        return MaskSet(*parts)
+        return MaskSet.of_segments(shown, coefficients, self.grid, like)
 
     def _drawn(self, key: str, players: int, count: int) -> tuple[Tensor, Tensor]:
         """Coalitions (``count``, ``players``), half of them the others' complements, which all weigh alike."""

@@ -30,8 +30,9 @@ class LIME(Masked):
         penalty: of the regression, on the sum of squares.
         baseline: value of a hidden pixel in [0, 1]; 0 is black.
         output: f, the class's ``"probability"`` or its ``"logit"``.
-        per_step: masks whose gradient a step of an attack takes, drawn anew; None for all, which is exact.
-        renewed: masks whose value it takes besides, in turn.
+        per_step: how many masks each attack step goes backward through, drawn at random; None: all of them,
+            which gives the exact gradient.
+        renewed: how many others it evaluates again by a forward pass, in turn.
         seed: of the masks.
 
     Raises:
@@ -76,13 +77,10 @@ class LIME(Masked):
 
     def masks_of(self, key: str, like: Tensor) -> MaskSet:
         """The whole image, and the random masks."""
-        (a, b), count = self.grid, self.passes_per_map
-        draw = generator(self.seed, key, self.name)
-        random = torch.rand((count - 1, a * b), generator=draw) < 0.5
-        shown = torch.cat([torch.ones(1, a * b), random]).double()
-        coefficients = ridge(shown, self.weights(shown), self.penalty)
-        parts = (part.reshape(1, count, a, b).to(like.device, like.dtype) for part in (shown, coefficients))
-        return MaskSet(*parts)
+        segments, draw = math.prod(self.grid), generator(self.seed, key, self.name)
+        random = torch.rand((self.passes_per_map - 1, segments), generator=draw) < 0.5
+        shown = torch.cat([torch.ones(1, segments), random]).double()
+        return MaskSet.of_segments(shown, ridge(shown, self.weights(shown), self.penalty), self.grid, like)
 
     def weights(self, shown: Tensor) -> Tensor:
         """What the looks at masks ``shown`` (K, d) weigh in the regression, (K,)."""

@@ -26,6 +26,11 @@ class MaskSet:
     corners: Tensor | None = None
 
     @classmethod
+    def of_segments(cls, shown: Tensor, weights: Tensor, grid: tuple[int, int], like: Tensor) -> Self:
+        """The masks of one image by the segments of ``grid``, ``shown`` (K, a·b) and what they weigh (K, a·b) in it."""
+        return cls(*(part.unflatten(1, grid)[None].to(like.device, like.dtype) for part in (shown, weights)))
+
+    @classmethod
     def joined(cls, parts: list[Self]) -> Self:
         """Those of several images as one."""
         corners = [part.corners for part in parts if part.corners is not None]

@@ -36,8 +36,9 @@ class Masked(Interpreter):
         grid: (h, w) of the maps.
         baseline: x̄, the value of a hidden pixel in [0, 1]; 0 is black.
         output: f, the class's ``"probability"`` or its ``"logit"``.
-        per_step: masks whose gradient a step of an attack takes, drawn anew; None for all, which is exact.
-        renewed: masks whose value it takes besides, in turn; all where ``per_step`` is None.
+        per_step: how many masks each attack step goes backward through, drawn at random; None: all of them,
+            which gives the exact gradient.
+        renewed: how many others it evaluates again by a forward pass, in turn; all where ``per_step`` is None.
         seed: of the masks, which every image draws for itself.
 
     Raises:

@@ -19,8 +19,9 @@ class Occlusion(Masked):
         window: side of the window in segments; it moves by one segment.
         baseline: value of a hidden pixel in [0, 1]; 0 is black.
         output: f, the class's ``"probability"`` or its ``"logit"``.
-        per_step: windows whose gradient a step of an attack takes, drawn anew; None for all, which is exact.
-        renewed: windows whose value it takes besides, in turn.
+        per_step: how many windows each attack step goes backward through, drawn at random; None: all of them,
+            which gives the exact gradient.
+        renewed: how many others it evaluates again by a forward pass, in turn.
 
     Raises:
         InputError: an argument is out of range.

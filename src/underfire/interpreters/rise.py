@@ -26,8 +26,9 @@ class RISE(Masked):
         share: chance of a cell to be shown.
         baseline: value of a hidden pixel in [0, 1]; 0 is black.
         output: f, the class's ``"probability"`` or its ``"logit"``.
-        per_step: masks whose gradient a step of an attack takes, drawn anew; None for all, which is exact.
-        renewed: masks whose value it takes besides, in turn.
+        per_step: how many masks each attack step goes backward through, drawn at random; None: all of them,
+            which gives the exact gradient.
+        renewed: how many others it evaluates again by a forward pass, in turn.
         seed: of the masks.
 
     Raises:
