@@ -66,7 +66,7 @@ class Confidence:
     def label_reached(self, decision: Decision, logits: Tensor, target: Tensor) -> Tensor:
         """(N,) bool: the label is reached on these ``logits`` (N, K)."""
         p = probability(decision, logits, target)
-        return (p >= self.keep) & (decision.answer(logits, target) == target)
+        return (p >= self.keep) & (decision.predict(logits, target) == target)
 
     def needs_confidence(self, decision: Decision, logits: Tensor, target: Tensor) -> Tensor:
         """(N,) bool: the next step minds the prediction."""

@@ -209,7 +209,7 @@ class _Loop:
         if joint:
             reached = setting.confidence.label_reached(decision, view.logits, target)
         else:
-            reached = decision.answer(view.logits, target) == target
+            reached = decision.predict(view.logits, target) == target
         own, passes = slice(self._own), 1 + sum(answer.passes for answer in answers)
         rows = self._rows[own]
         self._recorder.look(rows, nll[own], distance[own] if mapped else None, passes)

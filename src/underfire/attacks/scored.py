@@ -85,7 +85,7 @@ def score(
     _check_budget(perturbation, x, x_adv, outcome.used)
     with torch.no_grad():
         logits = classifier(x_adv)
-    prediction = classifier.decision.answer(logits, target)
+    prediction = classifier.decision.predict(logits, target)
     return AttackResult(
         attack=name,
         x=x,

@@ -173,7 +173,7 @@ class _Search:
         require_finite(nll[:, None], "the prediction loss")
         self.recorder.look(rows, nll, None, passes=1)
         if not self._goals:
-            return nll, decision.answer(logits, target) == target, nll
+            return nll, decision.predict(logits, target) == target, nll
         reached = self._confidence.label_reached(decision, logits, target)
         distance = torch.full_like(nll, torch.inf)
         asked = reached.nonzero().squeeze(1)

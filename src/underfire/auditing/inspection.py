@@ -115,7 +115,7 @@ def _decide(
     planned = []
     for position, ((photo, pixels), probabilities) in enumerate(zip(batch, seen, strict=True), start=first):
         label = int(probabilities.argmax()) if photo.label is None else photo.label
-        shown = classifier.decision.shown(probabilities)
+        shown = classifier.decision.assigned(probabilities)
         untargeted = plan.targets == "given" and photo.target is None and not strict
         if untargeted:
             target = label  # rows have a target; it is aimed at by nothing

@@ -24,9 +24,9 @@ class ModelView:
     """By interpreter, (N, h, w) in [0, 1] on the native grid."""
     decision: Decision = ONE_OF_MANY
 
-    def answer(self, classes: Tensor) -> Tensor:
-        """(N,) int64: what each image is seen as, asked about its class in ``classes`` (N,); see `Decision`."""
-        return self.decision.answer_of(self.probabilities, classes)
+    def predict(self, classes: Tensor) -> Tensor:
+        """(N,) int64: the predicted class of each image, compared with that in ``classes`` (N,); see `Decision`."""
+        return self.decision.predict_from(self.probabilities, classes)
 
     def probability_of(self, classes: Tensor) -> Tensor:
         """(N,): the probability of each image's class in ``classes`` (N,)."""

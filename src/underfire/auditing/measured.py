@@ -49,10 +49,10 @@ def rows_of(photos: Sequence[PlannedPhoto], treated: Treated, *, seed: int) -> l
     aimed = condition != NONE
     linf, l2 = metrics.linf(treated.x, treated.benign_x).cpu(), metrics.l2(treated.x, treated.benign_x).cpu()
     asked = treated.targets if aimed else torch.tensor([photo.label for photo in photos])
-    prediction, saved_prediction = treated.view.answer(asked), treated.saved.answer(asked)
+    prediction, saved_prediction = treated.view.predict(asked), treated.saved.predict(asked)
     confidence = treated.view.probability_of(treated.targets)
     saved_confidence = treated.saved.probability_of(treated.targets)
-    clean_prediction = treated.benign.answer(torch.tensor([photo.label for photo in photos]))
+    clean_prediction = treated.benign.predict(torch.tensor([photo.label for photo in photos]))
     distances = {
         name: (map_distances(treated.view.maps[name], maps), map_distances(treated.saved.maps[name], maps))
         for name, maps in treated.benign.maps.items()

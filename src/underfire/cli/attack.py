@@ -191,7 +191,7 @@ def _print(result: SingleAttack, classifier: Classifier) -> None:
 
     names = classifier.class_names
     (first, *_) = result.rows
-    adversarial = int(result.adversarial.answer(torch.tensor([first.target])))
+    adversarial = int(result.adversarial.predict(torch.tensor([first.target])))
     print_table(
         ("image", "prediction", "confidence"),
         [

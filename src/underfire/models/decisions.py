@@ -10,15 +10,15 @@ from underfire.errors import InputError
 
 
 class Decision(Protocol):
-    """How logits (N, K) become probabilities and an answer.
+    """How logits (N, K) become probabilities and a predicted class.
 
-    An answer is asked about a class of each image: it is that class where the image is seen as of it, and the most
-    probable other one where it is not.
+    With labels that don't exclude each other, the prediction depends on the class that it is compared with: it is that
+    class if the model assigns it to the image, and the most probable other class if not.
     """
 
     @property
     def exclusive(self) -> bool:
-        """Whether an image is seen as of one class alone."""
+        """Whether an image has one class alone."""
         ...
 
     def probabilities(self, logits: Tensor) -> Tensor:
@@ -33,21 +33,21 @@ class Decision(Protocol):
         """-log p_c (N,) of ``classes`` (N,), differentiable."""
         ...
 
-    def answer(self, logits: Tensor, classes: Tensor) -> Tensor:
-        """(N,) int64, asked about ``classes`` (N,)."""
+    def predict(self, logits: Tensor, classes: Tensor) -> Tensor:
+        """(N,) int64, compared with ``classes`` (N,)."""
         ...
 
-    def answer_of(self, probabilities: Tensor, classes: Tensor) -> Tensor:
-        """As `answer`, of ``probabilities`` (N, K)."""
+    def predict_from(self, probabilities: Tensor, classes: Tensor) -> Tensor:
+        """As `predict`, of ``probabilities`` (N, K)."""
         ...
 
-    def shown(self, probabilities: Tensor) -> list[int]:
-        """The classes that an image of ``probabilities`` (K,) is seen as."""
+    def assigned(self, probabilities: Tensor) -> list[int]:
+        """The classes that an image of ``probabilities`` (K,) is assigned."""
         ...
 
 
 class OneOfMany:
-    """Classes that exclude each other: softmax, and the most probable one is seen."""
+    """Classes that exclude each other: softmax, and the most probable one is predicted."""
 
     exclusive = True
 
@@ -63,19 +63,19 @@ class OneOfMany:
         """-log p_c (N,) of ``classes`` (N,), differentiable."""
         return F.cross_entropy(logits, classes, reduction="none")
 
-    def answer(self, logits: Tensor, classes: Tensor) -> Tensor:  # noqa: ARG002 - the same whatever is asked
+    def predict(self, logits: Tensor, classes: Tensor) -> Tensor:  # noqa: ARG002 - the same whatever it is compared with
         """(N,) int64: the most probable class."""
         return logits.argmax(dim=1)
 
-    answer_of = answer
+    predict_from = predict
 
-    def shown(self, probabilities: Tensor) -> list[int]:
+    def assigned(self, probabilities: Tensor) -> list[int]:
         """The most probable class of an image."""
         return [int(probabilities.argmax())]
 
 
 class EachOfMany:
-    """Labels that don't exclude each other: a sigmoid each, and those with more than one half are seen."""
+    """Labels that don't exclude each other: a sigmoid each, and those above one half are predicted."""
 
     exclusive = False
 
@@ -91,17 +91,17 @@ class EachOfMany:
         """-log p_c (N,) of the labels ``classes`` (N,), differentiable; it rises with no other label."""
         return F.softplus(-logits.gather(1, classes[:, None]).squeeze(1))
 
-    def answer(self, logits: Tensor, classes: Tensor) -> Tensor:
-        """(N,) int64: the label asked about where it is seen, or the most probable other one."""
-        return self.answer_of(self.probabilities(logits), classes)
+    def predict(self, logits: Tensor, classes: Tensor) -> Tensor:
+        """(N,) int64: the label compared with if the model assigns it, or the most probable other one."""
+        return self.predict_from(self.probabilities(logits), classes)
 
-    def answer_of(self, probabilities: Tensor, classes: Tensor) -> Tensor:
-        """As `answer`, of ``probabilities`` (N, K)."""
-        asked = classes[:, None]
-        others = probabilities.scatter(1, asked, -1.0).argmax(dim=1)
-        return torch.where(probabilities.gather(1, asked).squeeze(1) > 0.5, classes, others)
+    def predict_from(self, probabilities: Tensor, classes: Tensor) -> Tensor:
+        """As `predict`, of ``probabilities`` (N, K)."""
+        compared = classes[:, None]
+        others = probabilities.scatter(1, compared, -1.0).argmax(dim=1)
+        return torch.where(probabilities.gather(1, compared).squeeze(1) > 0.5, classes, others)
 
-    def shown(self, probabilities: Tensor) -> list[int]:
+    def assigned(self, probabilities: Tensor) -> list[int]:
         """The labels of more than one half."""
         return (probabilities > 0.5).nonzero().flatten().tolist()
 
