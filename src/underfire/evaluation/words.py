@@ -97,7 +97,7 @@ def _mean(figures: Sequence[Estimate]) -> float | None:
 
 
 def _needed(tried: Sequence[DetectorRecord], given: AdaptiveEffort | None, norm: str) -> list[tuple[str, list[str]]]:
-    """The least ε and the fewest passes that evade half of the photos: what is told, and by number of interpreters."""
+    """For ε and for passes, the smallest value with which half of the photos evade, by the number of interpreters."""
     if given is None:
         return []
     efforts = [(record, record.effort) for record in tried if record.effort is not None]

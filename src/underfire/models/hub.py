@@ -43,7 +43,7 @@ def answers(url: str) -> bool:
 
 @contextlib.contextmanager
 def hugging_face() -> Iterator[None]:
-    """Inside the block its library downloads, or is told to be offline where its server does not answer."""
+    """Inside the block huggingface_hub may download; if its server does not answer, it works offline."""
     if importlib.util.find_spec("huggingface_hub") is None:
         yield
         return
