@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from underfire.attacks.control import Balance, Confidence, Mix, Schedule
+from underfire.attacks.directions import joint_direction
 from underfire.attacks.keepers import BEST, Keeper, KeptIterates
 from underfire.attacks.perturbations import Perturbation
 from underfire.attacks.rules import Adam, Rule
@@ -153,7 +154,7 @@ class _Loop:
         joint = self._joint(step)
         if joint:
             needs_confidence = setting.confidence.needs_confidence(view.classifier.decision, view.logits, self._target)
-            direction = self._joint_direction(view, answers, needs_confidence, step)
+            direction = joint_direction(view, self._target, answers, self._mixer, needs_confidence, step)
         else:
             direction = view.nll_gradient(self._target)
         direction = batch.pull_back(direction)
@@ -219,27 +220,6 @@ class _Loop:
         if step in self._final_looks:
             self.finalists.append(self._best.theta.clone())
         return batch, view, answers, reached
-
-    def _joint_direction(
-        self, view: ForwardPass, answers: list[MapGradient], needs_confidence: Tensor, step: int
-    ) -> Tensor:
-        """Prediction and maps in one direction (N, C, H, W), mixed as far back as one backward pass can serve all."""
-        taps = {answer.at for answer in answers}
-        (tap,) = taps if len(taps) == 1 else (None,)
-        distances = [answer.distance for answer in answers]
-        if tap is not None and tap.head is not None:  # all that the logits read passes here
-            directions = [answer.direction for answer in answers]
-            mixed = self._mixer(
-                view.gradient_at(tap, view.nll(self._target)), directions, distances, needs_confidence, step
-            )
-            return view.carried(tap, mixed, last=True)
-        prediction = view.nll_gradient(self._target)
-        last = max((i for i, a in enumerate(answers) if a.at is not None), default=None)
-        directions = [
-            a.direction if a.at is None else view.carried(a.at, a.direction, last=i == last)
-            for i, a in enumerate(answers)
-        ]
-        return self._mixer(prediction, directions, distances, needs_confidence, step)
 
     def _select(self, places: Tensor, *, own: int) -> None:
         """Go on with the images at ``places``, of which the first ``own`` count."""
