@@ -25,6 +25,11 @@ Ink = tuple[int, int, int]
 @click.option("--seed", type=int, default=2, show_default=True, help="0 are the pages of training, 1 those held out.")
 def main(folder: Path, pages: int, seed: int) -> None:
     """Draw pages into FOLDER/0, FOLDER/90, FOLDER/180 and FOLDER/270."""
+    draw_pages(folder, pages=pages, seed=seed)
+
+
+def draw_pages(folder: Path, *, pages: int, seed: int) -> None:
+    """Draw ``pages`` pages of ``seed`` into class folders in ``folder``, a quarter each way up."""
     for turn in TURNS:
         (folder / str(turn)).mkdir(parents=True, exist_ok=True)
     for number in range(pages):

@@ -201,7 +201,7 @@ def _right(classifier: Classifier, photos: Sequence[Photo]) -> Iterator[tuple[st
 def _score(entrant: Entrant, interpreter: Interpreter, batch: Batch, result: AttackResult) -> Iterator[Found]:
     benign = interpreter(batch.x, batch.label, keys=batch.names)
     images = (result.x_adv, (result.x_adv * 255).round() / 255)
-    computed, rounded = (_views(interpreter, batch, x, benign) for x in images)
+    computed, rounded = (views(interpreter, batch, x, benign) for x in images)
     for i, name in enumerate(batch.names):
         cost = (int(result.passes[i]), result.seconds / len(batch.names))
         yield Found(
@@ -209,7 +209,8 @@ def _score(entrant: Entrant, interpreter: Interpreter, batch: Batch, result: Att
         )
 
 
-def _views(interpreter: Interpreter, batch: Batch, x: Tensor, benign: Tensor) -> list[View]:
+def views(interpreter: Interpreter, batch: Batch, x: Tensor, benign: Tensor) -> list[View]:
+    """Images ``x`` (N, C, H, W) of ``batch`` as ``interpreter`` and its classifier see them, beside maps ``benign``."""
     probabilities = interpreter.classifier.probabilities(x)
     maps = interpreter(x, batch.target, keys=batch.names)
     p = probabilities.gather(1, batch.target[:, None]).squeeze(1)
