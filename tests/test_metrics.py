@@ -7,14 +7,33 @@ from dataclasses import asdict
 from statistics import NormalDist
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
+from scipy import stats as scipy_stats
 from torch import Tensor
 
-from underfire.metrics import iou, iou_top, l1, l2, linf
+from underfire.metrics import (
+    center_shift,
+    iou,
+    iou_top,
+    is_constant,
+    kendall,
+    l1,
+    l2,
+    linf,
+    mass_center,
+    pearson,
+    spearman,
+    ssim,
+    topk,
+)
 from underfire.stats import Estimate, Share, bootstrap_mean, bootstrap_paired, wilson
+
+MEASURES = [l1, iou, iou_top, topk, pearson, spearman, kendall, ssim, center_shift]
 
 # Multiples of 1/8 are exact in float32, so laws hold without a tolerance; few values make ties common.
 eighths = st.integers(0, 8).map(lambda k: k / 8)
@@ -88,6 +107,135 @@ def test_iou_top_of_constant_maps(level: float) -> None:
     assert iou_top(constant, other).tolist() == [0.0]
 
 
+def test_topk_asks_how_much_of_the_second_map_is_left() -> None:
+    a = torch.arange(10.0).view(1, 2, 5)  # its two largest: cells 8 and 9
+    assert topk(a, a.roll(1, dims=2)).tolist() == [0.5]  # 9 is now at 5, 8 at 9
+    # Ties let three in against two: 2 of 3 of the second's are in the first, 2 of 2 of the first's in the second.
+    tied, two = grid([1.0, 0.5, 0.5, 0.2, 0.0]), grid([1.0, 0.9, 0.0, 0.0, 0.0])
+    assert topk(two, tied, share=0.4).tolist() == pytest.approx([2 / 3])
+    assert topk(tied, two, share=0.4).tolist() == [1.0]
+
+
+correlations = pytest.mark.parametrize(
+    ("measure", "oracle"),
+    [
+        (pearson, lambda a, b: scipy_stats.pearsonr(a, b).statistic),
+        (spearman, lambda a, b: scipy_stats.spearmanr(a, b).statistic),
+        (kendall, lambda a, b: scipy_stats.kendalltau(a, b).statistic),
+    ],
+)
+
+
+@correlations
+@given(maps=map_batches(2))
+def test_correlations_are_those_of_scipy(
+    measure: Callable[..., Tensor], oracle: Callable[..., float], maps: tuple[Tensor, Tensor]
+) -> None:
+    a, b = (m.double() for m in maps)
+    for one, other, value in zip(a, b, measure(a, b).tolist(), strict=True):
+        if not is_constant(torch.stack([one, other])).any():
+            assert value == pytest.approx(oracle(one.flatten().numpy(), other.flatten().numpy()), abs=1e-12)
+
+
+@correlations
+def test_correlations_by_hand(measure: Callable[..., Tensor], oracle: Callable[..., float]) -> None:
+    a = grid([0.0, 1.0], [2.0, 3.0])
+    assert measure(a, a).tolist() == pytest.approx([1.0])
+    assert measure(a, -a).tolist() == pytest.approx([-1.0])
+    b = grid([0.0, 1.0], [3.0, 2.0])  # one pair of six out of order, two ranks off by one
+    assert measure(a, b).tolist() == pytest.approx([{kendall: 4 / 6}.get(measure, 0.8)])
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
+def test_the_size_of_values_decides_no_correlation(scale: float) -> None:
+    a, b = (torch.rand(2, 4, 4, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    for measure in (pearson, spearman, kendall):
+        assert torch.allclose(measure(a * scale, b), measure(a, b), atol=1e-6)
+
+
+agreement = pytest.mark.parametrize("measure", [topk, pearson, spearman, kendall])
+
+
+@agreement
+@pytest.mark.parametrize("level", [0.0, 0.1, 1.0])
+def test_a_constant_map_agrees_with_a_constant_map_alone(measure: Callable[..., Tensor], level: float) -> None:
+    constant, other = torch.full((1, 4, 5), level), torch.rand(1, 4, 5)
+    assert is_constant(torch.cat([constant, other])).tolist() == [True, False]
+    assert measure(constant, torch.ones(1, 4, 5)).tolist() == [1.0]
+    assert measure(constant, other).tolist() == [0.0]
+    assert measure(other, constant).tolist() == [0.0]
+
+
+def ssim_by_hand(a: "np.ndarray[Any, Any]", b: "np.ndarray[Any, Any]", window: tuple[int, int]) -> float:
+    """The formula, window by window, in numpy."""
+    found = []
+    for i in range(a.shape[0] - window[0] + 1):
+        for j in range(a.shape[1] - window[1] + 1):
+            p, q = (m[i : i + window[0], j : j + window[1]].ravel() for m in (a, b))
+            covariance = np.cov(p, q)
+            likeness = (2 * p.mean() * q.mean() + 1e-4) / (p.mean() ** 2 + q.mean() ** 2 + 1e-4)
+            found.append(likeness * (2 * covariance[0, 1] + 9e-4) / (covariance[0, 0] + covariance[1, 1] + 9e-4))
+    return float(np.mean(found))
+
+
+@pytest.mark.parametrize(("shape", "window"), [((7, 7), (7, 7)), ((12, 9), (7, 7)), ((4, 9), (4, 7))])
+def test_ssim_is_its_formula(shape: tuple[int, int], window: tuple[int, int]) -> None:
+    a, b = torch.rand(2, 3, *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    expected = [ssim_by_hand(p.numpy(), q.numpy(), window) for p, q in zip(a, b, strict=True)]
+    assert ssim(a, b).tolist() == pytest.approx(expected, abs=1e-12)
+    assert ssim(a, a).tolist() == pytest.approx([1.0] * 3)
+    assert torch.allclose(ssim(a, b), ssim(b, a), rtol=0, atol=1e-12)
+
+
+def test_ssim_of_constant_maps_is_that_of_their_levels() -> None:
+    half, one = torch.full((1, 8, 8), 0.5), torch.ones(1, 8, 8)
+    assert ssim(half, half).tolist() == pytest.approx([1.0])
+    assert ssim(half, one).tolist() == pytest.approx([(2 * 0.5 + 1e-4) / (1.25 + 1e-4)])
+    assert float(ssim(half * 0, torch.rand(1, 8, 8))) < 0.01
+    assert ssim(half[:, :1, :1], one[:, :1, :1]).isfinite().all()
+
+
+def test_ssim_is_scikit_images() -> None:
+    metrics = pytest.importorskip("skimage.metrics")
+    a, b = torch.rand(2, 56, 40, dtype=torch.float64, generator=torch.Generator().manual_seed(3)).numpy()
+    expected = metrics.structural_similarity(a, b, data_range=1.0)
+    assert ssim(*(torch.from_numpy(m)[None] for m in (a, b))).item() == pytest.approx(expected, abs=1e-12)
+
+
+@given(map_batches(1))
+def test_the_centre_of_mass_is_scipys(maps: tuple[Tensor]) -> None:
+    (a,) = (m.double() for m in maps)
+    assume(bool((a.sum(dim=(1, 2)) > 0).all()))
+    sides = torch.tensor(a.shape[1:])
+    expected = torch.tensor([ndimage.center_of_mass(one.numpy()) for one in a], dtype=torch.float64)
+    assert torch.allclose(mass_center(a), (expected + 0.5) / sides, rtol=0, atol=1e-12)
+
+
+def test_the_centre_of_a_map_that_shows_nothing_is_the_middle() -> None:
+    maps = torch.stack([torch.zeros(3, 5), torch.full((3, 5), 0.25)])
+    assert torch.allclose(mass_center(maps), torch.full((2, 2), 0.5))
+    corner = torch.zeros(2, 3, 5)
+    corner[:, 0, 0] = 1
+    assert center_shift(maps, corner).tolist() == center_shift(corner, maps).tolist() == [0.0, 0.0]
+
+
+def test_the_shift_of_the_centre_is_a_share_of_the_diagonal() -> None:
+    a, b = torch.zeros(1, 6, 8), torch.zeros(1, 6, 8)
+    a[0, 1, 1], b[0, 4, 5] = 0.5, 1  # three cells down, four to the right, of a diagonal of ten
+    assert center_shift(a, b).tolist() == pytest.approx([0.5])
+    assert center_shift(a, a).tolist() == [0.0]
+
+
+def test_the_centre_has_a_gradient() -> None:
+    maps = torch.rand(2, 3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(4)) + 0.1
+    assert torch.autograd.gradcheck(mass_center, maps.requires_grad_(True))
+
+
+def test_a_negative_cell_has_no_mass() -> None:
+    with pytest.raises(ValueError, match="negative"):
+        mass_center(torch.full((1, 2, 2), -0.1))
+
+
 overlaps = pytest.mark.parametrize("overlap", [iou, iou_top])
 
 
@@ -100,7 +248,7 @@ def test_overlap_is_a_similarity(overlap: Callable[..., Tensor], maps: tuple[Ten
     assert (overlap(a, a) == 1).all()
 
 
-@pytest.mark.parametrize("measure", [l1, iou, iou_top])
+@pytest.mark.parametrize("measure", [l1, iou, iou_top, topk, pearson, spearman, kendall])
 @given(maps=map_batches(2), seed=st.integers(0, 99))
 def test_maps_do_not_couple_and_position_does_not_matter(
     measure: Callable[..., Tensor], maps: tuple[Tensor, Tensor], seed: int
@@ -113,7 +261,7 @@ def test_maps_do_not_couple_and_position_does_not_matter(
     assert torch.allclose(measure(*shuffled), measure(a, b), rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("measure", [l1, iou, iou_top, linf, l2])
+@pytest.mark.parametrize("measure", [*MEASURES, linf, l2])
 def test_measures_give_one_number_per_item(measure: Callable[..., Tensor]) -> None:
     batch = torch.rand(4, 3, 5)
     assert measure(batch, batch).shape == (4,)
@@ -131,7 +279,7 @@ def test_distances_of_images() -> None:
 maps = torch.rand(2, 3, 3)
 
 
-@pytest.mark.parametrize("measure", [l1, iou, iou_top])
+@pytest.mark.parametrize("measure", MEASURES)
 @pytest.mark.parametrize(
     ("a", "b", "complaint"),
     [
@@ -156,6 +304,8 @@ def test_bad_thresholds_and_shares_are_refused(bad: float) -> None:
         iou(maps, maps, threshold=bad)
     with pytest.raises(ValueError, match="share"):
         iou_top(maps, maps, share=bad)
+    with pytest.raises(ValueError, match="share"):
+        topk(maps, maps, share=bad)
 
 
 # --- intervals ----------------------------------------------------------------------------------------------
