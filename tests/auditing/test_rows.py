@@ -15,15 +15,27 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from support.rows import row
-from underfire.auditing.rows import RANGES, SCHEMA, SCHEMA_VERSION, Row, read_rows, table_of, write_part
+from underfire.auditing.distances import MEASURES, measures_of
+from underfire.auditing.rows import (
+    OLDEST_SCHEMA,
+    RANGES,
+    SCHEMA,
+    SCHEMA_VERSION,
+    Row,
+    read_rows,
+    schema_of,
+    table_of,
+    write_part,
+)
 from underfire.diagnostics.attack_signs import ImageCourse, ImageTrace
 from underfire.errors import InputError
 
 ROW = row(
     label=3, target=7, interpreter="grad", success=True, confidence=0.9, clean_confidence=0.8, l1=0.1, iou_50=0.5,
-    iou_25=0.25, iou_75=0.75, iou_top20=0.2, linf=8 / 255, l2=1.5, confidence_8bit=0.85, l1_8bit=0.11,
-    iou_50_8bit=0.51, iou_25_8bit=0.26, iou_75_8bit=0.76, iou_top20_8bit=0.21, steps=300, passes=301, seconds=1.25,
-    used=8 / 255,
+    iou_25=0.25, iou_75=0.75, iou_top20=0.2, topk_20=0.3, spearman=-0.4, kendall=-0.3, pearson=0.6, ssim=0.7,
+    linf=8 / 255, l2=1.5, confidence_8bit=0.85, l1_8bit=0.11, iou_50_8bit=0.51, iou_25_8bit=0.26, iou_75_8bit=0.76,
+    iou_top20_8bit=0.21, topk_20_8bit=0.31, spearman_8bit=-0.41, kendall_8bit=-0.31, pearson_8bit=0.61,
+    ssim_8bit=0.71, steps=300, passes=301, seconds=1.25, used=8 / 255,
 )  # fmt: skip
 
 
@@ -44,20 +56,26 @@ def test_any_name_and_number_come_back(tmp_path: Path, name: str, number: float)
     assert read_rows(tmp_path) == [changed]
 
 
-# Of the columns' names, types and order in this version of the schema. Another hash asks for another version.
-SCHEMA_HASH = "c9467518a9b6ba524c7e86d8b4bca04a3d564d725378fdf4191ed4685946ca1b"
+# Of the columns' names, types and order in the versions of the schema that are read. Another hash of the newest asks
+# for another version.
+SCHEMA_HASHES = {
+    2: "c9467518a9b6ba524c7e86d8b4bca04a3d564d725378fdf4191ed4685946ca1b",
+    3: "8e757f5ba7f5a6a027a841708de10be0bacd7ab6ea93398b7ccd98eb1a862016",
+}
 
 
-def test_the_schema_is_that_of_its_version() -> None:
-    columns = [(field.name, str(field.type), field.nullable) for field in SCHEMA]
-    assert SCHEMA_VERSION == 2
-    assert hashlib.sha256(repr(columns).encode()).hexdigest() == SCHEMA_HASH
+def test_the_schemas_are_those_of_their_versions() -> None:
+    assert list(SCHEMA_HASHES) == list(range(OLDEST_SCHEMA, SCHEMA_VERSION + 1))
+    for version, recorded in SCHEMA_HASHES.items():
+        columns = [(field.name, str(field.type), field.nullable) for field in schema_of(version)]
+        assert hashlib.sha256(repr(columns).encode()).hexdigest() == recorded
 
 
 def test_the_schema_is_the_row() -> None:
     assert SCHEMA.names == list(ROW.columns())
     course = ["stuck", "nll_first", "nll_half", "nll_kept", "gap_first", "gap_half", "gap_kept"]
-    assert [field.name for field in SCHEMA if field.nullable] == ["excluded", *course]
+    younger = [f"{name}{ending}" for ending in ("", "_8bit") for name in MEASURES if name not in measures_of(2)]
+    assert [field.name for field in SCHEMA if field.nullable] == ["excluded", *younger, *course]
     assert SCHEMA.field("success_8bit").type == pa.bool_()
     assert SCHEMA.field("passes").type == pa.int64()
     assert SCHEMA.field("l1").type == pa.float64()
@@ -74,7 +92,8 @@ def test_a_number_that_is_none_stops_with_the_photos_name(value: float) -> None:
     ("column", "value"),
     [
         *((name, -0.01) for name in ("l1", "iou_50_8bit", "iou_top20", "confidence", "linf")),
-        *((name, 1.01) for name in ("l1", "iou_50_8bit", "iou_top20", "confidence", "linf")),
+        *((name, 1.01) for name in ("l1", "iou_50_8bit", "iou_top20", "confidence", "linf", "topk_20", "ssim_8bit")),
+        *((name, -1.01) for name in ("spearman", "kendall_8bit", "pearson", "ssim")), ("topk_20", -0.01),
         ("l2", -1.0), ("passes", -1), ("seconds", 1e308), ("eps", -1.0), ("prediction", -1), ("nll_kept", 1e308),
     ],
 )  # fmt: skip
@@ -192,6 +211,32 @@ def test_a_row_that_no_audit_writes_is_named(tmp_path: Path) -> None:
     index = table.schema.get_field_index("l1")
     pq.write_table(table.set_column(index, SCHEMA.field("l1"), pa.array([math.nan])), part)
     with pytest.raises(InputError, match=r"part-0\.parquet.*l1 is nan"):
+        read_rows(tmp_path)
+
+
+def as_of_version_2(part: Path) -> list[str]:
+    """Makes ``part`` one that version 2 of the schema wrote, and tells which columns that had not."""
+    table = pq.read_table(part)
+    lacking = [f"{name}{ending}" for name in MEASURES if name not in measures_of(2) for ending in ("", "_8bit")]
+    pq.write_table(table.drop_columns(lacking).replace_schema_metadata({"underfire.rows": "2"}), part)
+    return lacking
+
+
+def test_rows_of_version_2_lack_what_it_did_not_measure(tmp_path: Path) -> None:
+    part = tmp_path / "part-0.parquet"
+    write_part(part, [ROW])
+    lacking = as_of_version_2(part)
+    assert len(lacking) == 10
+    assert read_rows(tmp_path) == [Row.of_columns(ROW.columns() | dict.fromkeys(lacking))]
+    write_part(tmp_path / "part-1.parquet", [ROW])  # whoever finishes the run measures it
+    assert [row.distances.spearman for row in read_rows(tmp_path)] == [None, -0.4]
+
+
+@pytest.mark.parametrize("column", ["spearman", "ssim_8bit"])
+def test_rows_of_today_lack_nothing(tmp_path: Path, column: str) -> None:
+    part = tmp_path / "part-0.parquet"
+    write_part(part, [Row.of_columns(ROW.columns() | {column: None})])
+    with pytest.raises(InputError, match=rf"part-0\.parquet.*{column} is missing"):
         read_rows(tmp_path)
 
 

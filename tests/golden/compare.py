@@ -21,9 +21,9 @@ REWORDED: Mapping[str, str] = {
 }
 """Words in cells, figures and pages that were replaced on purpose: what the records say → what is said now."""
 
-RELATIVE, ABSOLUTE = 1e-9, 1e-12
+RELATIVE, ABSOLUTE = 5e-9, 1e-12
 """How far two numbers may be apart: the float64 sums of machines differ by some 1e-15, which a dozen steps and a
-directional difference enlarge."""
+directional difference enlarge, and SSIM's quotient of variances once more."""
 
 DRAWN = 0.02
 """How far two coordinates may be apart, which are written with one or two decimals."""

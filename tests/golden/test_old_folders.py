@@ -14,6 +14,11 @@ from golden import compare
 from golden.record import RECORDS
 from golden.subjects import DYADIC, Toy, here_and_now
 from support.toy_photos import one_thread
+from underfire.auditing.condition import PGD
+from underfire.auditing.gates import failures, parse_gate
+from underfire.auditing.run import read_run
+from underfire.report.build import build_report
+from underfire.stats import NO_ESTIMATE
 
 MADE = RECORDS / "made-by-0.1.tar.xz"
 
@@ -58,5 +63,22 @@ def test_an_old_run_that_was_interrupted_is_finished(made: Path) -> None:
     with one_thread():
         toy.resumed("run")
     assert contents(made / "run" / "artifacts").keys() == before.keys()
-    assert compare.tables(recorded, pq.read_table(last).drop_columns("seconds")) == []
+    assert compare.tables(recorded, pq.read_table(last).select(recorded.column_names)) == []
+    resumed = read_run(made / "run")
+    measured = [row.distances.spearman is not None for row in resumed.records]
+    assert sum(measured) == len(recorded) < len(measured)
+    assert build_report(resumed).is_file()
     shutil.rmtree(made)
+
+
+def test_an_old_run_has_its_report_and_its_gates(made: Path) -> None:
+    run = read_run(made / "run")
+    cell = run.summary.cell(PGD, "cam")
+    assert cell is not None
+    assert cell.distances.spearman is None
+    assert cell.mean("spearman") == NO_ESTIMATE
+    assert cell.mean("l1").n > 0
+    assert failures(run.summary, [parse_gate("l1>1"), parse_gate("spearman>1")]) == [
+        "spearman>1 could not be checked: the run is older than spearman; run the audit again."
+    ]
+    assert build_report(run).is_file()

@@ -23,7 +23,7 @@ def row(
 ) -> Row:
     """A row whose other IoUs are shares of ``iou``; 8-bit columns repeat the others unless given."""
     iou_8bit = iou if iou_8bit is None else iou_8bit
-    shares = {"iou_50": 1.0, "iou_25": 0.9, "iou_75": 0.8, "iou_top20": 0.7}
+    shares = {"iou_50": 1.0, "iou_25": 0.9, "iou_75": 0.8, "iou_top20": 0.7, "topk_20": 0.6, "spearman": 0.5}
     saved = {"success_8bit": success_8bit, "l1_8bit": l1_8bit}
     return made(
         image_id=image_id,

@@ -14,16 +14,20 @@ T = TypeVar("T")
 RANGE = "range"
 """Under this name the metadata of a field has the lowest and the highest value that it can take."""
 
+SINCE = "since"
+"""Under this name the metadata of a field has the first version of the rows' schema that has its columns."""
 
-def _by(measure: Callable[[Tensor, Tensor], Tensor]) -> dict[str, Any]:
-    return {"measure": measure, RANGE: (0.0, 1.0)}
+
+def _by(measure: Callable[[Tensor, Tensor], Tensor], *, low: float = 0.0, since: int = 1) -> dict[str, Any]:
+    return {"measure": measure, RANGE: (low, 1.0), SINCE: since}
 
 
 @dataclass(frozen=True)
 class MapDistances(Generic[T]):
     """How far a map is from another, by every measure: a number, (N,) of a batch, or statistics of several.
 
-    The names of the fields are those of the rows' columns and of the gates, in their order.
+    The names of the fields are those of the rows' columns and of the gates, in their order. What older rows lack is
+    None of theirs.
     """
 
     l1: T = field(metadata=_by(metrics.l1))
@@ -31,10 +35,15 @@ class MapDistances(Generic[T]):
     iou_25: T = field(metadata=_by(partial(metrics.iou, threshold=0.25)))
     iou_75: T = field(metadata=_by(partial(metrics.iou, threshold=0.75)))
     iou_top20: T = field(metadata=_by(partial(metrics.iou_top, share=0.2)))
+    topk_20: T | None = field(metadata=_by(partial(metrics.topk, share=0.2), since=3))
+    spearman: T | None = field(metadata=_by(metrics.spearman, low=-1.0, since=3))
+    kendall: T | None = field(metadata=_by(metrics.kendall, low=-1.0, since=3))
+    pearson: T | None = field(metadata=_by(metrics.pearson, low=-1.0, since=3))
+    ssim: T | None = field(metadata=_by(metrics.ssim, low=-1.0, since=3))
 
-    def __getitem__(self, measure: str) -> T:
+    def __getitem__(self, measure: str) -> T | None:
         """The field ``measure``, one of `MEASURES`."""
-        value: T = getattr(self, measure)
+        value: T | None = getattr(self, measure)
         return value
 
 
@@ -42,9 +51,15 @@ MEASURES: tuple[str, ...] = tuple(measure.name for measure in fields(MapDistance
 """The names of the distances."""
 
 
-def distances_of(value: Callable[[str], T]) -> MapDistances[T]:
+def measures_of(version: int) -> tuple[str, ...]:
+    """The names of those that rows of the schema's ``version`` have."""
+    return tuple(measure.name for measure in fields(MapDistances) if measure.metadata[SINCE] <= version)
+
+
+def distances_of(value: Callable[[str], T | None]) -> MapDistances[T]:
     """``value`` of every measure's name."""
-    return MapDistances(**{measure: value(measure) for measure in MEASURES})
+    values: dict[str, Any] = {measure: value(measure) for measure in MEASURES}
+    return MapDistances(**values)
 
 
 def map_distances(maps: Tensor, others: Tensor) -> MapDistances[Tensor]:
@@ -54,4 +69,5 @@ def map_distances(maps: Tensor, others: Tensor) -> MapDistances[Tensor]:
 
 def distances_at(distances: MapDistances[Tensor], index: int) -> MapDistances[float]:
     """The distances of one pair of a batch."""
-    return distances_of(lambda measure: float(distances[measure][index]))
+    values = vars(distances)
+    return distances_of(lambda measure: float(values[measure][index]))

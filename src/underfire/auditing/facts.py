@@ -77,7 +77,7 @@ class RunFacts:
     """What run.json says.
 
     Attributes:
-        schema: of the rows.
+        schema: of the rows of those parts that were there first; whoever finishes the run may write a newer one.
         command: the command line that began the run.
         created: UTC, ISO 8601.
         threads: of the process that began it; they decide the order of sums.

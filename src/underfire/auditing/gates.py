@@ -106,18 +106,27 @@ def failures(summary: Summary, gates: Sequence[Gate]) -> list[str]:
 
     A gate is tried on every interpreter that was attacked on its own (the diagonal), on the 8-bit image:
     ``asr`` and ``kept`` over the attacked photos, the other metrics over successes. Where the attack never
-    succeeded, those have no value and the gate does not fail. A gate that nothing was attacked for fails,
-    since it was not checked.
+    succeeded, those have no value and the gate does not fail. A gate fails that nothing was attacked for, or of a
+    measure that the run's rows are too old for, since it was not checked.
     """
     found = []
     for gate in gates:
         if not summary.headlines:
             found.append(f"{gate} could not be checked: no interpreter was attacked.")
         for headline in summary.headlines:
+            if not _measured(summary, headline, gate.metric):
+                found.append(f"{gate} could not be checked: the run is older than {gate.metric}; run the audit again.")
+                break
             value, n = _gate_value(summary, headline, gate.metric)
             if value is not None and gate.holds(value):
                 found.append(f"{gate}: {headline.interpreter} has {gate.metric} {value:.3g} (n = {n}).")
     return found
+
+
+def _measured(summary: Summary, headline: Headline, metric: str) -> bool:
+    """Whether the rows of ``headline`` have ``metric``, if it is a measure of maps."""
+    cell, measure = summary.cell(headline.condition, headline.interpreter), _MEASURE_OF.get(metric)
+    return cell is None or measure is None or cell.distances[measure] is not None
 
 
 def _gate_value(summary: Summary, headline: Headline, metric: str) -> tuple[float | None, int]:

@@ -6,6 +6,7 @@ written whole or not at all, so a run that is killed leaves finished parts and n
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import cache
 from pathlib import Path
 from types import NoneType
 from typing import Any, TypeVar, get_args, get_type_hints
@@ -14,14 +15,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from underfire.auditing.condition import NONE, Condition
-from underfire.auditing.distances import MEASURES, RANGE, MapDistances, distances_of
+from underfire.auditing.distances import MEASURES, RANGE, MapDistances, distances_of, measures_of
 from underfire.auditing.parquet import open_parquet
 from underfire.diagnostics.attack_signs import ImageCourse, ImageTrace
 from underfire.errors import InputError
 from underfire.files import quoted, write_whole
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Raised when a column is added, removed or changes its meaning; a test holds the hash of the columns."""
+
+OLDEST_SCHEMA = 2
+"""The first version whose rows are still read; what they lack is None."""
 
 _VERSION_KEY = b"underfire.rows"
 _PART_PATTERN = "part-*.parquet"
@@ -233,7 +237,10 @@ class Row:
             return kind(**{name: values[name] for name in _NAMES[kind]})
 
         def distances(ending: str = "") -> MapDistances[float]:
-            return distances_of(lambda measure: float(values[f"{measure}{ending}"]))
+            return distances_of(lambda measure: number(values[f"{measure}{ending}"], optional=measure not in _ALWAYS))
+
+        def number(value: Any, *, optional: bool) -> float | None:
+            return None if optional and value is None else float(value)
 
         return cls(
             photo=part(RowPhoto),
@@ -255,6 +262,9 @@ _LOSSES = {"nll": "prediction", "gap": "maps"}
 
 _PLACES = tuple(place.name for place in fields(ImageCourse))
 
+
+_ALWAYS = measures_of(OLDEST_SCHEMA)
+"""The measures that every row has."""
 
 _PARTS: tuple[type[Any], ...] = (RowPhoto, Answer, ImageChange, Spent, Allowed)
 _NAMES = {kind: [part.name for part in fields(kind)] for kind in _PARTS}
@@ -316,7 +326,7 @@ def read_rows(folder: Path) -> list[Row]:
     Unfinished files are ignored; a run without a part has no rows.
 
     Raises:
-        InputError: There is no such folder, or a part is damaged or of another schema version.
+        InputError: There is no such folder, or a part is damaged or of a schema version that is not read.
     """
     if not folder.is_dir():
         raise InputError(f"{quoted(folder)} is not a folder; give the directory of a run (audit's --out)")
@@ -330,14 +340,15 @@ def parts_in(folder: Path) -> list[Path]:
 
 
 def read_part(path: Path) -> list[Row]:
-    """The rows of one part, which others may have written.
+    """The rows of one part, which others may have written, by this or an older version.
 
     Raises:
-        InputError: it is damaged, of another schema version, or has more rows than a part or numbers out of range.
+        InputError: it is damaged, of a schema version that is not read, or has more rows than a part or numbers out of
+            range.
     """
     try:
         file = open_parquet(path, most_rows=_MOST_ROWS)
-        _check_schema(path, file)
+        version = _checked_version(path, file)
         table = file.read()
         table.validate(full=True)
     except InputError as error:
@@ -346,8 +357,12 @@ def read_part(path: Path) -> list[Row]:
         raise _unreadable(path, error) from error
     except (pa.ArrowException, OSError, ValueError) as error:
         raise _unreadable(path, error) from error
+    unknown = dict.fromkeys(SCHEMA.names)
     try:
-        return [Row.of_columns(values) for values in table.to_pylist()]
+        for name in _distance_columns(version):
+            if table.column(name).null_count:
+                raise ValueError(f"{name} is missing")
+        return [Row.of_columns(unknown | values) for values in table.to_pylist()]
     except (ValueError, TypeError) as error:  # a missing value where there must be one is None
         raise InputError(f"{quoted(path)} holds a row that no audit writes ({error}); {REDO}") from error
 
@@ -357,29 +372,42 @@ def _unreadable(path: Path, error: Exception) -> InputError:
     return InputError(f"{quoted(path)} cannot be read as a part of a run ({reason}); {REDO}")
 
 
-def _check_schema(path: Path, file: Any) -> None:
-    """Before a page of it is unpacked."""
+def _checked_version(path: Path, file: Any) -> int:
+    """The schema's version, before a page of it is unpacked."""
     schema = file.schema_arrow
-    version = (schema.metadata or {}).get(_VERSION_KEY, b"none").decode(errors="replace")
-    if version != str(SCHEMA_VERSION) or not schema.equals(SCHEMA):
+    told = (schema.metadata or {}).get(_VERSION_KEY, b"none").decode(errors="replace")
+    version = next((known for known in range(OLDEST_SCHEMA, SCHEMA_VERSION + 1) if told == str(known)), None)
+    if version is None or not schema.equals(schema_of(version)):
         raise InputError(
-            f"{quoted(path)} has rows of schema version {quoted(version)} with columns this version of underfire "
-            f"(schema version {SCHEMA_VERSION}) does not know; run the audit again into a new directory"
+            f"{quoted(path)} has rows of schema version {quoted(told)} with columns this version of underfire "
+            f"(schema versions {OLDEST_SCHEMA} to {SCHEMA_VERSION}) does not know; run the audit again into a new "
+            "directory"
         )
+    return version
 
 
-def _schema() -> Any:
+def _distance_columns(version: int) -> dict[str, Any]:
+    """The columns of distances in rows of the schema's ``version``, with their kinds."""
+    measures = {measure: float if measure in _ALWAYS else float | None for measure in measures_of(version)}
+    return measures | {f"{measure}{_SAVED}": kind for measure, kind in measures.items()}
+
+
+@cache
+def schema_of(version: int) -> Any:
+    """The Arrow schema of a part of the schema's ``version``, derived from the parts of a `Row`."""
     arrow = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
+    distances = _distance_columns(version)
+    measures = measures_of(version)
     kinds: dict[str, Any] = {
         **get_type_hints(RowPhoto),
         **dict.fromkeys(("attack", "source", "interpreter"), str),
         "excluded": str | None,
         **get_type_hints(Answer),
-        **dict.fromkeys(MEASURES, float),
+        **{measure: distances[measure] for measure in measures},
         **get_type_hints(ImageChange),
         f"success{_SAVED}": bool,
         f"confidence{_SAVED}": float,
-        **dict.fromkeys((f"{measure}{_SAVED}" for measure in MEASURES), float),
+        **{f"{measure}{_SAVED}": distances[measure] for measure in measures},
         **get_type_hints(Spent),
         **get_type_hints(Allowed),
         **dict.fromkeys(_course_columns(None), float | None),
@@ -389,8 +417,8 @@ def _schema() -> Any:
         some = get_args(hint) or (hint,)
         (kind,) = (k for k in some if k is not NoneType)
         columns.append(pa.field(name, arrow[kind], nullable=NoneType in some))
-    return pa.schema(columns, metadata={_VERSION_KEY: str(SCHEMA_VERSION).encode()})
+    return pa.schema(columns, metadata={_VERSION_KEY: str(version).encode()})
 
 
-SCHEMA = _schema()
-"""The Arrow schema of a part, derived from the parts of a `Row`."""
+SCHEMA = schema_of(SCHEMA_VERSION)
+"""That of the parts that are written now."""

@@ -18,7 +18,7 @@ from underfire.auditing.inspection import Inspection, check_unchanged, inspect_p
 from underfire.auditing.locks import describing, holding
 from underfire.auditing.names import make_perturbation
 from underfire.auditing.plan import WHOLE, AuditPlan, PlannedPhoto, Shard, Unit, first_difference, units
-from underfire.auditing.rows import SCHEMA_VERSION
+from underfire.auditing.rows import OLDEST_SCHEMA, SCHEMA_VERSION
 from underfire.auditing.store import RunDirectory
 from underfire.auditing.targets import NO_TARGET
 from underfire.auditing.unit import Auditor, Event
@@ -147,12 +147,11 @@ def _finish(directory: RunDirectory, photos: Sequence[PlannedPhoto], plan: Audit
 def _check_same(directory: RunDirectory, old: RunFacts, new: RunFacts, *, strict: bool) -> None:
     """Refuses to add rows to a run that was made otherwise."""
     run, advice = quoted(directory.path), "give the same settings to go on, or a new directory"
-    for name in ("schema", "underfire_version"):
-        before, now = getattr(old, name), getattr(new, name)
-        if before != now:
-            raise InputError(
-                f"{run} was begun with {name} {printable(str(before))}, and this is {now}; give a new directory"
-            )
+    goes_on = OLDEST_SCHEMA <= old.schema <= new.schema  # newer rows have more columns, and the old ones as they were
+    for name, same in (("schema", goes_on), ("underfire_version", old.underfire_version == new.underfire_version)):
+        if not same:
+            before, now = printable(str(getattr(old, name))), getattr(new, name)
+            raise InputError(f"{run} was begun with {name} {before}, and this is {now}; give a new directory")
     difference = first_difference(old.config, new.config)
     if difference is not None:
         name, was, given = difference

@@ -17,7 +17,7 @@ from underfire.auditing.rows import Row
 from underfire.diagnostics.attack_signs import Indicator, indicators
 from underfire.diagnostics.gradient_masking import Ending, lead
 from underfire.errors import InputError
-from underfire.stats import LEVEL, Estimate, Share, bootstrap_mean, bootstrap_paired, wilson
+from underfire.stats import LEVEL, NO_ESTIMATE, Estimate, Share, bootstrap_mean, bootstrap_paired, wilson
 
 KEPT_IOU = 0.5
 """A map counts as kept when its IoU with the benign map (both binarised at 0.5) is at least this."""
@@ -106,12 +106,15 @@ class Cell:
     control: bool
     n: int
     distances: MapDistances[Measure]
+    """None of a measure that the rows of this cell are too old for."""
     l1_minus_pgd: Estimate | None
     l1_minus_pgd_8bit: Estimate | None
 
     def mean(self, measure: str, *, eight_bit: bool = True) -> Estimate:
         """The figure that a table shows: over successes for an attack, over all photos for a control."""
         values = self.distances[measure]
+        if values is None:
+            return NO_ESTIMATE
         if self.control:
             return values.every_8bit if eight_bit else values.every
         return values.successes_8bit if eight_bit else values.successes
@@ -401,12 +404,17 @@ def _cell(table: _Table, condition: Condition, interpreter: str) -> Cell:
     )
 
 
-def _measure(rows: Sequence[Row], measure: str) -> Measure:
+def _measure(rows: Sequence[Row], measure: str) -> Measure | None:
+    """Over the rows that have it; None where none has."""
+    computed = [(row, value) for row in rows if (value := row.distances[measure]) is not None]
+    saved = [(row, value) for row in rows if (value := row.saved.distances[measure]) is not None]
+    if not computed:
+        return None
     return Measure(
-        successes=bootstrap_mean([row.distances[measure] for row in rows if row.answer.success]),
-        every=bootstrap_mean([row.distances[measure] for row in rows]),
-        successes_8bit=bootstrap_mean([row.saved.distances[measure] for row in rows if row.saved.success]),
-        every_8bit=bootstrap_mean([row.saved.distances[measure] for row in rows]),
+        successes=bootstrap_mean([value for row, value in computed if row.answer.success]),
+        every=bootstrap_mean([value for _, value in computed]),
+        successes_8bit=bootstrap_mean([value for row, value in saved if row.saved.success]),
+        every_8bit=bootstrap_mean([value for _, value in saved]),
     )
 
 
