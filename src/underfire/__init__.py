@@ -11,7 +11,20 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from underfire import metrics, stats
     from underfire.api import audit, load_run
-    from underfire.attacks import ADV2, L2, PGD, AttackResult, AuthorsADV2, Flow, JointAttack, Linf, Square, StAdv
+    from underfire.attacks import (
+        ADV2,
+        L2,
+        PGD,
+        AttackResult,
+        AuthorsADV2,
+        Flow,
+        JointAttack,
+        Linf,
+        Square,
+        StAdv,
+        Universal,
+        UniversalPerturbation,
+    )
     from underfire.auditing.run import Run
     from underfire.defenses import EnsembleDetector
     from underfire.errors import InputError, ModelError, NonFiniteError
@@ -52,6 +65,7 @@ else:
         "api": ("audit", "load_run"),
         "attacks": (
             *("ADV2", "L2", "PGD", "AttackResult", "AuthorsADV2", "Flow", "JointAttack", "Linf", "Square", "StAdv"),
+            *("Universal", "UniversalPerturbation"),
         ),
         "auditing.run": ("Run",),
         "defenses": ("EnsembleDetector",),
@@ -130,6 +144,8 @@ __all__ = [
     "SmoothGrad",
     "Square",
     "StAdv",
+    "Universal",
+    "UniversalPerturbation",
     "attribution_gradient",
     "audit",
     "load_classifier",

@@ -8,5 +8,19 @@ from underfire.attacks.pgd import PGD
 from underfire.attacks.result import AttackResult
 from underfire.attacks.square import Square
 from underfire.attacks.stadv import StAdv
+from underfire.attacks.universal import Universal, UniversalPerturbation
 
-__all__ = ["ADV2", "L2", "PGD", "AttackResult", "AuthorsADV2", "Flow", "JointAttack", "Linf", "Square", "StAdv"]
+__all__ = [
+    "ADV2",
+    "L2",
+    "PGD",
+    "AttackResult",
+    "AuthorsADV2",
+    "Flow",
+    "JointAttack",
+    "Linf",
+    "Square",
+    "StAdv",
+    "Universal",
+    "UniversalPerturbation",
+]
