@@ -16,10 +16,26 @@ from benchmarks.subject import Recipe, Subject
 from benchmarks.tables import Table, at_least, at_most
 from benchmarks.timing import Ratio, in_turn, ratio
 from support.toys import images
-from underfire import CAM, GRAD, IG, Classifier, GradCAM, Interpreter
+from underfire import (
+    CAM,
+    GRAD,
+    IG,
+    LRP,
+    RISE,
+    AttentionRelevance,
+    AttnLRP,
+    Classifier,
+    GradCAM,
+    GuidedBackprop,
+    Interpreter,
+    KernelSHAP,
+    Occlusion,
+    Rollout,
+)
 from underfire.attacks.engine import Outcome, Setting, descend
 from underfire.interpreters import MapObjective
 from underfire.models.folded import prepared
+from underfire.testing import token_classifier
 
 TURNS = 3
 MEBIBYTE = 2**20
@@ -108,7 +124,15 @@ def test_photos_come_again_until_the_batch_is_full(subject: Subject) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kinds", "passes"), [((), 1), ((CAM,), 1), ((GradCAM,), 1), ((GRAD,), 2), ((IG,), 3), ((CAM, GRAD, IG), 4)]
+    ("kinds", "passes"),
+    [
+        ((), 1),
+        *(((kind,), 1) for kind in (CAM, GradCAM)),
+        *(((kind,), 2) for kind in (GRAD, GuidedBackprop, LRP)),
+        *(((kind,), 3) for kind in (IG, Occlusion)),
+        *(((kind,), 5) for kind in (RISE, KernelSHAP)),
+        ((CAM, GRAD, IG), 4),
+    ],
 )
 def test_a_step_in_forward_passes(subject: Subject, kinds: Sequence[type[Interpreter]], passes: int) -> None:
     """With a clock that counts forward passes the durations are known: neither IG's start nor the end is in them."""
@@ -133,9 +157,19 @@ def test_a_loop_that_looks_twice_a_step_is_noticed(subject: Subject, monkeypatch
 
 
 @pytest.mark.slow
+def test_rows_are_those_of_interpreters_that_the_model_has() -> None:
+    classifier = token_classifier(dtype=torch.float32)
+    tokens = Subject.of(Recipe("toy", "cpu", 2), classifier, images(2, 16))
+    (table,) = steps.tables(tokens, turns=1)
+    assert {"ADV² on AttnLRP", "ADV² on attention rollout"} <= {row[0] for row in table.rows}
+    assert not {"ADV² on CAM", "ADV² on LRP"} & {row[0] for row in table.rows}
+
+
+@pytest.mark.slow
 def test_steps_and_preparation_make_tables(subject: Subject) -> None:
     (table,) = steps.tables(subject, turns=1)
-    assert [row[0] for row in table.rows] == list(steps.ATTACKED)
+    attention = {(AttnLRP,), (Rollout,), (AttentionRelevance,)}
+    assert [row[0] for row in table.rows] == [name for name, kinds in steps.ATTACKED.items() if kinds not in attention]
     (table,) = preparation.tables(subject, turns=1)
     assert table.rows[1][-1] == "met"  # the logits
 
