@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from support.nets import waves
 from support.toys import images, relu_net, small_mask
@@ -16,11 +17,13 @@ from underfire import (
     RTS,
     Classifier,
     EnsembleDetector,
+    GradCAM,
     InputError,
     Interpreter,
     MaskingNetwork,
     SmoothGrad,
 )
+from underfire.defenses.ensemble import settings_of
 from underfire.defenses.signals import Pairs, Shapes, Views
 from underfire.defenses.views import Noise, Shift
 
@@ -116,6 +119,41 @@ def test_settings_tell_weights_and_fits_apart(classifier: Classifier) -> None:
     assert first == same != other
     assert told(IG(classifier)) == told(IG(classifier)) != told(IG(classifier, points=16))
     assert told(small_mask(classifier))["mask"]["fit"]["steps"] == 4
+
+
+def _with_head(*head: nn.Module) -> Classifier:
+    body = (nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 8, 3, stride=2, padding=1), nn.ReLU())
+    module = nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), *head)
+    return Classifier(module, class_names=list("abcde"), mean=(0, 0, 0), std=(1, 1, 1), input_size=32)
+
+
+def test_what_tells_interpreters_apart_is_worded_as_version_0_1_did() -> None:
+    """By these words what it measured is found again; it had these five, and Captum's."""
+
+    def features(head: str | None) -> dict[str, Any]:
+        return {"module": "3", "call": 0, "grid": [16, 16], "head": head}
+
+    linear, deep = _with_head(nn.Linear(8, 5)), _with_head(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 5))
+    nodes = [[0.25, 0.5], [0.75, 0.5]]
+    told: dict[Interpreter, dict[str, Any]] = {
+        GRAD(linear): {"class": "GRAD", "grid": [8, 8], "probe": 0.0005},
+        IG(linear, points=2, strata=1): {
+            "class": "IG",
+            "baseline": 0.0,
+            "grid": [8, 8],
+            "nodes": nodes,
+            "output": "probability",
+            "passes_per_map": 2,
+            "probe": 0.0005,
+            "strata": 1,
+        },
+        CAM(linear): {"class": "CAM", "features": features("6"), "grid": [16, 16]},
+        GradCAM(linear): {"class": "GradCAM", "features": features("6"), "grid": [16, 16], "relu": False},
+        GradCAM(deep): {"class": "GradCAM", "features": features(None), "grid": [16, 16], "relu": False},
+        GradCAM(deep, relu=True): {"class": "GradCAM", "features": features(None), "grid": [16, 16], "relu": True},
+    }
+    for interpreter, words in told.items():
+        assert repr(settings_of(interpreter)) == repr(words)  # digests are of this
 
 
 def test_other_views_are_part_of_the_settings(tmp_path: Path, classifier: Classifier) -> None:

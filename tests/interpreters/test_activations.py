@@ -5,16 +5,18 @@ import torch
 from torch import Tensor, nn
 
 from support.toys import images, smooth_net
-from underfire import CAM, Classifier, GradCAM
+from underfire import CAM, Classifier, EigenCAM, GradCAM, Interpreter, Linf
+from underfire.attacks.engine import Schedule, Setting, descend
 from underfire.interpreters import ForwardPass, MapGradient, MapTarget
 from underfire.interpreters.maps import distance
+from underfire.models.folded import prepared
 
 N = 4
 X, Y = images(N, 16, dtype=torch.float64), torch.tensor([0, 3, 3, 7])
 KEYS = tuple("abcd")
 
 
-def _maps(g: CAM | GradCAM) -> Tensor:
+def _maps(g: Interpreter) -> Tensor:
     return torch.rand(N, *g.grid, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
 
 
@@ -51,6 +53,7 @@ class TestDirection:
         pull, _ = _asked(g, X, MapTarget(Y, _maps(g), KEYS, seed=0))
         assert pull.at is None
         assert pull.direction.shape == X.shape
+        assert pull.passes == 1
 
     @pytest.mark.parametrize("case", ["cam", "gradcam", "gradcam, another head"])
     def test_it_is_the_gradient_of_the_map_s_distance_in_x(self, smooth_classifier64: Classifier, case: str) -> None:
@@ -68,6 +71,23 @@ class TestDirection:
             ahead, behind = (distance(g(X + s * d, Y), maps) for s in (step, -step))
             slope = (ahead - behind) / (2 * step)
             torch.testing.assert_close((direction * d).sum(dim=(1, 2, 3)), slope, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("make", "name"), [(GradCAM, "linear"), (GradCAM, "other"), (EigenCAM, "other")])
+def test_a_joint_step_goes_back_to_the_pixels_as_often_as_it_says(
+    smooth_classifier: Classifier, make: type[GradCAM | EigenCAM], name: str
+) -> None:
+    classifier = smooth_classifier if name == "linear" else _flat_head()
+    x, back = X.to(classifier.dtype), []
+    g, schedule = make(classifier), Schedule(2, warm=0, first=1 / 255, peak=1 / 255, last=1 / 255)
+    task = MapTarget(Y, _maps(g).to(x.dtype), KEYS, seed=0)
+    twin = prepared(classifier)
+    first = next(module for module in twin.module.modules() if isinstance(module, nn.Conv2d))
+    first.register_full_backward_hook(lambda *_: back.append(1))
+    found = descend(twin, x, Y, [g.objective(task)], Setting(Linf(8 / 255), schedule))
+    looks = 3  # before each step and at the last image
+    assert found.passes.tolist() == [looks * g.passes_per_step] * N
+    assert len(back) == 2 * g.passes_per_step + (g.passes_per_step - 1)  # at the last one for the map alone
 
 
 @pytest.mark.parametrize("make", [CAM, GradCAM], ids=lambda g: g.name)

@@ -103,9 +103,10 @@ class EnsembleDetector(Detector):
 
 
 def settings_of(interpreter: Interpreter | MeanMap) -> dict[str, Any]:
-    """The class and the public attributes of an interpreter, less its classifier, as values of JSON."""
-    public = {name: value for name, value in vars(interpreter).items() if not name.startswith("_")}
-    del public["classifier"]
+    """The class and the public attributes of an interpreter, less its classifier and the implied, as values of JSON."""
+    implied = interpreter.implied if isinstance(interpreter, Interpreter) else frozenset()
+    untold = {"classifier", *implied}
+    public = {name: value for name, value in vars(interpreter).items() if name[0] != "_" and name not in untold}
     return {"class": type(interpreter).__name__} | {name: _plain(public[name]) for name in sorted(public)}
 
 

@@ -95,16 +95,22 @@ class ActivationInterpreter(TappedInterpreter[FeatureMap]):
     Attributes:
         features: where that activation is.
 
+    A joint step takes one pass where a linear head reads the activation's mean; else 2, since the prediction's gradient
+    and the map's go back to the pixels each by itself, and further passes of the part behind the activation.
+
     Raises:
         InputError: no activation of the classifier serves, or that of ``layer`` does not.
     """
 
     family = "representation"
+    implied = frozenset({"passes_per_step"})
     needs = "an activation that is laid out like the image, as (N, C, h, w), (N, h, w, C) or tokens"
 
     def __init__(self, classifier: Classifier, *, layer: str | nn.Module | None = None) -> None:
         super().__init__(classifier, self.find(classifier, layer))
         self.features = self._tap
+        if self.features.head is None:
+            self.passes_per_step = 2
 
     @classmethod
     def find(cls, classifier: Classifier, layer: str | nn.Module | None = None) -> FeatureMap:
@@ -158,7 +164,7 @@ class GradientWeighted(ActivationInterpreter):
 class ActivationObjective:
     """A loss of the map, by default the mean absolute distance to the target, and its exact gradient.
 
-    It takes no forward pass of its own; ``passes`` is what it says that it takes.
+    It takes no forward pass of its own; ``passes`` is what it says that it takes beyond the shared one.
 
     Where all that the logits read passes through an activation that is tapped, the answer's direction stays there, so
     that one backward pass from it to the pixels serves the prediction too.

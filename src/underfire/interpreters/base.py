@@ -214,6 +214,7 @@ class Interpreter(ABC):
             lowers the loss but is no gradient of it. Maps taken afresh decide over late iterates.
         draws: an objective's direction is drawn, and is the gradient of its loss in the mean.
         slow: every map takes so many passes that nothing asks for one at each of many looks.
+        implied: names of public attributes that follow from the others, and so tell nothing apart.
     """
 
     name: str
@@ -226,6 +227,7 @@ class Interpreter(ABC):
     estimates: ClassVar[bool] = False
     draws: bool = False
     slow: ClassVar[bool] = False
+    implied: ClassVar[frozenset[str]] = frozenset()
     grid: tuple[int, int]
 
     def __init__(self, classifier: Classifier) -> None:
