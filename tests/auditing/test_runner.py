@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -520,6 +520,27 @@ def test_a_file_system_without_locks_is_not_taken_for_another_process(
 
     monkeypatch.setattr(fcntl, "lockf", refuse)
     with pytest.raises(OSError, match=os.strerror(errno.ENOLCK)), holding(tmp_path / ".lock", [0]):
+        pass
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.ENOSPC])
+def test_a_lock_that_the_disk_refuses_is_no_file_to_delete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(path: str, _: int) -> int:
+        raise OSError(number, os.strerror(number), path)
+
+    monkeypatch.setattr("underfire.files._open_without_waiting", refuse)
+    with pytest.raises(OSError, match=os.strerror(number)) as raised, holding(tmp_path / ".lock", [0]):
+        pass
+    assert raised.value.errno == number
+    assert raised.value.filename == str(tmp_path / ".lock")
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo], ids=["folder", "pipe"])
+def test_what_stands_in_the_place_of_the_lock_is_to_be_deleted(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    make(tmp_path / ".lock")
+    with pytest.raises(InputError, match="delete it"), holding(tmp_path / ".lock", [0]):
         pass
 
 

@@ -16,6 +16,7 @@ from underfire.errors import InputError
 from underfire.files import naming, open_regular_file, quoted
 
 _TAKEN = (errno.EACCES, errno.EAGAIN)  # POSIX leaves the choice to the system
+_IN_THE_WAY = (errno.EISDIR, errno.ENXIO, errno.ELOOP)  # a folder, a pipe or socket, links in a circle
 _HEADER = 0  # the byte for run.json and the report; unit n has byte n + 1
 
 
@@ -54,4 +55,7 @@ def _opened(path: Path) -> BinaryIO:
     try:
         return open_regular_file(path, "ab")
     except InputError as error:
+        cause = error.__cause__
+        if isinstance(cause, OSError) and cause.errno not in _IN_THE_WAY:  # as on a disk that is read-only
+            raise cause from None
         raise InputError(f"the lock {quoted(path)} cannot be used: {error}; delete it") from error
