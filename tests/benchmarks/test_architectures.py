@@ -59,13 +59,15 @@ class _ScaleFree(nn.Module):
         return logits
 
 
-def test_a_map_of_rounding_is_noise() -> None:
+def test_a_map_of_rounding_is_refused_and_would_be_noise(monkeypatch: pytest.MonkeyPatch) -> None:
     net = Architecture(lambda: nn.Sequential(nn.Conv2d(3, 4, 4, stride=4), _ScaleFree()), 32, "0")
     known: dict[str, dict[str, object]] = {
         "interpreters": {kind.name: {} for kind in ALL if kind not in (HiResCAM, LayerCAM)}
     }
-    cells = measured("net", net, known, limit=LIMIT)["interpreters"]
-    assert (cells["hirescam"]["map"], cells["layercam"]["map"]) == ("noise", "right")
+    for found in ("refused", "noise"):
+        cells = measured("net", net, known, limit=LIMIT)["interpreters"]
+        assert (cells["hirescam"]["map"], cells["layercam"]["map"]) == (found, "right")
+        monkeypatch.setattr("underfire.interpreters.hirescam._cancel", lambda *_: False)
 
 
 def test_the_page_counts_and_gives_reasons(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -11,9 +11,24 @@ from torch.nn import functional as F
 from oracles.grad_cam import FIGURES, GRID, MEAN, NAMES, SIZE, STD, network, pictures, raw_maps
 from support.layouts import LAYOUTS, seeded
 from support.toys import images, relu_net
-from underfire import ADV2, CAM, PGD, Classifier, EigenCAM, GradCAM, GradCAMPlusPlus, HiResCAM, Interpreter, LayerCAM
+from underfire import (
+    ADV2,
+    CAM,
+    PGD,
+    Classifier,
+    EigenCAM,
+    GradCAM,
+    GradCAMPlusPlus,
+    HiResCAM,
+    InputError,
+    Interpreter,
+    LayerCAM,
+    load_classifier,
+)
+from underfire.interpreters import ForwardPass
 from underfire.interpreters.maps import distance, min_max
 from underfire.models.features import find_features
+from underfire.testing import smooth_classifier
 
 FIGURED = {name: torch.tensor(values) for name, values in json.loads(FIGURES.read_text(encoding="utf-8")).items()}
 FAMILY = {cls.__name__: cls for cls in (GradCAM, GradCAMPlusPlus, HiResCAM, LayerCAM)}
@@ -63,8 +78,14 @@ BY_HAND: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
-@pytest.mark.parametrize("name", ["channels last", "two prefix tokens", "the mean beside a token"])
-@pytest.mark.parametrize("make", [GradCAMPlusPlus, HiResCAM, LayerCAM], ids=lambda g: g.name)
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        *((make, "two prefix tokens") for make in (GradCAMPlusPlus, LayerCAM)),
+        *((make, "channels last") for make in (GradCAMPlusPlus, HiResCAM, LayerCAM)),
+        *((make, "the mean beside a token") for make in (GradCAMPlusPlus, HiResCAM, LayerCAM)),
+    ],
+)
 def test_the_definition_in_any_layout(make: type[GradCAM], name: str) -> None:
     net_of, layer, cells, side = LAYOUTS[name]
     net, x = seeded(net_of).double(), images(3, 32, dtype=torch.float64)
@@ -124,3 +145,36 @@ def test_hirescam_is_cam_where_the_head_reads_a_mean() -> None:
     classifier, x = Classifier(relu_net().double(), input_size=32), images(3, 32, dtype=torch.float64)
     assert find_features(classifier).head is not None
     torch.testing.assert_close(HiResCAM(classifier)(x, Y), CAM(classifier)(x, Y))
+
+
+class TestHiResCAMOfSumsThatCancel:
+    """Behind a norm the scale of a cell is lost, and with it what a cell times its gradient adds up to."""
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+    @pytest.mark.parametrize("name", sorted(LAYOUTS))
+    def test_it_is_refused_where_the_head_reads_tokens_through_a_block(self, name: str, dtype: torch.dtype) -> None:
+        classifier = Classifier(seeded(LAYOUTS[name][0]).to(dtype), input_size=32, name=name)
+        through_a_block = "class token" in name or "prefix" in name
+        assert (HiResCAM.available(classifier) is not None) == through_a_block
+        if through_a_block:
+            with pytest.raises(InputError, match=f"'{name}' gradient times activation adds up to 0 .*; use gradcam"):
+                HiResCAM(classifier)
+
+    def test_behind_the_norm_it_has_a_map(self) -> None:
+        classifier = Classifier(seeded(LAYOUTS["a class token"][0]), input_size=32)
+        g, x = HiResCAM(classifier, layer="blocks.2.norm1"), images(3, 32)
+        with classifier.frozen():
+            view = ForwardPass(classifier, x, taps=(g.features,))
+            chosen = view.logits.gather(1, Y[:, None]).squeeze(1)
+            slope = view.activation_gradient(g.features, chosen, attackable=False)
+        terms = slope * view.activation(g.features).detach()
+        assert float(terms.sum(dim=1).abs().amax()) > 0.05 * float(terms.abs().sum(dim=1).amax())
+        torch.testing.assert_close(g(x, Y), min_max(terms.sum(dim=1)))
+
+    def test_logits_that_no_cell_moves_are_no_reason(self) -> None:
+        assert HiResCAM.available(smooth_classifier(flat=True)) is None
+
+    @pytest.mark.real
+    def test_the_vision_transformer_of_the_package_is_refused_and_the_built_in_model_is_not(self) -> None:
+        assert HiResCAM.available(load_classifier("pages-vit")) is not None
+        assert HiResCAM.available(load_classifier("efficientnet-lite0")) is None
