@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 from support.toys import images, smooth_net
 from underfire import CAM, Classifier, EigenCAM, GradCAM, Interpreter, Linf
-from underfire.attacks.engine import Schedule, Setting, descend
+from underfire.attacks.control import Schedule
+from underfire.attacks.engine import Setting, descend
 from underfire.interpreters import ForwardPass, MapGradient, MapTarget
 from underfire.interpreters.maps import distance
 from underfire.models.folded import prepared
