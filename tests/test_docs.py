@@ -35,7 +35,8 @@ import underfire as uf
 from support.toys import MAKERS, OF_TOKENS
 from underfire.attacks.authors import PUBLISHED
 from underfire.attacks.budget import Effort
-from underfire.attacks.control import Balance, Confidence
+from underfire.attacks.control import Balance
+from underfire.attacks.labels import Confidence
 from underfire.attacks.registry import ATTACKS
 from underfire.attacks.rules import Adam
 from underfire.auditing.condition import Condition

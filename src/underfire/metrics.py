@@ -296,10 +296,11 @@ def _both_tops(a: Tensor, b: Tensor, share: float) -> tuple[Tensor, Tensor]:
     _check_maps(a, b)
     if not 0 < share <= 1:
         raise ValueError(f"share is {share}; it must lie in (0, 1]")
-    return _top_cells(a, share), _top_cells(b, share)
+    return top_cells(a, share), top_cells(b, share)
 
 
-def _top_cells(maps: Tensor, share: float) -> Tensor:
+def top_cells(maps: Tensor, share: float) -> Tensor:
+    """Which cells (N, h, w) of maps (N, h, w) are the most salient ``share`` of them, as `iou_top` has them."""
     cells = maps.flatten(1)
     k = max(1, round(share * cells.shape[1]))
     smallest_of_top = cells.topk(k, dim=1).values[:, -1:]

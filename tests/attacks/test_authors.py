@@ -15,6 +15,7 @@ from underfire.attacks.authors import PUBLISHED, objective_of
 from underfire.attacks.budget import descent_of
 from underfire.attacks.control import Weighted
 from underfire.attacks.keepers import BEST, LAST
+from underfire.attacks.labels import Confidence
 from underfire.attacks.rules import Sign
 from underfire.attacks.smoothed import smoothed_clip
 from underfire.interpreters import ALL, ForwardPass, MapGradient, MapTarget
@@ -52,7 +53,7 @@ class TestSchedule:
         setting = attack.setting
         assert (setting.schedule.warm, setting.schedule.steps) == (300, 1004)
         assert _weights(attack) == (0.001,) * 301 + (0.004,) * 201 + (0.01,) * 101 + (0.05,) * 101
-        assert (setting.keep, setting.every, setting.confidence.keep) == (BEST, 10, 0.8)
+        assert (setting.keep, setting.every, setting.label) == (BEST, 10, Confidence(keep=0.8))
 
     @every
     def test_whole_grey_levels_by_sign(self, toy: Classifier, make: type[Interpreter]) -> None:

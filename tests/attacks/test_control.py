@@ -14,13 +14,11 @@ from underfire.attacks.control import (
     NORMALIZED,
     SUM,
     Balance,
-    Confidence,
     Mixer,
     Schedule,
     Weighting,
 )
 from underfire.interpreters.directional import unit
-from underfire.models.decisions import ONE_OF_MANY, probability
 
 
 def _schedule(**options: float) -> Schedule:
@@ -58,32 +56,6 @@ class TestSchedule:
     def test_a_step_that_goes_nowhere_is_refused(self, which: str, size: float) -> None:
         with pytest.raises(InputError, match=f"step_size {size:g} must be"):
             _schedule(**{which: size})
-
-
-LOGITS = torch.tensor([[0.1, 0.85, 0.05], [0.04, 0.92, 0.04], [0.02, 0.96, 0.02], [0.5, 0.3, 0.2]]).log()
-
-
-class TestConfidence:
-    def test_the_label_holds_from_keep_on_and_is_minded_up_to_seek(self) -> None:
-        confidence, target = Confidence(keep=0.9, seek=0.95), torch.ones(4, dtype=torch.int64)
-        assert confidence.label_reached(ONE_OF_MANY, LOGITS, target).tolist() == [False, True, True, False]
-        assert confidence.needs_confidence(ONE_OF_MANY, LOGITS, target).tolist() == [True, True, False, True]
-
-    def test_a_low_bar_still_asks_for_the_largest_logit(self) -> None:
-        confidence = Confidence(keep=0.2, seek=0.3)
-        assert confidence.label_reached(ONE_OF_MANY, LOGITS, torch.tensor([1, 1, 1, 1])).tolist() == [
-            True,
-            True,
-            True,
-            False,
-        ]
-
-    @given(st.lists(st.floats(-50, 50), min_size=3, max_size=3), st.integers(0, 2))
-    def test_a_step_minds_the_prediction_whenever_the_label_does_not_hold(self, row: list[float], target: int) -> None:
-        confidence, logits, classes = Confidence(), torch.tensor([row], dtype=torch.float64), torch.tensor([target])
-        assert bool(confidence.label_reached(ONE_OF_MANY, logits, classes)) or bool(
-            confidence.needs_confidence(ONE_OF_MANY, logits, classes)
-        )
 
 
 def _d(*values: float) -> Tensor:
@@ -184,13 +156,6 @@ class TestBalance:
         weights = _weights(whole, 4)
         assert len(set(weights.tolist())) == 4
         assert torch.equal(_weights(part, len(places)), weights[rows])
-
-
-class TestProbability:
-    def test_it_is_the_target_s_softmax_without_a_graph(self) -> None:
-        p = probability(ONE_OF_MANY, LOGITS.clone().requires_grad_(True), torch.tensor([0, 1, 2, 0]))
-        torch.testing.assert_close(p, torch.tensor([0.1, 0.92, 0.02, 0.5]))
-        assert not p.requires_grad
 
 
 class TestUnit:

@@ -9,10 +9,11 @@ from torch import Tensor
 from support.toys import CLASSES, SMALL_FIT, images, small_mask
 from underfire import ADV2, CAM, L2, MASK, Classifier, Flow, Linf
 from underfire.attacks.budget import MOST_FINALISTS, descent_of, finalists_of
-from underfire.attacks.control import Confidence, Schedule
+from underfire.attacks.control import Schedule
 from underfire.attacks.engine import Iterate, Outcome, Setting
 from underfire.attacks.finals import decide
 from underfire.attacks.keepers import BEST, LATEST
+from underfire.attacks.labels import Confidence
 from underfire.attacks.trace import Course, Trace
 from underfire.images.png import from_8bit
 from underfire.interpreters.maps import distance
@@ -35,7 +36,7 @@ def test_each_image_gets_its_own_winner(relu_classifier: Classifier) -> None:
     planted = torch.tensor([2, 0, 1])
     maps = torch.stack([g(x, target, keys=KEYS) for x in finalists])
     aimed = maps[planted, torch.arange(3)]
-    decided = decide(relu_classifier, target, {g: aimed}, _outcome(finalists), confidence=Confidence(keep=0), keys=KEYS)
+    decided = decide(relu_classifier, target, {g: aimed}, _outcome(finalists), label=Confidence(keep=0), keys=KEYS)
     holds = torch.stack([relu_classifier(x).argmax(dim=1) == target for x in finalists])
     assert holds[1].all()  # so that the second is never beaten by one without the label
     for i in range(3):
@@ -56,7 +57,7 @@ def test_the_label_comes_first(relu_classifier: Classifier) -> None:
     lost = relu_classifier(first).argmax(dim=1) != target
     assert lost.any()
     decided = decide(
-        relu_classifier, target, {g: aimed}, _outcome([second, first]), confidence=Confidence(keep=0), keys=KEYS
+        relu_classifier, target, {g: aimed}, _outcome([second, first]), label=Confidence(keep=0), keys=KEYS
     )
     assert torch.equal(decided.outcome.x_adv[lost], second[lost])
 

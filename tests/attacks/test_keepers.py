@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from underfire.attacks.keepers import ENOUGH, LAST, LATEST, KeptIterates
+from underfire.attacks.keepers import LAST, LATEST, KeptIterates
+from underfire.interpreters.map_goals import ENOUGH
 
 TYPES = (torch.bool, torch.float32, torch.float32)
 

@@ -14,6 +14,7 @@ from underfire.attacks.control import Schedule
 from underfire.attacks.engine import Outcome, Setting, descend
 from underfire.attacks.keepers import BEST, LAST, Keeper
 from underfire.interpreters import ForwardPass, MapGradient, MapObjective, MapTarget
+from underfire.interpreters.map_goals import Near
 from underfire.models.folded import prepared
 
 N, STEPS = 6, 50
@@ -31,6 +32,13 @@ def _ig(classifier: Classifier) -> IG:
 def _setting(steps: int = STEPS, *, keep: Keeper = BEST, every: int = 1) -> Setting:
     schedule = Schedule(steps, warm=0, first=1 / 255, peak=2 / 255, last=0.1 / 255)
     return Setting(Linf(8 / 255), schedule, keep=keep, every=every)
+
+
+@dataclass(frozen=True)
+class _Rough(Near):
+    """A given map, of which a rougher likeness is enough."""
+
+    enough: float  # type: ignore[misc]
 
 
 @dataclass(frozen=True)
@@ -130,16 +138,16 @@ class TestBits:
         ids=["ig", "cam+grad"],
     )
     def test_nor_where_maps_are_hard_to_reach_and_random_numbers_are_drawn(
-        self, case: _Case, makes: list[Make], enough: float, monkeypatch: pytest.MonkeyPatch
+        self, case: _Case, makes: list[Make], enough: float
     ) -> None:
         """Here a rougher map is enough, so that images leave at steps of their own."""
-        monkeypatch.setattr("underfire.attacks.keepers.ENOUGH", enough)
-        whole = case.run(makes, range(N), _setting(20))
+        setting = replace(_setting(20), map_goal=_Rough(enough))
+        whole = case.run(makes, range(N), setting)
         left = whole.passes.tolist()
         assert len(set(left)) >= 4
         assert max(left) == left[NEVER] >= 41
         for rows in SPLITS:
-            _same(case.run(makes, rows, _setting(20)), whole, rows)
+            _same(case.run(makes, rows, setting), whole, rows)
 
     @pytest.mark.parametrize("make", [CAM, GRAD], ids=lambda g: g.name)
     def test_nor_where_one_is_left_that_is_so_large_that_threads_share_its_sums(

@@ -26,8 +26,8 @@ from underfire import (
     NonFiniteError,
     Square,
 )
-from underfire.attacks.keepers import ENOUGH
 from underfire.diagnostics.gradient_masking import Lead, compare
+from underfire.interpreters.map_goals import ENOUGH
 
 WIDE = 24 / 255  # a ball in which a short random search gets somewhere on the toys
 X = images(5, 32)

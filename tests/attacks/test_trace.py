@@ -11,10 +11,11 @@ from support.toys import images, relu_net
 from underfire import ADV2, CAM, GRAD, PGD, Classifier
 from underfire.attacks.control import Schedule
 from underfire.attacks.engine import Setting, descend
-from underfire.attacks.keepers import ENOUGH, LAST, KeptIterates
+from underfire.attacks.keepers import LAST, KeptIterates
 from underfire.attacks.perturbations import Linf
 from underfire.attacks.trace import Recorder
 from underfire.interpreters import MapTarget
+from underfire.interpreters.map_goals import ENOUGH
 from underfire.models.folded import prepared
 
 ROWS = torch.arange(3)

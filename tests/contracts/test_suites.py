@@ -116,7 +116,7 @@ class _Overwrites(_Honest):
     def __call__(
         self,
         x: Tensor,
-        target: Tensor,
+        target: Tensor | None,
         *,
         target_map: object = None,
         label: Tensor | None = None,
@@ -131,7 +131,7 @@ class _TakesAnything(_Honest):
     def __call__(
         self,
         x: Tensor,
-        target: Tensor,
+        target: Tensor | None,
         *,
         target_map: object = None,
         label: Tensor | None = None,

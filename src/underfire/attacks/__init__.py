@@ -2,7 +2,9 @@
 
 from underfire.attacks.adv2 import ADV2
 from underfire.attacks.authors import AuthorsADV2
+from underfire.attacks.goals import Goal
 from underfire.attacks.joint import JointAttack
+from underfire.attacks.map_attack import MapAttack
 from underfire.attacks.perturbations import L2, Flow, Linf
 from underfire.attacks.pgd import PGD
 from underfire.attacks.result import AttackResult
@@ -17,8 +19,10 @@ __all__ = [
     "AttackResult",
     "AuthorsADV2",
     "Flow",
+    "Goal",
     "JointAttack",
     "Linf",
+    "MapAttack",
     "Square",
     "StAdv",
     "Universal",

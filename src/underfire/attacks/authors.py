@@ -11,10 +11,11 @@ from typing import Self
 from torch import Tensor
 
 from underfire.attacks.budget import chosen_steps
-from underfire.attacks.control import Confidence, Schedule, Weighted
+from underfire.attacks.control import Schedule, Weighted
 from underfire.attacks.engine import Setting
 from underfire.attacks.joint import Descent, Terms
 from underfire.attacks.keepers import BEST, LAST, Keeper
+from underfire.attacks.labels import Confidence
 from underfire.attacks.perturbations import chosen
 from underfire.attacks.rules import Sign
 from underfire.attacks.smoothed import smoothed_clip
@@ -150,7 +151,7 @@ class AuthorsADV2(Descent):
         setting = Setting(
             chosen(None, eps),
             Schedule(plan.steps, plan.warm, first=STEP_SIZE, peak=STEP_SIZE, last=STEP_SIZE),
-            confidence=Confidence(keep=plan.confidence),
+            label=Confidence(keep=plan.confidence),
             mix=Weighted(plan.warm, plan.weights()),
             rule=Sign(),
             keep=plan.keep,

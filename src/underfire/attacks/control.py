@@ -11,7 +11,6 @@ from torch import Tensor
 
 from underfire.errors import InputError
 from underfire.interpreters.directional import unit
-from underfire.models.decisions import Decision, probability
 
 
 @dataclass(frozen=True)
@@ -50,27 +49,6 @@ class Schedule:
             return self.first
         progress = (step - self.warm) / max(1, self.steps - self.warm)
         return self.last + (self.peak - self.last) * 0.5 * (1 + math.cos(math.pi * progress))
-
-
-@dataclass(frozen=True)
-class Confidence:
-    """What counts as a prediction that holds: the answer is the target and p_t is at least ``keep``.
-
-    A step minds the prediction as long as p_t is below ``seek``, a little above ``keep``, so that the label
-    is not lost by the next step on the map.
-    """
-
-    keep: float = 0.9
-    seek: float = 0.95
-
-    def label_reached(self, decision: Decision, logits: Tensor, target: Tensor) -> Tensor:
-        """(N,) bool: the label is reached on these ``logits`` (N, K)."""
-        p = probability(decision, logits, target)
-        return (p >= self.keep) & (decision.predict(logits, target) == target)
-
-    def needs_confidence(self, decision: Decision, logits: Tensor, target: Tensor) -> Tensor:
-        """(N,) bool: the next step minds the prediction."""
-        return probability(decision, logits, target) < self.seek
 
 
 class Mixer(Protocol):

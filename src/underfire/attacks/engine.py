@@ -6,15 +6,17 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from underfire.attacks.control import Balance, Confidence, Mix, Schedule
-from underfire.attacks.directions import joint_direction
+from underfire.attacks.control import Balance, Mix, Schedule
+from underfire.attacks.directions import joint_direction, prediction_direction
 from underfire.attacks.keepers import BEST, Keeper, KeptIterates
+from underfire.attacks.labels import Confidence, LabelGoal
 from underfire.attacks.perturbations import Perturbation
 from underfire.attacks.rules import Adam, Rule
 from underfire.attacks.trace import Recorder, Trace
 from underfire.attacks.transforms import Transform, TransformedBatch, identity
 from underfire.errors import NonFiniteError
 from underfire.interpreters.base import ForwardPass, MapGradient, MapObjective, require_finite
+from underfire.interpreters.map_goals import NEAR, MapGoal
 from underfire.models.classifier import Classifier
 
 
@@ -25,7 +27,8 @@ class Setting:
     Attributes:
         perturbation: what may be done to an image.
         schedule: how many steps, and how long each is.
-        confidence: when a label counts as holding, in the joint steps, and up to where a mix may mind it.
+        map_goal: what is wanted of the maps; at its ``enough`` an image needs no further step.
+        label: what is wanted of the prediction: when that counts as reached, and up to where a mix may mind it.
         mix: how prediction and maps share a joint step.
         rule: from a joint step's direction to its move; before, the steepest move is taken.
         transform: the input transform (EOT) under which the classifier sees the iterates. An iterate whose prediction
@@ -37,7 +40,8 @@ class Setting:
 
     perturbation: Perturbation
     schedule: Schedule
-    confidence: Confidence = field(default_factory=Confidence)
+    map_goal: MapGoal = NEAR
+    label: LabelGoal = field(default_factory=Confidence)
     mix: Mix = field(default_factory=Balance)
     rule: Rule = field(default_factory=Adam)
     transform: Transform = identity
@@ -91,7 +95,7 @@ def descend(
         NonFiniteError: a loss or a direction is not a number.
     """
     model, recorder = setting.perturbation, Recorder(x)
-    best = KeptIterates(model.start(x), setting.keep)
+    best = KeptIterates(model.start(x), setting.keep, setting.map_goal.enough)
     finalists: list[Iterate] = []
     if x.shape[0]:
         with classifier.frozen():
@@ -125,6 +129,7 @@ class _Loop:
         self._best, self._recorder = best, recorder
         self._taps = tuple({tap: None for objective in objectives for tap in objective.taps})
         self._x, self._target, self._theta = x, target, best.theta.clone()
+        self._label = setting.label
         self._mixer, self._stepper = setting.mix.begin(x), setting.rule.begin(self._theta)
         self._rows = torch.arange(x.shape[0], device=x.device)
         self._own = x.shape[0]
@@ -153,10 +158,9 @@ class _Loop:
         setting = self._setting
         joint = self._joint(step)
         if joint:
-            needs_confidence = setting.confidence.needs_confidence(view.classifier.decision, view.logits, self._target)
-            direction = joint_direction(view, self._target, answers, self._mixer, needs_confidence, step)
+            direction = joint_direction(view, self._label, self._target, answers, self._mixer, step)
         else:
-            direction = view.nll_gradient(self._target)
+            direction = prediction_direction(view, self._label, self._target)
         direction = batch.pull_back(direction)
         own = slice(self._own)
         self._recorder.step(self._rows[own], direction[own], reached[own])
@@ -193,24 +197,22 @@ class _Loop:
     def _look(
         self, step: int, *, values_only: bool = False
     ) -> tuple[TransformedBatch, ForwardPass, list[MapGradient], Tensor]:
-        setting, target = self._setting, self._target
+        setting, target, label = self._setting, self._target, self._label
         batch = setting.transform(setting.perturbation.image(self._x, self._theta), self._rows, step)
         joint = self._joint(step)
         mapped = joint and batch.maps
         taps = self._taps if mapped else ()
         view = ForwardPass(self._classifier, batch.images, taps=taps, attached=not values_only)
-        nll = view.nll(target).detach()
+        decision = view.classifier.decision
+        nll = label.loss(decision, view.logits, target)
         require_finite(nll[:, None], "the prediction loss")
         if not values_only and not (mapped and any(objective.needs_backward for objective in self._objectives)):
-            view.nll_gradient(target, last=True)  # before anybody needs memory for passes of its own
+            aim = label.aim(decision, view.logits, target)
+            view.nll_gradient(aim, last=True)  # before anybody needs memory for passes of its own
         answers = [objective(view) for objective in self._objectives] if mapped else []
         distance = torch.stack([answer.distance for answer in answers]).mean(dim=0) if mapped else nll
         require_finite(distance[:, None], "the interpretation loss")
-        decision = view.classifier.decision
-        if joint:
-            reached = setting.confidence.label_reached(decision, view.logits, target)
-        else:
-            reached = decision.predict(view.logits, target) == target
+        reached = (label.label_reached if joint else label.met)(decision, view.logits, target)
         own, passes = slice(self._own), 1 + sum(answer.passes for answer in answers)
         rows = self._rows[own]
         self._recorder.look(rows, nll[own], distance[own] if mapped else None, passes)
@@ -225,6 +227,7 @@ class _Loop:
         """Go on with the images at ``places``, of which the first ``own`` count."""
         self._rows, self._x, self._target = self._rows[places], self._x[places], self._target[places]
         self._theta, self._own = self._theta[places], own
+        self._label = self._label.select(places)
         self._mixer.select(places)
         self._stepper.select(places)
         for objective in self._objectives:

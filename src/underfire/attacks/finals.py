@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from underfire.attacks.control import Confidence
 from underfire.attacks.engine import Outcome
 from underfire.attacks.keepers import KeptIterates
+from underfire.attacks.labels import LabelGoal
 from underfire.attacks.trace import Trace
 from underfire.interpreters.base import Interpreter
-from underfire.interpreters.maps import distance
+from underfire.interpreters.map_goals import NEAR, MapGoal
 from underfire.models.classifier import Classifier
 
 
@@ -29,7 +29,8 @@ def decide(
     target_maps: Mapping[Interpreter, Tensor],
     outcome: Outcome,
     *,
-    confidence: Confidence,
+    label: LabelGoal,
+    goal: MapGoal = NEAR,
     keys: tuple[str, ...],
 ) -> Decided:
     """Of the finalists of ``outcome`` the one, for each image, whose maps are nearest the target maps where p_t holds.
@@ -46,9 +47,11 @@ def decide(
         with torch.no_grad():
             logits = classifier(images)
         maps = {g.name: g(images, target, keys=keys) for g in target_maps}
-        map_distance = torch.stack([distance(maps[g.name], aim) for g, aim in target_maps.items()]).mean(dim=0)
-        nll = classifier.decision.nll(logits, target)
-        reached = confidence.label_reached(classifier.decision, logits, target)
+        map_distance = torch.stack(
+            [goal.distance(maps[g.name], goal.aimed(reference)) for g, reference in target_maps.items()]
+        ).mean(dim=0)
+        nll = label.loss(classifier.decision, logits, target)
+        reached = label.label_reached(classifier.decision, logits, target)
         best.offer(number + k, rows=rows, reached=reached, nll=nll, distance=map_distance)
         taken.append(maps)
     chosen = best.theta.long()

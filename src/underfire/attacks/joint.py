@@ -2,19 +2,27 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Protocol, Self, TypeVar
 
+import torch
 from torch import Tensor
 
 from underfire.attacks.budget import Effort, descent_of
-from underfire.attacks.engine import Setting
+from underfire.attacks.control import Schedule
+from underfire.attacks.engine import Setting, descend
+from underfire.attacks.goals import TARGET_FREE, TARGET_KEPT, Goal
+from underfire.attacks.keepers import LAST
+from underfire.attacks.labels import OtherLabel
 from underfire.attacks.perturbations import Perturbation
 from underfire.attacks.result import AttackResult
 from underfire.attacks.scored import ObjectiveOf, attack_and_score, own_objective
 from underfire.attacks.target_maps import TargetMap, refuse_maps, wanted_maps
+from underfire.errors import InputError
 from underfire.interpreters.base import Interpreter
 from underfire.models.classifier import Classifier
+from underfire.models.decisions import probability
+from underfire.models.folded import prepared
 from underfire.models.frozen import detached, ordinary
 from underfire.seeding import owners
 
@@ -28,6 +36,12 @@ class _Runs(Protocol[R_co]):
     interpreters: tuple[Interpreter, ...]
 
     def run(self, x: Tensor, target: Tensor, goals: Mapping[Interpreter, Tensor], keys: tuple[str, ...]) -> R_co: ...
+
+    def goal_of(self, *, led: bool) -> Goal: ...
+
+    def untargeted(
+        self, x: Tensor, *, target_map: TargetMap | None, label: Tensor | None, keys: Sequence[str] | None
+    ) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -99,7 +113,7 @@ class JointAttack(ABC):
     def __call__(
         self: _Runs[R_co],
         x: Tensor,
-        target: Tensor,
+        target: Tensor | None,
         *,
         target_map: TargetMap | None = None,
         label: Tensor | None = None,
@@ -109,7 +123,7 @@ class JointAttack(ABC):
 
         Args:
             x: benign images.
-            target: target classes, int64.
+            target: target classes, int64; None for any class but ``label``.
             target_map: maps (N, h, w) in [0, 1] on the native grid: a tensor for one interpreter; for several a
                 list in their order or a mapping by name. By default the benign maps for ``label``. Like ``label``
                 for an attack on interpreters only.
@@ -121,6 +135,9 @@ class JointAttack(ABC):
             NonFiniteError: a loss or a map is not a number.
         """
         self.classifier.check_images(x)
+        if target is None:
+            untargeted: R_co = self.untargeted(x, target_map=target_map, label=label, keys=keys)
+            return untargeted
         self.classifier.check_classes(target, x.shape[0])
         if not self.interpreters:
             refuse_maps(type(self).__name__, target_map, label)
@@ -128,7 +145,29 @@ class JointAttack(ABC):
         with ordinary():
             goals = wanted_maps(self.interpreters, x, target_map, label=label, keys=names)
             goals = {g: detached(maps) for g, maps in goals.items()}
-            return self.run(detached(x), detached(target), goals, names)
+            result = self.run(detached(x), detached(target), goals, names)
+        return replace(result, goal=self.goal_of(led=target_map is not None))
+
+    def goal_of(self, *, led: bool) -> Goal:
+        """What it wants of label and map; ``led``: target maps are given."""
+        if not self.interpreters:
+            return TARGET_FREE
+        return Goal("target", "led") if led else TARGET_KEPT
+
+    def untargeted(
+        self,
+        x: Tensor,  # noqa: ARG002
+        *,
+        target_map: TargetMap | None,  # noqa: ARG002
+        label: Tensor | None,  # noqa: ARG002
+        keys: Sequence[str] | None,  # noqa: ARG002
+    ) -> AttackResult:
+        """Attack checked images ``x`` towards any class but ``label``.
+
+        Raises:
+            InputError: the attack needs target classes.
+        """
+        raise InputError(f"target is None, and {type(self).__name__} attacks towards target classes; give some (N,).")
 
     def most_passes(self) -> int | None:
         """Forward and backward passes that it takes for one photo, at most; None where it does not say."""
@@ -139,6 +178,10 @@ class JointAttack(ABC):
         self, x: Tensor, target: Tensor, goals: Mapping[Interpreter, Tensor], keys: tuple[str, ...]
     ) -> AttackResult:
         """Attack a checked batch towards ``target`` (N,) and the maps (N, h, w) by interpreter."""
+
+
+SEARCH = 10
+"""Steps on the prediction alone in which an attack towards any other class finds the class to go on with."""
 
 
 class Descent(JointAttack):
@@ -171,13 +214,69 @@ class Descent(JointAttack):
         self, x: Tensor, target: Tensor, goals: Mapping[Interpreter, Tensor], keys: tuple[str, ...]
     ) -> AttackResult:
         """Attack a checked batch and score what comes out."""
+        return self.descended(self.setting, x, target, goals, keys)
+
+    def untargeted(
+        self, x: Tensor, *, target_map: TargetMap | None, label: Tensor | None, keys: Sequence[str] | None
+    ) -> AttackResult:
+        """Attack checked images ``x`` (N, C, H, W) towards any class but ``label`` (N,), by default the predictions.
+
+        On interpreters a short attack on the prediction, paid for out of the same budget, finds for each image the
+        class that is nearest; it is then the target. Success is that class.
+        """
+        names = owners(x, keys)
+        with ordinary():
+            x = detached(x)
+            label = self.classifier.probabilities(x).argmax(dim=1) if label is None else detached(label)
+            self.classifier.check_classes(label, x.shape[0])
+            if not self.interpreters:
+                refuse_maps(type(self).__name__, target_map, None)
+                return self._anywhere(x, label, names)
+            classes, steps = self._nearest(x, label)
+            goals = wanted_maps(self.interpreters, x, target_map, label=label, keys=names)
+            goals = {g: detached(maps) for g, maps in goals.items()}
+            schedule = self.setting.schedule
+            left = replace(schedule, steps=max(1, schedule.steps - steps), warm=max(0, schedule.warm - steps))
+            result = self.descended(replace(self.setting, schedule=left), x, classes, goals, names)
+        goal = Goal("other", "kept" if target_map is None else "led")
+        return replace(result, passes=result.passes + steps, goal=goal)
+
+    def _anywhere(self, x: Tensor, label: Tensor, keys: tuple[str, ...]) -> AttackResult:
+        """The attack on the prediction alone; its targets are the classes that it ends at or comes nearest to."""
+        result = self.descended(replace(self.setting, label=OtherLabel()), x, label, {}, keys)
+        decision = self.classifier.decision
+        with torch.no_grad():
+            logits = self.classifier(result.x_adv)
+        target = OtherLabel().aim(decision, logits, label)
+        confidence = probability(decision, logits, target)
+        return replace(result, target=target, confidence=confidence, goal=Goal("other", "free"))
+
+    def _nearest(self, x: Tensor, label: Tensor) -> tuple[Tensor, int]:
+        """The classes (N,) to which a short attack on the prediction leads, and the passes that it took."""
+        size = self.setting.schedule.first
+        short = Schedule.constant(min(SEARCH, max(1, self.setting.schedule.steps // 10)), size)
+        setting = Setting(self.setting.perturbation, short, label=OtherLabel(), keep=LAST)
+        outcome = descend(prepared(self.classifier), x, label, [], setting)
+        with torch.no_grad():
+            logits = self.classifier(outcome.x_adv)
+        return OtherLabel().aim(self.classifier.decision, logits, label), short.steps + 1
+
+    def descended(
+        self,
+        setting: Setting,
+        x: Tensor,
+        target: Tensor,
+        goals: Mapping[Interpreter, Tensor],
+        keys: tuple[str, ...],
+    ) -> AttackResult:
+        """Attack a checked batch by ``setting`` and score what comes out."""
         return attack_and_score(
             self.name,
             self.classifier,
             x,
             target,
             goals,
-            self.setting,
+            setting,
             keys=keys,
             seed=self.seed,
             objective_of=self._objective_of,

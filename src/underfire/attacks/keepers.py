@@ -6,8 +6,7 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
-ENOUGH = 0.5 / 255
-"""So small a map distance is done: drawn in 256 levels, map and target differ by half a level in the mean."""
+from underfire.interpreters.map_goals import ENOUGH
 
 
 @dataclass(frozen=True)
@@ -95,8 +94,9 @@ class KeptIterates:
         nll, distance: (N,) their losses; infinite as long as nothing was offered.
     """
 
-    def __init__(self, theta: Tensor, keeper: Keeper = BEST) -> None:
+    def __init__(self, theta: Tensor, keeper: Keeper = BEST, enough: float = ENOUGH) -> None:
         n = theta.shape[0]
+        self._enough = enough
         self.theta = theta.clone()
         self.nll = torch.full((n,), torch.inf, dtype=theta.dtype, device=theta.device)
         self.distance = self.nll.clone()
@@ -112,5 +112,5 @@ class KeptIterates:
         self.nll[taken], self.distance[taken] = nll[wins], distance[wins]
 
     def done(self, rows: Tensor) -> Tensor:
-        """Which of the images ``rows`` need no further step: label reached, map distance at most ``ENOUGH``."""
-        return self._reached[rows] & (self.distance[rows] <= ENOUGH)
+        """Which of the images ``rows`` need no further step: label reached, map distance small enough."""
+        return self._reached[rows] & (self.distance[rows] <= self._enough)

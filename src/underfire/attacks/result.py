@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from underfire.attacks.goals import TARGET_FREE, Goal
 from underfire.attacks.perturbations import Perturbation
 from underfire.attacks.trace import Trace
 
@@ -19,7 +20,8 @@ class AttackResult:
         x_adv: adversarial images (N, C, H, W) in [0, 1].
         target: target classes (N,), int64.
         prediction: predicted classes (N,) on ``x_adv``.
-        success: (N,) bool, whether the prediction is the target class.
+        success: (N,) bool, whether the label's part of the goal is met: the prediction is the target class, or, where
+            the label is kept, still the label with about the same probability.
         confidence: (N,) probability of the target class on ``x_adv``.
         maps: for each attacked interpreter, by name, the maps (N, h, w) of ``x_adv`` for the target class.
         target_maps: for each attacked interpreter, by name, the maps (N, h, w) aimed at.
@@ -30,6 +32,7 @@ class AttackResult:
         used: (N,) how much of that budget each image uses, in its unit.
         trace: the attack's own course, for telling a weak attack from a safe explanation.
         keys: one name per image.
+        goal: of the attack.
     """
 
     attack: str
@@ -48,6 +51,17 @@ class AttackResult:
     used: Tensor
     trace: Trace
     keys: tuple[str, ...]
+    goal: Goal = TARGET_FREE
+
+    def met(self, tau: float = 0.5) -> Tensor:
+        """(N,) bool: the label's part of the goal is met, and the maps' part at ``tau`` for every attacked interpreter.
+
+        See :meth:`underfire.attacks.goals.Goal.map_met`; the mean of it is the joint success rate, JSR@τ.
+        """
+        met = self.success.clone()
+        for name, maps in self.maps.items():
+            met &= self.goal.map_met(maps, self.target_maps[name], tau=tau)
+        return met
 
     @property
     def eps(self) -> float:
@@ -67,6 +81,7 @@ class AttackResult:
             common: dict[str, str | int | float | bool] = {
                 "key": key,
                 "attack": self.attack,
+                "goal": str(self.goal),
                 "source": self.source,
                 "target": int(self.target[i]),
                 "prediction": int(self.prediction[i]),

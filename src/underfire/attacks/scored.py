@@ -8,6 +8,7 @@ from torch import Tensor
 
 from underfire.attacks.engine import Outcome, Setting, descend
 from underfire.attacks.finals import decide
+from underfire.attacks.labels import Confidence, LabelGoal
 from underfire.attacks.perturbations import Perturbation
 from underfire.attacks.result import AttackResult
 from underfire.interpreters.base import Interpreter, MapObjective, MapTarget
@@ -39,11 +40,14 @@ def attack_and_score(
     """Attack a checked batch on the prepared classifier and score what comes out on the unmodified one."""
     started = time.perf_counter()
     x = x.detach()
-    objectives = [objective_of(g, MapTarget(target, maps, keys, seed)) for g, maps in target_maps.items()]
+    goal = setting.map_goal
+    objectives = [
+        objective_of(g, MapTarget(target, goal.aimed(maps), keys, seed, goal)) for g, maps in target_maps.items()
+    ]
     outcome = descend(prepared(classifier), x, target, objectives, setting)
     known: Mapping[str, Tensor] = {}
     if outcome.finalists:
-        decided = decide(classifier, target, target_maps, outcome, confidence=setting.confidence, keys=keys)
+        decided = decide(classifier, target, target_maps, outcome, label=setting.label, goal=goal, keys=keys)
         outcome, known = decided.outcome, decided.maps
     return score(
         name,
@@ -55,6 +59,7 @@ def attack_and_score(
         known=known,
         perturbation=setting.perturbation,
         steps=setting.schedule.steps,
+        label=setting.label,
         keys=keys,
         started=started,
     )
@@ -71,12 +76,14 @@ def score(
     known: Mapping[str, Tensor] | None = None,
     perturbation: Perturbation,
     steps: int,
+    label: LabelGoal | None = None,
     keys: tuple[str, ...],
     started: float,
 ) -> AttackResult:
     """Score what came out of an attack on ``x`` (N, C, H, W) that began at ``started``, on the unmodified classifier.
 
-    ``known`` are maps (N, h, w) of the outcome's images by interpreter that were taken already.
+    ``known`` are maps (N, h, w) of the outcome's images by interpreter that were taken already; ``label`` says what
+    counts as success, by default that the prediction is ``target``.
 
     Raises:
         RuntimeError: an image is beyond the budget, a mistake of ours.
@@ -92,7 +99,7 @@ def score(
         x_adv=x_adv,
         target=target,
         prediction=prediction,
-        success=prediction == target,
+        success=(label or Confidence()).met(classifier.decision, logits, target),
         confidence=probability(classifier.decision, logits, target),
         maps=known or {g.name: g(x_adv, target, keys=keys) for g in target_maps},
         target_maps={g.name: maps for g, maps in target_maps.items()},

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from underfire.attacks.budget import check_whole
-from underfire.attacks.control import Confidence
 from underfire.attacks.engine import Outcome
 from underfire.attacks.joint import JointAttack, Terms
 from underfire.attacks.keepers import KeptIterates
+from underfire.attacks.labels import Confidence
 from underfire.attacks.perturbations import Linf
 from underfire.attacks.result import AttackResult
 from underfire.attacks.scored import score

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from underfire.attacks.budget import check_whole, descent_of, warm_steps
-from underfire.attacks.control import Balance, Confidence, Mixer, Schedule
+from underfire.attacks.control import Balance, Mixer, Schedule
 from underfire.attacks.directions import joint_direction
 from underfire.attacks.engine import Outcome
-from underfire.attacks.keepers import ENOUGH
+from underfire.attacks.labels import Confidence
 from underfire.attacks.perturbations import Linf, Perturbation, chosen
 from underfire.attacks.perturbations.additive import Additive
 from underfire.attacks.result import AttackResult
@@ -24,6 +24,7 @@ from underfire.errors import InputError, NonFiniteError
 from underfire.images.png import from_8bit
 from underfire.interpreters.base import ForwardPass, Interpreter, MapGradient, MapObjective, MapTarget, require_finite
 from underfire.interpreters.directional import unit
+from underfire.interpreters.map_goals import ENOUGH
 from underfire.interpreters.maps import distance
 from underfire.models.classifier import Classifier
 from underfire.models.folded import prepared
@@ -292,11 +293,11 @@ class _Fit:
         delta = self.delta()
         joint = joint and step >= self._schedule.warm
         view, answers, losses = self._look(part, delta, joint=joint)
-        needs_confidence = _CONFIDENCE.needs_confidence(view.classifier.decision, view.logits, part.target)
         if joint:
             asking = [_asking(answer) for answer in answers]
-            direction = joint_direction(view, part.target, asking, part.mixer, needs_confidence, step)
+            direction = joint_direction(view, _CONFIDENCE, part.target, asking, part.mixer, step)
         else:
+            needs_confidence = _CONFIDENCE.needs_confidence(view.classifier.decision, view.logits, part.target)
             direction = view.nll_gradient(part.target, last=True) * needs_confidence[:, None, None, None]
         changed = part.x + delta
         inside = (changed >= 0) & (changed <= 1)  # what is cut off at black or white does not move

@@ -11,7 +11,7 @@ from underfire.attacks.result import AttackResult
 from underfire.defenses.detector import Detector
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DetectorAttackResult(AttackResult):
     """The outcome of an attack that knows a detector.
 

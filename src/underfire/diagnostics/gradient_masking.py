@@ -6,7 +6,7 @@ from enum import StrEnum
 import torch
 from torch import Tensor
 
-from underfire.attacks.control import Confidence
+from underfire.attacks.labels import Confidence
 from underfire.attacks.result import AttackResult
 from underfire.errors import InputError
 

@@ -181,9 +181,9 @@ class ActivationObjective:
         """The loss, and its gradient in the activation, or in x where the map depends on more than that."""
         with torch.enable_grad():
             raw = self._raw_maps(view, self._target.classes)
-            loss = self._loss(raw, self._target.maps)
+            loss = self._target.loss(raw, self._loss)
         direction = view.gradient(loss) if self._at is None else view.gradient_at(self._at, loss)
-        distance = scaled_distance(raw.detach(), self._target.maps)
+        distance = self._target.distance(min_max(raw.detach()))
         return MapGradient(distance, loss.detach(), direction, passes=self._passes, at=self._at)
 
     def select(self, places: Tensor) -> None:

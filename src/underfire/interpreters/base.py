@@ -4,7 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Protocol
 
 import torch
@@ -13,6 +13,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from underfire.errors import InputError, NonFiniteError
 from underfire.interpreters.attached import Attached, differentiable_once
+from underfire.interpreters.map_goals import NEAR, MapGoal
+from underfire.interpreters.maps import RawLoss, map_slope, saliency_slope, shape_distance
 from underfire.models.attention import Attending, Attention
 from underfire.models.classifier import Classifier
 from underfire.models.features import FeatureMap, capture
@@ -134,7 +136,8 @@ class MapGradient:
     """What an interpreter answers at one step of an attack.
 
     Attributes:
-        distance: (N,) mean absolute difference of the present map and its target, the L1 measure; detached.
+        distance: (N,) how far the present map is from the goal, by the goal's measure, which is L1 where a map is led
+            to its target; detached.
         loss: (N,) interpretation loss, which ``direction`` lowers: that distance itself, or a distance that is easier
             to descend and zero where that is. Detached.
         direction: the gradient of ``loss``, or an estimate; the attack moves against it. Detached. (N, C, H, W),
@@ -176,22 +179,44 @@ class MapObjective(Protocol):
 class MapTarget:
     """What the map of an attacked batch shall become.
 
+    An objective asks it for the loss and the distance of its maps, and so serves every goal; one that knows no more
+    than ``maps`` leads its map there.
+
     Attributes:
         classes: int64 (N,), the class that the map explains: the attack's target class.
-        maps: target maps (N, h, w) on the interpreter's native grid, in [0, 1].
+        maps: target maps (N, h, w) on the interpreter's native grid, in [0, 1]; those to be led to, where the goal is
+            to move away from others.
         keys: one name per image, the owner of its random numbers.
         seed: the attack's seed.
+        goal: what is descended, and what tells iterates from each other.
     """
 
     classes: Tensor
     maps: Tensor
     keys: tuple[str, ...]
     seed: int
+    goal: MapGoal = NEAR
 
     def select(self, places: Tensor) -> "MapTarget":
         """The same for the images at ``places``."""
         keys = tuple(self.keys[place] for place in places.tolist())
-        return MapTarget(self.classes[places], self.maps[places], keys, self.seed)
+        return replace(self, classes=self.classes[places], maps=self.maps[places], keys=keys)
+
+    def distance(self, maps: Tensor) -> Tensor:
+        """How far (N,) ``maps`` (N, h, w) in [0, 1] are from the goal."""
+        return self.goal.distance(maps, self.maps)
+
+    def loss(self, raw: Tensor, own: RawLoss) -> Tensor:
+        """The loss (N,) of unscaled maps ``raw`` (N, h, w), attached to them; ``own`` is of maps led to a target."""
+        return self.goal.loss(own)(raw, self.maps)
+
+    def saliency_slope(self, attributions: Tensor, own: RawLoss = shape_distance) -> tuple[Tensor, Tensor, Tensor]:
+        """Distance, loss and its gradient of the saliency maps of pixel-wise ``attributions`` (N, C, H, W)."""
+        return saliency_slope(attributions, self.maps, self.goal.loss(own), self.goal.distance)
+
+    def map_slope(self, raw: Tensor, own: RawLoss = shape_distance) -> tuple[Tensor, Tensor, Tensor]:
+        """Distance, loss and its gradient of unscaled maps ``raw`` (N, h, w)."""
+        return map_slope(raw, self.maps, self.goal.loss(own), self.goal.distance)
 
 
 class Interpreter(ABC):

@@ -154,12 +154,12 @@ class _CaptumObjective:
         with torch.enable_grad():
             x = view.x.detach().requires_grad_(True)
             raw = interpreter.raw_maps(view.classifier, x, target.classes, target.keys, attached=True)
-            loss = self._loss(raw, target.maps)
+            loss = target.loss(raw, self._loss)
             direction = torch.zeros_like(x)
             if loss.requires_grad:  # not where the attribution is the same for any image
                 (direction,) = torch.autograd.grad(loss.sum(), x, allow_unused=True, materialize_grads=True)
         passes = 2 * interpreter.passes_per_map
-        return MapGradient(scaled_distance(raw.detach(), target.maps), loss.detach(), direction, passes=passes)
+        return MapGradient(target.distance(min_max(raw.detach())), loss.detach(), direction, passes=passes)
 
     def select(self, places: Tensor) -> None:
         self._target = self._target.select(places)

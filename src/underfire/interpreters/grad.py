@@ -6,7 +6,7 @@ from torch import Tensor
 
 from underfire.interpreters.base import ForwardPass, Interpreter, MapGradient, MapObjective, MapTarget
 from underfire.interpreters.directional import along
-from underfire.interpreters.maps import saliency, saliency_grid, saliency_slope
+from underfire.interpreters.maps import saliency, saliency_grid
 from underfire.models.classifier import Classifier
 
 
@@ -53,7 +53,7 @@ class _GradientObjective:
 
     def __call__(self, view: ForwardPass) -> MapGradient:
         target, g = self._target, view.nll_gradient(self._target.classes)
-        map_distance, loss, v = saliency_slope(g, target.maps)
+        map_distance, loss, v = target.saliency_slope(g)
         gradient_at = nll_field(view.classifier, target.classes)
         return MapGradient(map_distance, loss, along(gradient_at, view.x.detach(), g, v, self._probe), passes=1)
 

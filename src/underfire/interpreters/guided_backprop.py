@@ -7,7 +7,7 @@ from underfire.errors import InputError
 from underfire.interpreters.base import ForwardPass, Interpreter, MapGradient, MapObjective, MapTarget
 from underfire.interpreters.clipping import Clipping, double_backward
 from underfire.interpreters.gates import guiding
-from underfire.interpreters.maps import saliency, saliency_grid, saliency_slope
+from underfire.interpreters.maps import saliency, saliency_grid
 from underfire.models.classifier import Classifier
 
 
@@ -98,7 +98,7 @@ class _GuidedObjective:
 
         with guiding() as clip:
             field, product = double_backward(logits, view.x, clip)
-        map_distance, loss, slope = saliency_slope(field, target.maps)
+        map_distance, loss, slope = target.saliency_slope(field)
         return MapGradient(map_distance, loss, product(slope), passes=2)
 
     def select(self, places: Tensor) -> None:

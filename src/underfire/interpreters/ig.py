@@ -9,7 +9,7 @@ from torch import Tensor
 from underfire.errors import InputError
 from underfire.interpreters.base import ForwardPass, Interpreter, MapGradient, MapObjective, MapTarget
 from underfire.interpreters.directional import Linearised, along
-from underfire.interpreters.maps import RawLoss, saliency, saliency_grid, saliency_slope, shape_distance
+from underfire.interpreters.maps import RawLoss, saliency, saliency_grid, shape_distance
 from underfire.interpreters.outputs import Output, check_output, of_class
 from underfire.interpreters.quadrature import Rule, nodes
 from underfire.models.classifier import Classifier
@@ -186,7 +186,7 @@ class PathObjective:
             self._gradients[rows, part] = gradient
             fields.append((t / (ig.strata * chance.reshape(-1, 1, 1, 1)), product))
         mean_gradient = self._gradients.mean(dim=1)
-        map_distance, loss, slope = saliency_slope(reach * mean_gradient, self._target.maps, self._loss)
+        map_distance, loss, slope = self._target.saliency_slope(reach * mean_gradient, self._loss)
         direction = slope * mean_gradient
         for factor, product in fields:
             direction = direction + factor * product(reach * slope)

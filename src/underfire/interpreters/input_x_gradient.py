@@ -5,7 +5,7 @@ from torch import Tensor
 from underfire.interpreters.base import ForwardPass, Interpreter, MapGradient, MapObjective, MapTarget
 from underfire.interpreters.directional import along
 from underfire.interpreters.grad import nll_field
-from underfire.interpreters.maps import saliency, saliency_grid, saliency_slope
+from underfire.interpreters.maps import saliency, saliency_grid
 from underfire.models.classifier import Classifier
 
 
@@ -52,7 +52,7 @@ class _ProductObjective:
     def __call__(self, view: ForwardPass) -> MapGradient:
         target, x = self._target, view.x.detach()
         g = view.nll_gradient(target.classes)
-        map_distance, loss, slope = saliency_slope(x * g, target.maps)
+        map_distance, loss, slope = target.saliency_slope(x * g)
         curved = along(nll_field(view.classifier, target.classes), x, g, x * slope, self._probe)
         return MapGradient(map_distance, loss, g * slope + curved, passes=1)
 

@@ -20,7 +20,7 @@ from underfire.interpreters.base import (
 )
 from underfire.interpreters.function_rules import FUNCTIONS
 from underfire.interpreters.layer_rules import LayerRules, layer_rules
-from underfire.interpreters.maps import saliency, saliency_grid, saliency_slope
+from underfire.interpreters.maps import saliency, saliency_grid
 from underfire.interpreters.relevance import Propagation, Relevance, Rule, propagated
 from underfire.models.classifier import Classifier
 from underfire.models.gradients import gradient
@@ -193,7 +193,7 @@ class _RelevanceObjective:
     def __call__(self, view: ForwardPass) -> MapGradient:
         interpreter, target = self._interpreter, self._target
         found = interpreter.propagate(view.classifier, view.x.detach(), target.classes, attached=True)
-        map_distance, loss, slope = saliency_slope(found.values, target.maps)
+        map_distance, loss, slope = target.saliency_slope(found.values)
         direction = gradient(found.values, found.x, slope, keep=False)
         return MapGradient(map_distance, loss, direction, passes=interpreter.passes_per_step - 1)
 

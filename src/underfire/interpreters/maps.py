@@ -63,29 +63,31 @@ def scaled_distance(raw: Tensor, target: Tensor) -> Tensor:
 
 
 def saliency_slope(
-    attributions: Tensor, target: Tensor, loss: RawLoss = shape_distance
+    attributions: Tensor, target: Tensor, loss: RawLoss = shape_distance, measure: RawLoss = distance
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gap (N,), ``loss`` (N,) and its gradient (N, C, H, W) of the saliency maps of pixel-wise ``attributions``.
+    """``measure`` (N,), ``loss`` (N,) and its gradient (N, C, H, W), of the saliency maps of ``attributions``.
 
-    The distance is :func:`distance`; all detached.
+    These are pixel-wise; ``measure`` is of the maps as they are scaled. All detached.
     """
-    return _slope(attributions, target, loss, pooled)
+    return _slope(attributions, target, loss, measure, pooled)
 
 
-def map_slope(raw: Tensor, target: Tensor, loss: RawLoss = shape_distance) -> tuple[Tensor, Tensor, Tensor]:
+def map_slope(
+    raw: Tensor, target: Tensor, loss: RawLoss = shape_distance, measure: RawLoss = distance
+) -> tuple[Tensor, Tensor, Tensor]:
     """As :func:`saliency_slope`, of unscaled maps ``raw`` (N, h, w), whose gradient (N, h, w) it is."""
-    return _slope(raw, target, loss, lambda leaf: leaf)
+    return _slope(raw, target, loss, measure, lambda leaf: leaf)
 
 
 def _slope(
-    values: Tensor, target: Tensor, loss: RawLoss, raw_of: Callable[[Tensor], Tensor]
+    values: Tensor, target: Tensor, loss: RawLoss, measure: RawLoss, raw_of: Callable[[Tensor], Tensor]
 ) -> tuple[Tensor, Tensor, Tensor]:
     with torch.enable_grad():
         leaf = values.detach().requires_grad_(True)
         raw = raw_of(leaf)
         losses = loss(raw, target)
         (slope,) = torch.autograd.grad(losses.sum(), leaf)
-    return scaled_distance(raw.detach(), target), losses.detach(), slope
+    return measure(min_max(raw.detach()), target), losses.detach(), slope
 
 
 def _from_minimum(maps: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from underfire.errors import InputError
 from underfire.interpreters.base import ForwardPass, Interpreter, MapGradient, MapObjective, MapTarget
-from underfire.interpreters.maps import map_slope, min_max
+from underfire.interpreters.maps import min_max
 from underfire.interpreters.mask_sets import MaskSet
 from underfire.interpreters.outputs import Output, check_output, of_class
 from underfire.interpreters.subsets import inclusion_chances, systematic
@@ -185,7 +185,7 @@ class MaskedObjective:
         """The loss by the present values, and an estimate of its gradient."""
         interpreter, target, x = self._interpreter, self._target, view.x.detach()
         values, taken = self._renew(view.classifier, x)
-        map_distance, loss, slope = map_slope(self._masks.maps(values), target.maps)
+        map_distance, loss, slope = target.map_slope(self._masks.maps(values))
         slopes, steep = self._masks.slopes(slope), self._steepness(values)
         chances = self._chances(slopes * steep)
         shares = slopes / chances.to(x.device, x.dtype)

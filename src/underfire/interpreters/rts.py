@@ -74,8 +74,9 @@ class _SharedObjective:
 
     def __call__(self, view: ForwardPass) -> MapGradient:
         with torch.enable_grad():
-            map_distance = distance(self._network.maps(view, self._target.classes), self._target.maps)
-        return MapGradient(map_distance.detach(), map_distance.detach(), view.gradient(map_distance), passes=1)
+            maps = self._network.maps(view, self._target.classes)
+            loss = self._target.loss(maps, distance)
+        return MapGradient(self._target.distance(maps.detach()), loss.detach(), view.gradient(loss), passes=1)
 
     def select(self, places: Tensor) -> None:
         self._target = self._target.select(places)
@@ -98,9 +99,10 @@ class _OwnObjective:
         with self._encoder.frozen():
             own = ForwardPass(self._encoder, view.x, taps=self._network.taps)
             with torch.enable_grad():
-                map_distance = distance(self._network.maps(own, classes), self._target.maps)
-                loss = map_distance + _ENCODER_WEIGHT * own.nll(classes)
-            return MapGradient(map_distance.detach(), loss.detach(), own.gradient(loss, last=True), passes=1)
+                maps = self._network.maps(own, classes)
+                loss = self._target.loss(maps, distance) + _ENCODER_WEIGHT * own.nll(classes)
+            map_distance = self._target.distance(maps.detach())
+            return MapGradient(map_distance, loss.detach(), own.gradient(loss, last=True), passes=1)
 
     def select(self, places: Tensor) -> None:
         self._target = self._target.select(places)

@@ -7,7 +7,7 @@ from underfire.errors import InputError
 from underfire.interpreters.base import ForwardPass, Interpreter, MapGradient, MapObjective, MapTarget
 from underfire.interpreters.directional import along
 from underfire.interpreters.grad import nll_field
-from underfire.interpreters.maps import saliency, saliency_grid, saliency_slope
+from underfire.interpreters.maps import saliency, saliency_grid
 from underfire.models.classifier import Classifier
 from underfire.seeding import generator
 
@@ -93,7 +93,7 @@ class _NoisyObjective:
         gradient_at = nll_field(view.classifier, target.classes)
         points = {sample: x + interpreter.noise(x, target.keys, sample) for sample in self._due}
         self._gradients.update({sample: gradient_at(point) for sample, point in points.items()})
-        map_distance, loss, v = saliency_slope(_mean(list(self._gradients.values())), target.maps)
+        map_distance, loss, v = target.saliency_slope(_mean(list(self._gradients.values())))
         curved = [along(gradient_at, z, self._gradients[k], v, interpreter.probe) for k, z in points.items()]
         self._due = [(self._due[-1] + 1) % interpreter.samples]
         return MapGradient(map_distance, loss, _mean(curved), passes=2 * len(points))

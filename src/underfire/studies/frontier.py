@@ -21,8 +21,8 @@ from typing import Any, Literal, get_args
 from matplotlib.axes import Axes
 
 from underfire.attacks import ADV2
-from underfire.attacks.control import Confidence
 from underfire.attacks.joint import Descent
+from underfire.attacks.labels import Confidence
 from underfire.auditing.condition import PGD, Condition
 from underfire.auditing.names import known_interpreters, make_interpreters, make_perturbation
 from underfire.auditing.plan import PASSES, AuditPlan, PlannedPhoto
@@ -295,7 +295,7 @@ class _DemandingADV2(Descent):
 
     def __init__(self, attack: ADV2, keep: float) -> None:
         # A step minds the prediction up to half-way from there to certainty, as with ADV²'s own 0.9 and 0.95.
-        setting = replace(attack.setting, confidence=Confidence(keep, seek=(1 + keep) / 2))
+        setting = replace(attack.setting, label=Confidence(keep, seek=(1 + keep) / 2))
         super().__init__(attack.classifier, attack.interpreters, setting, seed=attack.seed)
 
 

@@ -6,7 +6,6 @@ from torch import Tensor
 
 from underfire.interpreters.base import ForwardPass, MapGradient, MapTarget
 from underfire.interpreters.directional import unit
-from underfire.interpreters.maps import distance
 from underfire.interpreters.masks.fit import FitCourse, jitters, look, penalty
 from underfire.interpreters.masks.optics import Optics
 from underfire.interpreters.masks.settings import MaskFit
@@ -65,7 +64,7 @@ class MaskObjective:
         slope = self._optics.in_mask(crops, tried.gradient) * tried.log_probability.exp()[:, None, None]
         self._course.step(slope + penalty(self._fit, masks)[1], self._fit.lr)
         if self._course.done == self._replay:
-            self._ended = distance(1 - self._course.masks, self._target.maps)
+            self._ended = self._target.distance(1 - self._course.masks)
             self._course = FitCourse.begin(self._fit, self._target.maps)
         return MapGradient(ended, excess + lack, down - up, passes=2)
 

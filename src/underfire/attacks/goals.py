@@ -1,0 +1,98 @@
+"""What an attacker wants: a goal LABEL/MAP, and where it is met."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final, Literal, Self, get_args
+
+import torch
+from torch import Tensor
+
+from underfire import metrics
+from underfire.errors import InputError
+from underfire.interpreters.map_goals import APART, CENTER, NEAR, TOP, TOPK, MapGoal
+
+LabelWord = Literal["target", "other", "kept"]
+MapWord = Literal["kept", "topk", "center", "l1", "led", "free"]
+
+MAP_GOALS: Mapping[MapWord, MapGoal] = MappingProxyType(
+    {"kept": NEAR, "led": NEAR, "topk": TOPK, "center": CENTER, "l1": APART}
+)
+"""What is descended for each goal on maps."""
+
+THRESHOLD = 0.5
+"""Where the maps of goals that keep or lead a map are cut before their IoU is taken."""
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What label and map shall become, written LABEL/MAP.
+
+    The label becomes the ``target`` class, any ``other`` class, or is ``kept``: the prediction, and its probability
+    within 0.1. The map is ``kept`` near the benign one, moved away from it by its top cells (``topk``), its centre of
+    mass (``center``) or its L1 distance (``l1``), ``led`` to a given one, or left ``free``.
+
+    Raises:
+        InputError: there is no such goal: a word is unknown, or nothing is asked for.
+    """
+
+    label: LabelWord
+    map: MapWord
+
+    def __post_init__(self) -> None:
+        if self.label not in get_args(LabelWord) or self.map not in get_args(MapWord):
+            raise InputError(
+                f"goal '{self}' is unknown; give LABEL/MAP, LABEL one of {', '.join(get_args(LabelWord))} and MAP one "
+                f"of {', '.join(get_args(MapWord))}."
+            )
+        if self.label == "kept" and self.map in ("kept", "free"):
+            raise InputError(f"goal '{self}' asks for nothing; give one that changes the label or the map.")
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The goal that ``str`` writes as ``text``.
+
+        Raises:
+            InputError: there is none.
+        """
+        label, _, wanted = text.partition("/")
+        return cls(label, wanted)  # type: ignore[arg-type]  # the words are checked there
+
+    def __str__(self) -> str:
+        """LABEL/MAP, as in ``target/kept``."""
+        return f"{self.label}/{self.map}"
+
+    @property
+    def moves(self) -> bool:
+        """Whether the map is to move away from the benign one."""
+        return self.map in ("topk", "center", "l1")
+
+    def map_met(self, maps: Tensor, reference: Tensor, *, tau: float) -> Tensor:
+        """Where (N,) the map's part of the goal is met at ``tau``.
+
+        ``kept`` and ``led``: the IoU of both maps, cut at 0.5, is at least ``tau``. ``topk`` and ``l1``: the IoU of
+        their top fifths is at most ``tau``. ``center``: the centre of mass is shifted by at least ``tau`` diagonals. A
+        constant map meets none of these. ``free``: everywhere.
+
+        Args:
+            maps: (N, h, w) in [0, 1].
+            reference: the benign maps, or those led to.
+            tau: in [0, 1].
+
+        Raises:
+            ValueError: the maps are of two shapes, or hold something else than finite numbers.
+        """
+        varied = ~metrics.is_constant(maps)
+        if self.map == "free":
+            return torch.ones_like(varied)
+        if self.map == "center":
+            met = metrics.center_shift(maps, reference) >= tau
+        elif self.moves:
+            met = metrics.iou_top(maps, reference, share=TOP) <= tau
+        else:
+            met = metrics.iou(maps, reference, threshold=THRESHOLD) >= tau
+        return met & varied
+
+
+TARGET_KEPT: Final = Goal("target", "kept")
+TARGET_FREE: Final = Goal("target", "free")
