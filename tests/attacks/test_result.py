@@ -14,6 +14,7 @@ EPS, STEPS = 8 / 255, 6
 COMMON = {
     "key",
     "attack",
+    "goal",
     "source",
     "target",
     "prediction",

@@ -7,6 +7,7 @@ trees in one environment.
 
 import hashlib
 import json
+import os
 import re
 import sys
 import tempfile
@@ -14,6 +15,8 @@ from collections.abc import Mapping, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+
+os.environ.setdefault("ATEN_CPU_CAPABILITY", "avx2")  # as tests/conftest.py, before torch is loaded
 
 import pyarrow as pa
 import pyarrow.parquet as pq

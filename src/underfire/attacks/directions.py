@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from underfire.attacks.control import Mixer
@@ -36,7 +37,8 @@ def joint_direction(
     distances = [answer.distance for answer in answers]
     if tap is not None and tap.head is not None:  # all that the logits read passes here
         directions = [answer.direction for answer in answers]
-        nll = view.nll(label.aim(decision, logits, target)) * label.sign(decision, logits, target)
+        with torch.enable_grad():
+            nll = view.nll(label.aim(decision, logits, target)) * label.sign(decision, logits, target)
         mixed = mixer(view.gradient_at(tap, nll), directions, distances, needs_confidence, step)
         return view.carried(tap, mixed, last=True)
     prediction = prediction_direction(view, label, target)
