@@ -16,7 +16,7 @@ from oracles.subjects import CONVOLUTIONAL, MEAN, SIZE, STD, cells, convolutiona
 from oracles.zennit_lrp import FIGURES, SETTINGS, zennit_relevance
 from support.toys import images, relu_net, smooth_net
 from support.traces import untouched
-from underfire import ADV2, LRP, PGD, Classifier, InputError
+from underfire import ADV2, LRP, PGD, Classifier, InputError, attribution_gradient
 from underfire.interpreters.maps import saliency
 from underfire.models.folded import prepared
 from underfire.testing import check_interpreter
@@ -268,6 +268,18 @@ class TestTheAttack:
     @pytest.mark.parametrize("options", [{}, {"gamma": 0.0, "box": False, "epsilon": 0.25}])
     def test_it_keeps_the_contract_to_four_digits(self, options: dict[str, Any]) -> None:
         check_interpreter(lambda classifier: LRP(classifier, **options), tolerance=1e-4)
+
+    def test_where_a_layer_gets_nothing_the_direction_is_finite(self) -> None:
+        """There the γ rule shares 0 by 0, and the derivative of the shares has the square of that below."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            layers = (nn.Conv2d(3, 4, 3, bias=False), nn.ReLU(), nn.Conv2d(4, 4, 3, bias=False), nn.ReLU())
+            net = nn.Sequential(*layers, nn.Flatten(), nn.Linear(4 * 12 * 12, 5))
+        g, x = LRP(Classifier(net, input_size=16)), images(2, 16)
+        x[:, :, :9] = 0
+        product = attribution_gradient(g, x, torch.tensor([0, 1]), torch.full((2, *g.grid), 1e3))
+        assert torch.isfinite(product).all()
+        assert bool(product[:, :, 9:].any())
 
     def test_adv2_brings_the_map_back(self, relu_classifier: Classifier) -> None:
         x, target = images(4, 32), torch.tensor([1, 4, 5, 2])

@@ -10,6 +10,7 @@ from torch.overrides import TorchFunctionMode
 from underfire.interpreters.base import twice_differentiable
 from underfire.interpreters.directional import Linearised
 from underfire.interpreters.rectifiers import HARD_SIGMOIDS, rectified
+from underfire.interpreters.transposed import Transposing
 from underfire.models.gradients import gradient, gradients
 
 Clip = Callable[[Tensor, float, float], Tensor]
@@ -61,7 +62,7 @@ def double_backward(losses: Callable[[Tensor], Tensor], x: Tensor, clip: Clip) -
     comes back is a gradient, Jᵀ·v is H·v; where ``clip`` makes it another field, it is still the right product for the
     gradient of a loss on that field.
     """
-    with torch.enable_grad(), twice_differentiable(), Clipping(clip):
+    with torch.enable_grad(), twice_differentiable(), Transposing(), Clipping(clip):
         leaf = x.detach().requires_grad_(True)
         field = gradient(losses(leaf).sum(), leaf, attached=True)
 

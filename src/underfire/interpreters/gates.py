@@ -5,6 +5,7 @@ that an attribution made by going back has none either almost everywhere. Here a
 smoothly. No value changes: attributions are those of the network to the bit.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -76,13 +77,17 @@ class _Gate(torch.autograd.Function):
     def forward(ctx: Any, z: Tensor, low: float, high: float) -> Tensor:
         ctx.save_for_backward(z)
         ctx.bounds = (low, high)
-        return ((z > low) & (z < high)).to(z.dtype)
+        inside = z > low
+        return (inside if high == math.inf else inside & (z < high)).to(z.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         (z,), (low, high) = ctx.saved_tensors, ctx.bounds
-        return grads[0] * (_bump(z - low) - _bump(z - high)), None, None
+        steep = _bump(z - low)
+        if high != math.inf:
+            steep -= _bump(z - high)
+        return steep.mul_(grads[0]), None, None
 
 
 def _gate(ctx: Any) -> Tensor:
@@ -92,5 +97,5 @@ def _gate(ctx: Any) -> Tensor:
 
 
 def _bump(u: Tensor) -> Tensor:
-    """The derivative of ½(1 + u/√(u² + WIDTH²)); 0 at infinity."""
-    return 0.5 * WIDTH**2 * (u.square() + WIDTH**2).rsqrt().pow(3)
+    """The derivative of ½(1 + u/√(u² + WIDTH²)), in the place of ``u``; 0 at infinity."""
+    return u.square_().add_(WIDTH**2).rsqrt_().pow_(3).mul_(0.5 * WIDTH**2)

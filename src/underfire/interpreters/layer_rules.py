@@ -7,9 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from underfire.interpreters.relevance import Layer, Lineage, Propagation, Rule, called, linear
+from underfire.interpreters.transposed import sides_of
 
 STABILIZER = 1e-6
 """Added to the denominator of the rule for bounded pixels, which may be 0."""
@@ -63,16 +65,7 @@ def _convolution(
     elif not isinstance(padding, Sequence):
         padding = (padding,) * sides
 
-    def run(z: Tensor, w: Tensor) -> Tensor:
-        out: Tensor = func(z, w, None, stride, padding, dilation, groups)
-        return out
-
-    def back(g: Tensor, z: Tensor, w: Tensor) -> Tensor:
-        found: Tensor = torch.ops.aten.convolution_backward(
-            g, z, w, None, stride, padding, dilation, False, [0] * sides, groups, [True, False, False]
-        )[0]
-        return found
-
+    run, back = sides_of(func, (stride, padding, dilation, groups))
     layer = Layer(run, back, x, weight, bias, (-1,) + (1,) * sides)
     return _made_by(rules, mode, layer.output(), layer)
 
@@ -163,20 +156,42 @@ def _favouring(layer: Layer, gamma: float, g: Tensor, z: Tensor, x: Tensor) -> t
     With c_ij = x_i·w_ij, R_i = Σ_j (c_ij + γ·c_ij^±)/(z_j + γ·(Σ_i c_ij^± + b_j^±))·R_j, ± the sign of z_j. Since
     c^± = ½(c ± |c|), the denominator is ±½((2 + γ)·|z_j| + γ·(Σ_i |c_ij| + |b_j|)).
     """
-    weight, size = layer.weight, z.abs()
-    sizes = layer.forth(x.abs(), weight.abs())
+    weight, signed = layer.weight, bool((x < 0).any())
+    sizes = layer.forth(x.abs() if signed else x, weight.abs())
     if layer.bias is not None:
         sizes = sizes + layer.bias.abs().reshape(layer.channels)
-    share = g * size / ((1 + gamma / 2) * size + (gamma / 2) * sizes + torch.finfo(z.dtype).tiny)
-    if bool((x < 0).any()):
+    share: Tensor = _Favoured.apply(g, z, sizes, gamma)  # type: ignore[no-untyped-call]
+    if signed:
         alike = layer.onward(share * z.sign(), weight.abs()) * x.sign()
         return (torch.add((1 + gamma / 2) * layer.onward(share, weight), alike, alpha=gamma / 2),)
-    falling = share * (z < 0)
-    favoured = weight + gamma * weight.clamp(min=0)
+    favoured, rising = weight + gamma * weight.clamp(min=0), z >= 0
+    falling = share * ~rising
     if not bool(falling.any()):  # as where only a ReLU reads the output: zeros bring back zeros
         return (layer.onward(share, favoured),)
     other = layer.onward(falling, weight + gamma * weight.clamp(max=0))
-    return (layer.onward(share * (z >= 0), favoured) + other,)
+    return (layer.onward(share * rising, favoured) + other,)
+
+
+class _Favoured(torch.autograd.Function):
+    """g·|z|/((1 + γ/2)·|z| + (γ/2)·sizes) and its derivatives, by few steps through memory."""
+
+    @staticmethod
+    def forward(ctx: Any, g: Tensor, z: Tensor, sizes: Tensor, gamma: float) -> Tensor:
+        inverse = torch.add(z.abs().mul_(1 + gamma / 2), sizes, alpha=gamma / 2)
+        inverse = inverse.add_(torch.finfo(z.dtype).tiny).reciprocal_()
+        ctx.save_for_backward(g, z, sizes, inverse)
+        ctx.gamma = gamma
+        return z.abs().mul_(inverse).mul_(g)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        g, z, sizes, inverse = ctx.saved_tensors
+        of_g, of_z = z.abs().mul_(inverse), sizes * inverse
+        common = (grads[0] * g).mul_(ctx.gamma / 2)
+        of_z = of_z.mul_(common).mul_(inverse).mul_(z.sign())  # in this order: where all are 0 the inverse is huge
+        of_sizes = (of_g * common).mul_(inverse).neg_()
+        return of_g.mul_(grads[0]), of_z, of_sizes, None
 
 
 def _between(layer: Layer, g: Tensor, z: Tensor, x: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor | None, ...]:

@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from underfire.errors import InputError
+from underfire.interpreters import transposed
 from underfire.interpreters.base import twice_differentiable
 from underfire.models.classifier import Classifier
 from underfire.models.gradients import gradients
@@ -50,14 +51,12 @@ class Layer:
     def forth(self, x: Tensor, weight: Tensor) -> Tensor:
         """``run``, differentiable in ``x`` any number of times."""
         like = x.detach()
-        out: Tensor = _Transposed.apply(x, lambda z: self.run(z, weight), lambda g: self.back(g, like, weight))  # type: ignore[no-untyped-call]
-        return out
+        return transposed.linear(x, lambda z: self.run(z, weight), lambda g: self.back(g, like, weight))
 
     def onward(self, g: Tensor, weight: Tensor) -> Tensor:
         """``back``, differentiable in ``g`` any number of times."""
         like = self.x.detach()
-        out: Tensor = _Transposed.apply(g, lambda g: self.back(g, like, weight), lambda z: self.run(z, weight))  # type: ignore[no-untyped-call]
-        return out
+        return transposed.linear(g, lambda g: self.back(g, like, weight), lambda z: self.run(z, weight))
 
     def output(self) -> Tensor:
         """What the layer returns."""
@@ -173,25 +172,6 @@ class Propagation(TorchFunctionMode):
         if out is None or any(tensor.requires_grad for tensor in tensors(out)):
             raise self.refuse(repr(name))
         return out
-
-
-class _Transposed(torch.autograd.Function):
-    """A linear function and its transpose, each the other's derivative.
-
-    torch's own second derivative of a convolution computes the weight's too, group by group, whether wanted or not.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, z: Tensor, function: Callable[[Tensor], Tensor], transposed: Callable[[Tensor], Tensor]
-    ) -> Tensor:
-        ctx.pair = function, transposed
-        return function(z)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        function, transposed = ctx.pair
-        return _Transposed.apply(grads[0], transposed, function), None, None  # type: ignore[no-untyped-call]
 
 
 class _Ruled(torch.autograd.Function):
