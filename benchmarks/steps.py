@@ -91,7 +91,7 @@ def tables(subject: Subject, *, turns: int) -> Iterator[Table]:
         interpreters = [kind(subject.classifier) for kind in kinds]
         laps = timed(twin, subject, interpreters, turns=turns, clock=clock)
         found[name] = ratio(laps.steps, laps.raw)
-        limit = LIMITS[kinds] if kinds in LIMITS else _shared(kinds, found, forward)
+        limit = _alone(kinds, interpreters) if kinds in LIMITS else _shared(kinds, found, forward)
         rows.append(
             (
                 name,
@@ -177,6 +177,12 @@ def _attack(twin: Classifier, subject: Subject, interpreters: Sequence[Interpret
         noise = torch.rand((n, *g.grid), generator=draw).to(device, subject.x.dtype)
         objectives.append(g.objective(MapTarget(subject.target, noise, keys, seed=0)))
     descend(twin, subject.x, subject.target, objectives, setting)
+
+
+def _alone(kinds: tuple[type[Interpreter], ...], interpreters: Sequence[Interpreter]) -> float:
+    """The limit of an interpreter; Grad-CAM's as often as it counts passes, which is more on tokens than on CNNs."""
+    more = [g.passes_per_step / kind.passes_per_step for g, kind in zip(interpreters, kinds, strict=True)]
+    return LIMITS[kinds] * max(more, default=1)
 
 
 def _shared(kinds: Sequence[type[Interpreter]], found: Mapping[str, Ratio], forward: float) -> float:

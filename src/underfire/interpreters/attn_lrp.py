@@ -23,7 +23,7 @@ class AttnLRP(RelevanceInterpreter):
         classifier: the classifier to explain.
         epsilon: added to the size of a linear layer's outputs, by which relevance is lost; in units of the outputs.
         gamma: in place of that, by which contributions of an output's own sign count more, in linear layers and
-            convolutions; it makes maps less noisy, and steps of an attack 1.7 times as long.
+            convolutions; it makes maps less noisy, and steps of an attack longer.
         softmax: whether relevance goes through attention's weights; without, they are constants (CP-LRP, Ali et al.
             2022), as the authors' package LXT has them in vision transformers.
 
