@@ -92,10 +92,7 @@ def in_pixels(shown: Tensor, corners: Tensor | None, size: tuple[int, int]) -> T
     cell = cell_of((a, b), size)
     larger = ((a + 1) * cell[0], (b + 1) * cell[1])
     soft = F.interpolate(shown[:, None], size=larger, mode="bilinear", align_corners=False)[:, 0]
-    rows = corners[:, 0, None] + torch.arange(h, device=shown.device)
-    columns = corners[:, 1, None] + torch.arange(w, device=shown.device)
-    each = torch.arange(len(shown), device=shown.device)
-    return soft[each[:, None, None], rows[:, :, None], columns[:, None, :]]
+    return torch.stack([one[i : i + h, j : j + w] for one, (i, j) in zip(soft, corners.tolist(), strict=True)])
 
 
 def cell_of(cells: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
