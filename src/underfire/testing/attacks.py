@@ -1,6 +1,6 @@
 """The contract of an attack."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -9,8 +9,13 @@ from torch import Tensor, nn
 from underfire.attacks.joint import JointAttack
 from underfire.attacks.result import AttackResult
 from underfire.errors import InputError
+from underfire.interpreters.base import Interpreter
+from underfire.interpreters.cam import CAM
+from underfire.interpreters.grad import GRAD
 from underfire.models.classifier import Classifier
 from underfire.testing.common import hold, hold_named, keys_of, no_trace, smooth_classifier, some_images
+from underfire.testing.planted import PlantedOptimum
+from underfire.testing.swapped import swapped_optimum
 
 MakeAttack = Callable[[Classifier], JointAttack]
 
@@ -40,6 +45,35 @@ def check_attack(make: MakeAttack) -> None:
     _check_untouched(make, x, target)
     _check_passes(make, x, target)
     _check_refusals(attack, x, target)
+
+
+def check_planted(make: Callable[[Interpreter], JointAttack], problems: Iterable[PlantedOptimum] | None = None) -> None:
+    """Demand that an attack finds what was planted: the value of the goal, not the very point.
+
+    Args:
+        make: makes the attack, in its standard budget, from the interpreter under attack; the class of an attack will
+            often do.
+        problems: by default CAM and GRAD of a small network, some seconds.
+
+    Raises:
+        InputError: a problem is not valid.
+        AssertionError: the attack leaves its budget or misses the goal on an image; the message says by how much.
+    """
+    subjects = (swapped_optimum(CAM), swapped_optimum(GRAD)) if problems is None else problems
+    for planted in subjects:
+        planted.require_valid()
+        attack = make(planted.interpreter)
+        result = attack(planted.x.clone(), planted.aim, keys=planted.keys)
+        on = f"{attack.name} on a planted optimum of {planted.interpreter.name}"
+        inside = planted.perturbation.contains(planted.x, result.x_adv)
+        hold(bool(inside.all()), f"{on}: an image is outside the budget of {planted.perturbation.eps:g}")
+        found = planted.judge(result.x_adv)
+        for key, label, value in zip(planted.keys, found.label.tolist(), found.value.tolist(), strict=True):
+            hold(label, f"{on}: {key} has not the label that {planted.goal.goal} wants, and a point in its budget has")
+            hold(
+                value <= planted.goal.at_most,
+                f"{on}: {key} ends at {value:.3f}, and a point in its budget has at most {planted.goal.at_most:g}",
+            )
 
 
 def _check_shapes(attack: JointAttack, result: AttackResult, x: Tensor, target: Tensor) -> None:
