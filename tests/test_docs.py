@@ -53,6 +53,7 @@ from underfire.defenses.squeezing import XU, BitDepth, Median, NonLocalMeans
 from underfire.defenses.views import default_views
 from underfire.diagnostics import attack_signs as soundness
 from underfire.diagnostics.attack_signs import Indicator
+from underfire.diagnostics.map_checks import PHOTOS, PROBE, UNCHANGED, FloorVerdict
 from underfire.diagnostics.model_checks import ModelCheck
 from underfire.evaluation.attackers import WEIGHTINGS
 from underfire.evaluation.corruptions import corruptions
@@ -460,6 +461,15 @@ def test_signs_and_thresholds_of_soundness() -> None:
         assert told == [(sign.value, sign.reading.weight.value) for sign in signs]
     for name, value in table("soundness.md", "threshold"):
         assert getattr(soundness, unquoted(name)) == pytest.approx(float(value), abs=1e-4)
+
+
+def test_verdicts_of_the_faithfulness_floor() -> None:
+    assert [unquoted(name) for name, _ in table("measures.md", "verdict")] == [
+        verdict.value for verdict in reversed(FloorVerdict)
+    ]
+    text = " ".join(prose(ROOT / "docs" / "measures.md").split())
+    assert f"the mean similarity is {UNCHANGED}" in text
+    assert (PHOTOS, PROBE.levels) == (8, 5)
 
 
 def test_studies_are_told_as_they_are() -> None:

@@ -150,6 +150,7 @@ def first_folder(run: Path) -> str:
     return f"artifacts/{sorted(p.name for p in (run / 'artifacts').iterdir())[0]}"
 
 
+CHECKED = {"interpreter": "cam", "constant": [False], "advantage": [0.1], "similarity": [0.2]}
 NESTED = "[" * 100_000 + "]" * 100_000
 KINDS: dict[str, Spoil] = {
     "key absolute": photo(key="/outside"),
@@ -189,6 +190,10 @@ KINDS: dict[str, Spoil] = {
     "versions list": put(versions=["torch"]),
     "skipped numbers": put(skipped=[1, 2]),
     "checks of something": put(model_checks=[{"check": "coupled", "fired": True}]),
+    "map checks of nobody": put(map_checks=[CHECKED | {"interpreter": "gone"}]),
+    "map checks twice": put(map_checks=[CHECKED, CHECKED]),
+    "map checks of two lengths": put(map_checks=[CHECKED | {"advantage": [0.1, 0.2]}]),
+    "map checks out of range": put(map_checks=[CHECKED | {"similarity": [1e300]}]),
     "threads text": put(threads="one"),
     "finished text": put(finished="yes"),
     "created number": put(created=2031),

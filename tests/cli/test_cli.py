@@ -216,7 +216,9 @@ def test_plan_says_what_an_audit_would_take_and_attacks_nothing(invoke: Invoke, 
     assert lines["none"][0] == "5"
     assert (lines["pgd"][0], lines["adv2-cam"][0]) == ("4", "4")
     total = sum(int(cells[-1]) for name, cells in lines.items() if name in ("none", "noise", "pgd") or "adv2" in name)
-    assert result.stdout.splitlines()[-1] == f"{total} passes in all."
+    checks = int(lines["Once"][-2])
+    assert checks == 4 * (10 * (2 + 1) + 2 * 2)  # of 4 photos: curves of both and of chance on their grid, and two maps
+    assert result.stdout.splitlines()[-1] == f"{total + checks} passes in all."
 
 
 def test_a_directory_of_another_configuration_is_refused(invoke: Invoke, photos: Path) -> None:

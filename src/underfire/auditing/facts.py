@@ -11,6 +11,7 @@ from underfire.attacks.registry import BUILT_IN
 from underfire.auditing.condition import NONE, Condition
 from underfire.auditing.plan import AuditPlan, PlannedPhoto, photo_key
 from underfire.decoding import decoded
+from underfire.diagnostics.map_checks import MapCheck
 from underfire.diagnostics.model_checks import Checked
 from underfire.files import quoted
 from underfire.images.geometry import check_photos_fit
@@ -28,7 +29,7 @@ _OF_A_MODEL = ("checkpoint", "class_names", "mean", "std", "input_size", "resize
 """Settings of a model in a configuration of version 0.1."""
 
 _NAMES = frozenset(entry.name for entry in BUILT_IN)
-_SINCE_0_2 = ("plan", "conditions", "interpreters")
+_SINCE_0_2 = ("plan", "conditions", "interpreters", "map_checks")
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ class RunFacts:
         config: the settings as they were resolved, for people and for what resumes the run.
         conditions: what the photos that are attacked have rows of; None in runs of version 0.1.
         interpreters: the names in the rows of those that maps were taken with; None in runs of version 0.1.
+        map_checks: what the benign maps of each interpreter show of the model; None in older runs.
         photos: all of them, the excluded ones among them.
         finished: whether the run came to its end; that its rows are there is another question.
     """
@@ -105,6 +107,7 @@ class RunFacts:
     conditions: tuple[str, ...] | None = None
     interpreters: tuple[str, ...] | None = None
     model_checks: tuple[Checked, ...]
+    map_checks: tuple[MapCheck, ...] | None = None
     photos: tuple[PlannedPhoto, ...]
     skipped: tuple[SkippedFile, ...]
     finished: bool
@@ -157,6 +160,9 @@ def run_facts(content: Any) -> RunFacts:
     for names in (facts.attacked_under, facts.seen_by):
         if not names or len(set(names)) < len(names):
             raise ValueError("it names a condition or an interpreter twice, or none")
+    checked = [check.interpreter for check in facts.map_checks or ()]
+    if len(set(checked)) < len(checked) or not set(checked) <= set(facts.seen_by):
+        raise ValueError("its map_checks are of an interpreter twice, or of one that took no part")
     return facts
 
 

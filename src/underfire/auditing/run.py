@@ -108,7 +108,7 @@ class Run:
     @cached_property
     def summary(self) -> Summary:
         """The figures of its rows; raises `InputError` if two of them are of the same map."""
-        return summarise(self.records)
+        return summarise(self.records, self.facts.map_checks or ())
 
     @property
     def skipped(self) -> int:

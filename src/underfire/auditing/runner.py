@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import torch
 
-from underfire.auditing.checks import check_on_photos
+from underfire.auditing.checks import check_maps_on_photos, check_on_photos
 from underfire.auditing.engines import Engine, LocalEngine, RayEngine
 from underfire.auditing.facts import RunFacts, run_facts
 from underfire.auditing.given import NOTHING_GIVEN, GivenParts
@@ -24,6 +24,7 @@ from underfire.auditing.targets import NO_TARGET
 from underfire.auditing.unit import Auditor, Event
 from underfire.auditing.verification import verified_rows
 from underfire.choices import EngineName
+from underfire.diagnostics.map_checks import MapCheck
 from underfire.diagnostics.model_checks import Checked
 from underfire.errors import InputError
 from underfire.files import printable, quoted, shortened
@@ -99,12 +100,18 @@ def run_audit(
     run, begun = directory.read(), None
     if run is None:
         inspection = inspect_photos(plan, classifier, photos, strict=strict, loader=auditor.loader)
-        facts |= _photo_facts(inspection, check_on_photos(classifier, inspection.photos, auditor.loader))
+        seen = (inspection.photos, auditor.loader)
+        facts |= _photo_facts(
+            inspection,
+            check_on_photos(classifier, *seen),
+            check_maps_on_photos(classifier, auditor.interpreters, *seen),
+        )
         begun = run_facts(facts)
         run = _begin(directory, begun)
     planned: Sequence[PlannedPhoto] = run.photos
     if run is not begun:  # by this process
-        _check_same(directory, run, run_facts(run.to_json() | facts), strict=strict)
+        now = run.to_json() | facts | {"map_checks": None}  # which are no settings
+        _check_same(directory, run, run_facts(now), strict=strict)
         planned = check_unchanged(run, photos, plan.limit)
 
     share = list(units(planned, batch_size=plan.batch_size, shard=shard))
@@ -239,9 +246,10 @@ def _threat_model(plan: AuditPlan) -> dict[str, Any]:
     return facts
 
 
-def _photo_facts(inspection: Inspection, checked: Sequence[Checked]) -> dict[str, Any]:
+def _photo_facts(inspection: Inspection, checked: Sequence[Checked], maps: Sequence[MapCheck]) -> dict[str, Any]:
     return {
         "model_checks": [asdict(check) for check in checked],
+        "map_checks": [asdict(check) for check in maps],
         "photos": [asdict(photo) for photo in inspection.photos],
         "skipped": [
             *({"name": skip.name, "reason": skip.reason, "image_id": None} for skip in inspection.skipped),

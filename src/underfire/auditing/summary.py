@@ -16,6 +16,7 @@ from underfire.auditing.distances import MapDistances, distances_of
 from underfire.auditing.rows import Row
 from underfire.diagnostics.attack_signs import Indicator, indicators
 from underfire.diagnostics.gradient_masking import Ending, lead
+from underfire.diagnostics.map_checks import FaithfulnessFloor, MapCheck
 from underfire.errors import InputError
 from underfire.stats import LEVEL, NO_ESTIMATE, Estimate, Share, bootstrap_mean, bootstrap_paired, wilson
 
@@ -127,7 +128,8 @@ class Headline:
     ``kept``: the attack on this interpreter chose the label and the map's IoU with the benign one is at least
     `KEPT_IOU`; ``kept_pgd``: PGD did so, without trying to. ``within_noise``: it chose the label and moved
     the map (L1) no more than harmless noise of the same size moves it on the same photo;
-    ``within_noise_pgd``: PGD did so.
+    ``within_noise_pgd``: PGD did so. ``faithfulness``: what the benign maps show of the model, without which the others
+    say nothing of robustness; None where that was not looked at.
     """
 
     interpreter: str
@@ -136,6 +138,7 @@ class Headline:
     kept_pgd: Share
     within_noise: Share
     within_noise_pgd: Share
+    faithfulness: FaithfulnessFloor | None
 
 
 @dataclass(frozen=True)
@@ -236,13 +239,14 @@ def _plain(value: Any) -> Any:
     return found
 
 
-def summarise(rows: Iterable[Row]) -> Summary:
-    """The figures of an audit, from its rows in any order.
+def summarise(rows: Iterable[Row], map_checks: Iterable[MapCheck] = ()) -> Summary:
+    """The figures of an audit, from its rows in any order and the checks of its interpreters' benign maps.
 
     Raises:
         InputError: Two rows are of the same photo, condition and interpreter.
     """
     table = _Table(rows)
+    floors = {check.interpreter: check.floor for check in map_checks}
     return Summary(
         version=SUMMARY_VERSION,
         level=LEVEL,
@@ -251,7 +255,7 @@ def summarise(rows: Iterable[Row]) -> Summary:
         interpreters=table.interpreters,
         conditions=table.conditions,
         headlines=tuple(
-            _headline(table, interpreter)
+            _headline(table, interpreter, floors.get(interpreter))
             for interpreter in table.interpreters
             if table.cell(_adv2(interpreter), interpreter)
         ),
@@ -422,7 +426,7 @@ def _minus(pairs: Sequence[tuple[float, float]]) -> Estimate:
     return bootstrap_paired([ours for ours, _ in pairs], [pgd for _, pgd in pairs])
 
 
-def _headline(table: _Table, interpreter: str) -> Headline:
+def _headline(table: _Table, interpreter: str, floor: FaithfulnessFloor | None) -> Headline:
     condition = _adv2(interpreter)
     own, pgd = table.cell(condition, interpreter), table.cell(PGD, interpreter)
     noise = table.cell(NOISE, interpreter)
@@ -433,6 +437,7 @@ def _headline(table: _Table, interpreter: str) -> Headline:
         kept_pgd=_share(map(_kept, pgd.values())),
         within_noise=_within(own, noise),
         within_noise_pgd=_within(pgd, noise),
+        faithfulness=floor,
     )
 
 

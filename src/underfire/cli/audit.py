@@ -160,6 +160,7 @@ def plan_command(
     from underfire.auditing.cost import costs_of
     from underfire.auditing.inspection import inspect_photos
     from underfire.auditing.names import make_interpreters
+    from underfire.diagnostics.map_checks import PHOTOS, further_passes
     from underfire.present.text import plural
 
     classifier = load_model(plan.model, plan.device)
@@ -170,6 +171,7 @@ def plan_command(
     share = list(units(found.photos, batch_size=plan.batch_size, shard=shard))
     seen = [photo for unit in share for photo in unit.photos]
     costs = costs_of(attacks, plan.conditions, parts, seen)
+    checks = further_passes(parts, min(PHOTOS, sum(photo.excluded is None for photo in found.photos)))
     for reason in plan.left_out:
         click.echo(f"Left out: {reason}")
     click.echo(f"{plural(len(seen), 'photo')} in {plural(len(share), 'part')}, of each at most:")
@@ -180,7 +182,8 @@ def plan_command(
             for c in costs
         ],
     )
-    click.echo(f"{sum(c.total for c in costs)} passes in all.")
+    click.echo(f"Once for the run, whether its maps depend on the model: {checks} passes.")
+    click.echo(f"{sum(c.total for c in costs) + checks} passes in all.")
 
 
 def _print_run(run: AuditRun, *, lost: bool) -> None:
@@ -224,9 +227,12 @@ def _print_headlines(summary: Summary) -> None:
                 f"{headline.kept.k} of {headline.kept.n}",
                 _number(attack.asr_8bit.value if attack else None),
                 *(_number(cell.mean("l1").value if cell else None) for cell in (own, pgd, noise)),
+                headline.faithfulness.verdict if headline.faithfulness else "-",
             )
         )
-    print_table(("interpreter", "label chosen, map kept", "ASR of ADV²", "L1 ADV²", "L1 PGD", "L1 noise"), rows)
+    print_table(
+        ("interpreter", "label chosen, map kept", "ASR of ADV²", "L1 ADV²", "L1 PGD", "L1 noise", "faithfulness"), rows
+    )
 
 
 def _number(value: float | None) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from underfire.auditing.condition import PGD
 from underfire.auditing.run import Run
 from underfire.auditing.summary import AttackFigures, Cell, Headline, PhotoCounts, Summary
+from underfire.diagnostics.map_checks import FaithfulnessFloor, FloorVerdict
 from underfire.present.text import (
     interpreter_title,
     interval,
@@ -16,6 +17,7 @@ from underfire.present.text import (
     of,
     percent,
     plural,
+    signed,
 )
 from underfire.report.settings import allowed
 from underfire.stats import Share
@@ -36,13 +38,17 @@ class Bar:
 
 @dataclass(frozen=True)
 class Card:
-    """The answer for one interpreter; ``bars`` are ADV²'s and, where it was run, PGD's."""
+    """The answer for one interpreter; ``bars`` are ADV²'s and, where it was run, PGD's.
+
+    ``doubt`` is why the answer says nothing of robustness, empty where it does.
+    """
 
     title: str
     k: int
     n: int
     bars: tuple[Bar, ...]
     sentences: tuple[str, ...]
+    doubt: str
 
 
 def cards(summary: Summary) -> list[Card]:
@@ -66,8 +72,39 @@ def _card(headline: Headline) -> Card:
             f"{_on(quiet, 'photo').capitalize()} the attacked map strayed no further than harmless noise "
             "of the same size moves it."
         )
+    floor = headline.faithfulness
     bars = [_bar(f"ADV² on {title}", "adv2", kept), _bar("PGD", "pgd", pgd)]
-    return Card(title, kept.k, kept.n, tuple(bar for bar in bars if bar), tuple(sentences))
+    if floor is not None:
+        sentences.append(_faithfulness(title, floor))
+    doubt = "" if floor is None else _DOUBTS.get(floor.verdict, "")
+    return Card(title, kept.k, kept.n, tuple(bar for bar in bars if bar), tuple(sentences), doubt)
+
+
+_DOUBTS = {
+    FloorVerdict.CONSTANT: "A map that shows nothing can neither be kept nor moved: this is no robustness.",
+    FloorVerdict.UNCHANGED: "A map that does not depend on the model explains none: that it resists is no robustness.",
+    FloorVerdict.WORSE: "A map worse than a random one explains nothing: that it resists is no robustness.",
+    FloorVerdict.UNDECIDED: "While it may be no better than a random map, that it resists is no robustness.",
+}
+"""Why an answer says nothing of robustness."""
+
+_FAITHFUL = {
+    FloorVerdict.MET: "maps of {} show more of the model than random maps do",
+    FloorVerdict.UNDECIDED: "maps of {} are not shown to be better than random maps on so few photos",
+    FloorVerdict.WORSE: "maps of {} are worse than random maps",
+    FloorVerdict.UNCHANGED: "maps of {} hardly change when the weights of the model become random",
+}
+"""What the maps show without an attack, with room for the interpreter."""
+
+
+def _faithfulness(title: str, floor: FaithfulnessFloor) -> str:
+    if floor.verdict is FloorVerdict.CONSTANT:
+        return f"Without an attack, the map of {title} is constant {_on(floor.constant, 'photo')}."
+    n, left = plural(floor.advantage.n, "photo"), floor.similarity.value
+    figures = f"insertion less deletion is {signed(floor.advantage, 2)} against a random map’s on {n}"
+    if left is not None:
+        figures += f", and with random weights a map keeps a rank correlation of {number(left, 2)}"
+    return f"Without an attack, {_FAITHFUL[floor.verdict].format(title)}: {figures}."
 
 
 def _on(rate: Share, noun: str = "") -> str:
@@ -101,7 +138,8 @@ def findings(summary: Summary, eps: float | None, norm: str) -> list[str]:
 def sentences(run: Run) -> list[str]:
     """What the audit found, and of each interpreter that was attacked by itself whether its map was kept."""
     norm, eps = allowed(run)
-    return [*findings(run.summary, eps, norm), *(said for card in cards(run.summary) for said in card.sentences)]
+    answers = [said for card in cards(run.summary) for said in (*card.sentences, card.doubt) if said]
+    return [*findings(run.summary, eps, norm), *answers]
 
 
 def _photos(photos: PhotoCounts) -> str:
