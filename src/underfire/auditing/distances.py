@@ -17,9 +17,14 @@ RANGE = "range"
 SINCE = "since"
 """Under this name the metadata of a field has the first version of the rows' schema that has its columns."""
 
+_DISTANCE = "distance"
 
-def _by(measure: Callable[[Tensor, Tensor], Tensor], *, low: float = 0.0, since: int = 1) -> dict[str, Any]:
-    return {"measure": measure, RANGE: (low, 1.0), SINCE: since}
+
+def _by(
+    measure: Callable[[Tensor, Tensor], Tensor], *, low: float = 0.0, since: int = 1, distance: bool = False
+) -> dict[str, Any]:
+    """``distance``: that it is small where the maps are alike, and not large."""
+    return {"measure": measure, RANGE: (low, 1.0), SINCE: since, _DISTANCE: distance}
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,7 @@ class MapDistances(Generic[T]):
     None of theirs.
     """
 
-    l1: T = field(metadata=_by(metrics.l1))
+    l1: T = field(metadata=_by(metrics.l1, distance=True))
     iou_50: T = field(metadata=_by(partial(metrics.iou, threshold=0.5)))
     iou_25: T = field(metadata=_by(partial(metrics.iou, threshold=0.25)))
     iou_75: T = field(metadata=_by(partial(metrics.iou, threshold=0.75)))
@@ -49,6 +54,11 @@ class MapDistances(Generic[T]):
 
 MEASURES: tuple[str, ...] = tuple(measure.name for measure in fields(MapDistances))
 """The names of the distances."""
+
+
+def is_distance(measure: str) -> bool:
+    """Whether ``measure`` is small where two maps are alike, and not large."""
+    return any(one.metadata[_DISTANCE] for one in fields(MapDistances) if one.name == measure)
 
 
 def measures_of(version: int) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
+from underfire.auditing.agreement import MeasureAgreement, measure_agreement
 from underfire.auditing.condition import NOISE, NONE, PGD, Condition
 from underfire.auditing.distances import MapDistances, distances_of
 from underfire.auditing.rows import Row
@@ -193,7 +194,8 @@ class Summary:
     ``interpreters`` are those that maps were taken with, ``conditions`` the rows of the transfer matrix
     (none, noise, pgd, adv2-…), ``headlines`` one per interpreter that was attacked on its own, ``signs`` one per
     attack and indicator, those that no photo shows included, ``comparisons`` one per attack that a search without
-    gradients checks. ``level`` is that of every interval.
+    gradients checks, ``agreement`` whether all measures rank the interpreters alike, None for fewer than two that
+    were attacked. ``level`` is that of every interval.
     """
 
     version: int
@@ -208,6 +210,7 @@ class Summary:
     distributions: tuple[Distribution, ...]
     signs: tuple[AttackSign, ...]
     comparisons: tuple[Comparison, ...]
+    agreement: MeasureAgreement | None
 
     def attack(self, condition: Condition) -> AttackFigures | None:
         """The figures of one attack, None where it was not run."""
@@ -274,6 +277,9 @@ def summarise(rows: Iterable[Row], map_checks: Iterable[MapCheck] = ()) -> Summa
         ),
         signs=tuple(sign for condition in table.conditions for sign in _signs(table, condition)),
         comparisons=tuple(_comparisons(table)),
+        agreement=measure_agreement(
+            {name: cell for name in table.interpreters if (cell := table.cell(_adv2(name), name))}
+        ),
     )
 
 

@@ -9,6 +9,7 @@ from underfire.auditing.store import STUDIES
 from underfire.files import printable, write_whole
 from underfire.present.pictures import colour_bar
 from underfire.present.text import budget
+from underfire.report.agreement import agreement_part
 from underfire.report.findings import cards, findings
 from underfire.report.gallery import Gallery
 from underfire.report.matrix import matrix, panels
@@ -53,6 +54,7 @@ def build_report(run: Run, *, most_photos: int = MOST_PHOTOS) -> Path:
         heroes=gallery.heroes(),
         l1=matrix(summary, "l1", low_is_kept=True),
         iou=matrix(summary, "iou_50", low_is_kept=False),
+        agreement=agreement_part(summary),
         panels=panels(summary),
         warnings=warnings(model_checks, summary),
         verdict=verdict(model_checks, summary),
