@@ -120,6 +120,10 @@ class Bench:
     passes: int
     batch_size: int
 
+    def folder(self, log: Path) -> Path:
+        """Where in ``log`` the fits of these settings are kept."""
+        return log / f"{len(self.fit.names)}-{len(self.test.names)}-{self.passes}-{self.batch_size}"
+
     def found(self, case: Case, benign: Mapping[str, Tensor], interpreters: Mapping[str, Interpreter]) -> Found:
         """Fit and score ``case``; ``benign`` are the maps (N, h, w) of the test photos, by interpreter."""
         fit, test = self.fit.of(case), self.test.of(case)
@@ -204,7 +208,7 @@ def _right(classifier: Classifier, photos: Sequence[Photo]) -> Iterator[tuple[st
 
 def measure(bench: Bench, cases: Sequence[Case], log: Path) -> Iterator[Found]:
     """What every case came to, from the folder ``log`` where it stands there already."""
-    folder = log / f"{len(bench.fit.names)}-{len(bench.test.names)}-{bench.passes}-{bench.batch_size}"
+    folder = bench.folder(log)
     folder.mkdir(parents=True, exist_ok=True)
     interpreters = {name: make(bench.classifier) for name, make in INTERPRETERS.items()}
     benign: dict[str, Tensor] = {}
@@ -273,21 +277,45 @@ def cases(targets: Sequence[int], levels: Sequence[int], *, groups: Sequence[str
     return [Case(fit, size, target, group) for group in groups for target in targets for size in levels for fit in FITS]
 
 
+def in_short(classifier: Classifier, found: Sequence[Found]) -> Iterator[str]:
+    """A sentence for every fit to a map, beside the fit to the prediction alone."""
+    alone = {replace(one.case, fit=NOISE): one for one in found if one.case.fit == PREDICTION}
+    for one in found:
+        name, other = one.case.fit, alone.get(replace(one.case, fit=NOISE))
+        if name in INTERPRETERS and other is not None:
+            (won, kept), (before, kept_before) = (_counts(which, name) for which in (one, other))
+            yield (
+                f"* Towards {classifier.class_names[one.case.target]} at {one.case.levels}/255, n = {len(one.photos)}:"
+                f" fitted to the prediction alone, {before} get the label, {kept_before} of them with their {name} map"
+                f" kept; fitted to that map too, {won} and {kept}."
+            )
+
+
+def _counts(found: Found, name: str) -> tuple[int, int]:
+    """How many photos get the label, and how many of them keep the map of the interpreter ``name``."""
+    won = [photo for photo in found.photos if photo.success]
+    return len(won), sum(photo.iou[name] >= THRESHOLD for photo in won)
+
+
 ABOUT = """# One change for many photos
 
 `{command}`
+
+{short}
 
 A universal perturbation, `underfire.Universal`, is fitted to {fit} photos of one half of PHOTOS and added to {test}
 others: those that are held out by name (`benchmarks/rts_held_out.txt`), and then photos of the other half, up to that
 number. No constant of this attack was chosen on either. The classifier gets all photos right; those that have the
 target's label already are left out of each n. Target classes were drawn. A fit takes at most {passes} passes for each
-of its photos, in batches of {size}; seed {seed}. Images are in whole grey levels, scored on the unmodified classifier.
+of its photos, in batches of {size}; seed {seed}. A step on GRAD takes two: its fits see each photo half as often.
+Images are in whole grey levels, scored on the unmodified classifier.
 
 * **fitted to**: random signs of full size, the same for all photos, and not fitted; the prediction alone; or the
   prediction and the map of that interpreter.
 * **label**: the share of the other photos that become the target class; *fitted, label* that of the fit's own.
 * **IoU** of the map for the target class and the benign map, both cut at 0.5. **JSR@.5**: the label is reached and that
   IoU is at least 0.5; *top fifths*: the same with the IoU of both maps' largest fifths of cells.
+* For a change of no avail, as noise is, the IoU is that of two classes' maps of one photo.
 * Shares have Wilson intervals and means bootstrap intervals, of 95 %. They are over photos: for one fit each, and say
   nothing of what another half, seed or target class would give.
 * Not measured, since PHOTOS has one photo a class: pairs of classes. A change that leads class a to class b would have
@@ -298,7 +326,8 @@ of its photos, in batches of {size}; seed {seed}. Images are in whole grey level
 def page(bench: Bench, found: Sequence[Found], command: str) -> str:
     """The whole page, Markdown."""
     told = {"fit": len(bench.fit.names), "test": len(bench.test.names), "passes": bench.passes}
-    about = ABOUT.format(**told, size=bench.batch_size, seed=SEED, command=command)
+    short = "\n".join(in_short(bench.classifier, found))
+    about = ABOUT.format(**told, size=bench.batch_size, seed=SEED, command=command, short=short)
     lines = [about, header().replace("## underfire benchmarks\n\n", "")]
     groups: dict[tuple[str, int], list[Found]] = {}
     for one in found:
@@ -325,6 +354,7 @@ def page(bench: Bench, found: Sequence[Found], command: str) -> str:
 @click.option("--targets", type=click.IntRange(1), default=3, show_default=True, help="Target classes, drawn.")
 @click.option("--fits", multiple=True, type=click.Choice(FITS), default=FITS)
 @click.option("--group", "groups", multiple=True, type=click.Choice(["any", "dogs"]), default=("any",))
+@click.option("--finished", is_flag=True, help="Print what the folder holds; fit nothing.")
 @click.option("--log", type=click.Path(path_type=Path), required=True, help="Folder where finished fits are kept.")
 def main(
     photos: Path,
@@ -336,12 +366,12 @@ def main(
     targets: int,
     fits: tuple[str, ...],
     groups: tuple[str, ...],
+    finished: bool,
     log: Path,
 ) -> None:
     """Fit universal perturbations to one half of PHOTOS and print what they do to others."""
     classifier = load_classifier()
-    found = find_photos([photos], class_names=classifier.class_names).photos
-    half, others = halves(found)
+    half, others = halves(find_photos([photos], class_names=classifier.class_names).photos)
     drawn = torch.randperm(classifier.num_classes, generator=generator(SEED, "universal targets"))[:targets].tolist()
     bench = Bench(
         classifier,
@@ -353,7 +383,12 @@ def main(
     options = f"--fit {fitted} --test {tested} --passes {passes} --targets {targets}"
     command = f"python -m benchmarks.universal PHOTOS {options} --log universal"
     plan = [case for case in cases(drawn, levels, groups=groups) if case.fit in fits]
-    click.echo(page(bench, list(measure(bench, plan, log)), command))
+    left = [case for case in plan if not (bench.folder(log) / case.file).exists()] if finished else []
+    found = list(measure(bench, [case for case in plan if case not in left], log))
+    click.echo(page(bench, found, command))
+    if left:
+        told = ", ".join(f"{case.fit} to {case.target} at {case.levels}/255" for case in left)
+        click.echo(f"Not finished: {told}.")
 
 
 if __name__ == "__main__":

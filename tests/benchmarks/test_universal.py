@@ -7,7 +7,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.universal import HELD_OUT, NOISE, Bench, Case, Photos, cases, differences, halves, measure, table
+from benchmarks.universal import (
+    HELD_OUT,
+    NOISE,
+    Bench,
+    Case,
+    Photos,
+    cases,
+    differences,
+    halves,
+    in_short,
+    measure,
+    table,
+)
 from support.toys import images
 from underfire import Classifier
 from underfire.images.records import Photo
@@ -57,6 +69,7 @@ def test_a_run_goes_on_where_it_was_stopped(bench: Bench, tmp_path: Path) -> Non
     assert all(0 < one.passes <= 6 for one in found[1:])
     assert len(table("all", found).rows) == 4
     assert len(differences("paired", found).rows) == 2
+    assert len(list(in_short(bench.classifier, found))) == 2
 
 
 def test_noise_is_of_full_size_and_aimed_at_nothing(bench: Bench, tmp_path: Path) -> None:
