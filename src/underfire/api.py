@@ -30,6 +30,7 @@ class AuditSettings(TypedDict, total=False):
         passes: forward and backward passes of every attack per photo, in place of the preset's.
         steps: of every attack, in place of passes.
         seed: of all random numbers.
+        goals: what label and map shall become, such as "kept/topk"; by default those of the attacks.
         targets: random, next, given (a manifest's), or a class by index or name.
         batch_size: photos that are attacked together.
         limit: at most so many photos, the first ones.
@@ -44,6 +45,7 @@ class AuditSettings(TypedDict, total=False):
     passes: int | None
     steps: int | None
     seed: int
+    goals: tuple[str, ...]
     targets: str
     batch_size: int
     limit: int | None

@@ -47,6 +47,18 @@ def positive(text: str) -> float:
     return value
 
 
+def names(text: str) -> tuple[str, ...]:
+    """Names apart by commas, such as ``target/kept,kept/topk``; at least one.
+
+    Raises:
+        InputError: one is empty.
+    """
+    found = tuple(part.strip() for part in text.split(","))
+    if not all(found):
+        raise InputError(f"{text!r} is no list of names; write them apart by commas")
+    return found
+
+
 def size(text: str) -> tuple[int, int]:
     """(height, width) in pixels: ``224`` for a square, or ``224x160``."""
     parts = text.lower().split("x")

@@ -24,7 +24,7 @@ def test_a_condition_is_read_as_it_was_written(text: str, condition: Condition) 
 
 @pytest.mark.parametrize("condition", [NONE, PGD, Condition.on("adv2", "cam"), Condition.on("adv2", "cam", "grad")])
 def test_a_condition_of_a_row_is_that_of_its_columns(condition: Condition) -> None:
-    assert Condition.of_columns(condition.attack, condition.source) == condition
+    assert Condition.of_columns(condition.attack, condition.source, condition.goal) == condition
 
 
 def test_titles_are_those_of_the_literature() -> None:

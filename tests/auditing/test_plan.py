@@ -76,6 +76,7 @@ CHANGES: dict[str, tuple[Any, str | None]] = {
     "left_out": (("mask (slow)",), None),
     "rts": ("elsewhere.safetensors", None),  # its hash decides, which is the runner's to take
     "attacks": (("pgd",), "attacks"),
+    "goals": (("kept/topk",), "goals"),
     "preset": ("paper", "preset"),
     "targets": ("next", "targets"),
     "perturbation": ("flow", "perturbation"),
@@ -139,6 +140,38 @@ def test_stadv_moves_pixels_whatever_the_others_do() -> None:
 def test_stadv_is_run_on_each_interpreter() -> None:
     plan = AuditPlan(interpreters=("cam", "grad"), attacks=("stadv",))
     assert [str(condition) for condition in plan.conditions] == ["none", "noise", "stadv-cam", "stadv-grad"]
+
+
+class TestGoals:
+    def _written(self, *goals: str, **changes: Any) -> list[str]:
+        plan = AuditPlan(interpreters=("cam", "grad"), goals=goals, **changes)
+        return [str(condition) for condition in plan.conditions[2:]]
+
+    def test_an_attack_that_is_for_a_goal_is_made_for_it(self) -> None:
+        assert self._written("target/kept", "other/kept") == [
+            *("pgd", "adv2-cam", "adv2-grad", "adv2-cam@other/kept", "adv2-grad@other/kept")
+        ]
+
+    def test_an_attack_that_a_goal_needs_comes_besides_and_the_baseline_stays(self) -> None:
+        assert self._written("kept/topk", "kept/center") == [
+            *("pgd", "map-cam", "map-grad", "map-cam@kept/center", "map-grad@kept/center")
+        ]
+
+    def test_without_goals_every_attack_has_its_own(self) -> None:
+        assert self._written(attacks=("pgd", "adv2", "map")) == [
+            *("pgd", "adv2-cam", "adv2-grad", "map-cam", "map-grad")
+        ]
+
+    def test_targets_count_where_some_attack_chases_them(self) -> None:
+        assert AuditPlan(goals=("kept/topk",)).chases_targets  # PGD does
+        assert not AuditPlan(attacks=("map",)).chases_targets
+
+    @pytest.mark.parametrize(
+        ("goals", "quoted"), [(("kept/led",), "'kept/led'"), (("x",), "'x/'"), (("kept/l1", "kept/l1"), "named twice")]
+    )
+    def test_a_goal_that_no_plan_can_have_is_refused(self, goals: tuple[str, ...], quoted: str) -> None:
+        with pytest.raises(InputError, match=quoted):
+            AuditPlan(goals=goals)
 
 
 def test_the_authors_attack_is_in_linf() -> None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from underfire.attacks.budget import chosen_finalists, chosen_steps, warm_steps
 from underfire.attacks.control import Schedule
 from underfire.attacks.engine import Setting
+from underfire.attacks.goals import OTHER_KEPT, TARGET_KEPT
 from underfire.attacks.joint import Descent
 from underfire.attacks.keepers import BEST, LATEST
 from underfire.attacks.perturbations import Perturbation, chosen
@@ -37,6 +38,7 @@ class ADV2(Descent):
 
     name = "adv2"
     title = "ADV²"
+    goals = (TARGET_KEPT, OTHER_KEPT)
     summary = "the prediction and the map of an interpreter, together"
     version = 1
 

@@ -96,3 +96,5 @@ class Goal:
 
 TARGET_KEPT: Final = Goal("target", "kept")
 TARGET_FREE: Final = Goal("target", "free")
+OTHER_KEPT: Final = Goal("other", "kept")
+OTHER_FREE: Final = Goal("other", "free")

@@ -11,7 +11,7 @@ from torch import Tensor
 from underfire.attacks.budget import Effort, descent_of
 from underfire.attacks.control import Schedule
 from underfire.attacks.engine import Setting, descend
-from underfire.attacks.goals import TARGET_FREE, TARGET_KEPT, Goal
+from underfire.attacks.goals import OTHER_FREE, TARGET_FREE, TARGET_KEPT, Goal
 from underfire.attacks.keepers import LAST
 from underfire.attacks.labels import OtherLabel
 from underfire.attacks.perturbations import Perturbation
@@ -51,6 +51,8 @@ class Terms:
     perturbation: Perturbation
     effort: Effort
     seed: int = 0
+    goal: Goal | None = None
+    """What label and map shall become; None for the attack's own goal."""
 
 
 class JointAttack(ABC):
@@ -71,6 +73,7 @@ class JointAttack(ABC):
         unit: what its budget counts.
         per_pass: how many of these a plan grants for each pass.
         perturbations: the names of those it can work within; None for any.
+        goals: what it can be made for, its own goal first.
         asks_for_maps: it takes a map at every look, so that an interpreter whose every map is a fit, or looks under
             many masks, costs too much.
         version: raised whenever the same call makes other images, so that those kept before are not taken for them.
@@ -83,6 +86,7 @@ class JointAttack(ABC):
     unit: ClassVar[Literal["passes", "queries"]] = "passes"
     per_pass: ClassVar[int] = 1
     perturbations: ClassVar[tuple[str, ...] | None] = None
+    goals: ClassVar[tuple[Goal, ...]] = (TARGET_KEPT,)
     asks_for_maps: ClassVar[bool] = False
     version: ClassVar[int] = 1
 
@@ -249,7 +253,7 @@ class Descent(JointAttack):
             logits = self.classifier(result.x_adv)
         target = OtherLabel().aim(decision, logits, label)
         confidence = probability(decision, logits, target)
-        return replace(result, target=target, confidence=confidence, goal=Goal("other", "free"))
+        return replace(result, target=target, confidence=confidence, goal=OTHER_FREE)
 
     def _nearest(self, x: Tensor, label: Tensor) -> tuple[Tensor, int]:
         """The classes (N,) to which a short attack on the prediction leads, and the passes that it took."""

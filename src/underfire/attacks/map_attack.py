@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from underfire.attacks.budget import chosen_finalists, chosen_steps
 from underfire.attacks.control import Schedule
 from underfire.attacks.engine import Setting
 from underfire.attacks.goals import MAP_GOALS, Goal
-from underfire.attacks.joint import Descent
+from underfire.attacks.joint import Descent, Terms
 from underfire.attacks.keepers import BEST, LATEST
 from underfire.attacks.labels import TOLERANCE, KeptLabel
 from underfire.attacks.perturbations import Perturbation, chosen
@@ -19,6 +19,7 @@ from underfire.attacks.result import AttackResult
 from underfire.attacks.target_maps import TargetMap, of_one_classifier
 from underfire.errors import InputError
 from underfire.interpreters.base import Interpreter
+from underfire.models.classifier import Classifier
 from underfire.models.decisions import probability
 
 Moved = Literal["topk", "center", "l1", "led"]
@@ -49,6 +50,7 @@ class MapAttack(Descent):
     name = "map"
     title = "Map attack"
     summary = "the map of an interpreter, while the label stays"
+    goals = (Goal("kept", "topk"), Goal("kept", "center"), Goal("kept", "l1"))
     version = 1
 
     def __init__(
@@ -79,6 +81,27 @@ class MapAttack(Descent):
             finalists=chosen_finalists(count, passes, attacked),
         )
         super().__init__(attacked[0].classifier, attacked, setting, seed=seed)
+
+    @classmethod
+    def planned(cls, _classifier: Classifier, interpreters: Sequence[Interpreter], terms: Terms) -> Self:
+        """The attack on ``interpreters`` by the terms of a plan.
+
+        Raises:
+            InputError: its goal is none of the attack's, or the passes don't pay for a single step.
+        """
+        goal, effort = terms.goal or cls.goals[0], terms.effort
+        for known in cls.goals:
+            if known == goal:
+                moved: Moved = known.map  # type: ignore[assignment]  # one of these, by what the attack can be made for
+                return cls(
+                    interpreters,
+                    goal=moved,
+                    perturbation=terms.perturbation,
+                    steps=effort.steps,
+                    passes=effort.passes,
+                    seed=terms.seed,
+                )
+        raise InputError(f"the goal '{goal}' is none of the attack '{cls.name}': {', '.join(map(str, cls.goals))}.")
 
     def __call__(
         self,

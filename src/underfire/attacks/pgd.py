@@ -7,6 +7,7 @@ from typing import Literal, Self
 from underfire.attacks.budget import chosen_steps
 from underfire.attacks.control import Schedule
 from underfire.attacks.engine import Setting
+from underfire.attacks.goals import OTHER_FREE, TARGET_FREE
 from underfire.attacks.joint import Descent, Terms
 from underfire.attacks.keepers import BEST, LAST, Keeper
 from underfire.attacks.perturbations import Perturbation, chosen
@@ -40,6 +41,7 @@ class PGD(Descent):
     title = "PGD"
     summary = "the prediction alone, whatever the explanation shows"
     joint = False
+    goals = (TARGET_FREE, OTHER_FREE)
     version = 1
 
     def __init__(

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from underfire.attacks.adv2 import ADV2
 from underfire.attacks.authors import PUBLISHED, AuthorsADV2
 from underfire.attacks.budget import Effort
+from underfire.attacks.goals import TARGET_KEPT, Goal
 from underfire.attacks.joint import JointAttack, Terms
+from underfire.attacks.map_attack import MapAttack
 from underfire.attacks.perturbations import Perturbation
 from underfire.attacks.pgd import PGD
 from underfire.attacks.square import Square
@@ -109,6 +111,7 @@ BUILT_IN: tuple[AttackEntry, ...] = (
     AttackEntry(ADV2, authors=AuthorsADV2),
     AttackEntry(StAdv),
     AttackEntry(Square),
+    AttackEntry(MapAttack),
 )
 """The attacks that come with the package, in the order in which they are run."""
 
@@ -141,6 +144,27 @@ def is_slow(interpreter: str) -> bool:
         return INTERPRETERS.find(interpreter).slow
     except InputError:
         return False
+
+
+def goals_of(name: str) -> tuple[Goal, ...]:
+    """The goals that the attack called ``name`` can be made for, its own first; one not installed has ADV²'s alone."""
+    try:
+        return entry_of(name).attack.goals
+    except InputError:
+        return (TARGET_KEPT,)
+
+
+def attack_for(goal: Goal) -> str:
+    """The name of the first built-in attack that can be made for ``goal``.
+
+    Raises:
+        InputError: there is none: maps are led to given ones, which no plan has.
+    """
+    for entry in BUILT_IN:
+        if goal in entry.attack.goals:
+            return entry.name
+    known = ", ".join(str(goal) for entry in BUILT_IN for goal in entry.attack.goals if entry.attack.goals[1:])
+    raise InputError(f"goal '{goal}' has no attack that plans itself; give some of {known}")
 
 
 def attack_title(name: str) -> str:

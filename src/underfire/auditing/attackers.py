@@ -28,6 +28,6 @@ def attack_of(
     """
     if str(condition) in given:
         return given[str(condition)]
-    terms = Terms(plan.perturbation_of(condition), plan.effort_of(condition), plan.seed)
+    terms = Terms(plan.perturbation_of(condition), plan.effort_of(condition), plan.seed, condition.wanted)
     attacked = [g for g in interpreters if condition.is_own(g.name)]
     return entry_of(condition.attack).make(classifier, attacked, terms, preset=plan.preset)

@@ -3,8 +3,13 @@
 The only place that knows how a condition is written; everybody else asks a `Condition`.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:  # titles and goals alone need what is large
+    from underfire.attacks.goals import Goal
 
 _NO_SOURCE = "-"
 _BETWEEN_SOURCES = "+"
@@ -41,24 +46,24 @@ class Condition:
             raise ValueError(f"'{self.goal}' cannot be a goal")
 
     @classmethod
-    def on(cls, attack: str, *sources: str) -> "Condition":
+    def on(cls, attack: str, *sources: str) -> Condition:
         """``attack`` on the interpreters ``sources``, with the attack's own goal."""
         return cls(attack, sources=sources)
 
     @classmethod
-    def parse(cls, text: str) -> "Condition":
+    def parse(cls, text: str) -> Condition:
         """The condition that ``str`` writes as ``text``; raises `ValueError` if there is none."""
         named, at, goal = text.partition(_BEFORE_GOAL)
         attack, dash, sources = named.partition(_BEFORE_SOURCES)
         return cls(attack, goal if at else None, tuple(sources.split(_BETWEEN_SOURCES)) if dash else ())
 
     @classmethod
-    def of_columns(cls, attack: str, source: str) -> "Condition":
-        """The condition of a row with these values in its columns ``attack`` and ``source``."""
-        return cls(attack, sources=() if source == _NO_SOURCE else tuple(source.split(_BETWEEN_SOURCES)))
+    def of_columns(cls, attack: str, source: str, goal: str | None = None) -> Condition:
+        """The condition of a row with these values in its columns ``attack``, ``source`` and ``goal``."""
+        return cls(attack, goal, () if source == _NO_SOURCE else tuple(source.split(_BETWEEN_SOURCES)))
 
     def __str__(self) -> str:
-        """As in the names of artifacts and in the summary: none, noise, pgd, adv2-cam, adv2-cam+grad."""
+        """As in the summary: none, noise, pgd, adv2-cam, adv2-cam+grad, map-cam@kept/center."""
         named = f"{self.attack}{_BEFORE_SOURCES}{self.source}" if self.sources else self.attack
         return named if self.goal is None else f"{named}{_BEFORE_GOAL}{self.goal}"
 
@@ -68,11 +73,31 @@ class Condition:
         return _BETWEEN_SOURCES.join(self.sources) or _NO_SOURCE
 
     @property
+    def file_name(self) -> str:
+        """As in the names of artifacts: like ``str``, without the stroke of a goal."""
+        return str(self).replace("/", "-")
+
+    @property
     def title(self) -> str:
-        """As a heading: ``ADV² on CAM + GRAD``, ``PGD``, ``No attack``."""
+        """As a heading: ``ADV² on CAM + GRAD``, ``PGD``, ``No attack``, ``Map attack on CAM, goal kept/topk``."""
         attack = attack_title(self.attack)
         on = f"{attack} on {interpreters_title(self.sources)}" if self.sources else attack
-        return on if self.goal is None else f"{on}, goal {self.goal}"
+        return on if self.goal is None and self.chases_target else f"{on}, goal {self.wanted}"
+
+    @property
+    def wanted(self) -> Goal | None:
+        """What label and map shall become; None where nothing is attacked."""
+        from underfire.attacks.goals import Goal
+        from underfire.attacks.registry import goals_of
+
+        if self.is_control:
+            return None
+        return goals_of(self.attack)[0] if self.goal is None else Goal.parse(self.goal)
+
+    @property
+    def chases_target(self) -> bool:
+        """Whether the label shall become the photo's target class; so it is told of controls."""
+        return self.wanted is None or self.wanted.label == "target"
 
     @property
     def is_control(self) -> bool:

@@ -44,6 +44,7 @@ class MapDistances(Generic[T]):
     spearman: T | None = field(metadata=_by(metrics.spearman, low=-1.0, since=3))
     kendall: T | None = field(metadata=_by(metrics.kendall, low=-1.0, since=3))
     pearson: T | None = field(metadata=_by(metrics.pearson, low=-1.0, since=3))
+    center_shift: T | None = field(metadata=_by(metrics.center_shift, since=3, distance=True))
     ssim: T | None = field(metadata=_by(metrics.ssim, low=-1.0, since=3))
 
     def __getitem__(self, measure: str) -> T | None:

@@ -29,6 +29,9 @@ _OF_A_MODEL = ("checkpoint", "class_names", "mean", "std", "input_size", "resize
 """Settings of a model in a configuration of version 0.1."""
 
 _NAMES = frozenset(entry.name for entry in BUILT_IN)
+_LATER = frozenset({"goals"})
+"""Settings of a plan that runs of version 0.1 have not: they stand for their defaults."""
+
 _SINCE_0_2 = ("plan", "conditions", "interpreters", "map_checks")
 
 
@@ -201,7 +204,7 @@ def plan_of_config(config: Mapping[str, Any]) -> AuditPlan:
     Raises:
         ValueError: a setting is missing, or no plan gives these steps and passes.
     """
-    names = {field.name for field in fields(AuditPlan)} - {"model", "steps", "passes"}
+    names = {field.name for field in fields(AuditPlan)} - {"model", "steps", "passes", *_LATER}
     needed = ("model", "steps", "passes", *_OF_A_MODEL, *sorted(names))
     missing = next((name for name in needed if name not in config), None)
     if missing is not None:

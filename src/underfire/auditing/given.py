@@ -96,7 +96,8 @@ def named_attacks(
         if part.classifier is not classifier or stranger is not None:
             what = "another classifier" if stranger is None else f"'{stranger}', which is not among the interpreters"
             raise InputError(f"the attack '{part.name}' is on {what}; make it for what is audited")
-        name = str(Condition.on(part.name, *sources))
+        own, wanted = part.goals[0], part.goal_of(led=False)
+        name = str(Condition(part.name, None if wanted == own else str(wanted), tuple(sources)))
         names.append(name)
         instances[name] = part
     return tuple(names), instances

@@ -116,8 +116,8 @@ def _decide(
     for position, ((photo, pixels), probabilities) in enumerate(zip(batch, seen, strict=True), start=first):
         label = int(probabilities.argmax()) if photo.label is None else photo.label
         shown = classifier.decision.assigned(probabilities)
-        untargeted = plan.targets == "given" and photo.target is None and not strict
-        if untargeted:
+        untargeted = plan.targets == "given" and photo.target is None and not strict and plan.chases_targets
+        if untargeted or not plan.chases_targets:
             target = label  # rows have a target; it is aimed at by nothing
         else:
             target = choose_target(
@@ -138,13 +138,13 @@ def _decide(
                 label=label,
                 label_given=photo.label is not None,
                 target=target,
-                excluded=NO_TARGET if untargeted else _exclusion(label, target, shown),
+                excluded=NO_TARGET if untargeted else _exclusion(label, target if plan.chases_targets else None, shown),
             )
         )
     return planned
 
 
-def _exclusion(label: int, target: int, shown: Sequence[int]) -> str | None:
+def _exclusion(label: int, target: int | None, shown: Sequence[int]) -> str | None:
     if label not in shown:
         return "misclassified"
     return "already the target" if target in shown else None

@@ -68,6 +68,8 @@ class AuditPlan:
     """The file of RTS's weights; None for those that come with the package."""
     attacks: tuple[str, ...] = ("pgd", "adv2")
     """By name, each joint one on every interpreter in turn; or a whole condition, such as "mine-cam+grad"."""
+    goals: tuple[str, ...] = ()
+    """What label and map shall become, as LABEL/MAP; empty for the attacks' own goals. PGD's own is there besides."""
     preset: Preset = "quick"
     targets: str = "random"
     """random | next | given | a class, by index or name."""
@@ -88,7 +90,8 @@ class AuditPlan:
     """None: where the classifier is."""
 
     def __post_init__(self) -> None:
-        from underfire.attacks.registry import ATTACKS, PlanFacts, refusal_of
+        from underfire.attacks.goals import Goal
+        from underfire.attacks.registry import ATTACKS, PlanFacts, attack_for, refusal_of
         from underfire.auditing.names import make_perturbation
 
         make_perturbation(self.perturbation, self.eps)
@@ -112,7 +115,9 @@ class AuditPlan:
         refusal = refusal_of(self.attacks, facts)
         if refusal is not None:
             raise InputError(refusal)
-        for kind, names in (("interpreter", self.interpreters), ("attack", self.attacks)):
+        for goal in self.goals:
+            attack_for(Goal.parse(goal))
+        for kind, names in (("interpreter", self.interpreters), ("attack", self.attacks), ("goal", self.goals)):
             twice = next((name for name in names if names.count(name) > 1), None)
             if twice is not None:
                 raise InputError(f"{kind} '{twice}' is named twice; name it once")
@@ -123,9 +128,28 @@ class AuditPlan:
         from underfire.attacks.registry import BUILT_IN
 
         order = [entry.name for entry in BUILT_IN]
-        named = sorted(self.attacks, key=lambda name: order.index(name) if name in order else len(order))
+        named = sorted(self._all_attacks(), key=lambda name: order.index(name) if name in order else len(order))
         attacked = [c for name in named for c in self._conditions_of(name)]
         return (NONE, NOISE, *attacked)
+
+    @property
+    def target_conditions(self) -> tuple[Condition, ...]:
+        """Those that lead photos to their target classes, and the controls: what studies of runs are of."""
+        return tuple(condition for condition in self.conditions if condition.chases_target)
+
+    @property
+    def chases_targets(self) -> bool:
+        """Whether some attack leads photos to their target classes."""
+        return any(condition.chases_target for condition in self.conditions if not condition.is_control)
+
+    def _all_attacks(self) -> tuple[str, ...]:
+        """The attacks that are named, and those that goals need which none of these is for."""
+        from underfire.attacks.goals import Goal
+        from underfire.attacks.registry import attack_for, goals_of
+
+        wanted = list(map(Goal.parse, self.goals))
+        lacking = [goal for goal in wanted if not any(goal in goals_of(name) for name in self.attacks)]
+        return tuple(dict.fromkeys([*self.attacks, *map(attack_for, lacking)]))
 
     def _conditions_of(self, attack: str) -> list[Condition]:
         from underfire.attacks.registry import entry_of
@@ -135,9 +159,13 @@ class AuditPlan:
         if entry is None and ":" not in attack:  # one that is made already, named by its condition
             return [Condition.parse(attack)]
         entry = entry_of(attack)
-        if not entry.attack.joint:
-            return [Condition.on(entry.name)]
-        return [Condition.on(entry.name, INTERPRETERS.name_of(name)) for name in self.interpreters]
+        own, *others = map(str, entry.attack.goals)
+        # With a baseline on the label alone beside them, figures of other goals can be read.
+        wanted = [None] if not self.goals or own in self.goals or not entry.attack.joint else []
+        found = [*wanted, *(goal for goal in others if goal in self.goals)]
+        names = [INTERPRETERS.name_of(name) for name in self.interpreters] if entry.attack.joint else []
+        on = [(name,) for name in names] if entry.attack.joint else [()]
+        return [Condition(entry.name, goal, sources) for goal in found for sources in on]
 
     def perturbation_of(self, condition: Condition) -> Perturbation:
         """What ``condition`` may do to an image. The plan's budget is StAdv's too where it is one of displacements."""
@@ -172,6 +200,8 @@ class AuditPlan:
         efforts = {str(condition): self.effort_of(condition) for condition in self.conditions[2:]}
         config["steps"] = {key: effort.steps for key, effort in efforts.items() if effort.steps is not None} or None
         config["passes"] = {key: effort.passes for key, effort in efforts.items() if effort.passes is not None} or None
+        if not self.goals:  # as in runs that knew of none
+            config.pop("goals")
         plain = {"model": model.pop("spec"), **model, **config}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
 

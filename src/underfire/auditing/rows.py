@@ -34,6 +34,8 @@ _MOST_ROWS = 2**20  # of a part
 REDO = "delete it and run the same command again to redo its photos"
 """What to do about a part that cannot be used."""
 
+_GOALS_SINCE = 3  # the version of the rows' schema that has a goal
+
 _SAVED = "_8bit"
 """The ending of columns that are of the image saved as 8-bit PNG and read back."""
 
@@ -65,7 +67,9 @@ class RowPhoto:
 class Answer:
     """What the model says; ``confidence`` is the probability of the target class, ``clean_confidence`` of the label.
 
-    ``success``: the prediction is the target class, and something was done to the photo to make it so.
+    ``success``: the prediction is the target class, and something was done to the photo to make it so. Where the goal
+    is another than a target class, the class in its place is the one that the label was left for, or the label that is
+    kept; to be kept its probability must have stayed within 0.1.
     """
 
     success: bool
@@ -121,8 +125,8 @@ class Row:
 
     Attributes:
         photo: which one, its label and target class.
-        condition: what was done to it. The benign input has the only rows of an excluded photo; under noise, a random
-            change of full size, maps are taken for the label.
+        condition: what was done to it; the column ``goal`` is empty where it is the attack's own. The benign input has
+            the only rows of an excluded photo; under noise, a random change of full size, maps are taken for the label.
         interpreter: the one the map was taken with.
         excluded: why the photo is not attacked, or None.
         answer: what the model says of the image.
@@ -216,6 +220,7 @@ class Row:
             **vars(self.photo),
             "attack": self.condition.attack,
             "source": self.condition.source,
+            "goal": self.condition.goal,
             "interpreter": self.interpreter,
             "excluded": self.excluded,
             **vars(self.answer),
@@ -244,7 +249,7 @@ class Row:
 
         return cls(
             photo=part(RowPhoto),
-            condition=Condition.of_columns(values["attack"], values["source"]),
+            condition=Condition.of_columns(values["attack"], values["source"], values["goal"]),
             interpreter=values["interpreter"],
             excluded=values["excluded"],
             answer=part(Answer),
@@ -400,7 +405,9 @@ def schema_of(version: int) -> Any:
     measures = measures_of(version)
     kinds: dict[str, Any] = {
         **get_type_hints(RowPhoto),
-        **dict.fromkeys(("attack", "source", "interpreter"), str),
+        **dict.fromkeys(("attack", "source"), str),
+        **({"goal": str | None} if version >= _GOALS_SINCE else {}),
+        "interpreter": str,
         "excluded": str | None,
         **get_type_hints(Answer),
         **{measure: distances[measure] for measure in measures},

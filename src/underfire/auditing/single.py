@@ -115,7 +115,7 @@ def _treated(
         benign=benign,
         view=view,
         saved=saved,
-        targets=result.target.cpu(),
+        classes=result.target.cpu(),
         perturbation=result.perturbation,
         used=result.used.cpu(),
         steps=result.steps,

@@ -31,7 +31,7 @@ MAPS_FILE = "maps.safetensors"
 
 def picture_name(condition: Condition) -> str:
     """The file of the image under ``condition`` among a photo's artifacts."""
-    return f"{'benign' if condition == NONE else condition}.png"
+    return f"{'benign' if condition == NONE else condition.file_name}.png"
 
 
 def map_name(condition: Condition, interpreter: str) -> str:

@@ -9,9 +9,11 @@ only what needs several of them.
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
+from types import MappingProxyType
 from typing import Any
 
 from underfire.auditing.agreement import MeasureAgreement, measure_agreement
+from underfire.attacks.goals import LabelWord, MapWord
 from underfire.auditing.condition import NOISE, NONE, PGD, Condition
 from underfire.auditing.distances import MapDistances, distances_of
 from underfire.auditing.rows import Row
@@ -23,6 +25,20 @@ from underfire.stats import LEVEL, NO_ESTIMATE, Estimate, Share, bootstrap_mean,
 
 KEPT_IOU = 0.5
 """A map counts as kept when its IoU with the benign map (both binarised at 0.5) is at least this."""
+
+TAUS: Mapping[str, tuple[float, ...]] = MappingProxyType(
+    {
+        "kept": (0.25, KEPT_IOU, 0.75),
+        "topk": (0.5, 0.25, 0.11),
+        "l1": (0.5, 0.25, 0.11),
+        "center": (0.1, 0.2, 0.3),
+    }
+)
+"""The τ at which joint success rates are given, by what the map shall become, the mildest first.
+
+A kept map has an IoU (cut at 0.5) of at least τ; of a moved one the top fifths have an IoU of at most τ, two random
+fifths having 0.11, or the centre of mass is shifted by at least τ diagonals. The one in the middle is the headline's.
+"""
 
 SUMMARY_VERSION = 1
 """Raised when a field of the summary is removed or changes its meaning."""
@@ -123,6 +139,35 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class RateAt:
+    """A joint success rate at one ``tau``, and that of noise of the same size, which nobody aimed."""
+
+    tau: float
+    jsr: Share
+    noise: Share
+
+
+@dataclass(frozen=True)
+class GoalFigures:
+    """How far an attack on one interpreter reached its goal, on the 8-bit image, over the photos that it was run on.
+
+    ``label``: the label's part is met. ``rates``: both parts are, JSR@τ, for every τ of `TAUS`; of noise, which leaves
+    labels alone, the share whose map would do, with a label as the goal wants it where that is to be kept.
+    """
+
+    condition: Condition
+    goal: str
+    interpreter: str
+    n: int
+    label: Share
+    rates: tuple[RateAt, ...]
+
+    def at(self, tau: float) -> RateAt | None:
+        """The rate at ``tau``, None where it is none of `TAUS`."""
+        return next((rate for rate in self.rates if rate.tau == tau), None)
+
+
+@dataclass(frozen=True)
 class Headline:
     """What a decision-maker needs to know of one interpreter; all on the 8-bit image, over attacked photos.
 
@@ -192,7 +237,8 @@ class Summary:
     """All figures of an audit.
 
     ``interpreters`` are those that maps were taken with, ``conditions`` the rows of the transfer matrix
-    (none, noise, pgd, adv2-…), ``headlines`` one per interpreter that was attacked on its own, ``signs`` one per
+    (none, noise, pgd, adv2-…), ``headlines`` one per interpreter that was attacked on its own, ``goals`` one per attack
+    and interpreter that it was on, ``signs`` one per
     attack and indicator, those that no photo shows included, ``comparisons`` one per attack that a search without
     gradients checks, ``agreement`` whether all measures rank the interpreters alike, None for fewer than two that
     were attacked. ``level`` is that of every interval.
@@ -205,6 +251,7 @@ class Summary:
     interpreters: tuple[str, ...]
     conditions: tuple[Condition, ...]
     headlines: tuple[Headline, ...]
+    goals: tuple[GoalFigures, ...]
     attacks: tuple[AttackFigures, ...]
     transfer: tuple[Cell, ...]
     distributions: tuple[Distribution, ...]
@@ -261,6 +308,12 @@ def summarise(rows: Iterable[Row], map_checks: Iterable[MapCheck] = ()) -> Summa
             _headline(table, interpreter, floors.get(interpreter))
             for interpreter in table.interpreters
             if table.cell(_adv2(interpreter), interpreter)
+        ),
+        goals=tuple(
+            _goal(table, condition, interpreter)
+            for condition in table.conditions
+            for interpreter in condition.sources
+            if table.cell(condition, interpreter)
         ),
         attacks=tuple(_attack(table, condition) for condition in table.conditions if not condition.is_control),
         transfer=tuple(
@@ -357,6 +410,50 @@ def _attack(table: _Table, condition: Condition) -> AttackFigures:
         passes=bootstrap_mean([row.spent.passes for row in rows]),
         seconds=bootstrap_mean([row.spent.seconds for row in rows]),
     )
+
+
+def _goal(table: _Table, condition: Condition, interpreter: str) -> GoalFigures:
+    goal = condition.wanted
+    if goal is None:
+        raise ValueError(f"{condition} attacks nothing, and so has no goal")
+    rows = list(table.cell(condition, interpreter).values())
+    floor = list(table.cell(NOISE, interpreter).values())
+    return GoalFigures(
+        condition,
+        str(goal),
+        interpreter,
+        len(rows),
+        _share(row.saved.success for row in rows),
+        tuple(
+            RateAt(
+                tau,
+                jsr=_share(row.saved.success and _map_met(row, goal.map, tau) for row in rows),
+                noise=_share(_map_met(row, goal.map, tau) and _stayed(row, goal.label) for row in floor),
+            )
+            for tau in TAUS.get(goal.map, ())
+        ),
+    )
+
+
+def _map_met(row: Row, wanted: MapWord, tau: float) -> bool:
+    """Whether the map of the saved image is as it is ``wanted``; a measure that the row is too old for is not met."""
+    found = row.saved.distances
+    match wanted:
+        case "free":
+            return True
+        case "center":
+            return found.center_shift is not None and found.center_shift >= tau
+        case "topk" | "l1":
+            # A constant map has no top cells, and so none in common; nor does it correlate with anything.
+            constant = found.pearson == found.spearman == found.kendall == 0
+            return found.iou_top20 <= tau and not constant
+        case _:
+            return found.iou_50 >= tau
+
+
+def _stayed(row: Row, label: LabelWord) -> bool:
+    """Whether noise left the label of ``row`` as a goal wants it that keeps labels; others ask nothing of noise."""
+    return label != "kept" or row.answer.prediction == row.photo.label
 
 
 def _signs(table: _Table, condition: Condition) -> list[AttackSign]:

@@ -72,6 +72,8 @@ class _Perturbed:
     passes: Sequence[int] = ()
     seconds: float = 0.0
     trace: Trace | None = None
+    classes: Tensor | None = None
+    """(N,) that the attack left the label for, where that is its goal."""
     maps: Mapping[str, Tensor] = field(default_factory=dict)
     """The maps of ``x`` that the attack has taken already, by interpreter; as `look` would."""
 
@@ -128,7 +130,7 @@ class Auditor:
             for condition in self.plan.conditions[1:] if batch.photos else ():
                 started = time.perf_counter()
                 perturbed = self._perturb(condition, batch, benign)
-                classes = batch.labels if condition == NOISE else batch.targets
+                classes = _explained(condition, batch, perturbed)
                 view = self._look(batch, perturbed.x, classes, known=perturbed.maps)
                 self._record(attacked, batch, condition, perturbed, view, benign)
                 yield Event(unit.number, condition, len(batch.photos), time.perf_counter() - started)
@@ -166,10 +168,16 @@ class Auditor:
             model = self.plan.perturbation_of(condition)
             x, used = noise(batch.x, model, seed=self.plan.seed, keys=batch.ids)
             return _Perturbed(x, model, used)
-        x, target, attack = batch.x.to(device), batch.targets.to(device), self._attacks[condition]
+        x, labels, attack = batch.x.to(device), batch.labels.to(device), self._attacks[condition]
+        goal = condition.wanted
         with calling(batch.ids):
-            maps = {g.name: benign.maps[g.name].to(device) for g in attack.interpreters}
-            result = attack(x, target, target_map=maps or None, keys=batch.ids)
+            maps = {g.name: benign.maps[g.name].to(device) for g in attack.interpreters} or None
+            if goal is not None and goal.label == "kept":
+                result = attack(x, labels, keys=batch.ids)
+            elif goal is not None and goal.label == "other":
+                result = attack(x, None, target_map=maps, label=labels, keys=batch.ids)
+            else:
+                result = attack(x, batch.targets.to(device), target_map=maps, keys=batch.ids)
         return _Perturbed(
             result.x_adv.detach().cpu(),
             result.perturbation,
@@ -178,6 +186,7 @@ class Auditor:
             result.passes.tolist(),
             result.seconds / len(batch.photos),
             result.trace,
+            result.target.cpu(),
             result.maps,
         )
 
@@ -193,7 +202,7 @@ class Auditor:
         """Saves the images, looks at what was saved, and adds to each photo's record."""
         paths = [folder / picture_name(condition) for folder in batch.folders]
         saved = save_and_read(perturbed.x, batch.x, perturbed.perturbation, paths)
-        classes = batch.labels if condition.is_control else batch.targets
+        classes = _explained(condition, batch, perturbed)
         treated = Treated(
             condition,
             benign_x=batch.x,
@@ -201,7 +210,7 @@ class Auditor:
             benign=benign,
             view=view,
             saved=view if torch.equal(saved, perturbed.x) else self._look(batch, saved, classes),
-            targets=batch.targets,
+            classes=batch.targets if condition.is_control else classes,
             perturbation=perturbed.perturbation,
             used=perturbed.used,
             steps=perturbed.steps,
@@ -214,6 +223,16 @@ class Auditor:
             record.rows.extend(rows[i])
             for interpreter, maps in view.maps.items():
                 record.maps[map_name(condition, interpreter)] = maps[i]
+
+
+def _explained(condition: Condition, batch: _Batch, perturbed: _Perturbed) -> Tensor:
+    """The classes (N,) that maps are taken for: what a person is shown if the attack reaches its goal."""
+    goal = condition.wanted
+    if goal is None or goal.label == "kept":
+        return batch.labels
+    if goal.label == "other" and perturbed.classes is not None:
+        return perturbed.classes
+    return batch.targets
 
 
 def noise(x: Tensor, model: Perturbation, *, seed: int, keys: Sequence[str]) -> tuple[Tensor, Tensor]:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from underfire.attacks.labels import TOLERANCE
 from underfire.auditing.condition import NONE, Condition
 from underfire.auditing.facts import RunFacts
 from underfire.auditing.plan import PlannedPhoto, Unit, units
@@ -11,6 +12,8 @@ from underfire.auditing.rows import REDO, Row, RowPhoto, parts_in, read_part
 from underfire.auditing.store import RunDirectory
 from underfire.errors import InputError
 from underfire.files import quoted
+
+_ROUNDING = 1e-6  # of probabilities
 
 _HALF_A_LEVEL = 0.5 / 255
 """By so much, in the unit of pixel values, a change may exceed its budget: short floats are rounded."""
@@ -103,8 +106,8 @@ def _row_problem(row: Row, photo: PlannedPhoto, facts: RunFacts, *, planned: boo
     answer, allowed = row.answer, row.allowed
     if max(answer.prediction, answer.clean_prediction) >= facts.model.num_classes:
         return "the prediction is a class that the model has not"
-    if answer.success != (row.condition != NONE and answer.prediction == photo.target):
-        return "success is not what prediction and target class say"
+    if not _success_follows(row, photo):
+        return "success is not what the prediction and the classes of the photo say"
     if allowed.seed != facts.settings.seed:
         return f"the seed is {allowed.seed} and not the run's {facts.settings.seed}"
     if planned:
@@ -116,3 +119,16 @@ def _row_problem(row: Row, photo: PlannedPhoto, facts: RunFacts, *, planned: boo
     if change > allowed.eps * 1.01 + _HALF_A_LEVEL:
         return f"the image was changed by {change:g}, more than its budget of {allowed.eps:g}"
     return None
+
+
+def _success_follows(row: Row, photo: PlannedPhoto) -> bool:
+    """Whether the row's success is what its goal makes of its prediction, as far as the row tells."""
+    answer, goal = row.answer, row.condition.wanted
+    if row.condition == NONE:
+        return not answer.success
+    if goal is None or goal.label == "target":
+        return answer.success == (answer.prediction == photo.target)
+    if goal.label == "other":
+        return not answer.success or answer.prediction != photo.label
+    near = abs(answer.confidence - answer.clean_confidence) <= TOLERANCE + _ROUNDING
+    return not answer.success or (answer.prediction == photo.label and near)

@@ -128,6 +128,7 @@ Count = Parsed("count", parsing.count)
 Seed = Parsed("seed", parsing.seed)
 
 ATTACKS = _part_names("attacks")
+GOALS = Parsed("goals", parsing.names)
 INTERPRETERS = _part_names("interpreters")
 INTERPRETERS_OR_ALL = _part_names("interpreters", (EVERY,))
 
@@ -247,6 +248,14 @@ _WHICH_ATTACKS_OPTIONS = (
         help="Comma-separated.",
     ),
     click.option(
+        "--goals",
+        type=GOALS,
+        default=DEFAULTS.goals,
+        show_default="those of the attacks",
+        metavar="LABEL/MAP,...",
+        help="What label and map shall become, such as target/kept,kept/topk.",
+    ),
+    click.option(
         "--preset",
         type=click.Choice(list(PASSES)),
         default=DEFAULTS.preset,
@@ -271,7 +280,7 @@ _HOW_MANY_OPTIONS = (
     ),
     limit_option,
 )
-_PLAN_FIELDS = ("rts", "attacks", "preset", "targets", "batch_size", "limit", "device")
+_PLAN_FIELDS = ("rts", "attacks", "goals", "preset", "targets", "batch_size", "limit", "device")
 
 
 def model_options(command: Command) -> Command:

@@ -12,6 +12,7 @@ from underfire.present.text import budget
 from underfire.report.agreement import agreement_part
 from underfire.report.findings import cards, findings
 from underfire.report.gallery import Gallery
+from underfire.report.goals import goal_table
 from underfire.report.matrix import matrix, panels
 from underfire.report.settings import allowed, configuration, costs, origin, threat_model
 from underfire.report.soundness import remarks, verdict, warnings
@@ -55,6 +56,7 @@ def build_report(run: Run, *, most_photos: int = MOST_PHOTOS) -> Path:
         l1=matrix(summary, "l1", low_is_kept=True),
         iou=matrix(summary, "iou_50", low_is_kept=False),
         agreement=agreement_part(summary),
+        goals=goal_table(summary),
         panels=panels(summary),
         warnings=warnings(model_checks, summary),
         verdict=verdict(model_checks, summary),

@@ -261,7 +261,7 @@ def _measured(run: Run, classifier: Classifier, photo: PlannedPhoto, tolerances:
     def picture(condition: Condition) -> torch.Tensor:
         return read_pngs([run.picture(photo, condition)], run.picture_shape, classifier.dtype)[0].to(classifier.device)
 
-    found: dict[Condition, ImageBounds | None] = {c: None for c in run.plan.conditions if c != NONE}
+    found: dict[Condition, ImageBounds | None] = {c: None for c in run.plan.target_conditions if c != NONE}
     benign = picture(NONE)
     with calling([photo.image_id] * 4), suppress(IncompleteError):  # of whichever point of a pass
         before = logit_attributions(classifier, benign, **classes, tolerance=tolerances.logit)

@@ -157,7 +157,7 @@ def _observer(run: Run, classifier: Classifier, name: str) -> Observer:
 
 def _observed(run: Run, observer: Observer, photo: PlannedPhoto) -> list[Observation]:
     classifier = observer.classifier
-    conditions = [condition for condition in run.plan.conditions if condition != NONE]
+    conditions = [condition for condition in run.plan.target_conditions if condition != NONE]
     paths = [run.picture(photo, condition) for condition in (NONE, *conditions)]
     # The pictures are cut out already.
     preprocessing = replace(classifier.preprocessing, resize=min(classifier.input_size))

@@ -188,7 +188,7 @@ def _attack(run: Run, rerun: Rerun, directory: RunDirectory, goals: Mapping[Plan
         benign=ModelView(benign.probabilities, {name: goal}),
         view=view,
         saved=saved_view,
-        targets=targets,
+        classes=targets,
         perturbation=result.perturbation,
         used=result.used.cpu(),
         steps=result.steps,

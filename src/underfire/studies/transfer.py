@@ -255,7 +255,7 @@ def observed(run: Run, observer: Observer, observations: Sequence[Observation]) 
     photos = {photo.image_id: photo for photo in attacked(run.photos)}
     right = {o.image_id for o in observations if o.condition == NONE and o.prediction == photos[o.image_id].label}
     reached = {(row.image_id, row.condition) for row in run.records if row.success_8bit}
-    seen: dict[Condition, list[Observation]] = {c: [] for c in run.summary.conditions if c != NONE}
+    seen: dict[Condition, list[Observation]] = {c: [] for c in run.summary.conditions if c != NONE and c.chases_target}
     for o in sorted(observations, key=lambda o: o.image_id):
         if o.image_id in right and o.condition != NONE:
             seen[o.condition].append(o)
