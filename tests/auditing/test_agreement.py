@@ -14,7 +14,7 @@ from support.planted_rows import row
 from support.rows import row as changed
 from support.synthetic_run import Recipe, write_run
 from underfire.auditing.agreement import MeasureAgreement, kendall_w
-from underfire.auditing.distances import MEASURES, measures_of
+from underfire.auditing.distances import MEASURES, is_distance, measures_of
 from underfire.auditing.rows import Row
 from underfire.auditing.run import open_run
 from underfire.auditing.summary import summarise
@@ -31,7 +31,7 @@ NONE: Mapping[str, float] = {}
 def attacked(interpreter: str, photo: int, changes: Mapping[str, float] = NONE, *, success: bool = True) -> Row:
     """ADV² on ``interpreter``, by every measure as near to the benign map as `KEPT` says, a little more or less."""
     kept = KEPT[interpreter] + 0.01 * (photo % 5)
-    values = {**{name: 1 - kept if name == "l1" else kept for name in MEASURES}, **changes}
+    values = {**{name: 1 - kept if is_distance(name) else kept for name in MEASURES}, **changes}
     saved: dict[str, Any] = {f"{name}_8bit": value for name, value in values.items()}
     return changed(row(str(photo), f"adv2-{interpreter}", interpreter, success=success), **values | saved)
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass, fields, is_dataclass
 from types import MappingProxyType
 from typing import Any
 
-from underfire.auditing.agreement import MeasureAgreement, measure_agreement
 from underfire.attacks.goals import LabelWord, MapWord
+from underfire.auditing.agreement import MeasureAgreement, measure_agreement
 from underfire.auditing.condition import NOISE, NONE, PGD, Condition
 from underfire.auditing.distances import MapDistances, distances_of
 from underfire.auditing.rows import Row
@@ -238,10 +238,9 @@ class Summary:
 
     ``interpreters`` are those that maps were taken with, ``conditions`` the rows of the transfer matrix
     (none, noise, pgd, adv2-…), ``headlines`` one per interpreter that was attacked on its own, ``goals`` one per attack
-    and interpreter that it was on, ``signs`` one per
-    attack and indicator, those that no photo shows included, ``comparisons`` one per attack that a search without
-    gradients checks, ``agreement`` whether all measures rank the interpreters alike, None for fewer than two that
-    were attacked. ``level`` is that of every interval.
+    and interpreter that it was on, ``signs`` one per attack and indicator, those that no photo shows included,
+    ``comparisons`` one per attack that a search without gradients checks, ``agreement`` whether all measures rank the
+    interpreters alike, None for fewer than two that were attacked. ``level`` is that of every interval.
     """
 
     version: int
