@@ -5,6 +5,7 @@ from underfire.attacks.authors import AuthorsADV2
 from underfire.attacks.goals import Goal
 from underfire.attacks.joint import JointAttack
 from underfire.attacks.map_attack import MapAttack
+from underfire.attacks.minimum_norm import MinimumNorm, MinimumNormResult
 from underfire.attacks.perturbations import L2, Flow, Linf
 from underfire.attacks.pgd import PGD
 from underfire.attacks.result import AttackResult
@@ -23,6 +24,8 @@ __all__ = [
     "JointAttack",
     "Linf",
     "MapAttack",
+    "MinimumNorm",
+    "MinimumNormResult",
     "Square",
     "StAdv",
     "Universal",

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final, Literal, Self, get_args
+from typing import ClassVar, Final, Literal, Self, get_args
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from torch import Tensor
 from underfire import metrics
 from underfire.errors import InputError
 from underfire.interpreters.map_goals import APART, CENTER, NEAR, TOP, TOPK, MapGoal
+from underfire.interpreters.maps import RawLoss
 
 LabelWord = Literal["target", "other", "kept"]
 MapWord = Literal["kept", "topk", "center", "l1", "led", "free"]
@@ -82,16 +83,46 @@ class Goal:
         Raises:
             ValueError: the maps are of two shapes, or hold something else than finite numbers.
         """
-        varied = ~metrics.is_constant(maps)
+        return self.shortfall(maps, reference, tau=tau) <= 0
+
+    def shortfall(self, maps: Tensor, reference: Tensor, *, tau: float) -> Tensor:
+        """How much (N,) the map's part of the goal is missed by at ``tau``, in its own measure; not above 0 where met.
+
+        Arguments and errors are those of :meth:`map_met`.
+        """
         if self.map == "free":
-            return torch.ones_like(varied)
+            return torch.zeros_like(maps[:, 0, 0])
         if self.map == "center":
-            met = metrics.center_shift(maps, reference) >= tau
+            short = tau - metrics.center_shift(maps, reference)
         elif self.moves:
-            met = metrics.iou_top(maps, reference, share=TOP) <= tau
+            short = metrics.iou_top(maps, reference, share=TOP) - tau
         else:
-            met = metrics.iou(maps, reference, threshold=THRESHOLD) >= tau
-        return met & varied
+            short = tau - metrics.iou(maps, reference, threshold=THRESHOLD)
+        return short.where(~metrics.is_constant(maps), 1.0)
+
+
+@dataclass(frozen=True)
+class Until:
+    """A goal on maps that is done with where it is met at ``tau``: iterates are told apart by what they lack."""
+
+    goal: Goal
+    tau: float
+
+    name: ClassVar[str] = "until"
+    enough: ClassVar[float] = -1.0  # the label may want more
+
+    def aimed(self, reference: Tensor) -> Tensor:
+        """As for the same goal without an end."""
+        return MAP_GOALS[self.goal.map].aimed(reference)
+
+    def loss(self, own: RawLoss) -> RawLoss:
+        """As for the same goal without an end."""
+        return MAP_GOALS[self.goal.map].loss(own)
+
+    def distance(self, maps: Tensor, aimed: Tensor) -> Tensor:
+        """The shortfall (N,); at most 0 where the goal is met."""
+        reference = self.aimed(aimed)  # one less one less the maps
+        return self.goal.shortfall(maps, reference, tau=self.tau).to(maps.dtype)
 
 
 TARGET_KEPT: Final = Goal("target", "kept")

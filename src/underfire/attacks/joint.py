@@ -188,6 +188,17 @@ SEARCH = 10
 """Steps on the prediction alone in which an attack towards any other class finds the class to go on with."""
 
 
+def nearest_classes(
+    classifier: Classifier, x: Tensor, label: Tensor, perturbation: Perturbation, steps: int, step_size: float
+) -> Tensor:
+    """The classes (N,) other than ``label`` to which a short attack on the prediction leads: ``steps`` + 1 passes."""
+    setting = Setting(perturbation, Schedule.constant(steps, step_size), label=OtherLabel(), keep=LAST)
+    outcome = descend(prepared(classifier), x, label, [], setting)
+    with torch.no_grad():
+        logits = classifier(outcome.x_adv)
+    return OtherLabel().aim(classifier.decision, logits, label)
+
+
 class Descent(JointAttack):
     """A joint attack by the loop of all attacks that follow gradients.
 
@@ -236,10 +247,12 @@ class Descent(JointAttack):
             if not self.interpreters:
                 refuse_maps(type(self).__name__, target_map, None)
                 return self._anywhere(x, label, names)
-            classes, steps = self._nearest(x, label)
+            schedule = self.setting.schedule
+            steps = min(SEARCH, max(1, schedule.steps // 10))
+            classes = nearest_classes(self.classifier, x, label, self.setting.perturbation, steps, schedule.first)
+            steps += 1  # and a look at where they end
             goals = wanted_maps(self.interpreters, x, target_map, label=label, keys=names)
             goals = {g: detached(maps) for g, maps in goals.items()}
-            schedule = self.setting.schedule
             left = replace(schedule, steps=max(1, schedule.steps - steps), warm=max(0, schedule.warm - steps))
             result = self.descended(replace(self.setting, schedule=left), x, classes, goals, names)
         goal = Goal("other", "kept" if target_map is None else "led")
@@ -254,16 +267,6 @@ class Descent(JointAttack):
         target = OtherLabel().aim(decision, logits, label)
         confidence = probability(decision, logits, target)
         return replace(result, target=target, confidence=confidence, goal=OTHER_FREE)
-
-    def _nearest(self, x: Tensor, label: Tensor) -> tuple[Tensor, int]:
-        """The classes (N,) to which a short attack on the prediction leads, and the passes that it took."""
-        size = self.setting.schedule.first
-        short = Schedule.constant(min(SEARCH, max(1, self.setting.schedule.steps // 10)), size)
-        setting = Setting(self.setting.perturbation, short, label=OtherLabel(), keep=LAST)
-        outcome = descend(prepared(self.classifier), x, label, [], setting)
-        with torch.no_grad():
-            logits = self.classifier(outcome.x_adv)
-        return OtherLabel().aim(self.classifier.decision, logits, label), short.steps + 1
 
     def descended(
         self,

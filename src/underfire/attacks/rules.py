@@ -1,10 +1,13 @@
 """Step rules: from a direction to a move of about one step per value."""
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
+
+from underfire.attacks.perturbations.l2 import lengths
 
 
 class Stepper(Protocol):
@@ -82,3 +85,38 @@ class _Signs:
 
     def select(self, places: Tensor) -> None:
         pass
+
+
+@dataclass(frozen=True)
+class Momentum:
+    """Moves along the running mean of the directions, by one step in the root mean square of all values.
+
+    In the Euclidean norm a value earns its move by the size of its gradient, which the other rules take away.
+
+    Attributes:
+        mean: how much of the running mean a step keeps.
+    """
+
+    mean: float = 0.9
+
+    def begin(self, theta: Tensor) -> Stepper:
+        """A stepper that has seen nothing yet."""
+        return _Averaged(self, theta)
+
+
+class _Averaged:
+    def __init__(self, rule: Momentum, like: Tensor) -> None:
+        self._rule, self._mean = rule, torch.zeros_like(like)
+
+    def __call__(self, direction: Tensor) -> Tensor:
+        self._mean = self._rule.mean * self._mean + (1 - self._rule.mean) * rms_one(direction)
+        return rms_one(self._mean)
+
+    def select(self, places: Tensor) -> None:
+        self._mean = self._mean[places]
+
+
+def rms_one(direction: Tensor) -> Tensor:
+    """``direction`` (N, C, H, W) scaled per image to root mean square 1; zero stays zero."""
+    size = lengths(direction)[:, None, None, None] / math.sqrt(direction.shape[1:].numel())
+    return torch.where(size > 0, direction / size, 0.0).to(direction.dtype)
