@@ -54,8 +54,8 @@ def test_the_summary_has_the_joint_rates_of_each_goal(path: Path) -> None:
         shares = [rate.jsr.k for rate in found_.rates]
         assert shares == sorted(shares, reverse=True), goal  # the mildest τ first
         assert found_.label.k == found_.n == 4
-    moved = figures["kept/topk", "cam"].at(0.5)
-    assert moved is not None
+    moved = figures["kept/topk", "cam"].rates[0]
+    assert moved.tau == 0.5
     assert moved.jsr.k >= 3
     assert moved.noise.k == 0
 

@@ -162,9 +162,10 @@ class GoalFigures:
     label: Share
     rates: tuple[RateAt, ...]
 
-    def at(self, tau: float) -> RateAt | None:
-        """The rate at ``tau``, None where it is none of `TAUS`."""
-        return next((rate for rate in self.rates if rate.tau == tau), None)
+    @property
+    def headline(self) -> RateAt | None:
+        """The rate at the τ in the middle; None where the map is free."""
+        return self.rates[len(self.rates) // 2] if self.rates else None
 
 
 @dataclass(frozen=True)
@@ -426,15 +427,15 @@ def _goal(table: _Table, condition: Condition, interpreter: str) -> GoalFigures:
         tuple(
             RateAt(
                 tau,
-                jsr=_share(row.saved.success and _map_met(row, goal.map, tau) for row in rows),
-                noise=_share(_map_met(row, goal.map, tau) and _stayed(row, goal.label) for row in floor),
+                jsr=_share(row.saved.success and map_met(row, goal.map, tau) for row in rows),
+                noise=_share(map_met(row, goal.map, tau) and _stayed(row, goal.label) for row in floor),
             )
             for tau in TAUS.get(goal.map, ())
         ),
     )
 
 
-def _map_met(row: Row, wanted: MapWord, tau: float) -> bool:
+def map_met(row: Row, wanted: MapWord, tau: float) -> bool:
     """Whether the map of the saved image is as it is ``wanted``; a measure that the row is too old for is not met."""
     found = row.saved.distances
     match wanted:

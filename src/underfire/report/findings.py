@@ -124,11 +124,12 @@ def _bar(who: str, style: str, rate: Share) -> Bar | None:
 
 
 def findings(summary: Summary, eps: float | None, norm: str) -> list[str]:
-    """What the audit found, in at most five sentences."""
+    """What the audit found, in at most six sentences."""
     said = [
         _photos(summary.photos),
         _labels(summary, eps, norm),
         _moved(summary),
+        _goals(summary),
         _transfer(summary),
         _own_labels(summary.photos),
     ]
@@ -153,7 +154,7 @@ def _photos(photos: PhotoCounts) -> str:
 
 def _labels(summary: Summary, eps: float | None, norm: str) -> str:
     moving = [a for a in summary.attacks if a.condition.attack == "stadv" and norm != "flow"]  # has a budget of its own
-    attacks = [a for a in summary.attacks if a not in moving]
+    attacks = [a for a in summary.attacks if a not in moving and a.condition.chases_target]
     said = [_reach(attacks, f"{limit(eps, norm)}, the" if eps else "The"), _reach(moving, "By moving pixels instead,")]
     return " ".join(sentence for sentence in said if sentence)
 
@@ -175,6 +176,20 @@ def _moved(summary: Summary) -> str:
         if own is not None and pgd is not None:
             parts.append(f"{number(own)} on {interpreter_title(headline.interpreter)} (PGD {number(pgd)})")
     return f"ADV² moved the map it aimed at, by mean L1, by {listing(parts)}." if parts else ""
+
+
+def _goals(summary: Summary) -> str:
+    """Of the goals that lead to no target class, each with the photos on which an attack on each interpreter met it."""
+    parts = []
+    for goal in dict.fromkeys(figures.goal for figures in summary.goals if not figures.condition.chases_target):
+        met = [
+            f"{of(rate.jsr)} for {interpreter_title(figures.interpreter)}"
+            for figures in summary.goals
+            if figures.goal == goal and (rate := figures.headline) is not None
+        ]
+        if met:
+            parts.append(f"{goal} on {listing(met)}")
+    return f"Without a class chosen beforehand it reached {'; '.join(parts)}." if parts else ""
 
 
 def _transfer(summary: Summary) -> str:

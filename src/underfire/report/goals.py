@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
+from underfire.attacks.goals import Goal, MapWord
 from underfire.auditing.condition import attack_title
-from underfire.auditing.summary import TAUS, GoalFigures, RateAt, Summary
+from underfire.auditing.summary import GoalFigures, RateAt, Summary
 from underfire.present.text import interpreter_title, interval, of
 
 
@@ -38,7 +39,12 @@ class GoalTable:
 
 _DARKEST = 0.5  # of the shading colour: any more and the number on it loses its contrast
 
-_CONDITION_ON_TAU = {"kept": "IoU ≥ {:g}", "topk": "IoU of top fifths ≤ {:g}", "center": "shift ≥ {:g}"}
+_CONDITION_ON_TAU: dict[MapWord, str] = {
+    "kept": "IoU ≥ {:g}",
+    "topk": "IoU of top fifths ≤ {:g}",
+    "l1": "IoU of top fifths ≤ {:g}",
+    "center": "shift ≥ {:g} diagonals",
+}
 
 
 def goal_table(summary: Summary) -> GoalTable:
@@ -54,19 +60,16 @@ def goal_table(summary: Summary) -> GoalTable:
 def _line(first: GoalFigures, alone: list[GoalFigures], interpreters: tuple[str, ...]) -> GoalLine:
     goal, attack = first.goal, first.condition.attack
     found = {g.interpreter: g for g in alone if (g.goal, g.condition.attack) == (goal, attack)}
-    wanted = first.condition.wanted
-    kind = "kept" if wanted is None else wanted.map
-    tau = TAUS[kind][len(TAUS[kind]) // 2]
-    told = _CONDITION_ON_TAU.get(kind, _CONDITION_ON_TAU["topk"]).format(tau)
-    entries = tuple(_entry(found[name], tau) if name in found else None for name in interpreters)
+    told = _CONDITION_ON_TAU[Goal.parse(goal).map].format(first.rates[len(first.rates) // 2].tau)
+    entries = tuple(_entry(found[name]) if name in found else None for name in interpreters)
     return GoalLine(goal, attack_title(attack), told, entries)
 
 
-def _entry(figures: GoalFigures, tau: float) -> GoalEntry | None:
-    rate = figures.at(tau)
+def _entry(figures: GoalFigures) -> GoalEntry | None:
+    rate = figures.headline
     if rate is None or rate.jsr.value is None:
         return None
-    sweep = " · ".join(f"{other.tau:g}: {of(other.jsr)}" for other in figures.rates if other.tau != tau)
+    sweep = " · ".join(f"{other.tau:g}: {of(other.jsr)}" for other in figures.rates if other is not rate)
     return GoalEntry(of(rate.jsr), interval(rate.jsr), sweep, _noise(rate), round(_DARKEST * rate.jsr.value, 3))
 
 

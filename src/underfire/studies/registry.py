@@ -54,6 +54,11 @@ STUDIES: dict[str, StudyEntry] = {
     "gap": StudyEntry(
         "Can the explanation be led anywhere, whatever the prediction?", "underfire.studies.gap:study", "settings"
     ),
+    "goals": StudyEntry(
+        "What can an attacker do to each explanation, by goal on label and map?",
+        "underfire.studies.goals:study",
+        more="Give the audit --goals, such as target/kept,other/kept,kept/topk.",
+    ),
     "defense": StudyEntry(
         "Which interpreters detect best within a budget of passes, against an adaptive attacker?",
         "underfire.evaluation.study:study",
