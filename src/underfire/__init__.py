@@ -24,10 +24,12 @@ if TYPE_CHECKING:
         MapAttack,
         MinimumNorm,
         MinimumNormResult,
+        Sensitivity,
         Square,
         StAdv,
         Universal,
         UniversalPerturbation,
+        sensitivity,
     )
     from underfire.auditing.run import Run
     from underfire.defenses import EnsembleDetector
@@ -69,7 +71,8 @@ else:
         "api": ("audit", "load_run"),
         "attacks": (
             *("ADV2", "L2", "PGD", "AttackResult", "AuthorsADV2", "Flow", "Goal", "JointAttack", "Linf", "MapAttack"),
-            *("MinimumNorm", "MinimumNormResult", "Square", "StAdv", "Universal", "UniversalPerturbation"),
+            *("MinimumNorm", "MinimumNormResult", "Sensitivity", "Square", "StAdv", "Universal"),
+            *("UniversalPerturbation", "sensitivity"),
         ),
         "auditing.run": ("Run",),
         "defenses": ("EnsembleDetector",),
@@ -149,6 +152,7 @@ __all__ = [
     "Occlusion",
     "Rollout",
     "Run",
+    "Sensitivity",
     "SmoothGrad",
     "Square",
     "StAdv",
@@ -159,5 +163,6 @@ __all__ = [
     "load_classifier",
     "load_run",
     "metrics",
+    "sensitivity",
     "stats",
 ]

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from underfire.interpreters.map_goals import APART, CENTER, NEAR, TOPK, MapGoal
+from underfire.interpreters.map_goals import APART, APART_L2, CENTER, NEAR, TOPK, MapGoal
 from underfire.interpreters.maps import distance, min_max, scaled_distance, shape_distance
 
 BENIGN = min_max(torch.rand(3, 5, 6, generator=torch.Generator().manual_seed(3), dtype=torch.float64))
-AWAY = [TOPK, CENTER, APART]
+AWAY = [TOPK, CENTER, APART, APART_L2]
 
 
 def _corner(row: int, column: int, *, high: float = 1.0) -> Tensor:
@@ -76,3 +76,14 @@ def test_the_centre_goes_from_corner_to_corner() -> None:
 def test_apart_is_what_is_left_of_the_l1_measure() -> None:
     maps = BENIGN.flip(1)
     torch.testing.assert_close(APART.distance(maps, APART.aimed(BENIGN)), 1 - distance(maps, BENIGN))
+
+
+def test_apart_by_l2_is_what_is_left_of_the_root_mean_square_and_leads_to_the_furthest_map() -> None:
+    maps = BENIGN.flip(1)
+    aimed = APART_L2.aimed(BENIGN)
+    torch.testing.assert_close(APART_L2.distance(maps, aimed), 1 - (maps - BENIGN).square().mean(dim=(1, 2)).sqrt())
+    furthest = (BENIGN < 0.5).double()
+    assert APART_L2.loss(scaled_distance)(furthest, aimed).tolist() == [0.0] * 3
+    others = torch.rand(200, 1, 5, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64).round()
+    distances = torch.stack([APART_L2.distance(some.expand_as(BENIGN), aimed) for some in others])
+    assert bool((APART_L2.distance(furthest, aimed) < distances).all())

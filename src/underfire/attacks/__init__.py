@@ -5,6 +5,7 @@ from underfire.attacks.authors import AuthorsADV2
 from underfire.attacks.goals import Goal
 from underfire.attacks.joint import JointAttack
 from underfire.attacks.map_attack import MapAttack
+from underfire.attacks.map_sensitivity import Sensitivity, sensitivity
 from underfire.attacks.minimum_norm import MinimumNorm, MinimumNormResult
 from underfire.attacks.perturbations import L2, Flow, Linf
 from underfire.attacks.pgd import PGD
@@ -26,8 +27,10 @@ __all__ = [
     "MapAttack",
     "MinimumNorm",
     "MinimumNormResult",
+    "Sensitivity",
     "Square",
     "StAdv",
     "Universal",
     "UniversalPerturbation",
+    "sensitivity",
 ]

@@ -128,7 +128,26 @@ class Apart(_Away):
         return (1 - distance(maps, 1 - aimed)).where(~metrics.is_constant(maps), 1.0)
 
 
-NEAR, TOPK, CENTER, APART = Near(), TopK(), Center(), Apart()
+@dataclass(frozen=True)
+class ApartL2(_Away):
+    """The map's L2 distance from the benign one becomes as large as it can: what sensitivity is measured by.
+
+    It is led to the map in [0, 1] that is furthest: 1 where the benign one is below one half, 0 elsewhere.
+    """
+
+    name: ClassVar[str] = "l2"
+
+    def loss(self, own: RawLoss) -> RawLoss:
+        """The interpreter's own, of that furthest map."""
+        return lambda raw, aimed: own(raw, (aimed > 0.5).to(aimed.dtype))
+
+    def distance(self, maps: Tensor, aimed: Tensor) -> Tensor:
+        """One less the root mean square of what differs."""
+        moved = (maps - (1 - aimed)).square().mean(dim=(1, 2)).sqrt()
+        return (1 - moved).where(~metrics.is_constant(maps), 1.0)
+
+
+NEAR, TOPK, CENTER, APART, APART_L2 = Near(), TopK(), Center(), Apart(), ApartL2()
 
 
 def _share_in_top(raw: Tensor, aimed: Tensor) -> Tensor:
