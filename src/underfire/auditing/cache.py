@@ -28,7 +28,12 @@ def cache_key(run: Run, *facts: object) -> str:
     One of the facts is the version of the code that makes the values.
     """
     images = sorted((row.image_sha256, str(row.condition), row.target, row.confidence_8bit) for row in run.records)
-    return hashlib.sha256(repr((images, run.facts.created, *facts)).encode()).hexdigest()[:16]
+    return facts_key(images, run.facts.created, *facts)
+
+
+def facts_key(*facts: object) -> str:
+    """A name for what ``facts``, by their repr, decide."""
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
 
 class Cache(Generic[T]):

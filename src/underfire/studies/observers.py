@@ -113,7 +113,7 @@ def observe(run: Run, observer: Observer, work: Path, *, note: Note) -> list[Obs
     Raises:
         InputError: an image of the run is missing or damaged, or a number is not finite.
     """
-    interpreters = [(interpreter.name, _weights(interpreter)) for interpreter in observer.interpreters]
+    interpreters = [(interpreter.name, weights_of(interpreter)) for interpreter in observer.interpreters]
     photos = attacked(run.photos)
     cache = Cache(
         work / cache_key(run, observer.classifier.fingerprint(), interpreters), encode=_encoded, decode=_decoded
@@ -189,7 +189,7 @@ def _distances(maps: Tensor, benign: Tensor) -> list[Distance]:
     return [Distance(l1, iou) for l1, iou in pairs]
 
 
-def _weights(interpreter: Interpreter) -> str | None:
+def weights_of(interpreter: Interpreter) -> str | None:
     """SHA-256 of the weights of an interpreter that has some beside the classifier's, None for others."""
     if not isinstance(interpreter, RTS):
         return None

@@ -59,6 +59,11 @@ STUDIES: dict[str, StudyEntry] = {
         "underfire.studies.goals:study",
         more="Give the audit --goals, such as target/kept,other/kept,kept/topk.",
     ),
+    "sensitivity": StudyEntry(
+        "How much further does an attack move a map than random points, by which its sensitivity is measured?",
+        "underfire.studies.sensitivity:study",
+        "settings",
+    ),
     "defense": StudyEntry(
         "Which interpreters detect best within a budget of passes, against an adaptive attacker?",
         "underfire.evaluation.study:study",
