@@ -130,7 +130,13 @@ def test_the_command(photos: Path, tmp_path: Path) -> None:
     done = CliRunner().invoke(cli, [*common, "--passes", "4", "--samples", "2", "--radius", "4/255", "--limit", "2"])
     assert done.exit_code == 0, done.output
     assert (tmp_path / "sensitivity.md").is_file()
-    for option in (("--eps", "0.1"), ("--steps", "3"), ("--perturbation", "l2"), ("--attacks", "pgd")):
+    for option in (
+        ("--eps", "0.1"),
+        ("--steps", "3"),
+        ("--perturbation", "l2"),
+        ("--attacks", "pgd"),
+        ("--goals", "kept/l1"),
+    ):
         refused = CliRunner().invoke(cli, [*common, *option])
         assert refused.exit_code == 2
         assert f"{option[0]} cannot be given" in refused.output

@@ -102,7 +102,8 @@ class SensitivityRow:
 
 def study(source: StudySource, options: SensitivityOptions) -> Study:
     """The study as the command line calls it."""
-    source.refuse("attacks", "runs attacks on maps of its own")
+    for name in ("attacks", "goals"):
+        source.refuse(name, "runs an attack of its own")
     source.refuse("eps", "has its budget by --radius")
     source.refuse("perturbation", "changes pixel values")
     source.refuse("steps", "counts passes")
