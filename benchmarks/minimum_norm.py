@@ -83,8 +83,7 @@ def bisection(interpreter: Interpreter, batch: Batch, norm: Norm, passes: int) -
             spent[rows] += cost
             best[rows] = torch.minimum(best[rows], sizes)
             low[rows] = low[rows].where(sizes.isfinite(), radius)
-        bounded = norm.between(low, best.where(best.isfinite(), most))
-        now = bounded.where(best.isfinite(), (2 * now).clamp(max=most))
+        now = _middle(norm, low, best).where(best.isfinite(), (2 * now).clamp(max=most))
     return best, spent
 
 
@@ -92,6 +91,15 @@ def _undecided(norm: Norm, low: Tensor, best: Tensor, most: float) -> Tensor:
     """Where (N,) there is a radius to try below ``best``, or one up to ``most`` where nothing was enough."""
     finer = best - low > 1.5 / 255 if norm.name == "linf" else best > FINE * low
     return (finer & (best > 1.5 / 255)).where(best.isfinite(), low < most)
+
+
+def _middle(norm: Norm, low: Tensor, best: Tensor) -> Tensor:
+    """The geometric mean of both; for no ``low`` yet stands half a level, in L2 a quarter of ``best``."""
+    if norm.name == "l2":
+        return (torch.maximum(low, best / 4) * best).sqrt()
+    least, most = (low * 255).round(), (best * 255).round()
+    middle = (least.clamp_min(0.5) * most).sqrt().round()
+    return torch.minimum(torch.maximum(middle, least + 1), most - 1) / 255
 
 
 def _attacked(

@@ -37,7 +37,10 @@ SEEK = 0.6
 """A step minds the prediction as long as p_t is below this: enough to lead, and no more than that."""
 
 FIRST, HALVED, LAST = 1 / 4, 30, 1 / 80
-"""Steps at one radius begin at the first part of it, halve in so many, and are never shorter than the last part."""
+"""Steps begin at the first part of the radius, halve in so many, and are never shorter than the last part."""
+
+CHECK_APART = 2
+"""Maps are taken afresh when the search has cost so many times as much as they do."""
 
 SPARE = 0.1
 """By so much more than is asked for a map meets its goal before a step leaves it alone."""
@@ -230,7 +233,7 @@ class MinimumNorm(JointAttack):
             self.name, self.classifier, x, target, goals, outcome,
             perturbation=self.norm.ball(most), steps=search.steps, label=label, keys=keys, started=started,
         )  # fmt: skip
-        return MinimumNormResult.of(result, search.radii.best.isfinite())
+        return MinimumNormResult.of(result, search.sizes.isfinite())
 
 
 def _cost(interpreters: Sequence[Interpreter], look: int) -> int:
@@ -246,7 +249,8 @@ class _Descending:
 
     Attributes:
         images: (N, C, H, W) the nearest that meet the goal, or the benign ones.
-        radii: of the search.
+        sizes: (N,) of their changes; infinite where none is found.
+        radii: of the search, which trusts what objectives say until maps are taken.
         recorder: of passes and losses.
         nearest: what came nearest to the goal, whatever its size; for the trace.
         steps: how many looks there were.
@@ -279,8 +283,10 @@ class _Descending:
         self._mixer, self._stepper = Balance().begin(x), attack.norm.rule().begin(x)
         self._rows = torch.arange(len(x), device=x.device)
         self._own = len(x)
-        self._resting = torch.zeros_like(self._rows)
         self.images, self.radii = x.clone(), Radii(attack.norm, x, most)
+        self.sizes = torch.full_like(self.radii.best, torch.inf)
+        self._candidates, self._best_theta, self._taken = x.clone(), x.clone(), torch.zeros_like(self._rows)
+        self._unchecked = torch.full_like(self._rows, CHECK_APART * self._check_passes)
         self.recorder, self.nearest, self.steps = Recorder(x), KeptIterates(x), 0
         self.recorder.passes += spent
 
@@ -302,7 +308,7 @@ class _Descending:
         """Let images leave the batch that are done or can pay no further step; False if nobody is left."""
         own = self._rows[: self._own]
         paying = self.recorder.passes[own] + _cost(tuple(self._goals), self.steps) <= self._budget
-        left = (paying & ~self.radii.done(own)).nonzero().flatten()
+        left = (paying & (self.sizes[own] > LEVEL)).nonzero().flatten()
         if 0 < len(left) < self._own:
             self._select(left if len(left) > 1 else left.repeat(2), own=len(left))
         return len(left) > 0
@@ -329,31 +335,51 @@ class _Descending:
         require_finite(direction, "the direction of the step")
         self.recorder.step(rows, direction[own], reached[own])
         radius = self.radii.now[self._rows]
-        move = norm.move(self._stepper(direction), radius * _length(self.radii.steps[self._rows]))
-        self._theta = self._theta - move
-        self._judge(saved[own], reached[own], short[own] <= 0)
+        looked_at = self._theta
+        self._theta = looked_at - norm.move(self._stepper(direction), radius * _length(self._taken[self._rows]))
+        self._judge(looked_at[own], saved[own], reached[own], short[own] <= 0)
         self._theta = norm.project(self._x, self._theta, self.radii.now[self._rows])
         self.steps += 1
 
-    def _judge(self, saved: Tensor, reached: Tensor, met: Tensor) -> None:
-        """Change the radii of the images as what they are now, ``saved``, meets the goal or does not."""
-        rows = self._rows[: self._own]
-        self.radii.steps[rows] += 1
-        self._resting[rows] -= 1
+    def _judge(self, theta: Tensor, saved: Tensor, reached: Tensor, met: Tensor) -> None:
+        """Change the radii of the images as ``theta``, seen as ``saved``, meets the goal or does not.
+
+        By its objectives an image that meets the goal is a candidate. Its maps are taken afresh where no map was for a
+        while, and where nothing better came for long; those of no candidate, where a step sees less than a map does.
+        """
+        rows, radii = self._rows[: self._own], self.radii
+        self._taken[rows] += 1
+        self._unchecked[rows] += _cost(tuple(self._goals), self.steps)
         sizes = self._norm.size(self._all_x[rows], saved)
-        overdue = self.radii.overdue(rows)
-        doubtful = overdue | (self.steps == 0) if self._guesses else torch.zeros_like(met)
-        worth = reached & (sizes < self.radii.best[rows]) & (met | doubtful)
-        affordable = self.recorder.passes[rows] + self._check_passes <= self._budget
-        asked = (worth & affordable & (self._resting[rows] <= 0)).nonzero().flatten()
-        confirmed = torch.zeros_like(met)
-        if len(asked):
-            confirmed[asked] = self._check(saved[asked], rows[asked])
-        self._resting[rows[asked]] = self._check_passes // _cost(tuple(self._goals), 1)
-        self._resting[rows[confirmed]] = 0
-        self.images[rows[confirmed]] = saved[confirmed]
-        self.radii.met(rows[confirmed], sizes[confirmed])
-        self.radii.give_up(rows[overdue & ~confirmed])
+        overdue = radii.step(rows, reached)
+        claimed = reached & met & (sizes < radii.best[rows])
+        pending = radii.best[rows] < self.sizes[rows]
+        due = (self._unchecked[rows] >= CHECK_APART * self._check_passes) | (sizes <= LEVEL)
+        doubtful = reached & ~claimed & ~pending & (sizes < self.sizes[rows]) & (overdue | (self.steps == 0))
+        now = (claimed & due) | (doubtful & due if self._guesses else torch.zeros_like(due))
+        before = overdue & ~claimed & pending
+        asked = (now | before) & (self.recorder.passes[rows] + self._check_passes <= self._budget)
+        held = self._confirmed(rows, asked, torch.where(before[:, None, None, None], self._candidates[rows], saved))
+        better = (now & held) | (claimed & ~due)
+        self._candidates[rows[better]], self._best_theta[rows[better]] = saved[better], theta[better]
+        radii.met(rows[better], sizes[better])
+        refused = rows[before & ~held]
+        radii.best[refused] = self.sizes[refused]
+        self._best_theta[refused] = self._theta[: self._own][before & ~held]
+        given_up = (overdue & ~better).nonzero().flatten()
+        back = given_up[radii.give_up(rows[given_up])]
+        self._theta[back] = self._best_theta[rows[back]]
+        self._taken[rows[given_up[radii.best[rows[given_up]].isinf()]]] = 0
+
+    def _confirmed(self, rows: Tensor, asked: Tensor, images: Tensor) -> Tensor:
+        """Which (n,) of the ``images`` of ``rows`` that are ``asked`` meet the goal; these are the best from now on."""
+        held = torch.zeros_like(asked)
+        if asked.any():
+            held[asked] = self._check(images[asked], rows[asked])
+        self._unchecked[rows[asked]] = 0
+        self.images[rows[held]] = images[held]
+        self.sizes[rows[held]] = self._norm.size(self._all_x[rows[held]], images[held])
+        return held
 
     def _check(self, images: Tensor, rows: Tensor) -> Tensor:
         """Which (n,) of the ``images``, made of those of ``rows``, meet the goal on the unmodified classifier."""
@@ -383,5 +409,5 @@ def _asking(answer: MapGradient) -> MapGradient:
 
 
 def _length(steps: Tensor) -> Tensor:
-    """The length (N,) of a step after ``steps`` (N,) at one radius, in parts of that."""
+    """The length (N,) of a step after ``steps`` (N,), in parts of the radius."""
     return (FIRST / (1 + steps.double() / HALVED)).clamp_min(LAST)

@@ -3,19 +3,25 @@
 import torch
 from torch import Tensor
 
-from underfire.attacks.perturbations.norms import LEVEL, Norm
+from underfire.attacks.perturbations.norms import Norm
 
-PATIENCE = 24
-"""Steps at one radius after which it is taken for too small."""
+UNMET, PATIENCE = 100, 30
+"""Steps at one radius after which it is given up: where the label is had but nothing was found yet, and elsewhere."""
+
+QUICK = 3
+"""Steps within which a radius that is met was easy."""
+
+STRIDE, LONGEST = 0.25, 0.5
+"""The share by which a radius gets smaller at first, and at most."""
 
 
 class Radii:
-    """A bisection of radii by an attack under way: it goes on from where it is when the radius changes.
+    """The radius that each image tries, on its way down.
 
-    An image whose goal is met tries a smaller radius. One whose goal is not met for :data:`PATIENCE` steps tries a
-    larger one: twice the radius where nothing is found yet, else one between this radius and the best. A radius that
-    was given up is not forgotten, but the last one below the best is tried until the end, since an attack that goes on
-    may yet reach it.
+    An image whose goal is met tries a radius that is smaller by its stride, a share that doubles where the last one was
+    easy and is halved where it was not, so that the iterate, brought into the smaller ball, is not far from the goal.
+    One whose goal is not met for long tries a larger radius: twice as large where nothing is found yet, else one
+    between this and the best. The last one below the best is tried until the end.
 
     Attributes:
         now: (N,) the radii to try.
@@ -28,32 +34,37 @@ class Radii:
         self.now = torch.full((len(x),), min(norm.first(x), most), dtype=torch.float64, device=x.device)
         self.best = torch.full_like(self.now, torch.inf)
         self.steps = torch.zeros(len(x), dtype=torch.int64, device=x.device)
-        self._low = torch.zeros_like(self.now)
-
-    def done(self, rows: Tensor) -> Tensor:
-        """Which of the images ``rows`` cannot do better: met as they are, or by one grey level, the smallest change."""
-        return self.best[rows] <= LEVEL * (1 + 1e-9)
+        self._labelled = torch.zeros_like(self.steps, dtype=torch.bool)  # at the present radius
+        self._low, self._stride = torch.zeros_like(self.now), torch.full_like(self.now, STRIDE)
 
     def met(self, rows: Tensor, sizes: Tensor) -> None:
         """At changes of ``sizes`` (n,) the goal of the images ``rows`` is met."""
+        factor = torch.where(self.steps[rows] <= QUICK, 2.0, 0.5).to(sizes)
+        stride = self._stride[rows] * factor.where(self.best[rows].isfinite(), 1.0)
+        self._stride[rows] = stride.clamp(max=LONGEST)
         self.best[rows] = sizes
         low = self._low[rows]
-        self._low[rows] = torch.where(low < sizes, low, self._norm.little_below(sizes))
-        self._go(rows, self._norm.between(self._low[rows], sizes))
+        self._low[rows] = low.where(low < sizes, 0.0)  # an attack that goes on reached what was given up
+        self._go(rows, self._norm.below(self._low[rows], sizes, self._stride[rows]))
 
-    def overdue(self, rows: Tensor) -> Tensor:
-        """Which of the images ``rows`` have tried their radius for long."""
-        return self.steps[rows] >= PATIENCE
+    def step(self, rows: Tensor, reached: Tensor) -> Tensor:
+        """A step is taken from the images ``rows``, with the label or not; which (n,) of them give up their radius."""
+        self.steps[rows] += 1
+        self._labelled[rows] |= reached
+        waiting = self._labelled[rows] & self.best[rows].isinf()
+        return self.steps[rows] >= torch.where(waiting, UNMET, PATIENCE)
 
-    def give_up(self, rows: Tensor) -> None:
-        """The images ``rows`` try a larger radius where there is one."""
-        self._low[rows] = self.now[rows]
-        best = self.best[rows]
+    def give_up(self, rows: Tensor) -> Tensor:
+        """The images ``rows`` try a larger radius where there is one; which (n,) go on from the best they have."""
+        before, best = self.now[rows], self.best[rows]
         found = best.isfinite()
-        next_one = self._norm.between(self._low[rows], torch.where(found, best, 1.0))
-        self._go(rows, torch.where(found, next_one, (2 * self.now[rows]).clamp(max=self._most)))
+        self._low[rows] = before
+        self._stride[rows] /= 2
+        between = self._norm.below(before, best.where(found, 1.0), self._stride[rows])
+        self._go(rows, between.where(found, (2 * before).clamp(max=self._most)))
+        return found & (self.now[rows] != before)
 
     def _go(self, rows: Tensor, radii: Tensor) -> None:
         changed = radii != self.now[rows]
         self.now[rows] = radii
-        self.steps[rows[changed]] = 0
+        self.steps[rows[changed]], self._labelled[rows[changed]] = 0, False

@@ -54,6 +54,13 @@ STUDIES: dict[str, StudyEntry] = {
     "gap": StudyEntry(
         "Can the explanation be led anywhere, whatever the prediction?", "underfire.studies.gap:study", "settings"
     ),
+    "curve": StudyEntry(
+        "How small a change is enough to choose the label and keep the explanation?",
+        "underfire.studies.curve:study",
+        "settings",
+        more="--passes is for the search, 600 if it is not given.",
+        beside_run=("limit", "passes"),
+    ),
     "goals": StudyEntry(
         "What can an attacker do to each explanation, by goal on label and map?",
         "underfire.studies.goals:study",

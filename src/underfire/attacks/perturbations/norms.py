@@ -59,12 +59,11 @@ class Norm(Protocol):
         """How directions become steps in this norm."""
         ...
 
-    def between(self, low: Tensor, high: Tensor) -> Tensor:
-        """Radii to try next, below ``high``, which is enough, and not below ``low``, which is too small."""
-        ...
+    def below(self, low: Tensor, high: Tensor, stride: Tensor) -> Tensor:
+        """Radii (N,) to try below ``high``, which is enough, where ``low`` is too small.
 
-    def little_below(self, high: Tensor) -> Tensor:
-        """What to take for too small where ``high`` was, and yet was enough in the end."""
+        They are smaller by the share ``stride``, but not below the geometric mean of both, and by no less than counts.
+        """
         ...
 
 
@@ -109,15 +108,11 @@ class GreyLevels:
         """Every value about as far as any other."""
         return Adam()
 
-    def between(self, low: Tensor, high: Tensor) -> Tensor:
-        """The geometric mean in whole levels, zero taken for half a level."""
+    def below(self, low: Tensor, high: Tensor, stride: Tensor) -> Tensor:
+        """In whole levels."""
         least, most = (low * 255).round(), (high * 255).round()
-        middle = (least.clamp_min(0.5) * most).sqrt().round()
-        return torch.maximum(torch.minimum(middle, most - 1), torch.minimum(least + 1, most - 1)) / 255
-
-    def little_below(self, high: Tensor) -> Tensor:
-        """Two levels less."""
-        return (high - 2 * LEVEL).clamp_min(0)
+        wanted = torch.maximum((most * (1 - stride)).floor(), (least * most).sqrt().floor())
+        return torch.maximum(torch.minimum(wanted, most - 1), torch.minimum(least + 1, most - 1)) / 255
 
 
 @dataclass(frozen=True)
@@ -126,11 +121,9 @@ class Euclidean:
 
     Attributes:
         finest: two radii of which the smaller is less than this share below the other are taken for one.
-        widest: how far a search goes down at once where nothing was too small yet.
     """
 
     finest: float = 0.02
-    widest: float = 4.0
 
     name: ClassVar[NormName] = "l2"
 
@@ -183,14 +176,10 @@ class Euclidean:
         """Every value as far as its gradient is steep."""
         return Momentum()
 
-    def between(self, low: Tensor, high: Tensor) -> Tensor:
-        """The geometric mean, or as little below ``high`` as counts."""
-        middle = (torch.maximum(low, high / self.widest) * high).sqrt()
-        return torch.minimum(middle, high * (1 - self.finest))
-
-    def little_below(self, high: Tensor) -> Tensor:
-        """Less by eight of the finest shares."""
-        return high * (1 - 8 * self.finest)
+    def below(self, low: Tensor, high: Tensor, stride: Tensor) -> Tensor:
+        """As small a share below ``high`` as ``finest``."""
+        wanted = torch.maximum(high * (1 - stride), (low * high).sqrt())
+        return torch.minimum(wanted, high * (1 - self.finest))
 
 
 NORMS: dict[NormName, Norm] = {norm.name: norm for norm in (GreyLevels(), Euclidean())}
