@@ -337,6 +337,12 @@ def test_attack_can_aim_at_another_map(wanted: str, invoke: Invoke, photos: Path
     assert content["target_maps"]["cam"]["l1_8bit"] < row["l1_8bit"]
 
 
+def test_attack_refuses_an_attack_that_leads_to_no_class(invoke: Invoke, photos: Path) -> None:
+    refused = invoke("attack", str(photos / "photo-0.png"), *MODEL_OPTIONS, "--target-class", "1", "--attack", "map")
+    assert refused.exit_code == 2
+    assert "is for the goal kept/topk and leads to no class" in " ".join(refused.output.split())
+
+
 def test_attack_refuses_the_class_that_the_photo_has(invoke: Invoke, photos: Path) -> None:
     lines = (photos / "manifest.csv").read_text(encoding="utf-8").splitlines()
     label = lines[1].split(",")[1]

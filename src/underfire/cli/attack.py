@@ -133,6 +133,11 @@ def _one_attack(names: tuple[str, ...]) -> AttackEntry:
     entry = entry_of(names[0])
     if not entry.attack.joint:
         raise InputError(f"--attack '{names[0]}' attacks the prediction alone and no map; give another, such as 'adv2'")
+    own = entry.attack.goals[0]
+    if own.label != "target":
+        raise InputError(
+            f"--attack '{names[0]}' is for the goal {own} and leads to no class; audit with --goals {own}"
+        )
     return entry
 
 
