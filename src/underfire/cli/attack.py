@@ -135,9 +135,7 @@ def _one_attack(names: tuple[str, ...]) -> AttackEntry:
         raise InputError(f"--attack '{names[0]}' attacks the prediction alone and no map; give another, such as 'adv2'")
     own = entry.attack.goals[0]
     if own.label != "target":
-        raise InputError(
-            f"--attack '{names[0]}' is for the goal {own} and leads to no class; audit with --goals {own}"
-        )
+        raise InputError(f"--attack '{names[0]}' is for the goal {own} and leads to no class; audit with --goals {own}")
     return entry
 
 
