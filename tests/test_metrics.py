@@ -31,7 +31,7 @@ from underfire.metrics import (
     ssim,
     topk,
 )
-from underfire.stats import Estimate, Share, bootstrap_mean, bootstrap_paired, wilson
+from underfire.stats import Estimate, Share, bootstrap_mean, bootstrap_paired, clopper_pearson, wilson
 
 MEASURES = [l1, iou, iou_top, topk, pearson, spearman, kendall, ssim, center_shift]
 
@@ -325,6 +325,15 @@ def test_wilson_gives_the_published_intervals(k: int, n: int, low: float, high: 
     assert rate.value == k / n
     assert rate.low == pytest.approx(low, abs=6e-5)
     assert rate.high == pytest.approx(high, abs=6e-5)
+
+
+@pytest.mark.parametrize("p", [0.001, 0.01, 0.2, 0.5, 0.93, 0.9995])
+def test_the_exact_interval_holds_the_rate_at_least_as_often_as_it_says(p: float) -> None:
+    n = 60
+    shares = [clopper_pearson(k, n) for k in range(n + 1)]
+    within = [k for k, s in enumerate(shares) if s.low is not None and s.high is not None and s.low <= p <= s.high]
+    assert sum(math.comb(n, k) * p**k * (1 - p) ** (n - k) for k in within) >= 0.95
+    assert shares[0].high == pytest.approx(1 - 0.025 ** (1 / n))  # (1 − p)ⁿ = α/2
 
 
 @given(st.integers(1, 200).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
         PGD,
         AttackResult,
         AuthorsADV2,
+        DrawnAttack,
+        DrawScores,
         Flow,
         Goal,
         JointAttack,
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
         StAdv,
         Universal,
         UniversalPerturbation,
+        attack_draws,
+        score_draws,
         sensitivity,
     )
     from underfire.auditing.run import Run
@@ -63,6 +67,7 @@ if TYPE_CHECKING:
     )
     from underfire.models import load_classifier
     from underfire.models.classifier import Classifier
+    from underfire.models.draws import fixed_draws
 else:
     from importlib import import_module as _import_module
     from importlib.util import find_spec as _find_spec
@@ -70,9 +75,9 @@ else:
     _HOMES = {
         "api": ("audit", "load_run"),
         "attacks": (
-            *("ADV2", "L2", "PGD", "AttackResult", "AuthorsADV2", "Flow", "Goal", "JointAttack", "Linf", "MapAttack"),
-            *("MinimumNorm", "MinimumNormResult", "Sensitivity", "Square", "StAdv", "Universal"),
-            *("UniversalPerturbation", "sensitivity"),
+            *("ADV2", "L2", "PGD", "AttackResult", "AuthorsADV2", "DrawScores", "DrawnAttack", "Flow", "Goal"),
+            *("JointAttack", "Linf", "MapAttack", "MinimumNorm", "MinimumNormResult", "Sensitivity", "Square", "StAdv"),
+            *("Universal", "UniversalPerturbation", "attack_draws", "score_draws", "sensitivity"),
         ),
         "auditing.run": ("Run",),
         "defenses": ("EnsembleDetector",),
@@ -85,6 +90,7 @@ else:
         ),
         "models": ("load_classifier",),
         "models.classifier": ("Classifier",),
+        "models.draws": ("fixed_draws",),
     }
     _HOME = {name: f"{__name__}.{home}" for home, names in _HOMES.items() for name in names}
 
@@ -127,6 +133,8 @@ __all__ = [
     "AttnLRP",
     "AuthorsADV2",
     "Classifier",
+    "DrawScores",
+    "DrawnAttack",
     "EigenCAM",
     "EnsembleDetector",
     "Flow",
@@ -158,11 +166,14 @@ __all__ = [
     "StAdv",
     "Universal",
     "UniversalPerturbation",
+    "attack_draws",
     "attribution_gradient",
     "audit",
+    "fixed_draws",
     "load_classifier",
     "load_run",
     "metrics",
+    "score_draws",
     "sensitivity",
     "stats",
 ]

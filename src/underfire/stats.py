@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from scipy import optimize, special, stats
@@ -53,12 +54,28 @@ def wilson(k: int, n: int, level: float = LEVEL) -> Share:
     Raises:
         ValueError: Not 0 ≤ k ≤ n, or ``level`` lies outside (0, 1).
     """
+    return _share(k, n, level, "wilson")
+
+
+def clopper_pearson(k: int, n: int, level: float = LEVEL) -> Share:
+    """The share ``k / n`` with the exact interval, which holds the true rate at least as often as ``level`` says.
+
+    Wilson's does so in the mean over rates, and seldomer near 0 and 1. Source: Clopper and Pearson, "The use of
+    confidence or fiducial limits illustrated in the case of the binomial", Biometrika 1934.
+
+    Raises:
+        ValueError: as for `wilson`.
+    """
+    return _share(k, n, level, "exact")
+
+
+def _share(k: int, n: int, level: float, method: Literal["wilson", "exact"]) -> Share:
     _check_level(level)
     if not 0 <= k <= n:
         raise ValueError(f"{k} of {n} is not a share; it takes 0 ≤ k ≤ n")
     if n == 0:
         return Share(None, None, None, 0, 0)
-    interval = stats.binomtest(k, n).proportion_ci(level, method="wilson")
+    interval = stats.binomtest(k, n).proportion_ci(level, method=method)
     # Exact at the ends, where rounding would leave 1e-17.
     low = 0.0 if k == 0 else max(0.0, float(interval.low))
     high = 1.0 if k == n else min(1.0, float(interval.high))

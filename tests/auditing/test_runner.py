@@ -18,6 +18,7 @@ from click.testing import CliRunner
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+import underfire as uf
 from support.toy_photos import (
     BROKEN,
     MEAN,
@@ -171,6 +172,29 @@ def test_a_run_without_a_photo_to_attack_is_checked_on_patterns(photos: Path, tm
     only = PhotoSet(tuple(p for p in found(photos).photos if p.image_id == MISCLASSIFIED), ())
     run_audit(toy_plan(), only, toy_classifier(), tmp_path / "run")
     assert {entry["of"] for entry in facts(tmp_path / "run")["model_checks"]} == {0, 4}
+
+
+class NoisyOn8Bit(nn.Module):
+    """Draws noise for images of whole grey levels, which the test patterns are not; for all of them if ``always``."""
+
+    def __init__(self, *, always: bool) -> None:
+        super().__init__()
+        self.net, self.always = toy_classifier().module, always
+
+    def forward(self, x: Tensor) -> Tensor:
+        levels = 255 * (x * STD[0] + MEAN[0])
+        whole = ((levels - levels.round()).abs() < 1e-2).flatten(1).all(dim=1)[:, None]
+        logits: Tensor = self.net(x)
+        return logits + (whole | self.always) * 1e-2 * torch.randn_like(logits)
+
+
+@pytest.mark.parametrize("always", [True, False], ids=["always", "on photos alone"])
+def test_a_model_that_draws_is_refused_and_leaves_nothing(always: bool, photos: Path, tmp_path: Path) -> None:
+    drawing = Classifier(NoisyOn8Bit(always=always), mean=MEAN, std=STD, input_size=SIZE)
+    assert drawing.is_random == always
+    with pytest.raises(InputError, match="attack_draws"):
+        uf.audit(drawing, found(photos), interpreters=["grad"], out=tmp_path / "run")
+    assert not (tmp_path / "run" / "run.json").exists()
 
 
 def test_the_same_rows_whatever_the_batch_size(whole: Path, photos: Path, tmp_path: Path) -> None:

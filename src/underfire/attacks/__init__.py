@@ -2,6 +2,7 @@
 
 from underfire.attacks.adv2 import ADV2
 from underfire.attacks.authors import AuthorsADV2
+from underfire.attacks.drawn import DrawnAttack, DrawScores, attack_draws, score_draws
 from underfire.attacks.goals import Goal
 from underfire.attacks.joint import JointAttack
 from underfire.attacks.map_attack import MapAttack
@@ -20,6 +21,8 @@ __all__ = [
     "PGD",
     "AttackResult",
     "AuthorsADV2",
+    "DrawScores",
+    "DrawnAttack",
     "Flow",
     "Goal",
     "JointAttack",
@@ -32,5 +35,7 @@ __all__ = [
     "StAdv",
     "Universal",
     "UniversalPerturbation",
+    "attack_draws",
+    "score_draws",
     "sensitivity",
 ]

@@ -22,6 +22,7 @@ from underfire.errors import InputError
 from underfire.interpreters.base import Interpreter
 from underfire.models.classifier import Classifier
 from underfire.models.decisions import probability
+from underfire.models.draws import refuse_random
 from underfire.models.folded import prepared
 from underfire.models.frozen import detached, ordinary
 from underfire.seeding import owners
@@ -91,6 +92,7 @@ class JointAttack(ABC):
     version: ClassVar[int] = 1
 
     def __init__(self, classifier: Classifier, interpreters: tuple[Interpreter, ...], *, seed: int) -> None:
+        refuse_random(classifier)
         self.classifier = classifier
         self.interpreters = interpreters
         self.seed = seed

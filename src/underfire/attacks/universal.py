@@ -27,6 +27,7 @@ from underfire.interpreters.directional import unit
 from underfire.interpreters.map_goals import ENOUGH
 from underfire.interpreters.maps import distance
 from underfire.models.classifier import Classifier
+from underfire.models.draws import refuse_random
 from underfire.models.folded import prepared
 from underfire.models.frozen import detached, ordinary
 from underfire.seeding import derive_seed, generator, owners
@@ -172,6 +173,7 @@ class Universal:
         seed: int = 0,
     ) -> None:
         self.classifier, self.interpreters = classifier_and_interpreters(attacked, type(self).__name__)
+        refuse_random(self.classifier)
         self.perturbation = _addable(chosen(perturbation, eps))
         check_whole("passes", passes)
         check_whole("batch_size", batch_size)

@@ -9,21 +9,29 @@ from underfire.auditing.look import calling
 from underfire.auditing.plan import PlannedPhoto
 from underfire.diagnostics import map_checks
 from underfire.diagnostics.map_checks import MapCheck
-from underfire.diagnostics.model_checks import Checked, check_model
+from underfire.diagnostics.model_checks import Checked, ModelCheck, check_model
 from underfire.images import PhotoLoader
 from underfire.images.png import from_8bit
 from underfire.interpreters import Interpreter
 from underfire.models.classifier import Classifier
+from underfire.models.draws import one_draw
 
 PHOTOS = 4
 """At most so many photos are looked at for the model: what is asked for shows on any of them."""
 
 
 def check_on_photos(classifier: Classifier, photos: Sequence[PlannedPhoto], loader: PhotoLoader) -> tuple[Checked, ...]:
-    """The outcome of every check, for run.json; on the first ``photos`` that are to be attacked."""
+    """The outcome of every check, for run.json; on the first ``photos`` that are to be attacked.
+
+    Raises:
+        InputError: the classifier draws random numbers for photos, if not for its own patterns.
+    """
     some = _attacked(photos, PHOTOS)
     with calling([photo.image_id for photo in some]):
-        return check_model(classifier, _loaded(classifier, some, loader))
+        found = check_model(classifier, _loaded(classifier, some, loader))
+    if any(checked.fired for checked in found if checked.check is ModelCheck.RANDOMISED):
+        raise one_draw(classifier)
+    return found
 
 
 def check_maps_on_photos(

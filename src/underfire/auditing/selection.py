@@ -15,6 +15,7 @@ from underfire.interpreters import MASK, RTS, Interpreter
 from underfire.interpreters.base import tried
 from underfire.interpreters.registry import INTERPRETERS
 from underfire.models.classifier import Classifier
+from underfire.models.draws import refuse_random
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,10 @@ def select_interpreters(
 
     Raises:
         InputError: the weights at ``rts`` are not for ``classifier``, or RTS takes no part; a gradient that the attacks
-            follow does not exist for an interpreter that is named, or for none of those that suit.
+            follow does not exist for an interpreter that is named, or for none of those that suit; the classifier draws
+            random numbers.
     """
+    refuse_random(classifier)
     every = named is not None and tuple(named) == (EVERY,)
     if named is not None and EVERY in named and not every:
         raise InputError(f"interpreters '{','.join(named)}' name others beside '{EVERY}'; leave them out, or '{EVERY}'")

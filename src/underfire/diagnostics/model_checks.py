@@ -15,12 +15,8 @@ from torch import Tensor
 from underfire.diagnostics.attack_signs import Reading, Weight
 from underfire.errors import ModelError
 from underfire.interpreters.base import ForwardPass
-from underfire.models.classifier import Classifier
+from underfire.models.classifier import Classifier, differing
 from underfire.models.outputs import is_probabilities
-
-REPEAT = 1e-4
-"""Two identical calls may differ by this share of the logits' spread: some kernels of a GPU add up in no fixed order.
-On a CPU they don't differ at all."""
 
 COMPANY = 1e-2
 """A row may differ by this share of the logits' spread in another batch: there a GPU may pick another kernel, and its
@@ -59,7 +55,7 @@ _READINGS: Mapping[ModelCheck, Reading] = MappingProxyType(
             "two identical calls gave different outputs",
             "The model draws random numbers, so that each step of an attack is taken for a model that is gone at the "
             "next, and the same audit gives other figures each time.",
-            "Switch the randomness off, or give a model that returns the mean over many draws.",
+            "Give uf.fixed_draws(classifier, draws=16), and score over fresh draws with uf.attack_draws.",
         ),
         ModelCheck.COUPLED: Reading(
             Weight.SERIOUS,
@@ -133,8 +129,8 @@ def check_model(classifier: Classifier, photos: Tensor) -> tuple[Checked, ...]:
         half = len(images) // 2
         apart = torch.cat([classifier.scores(images[:half]), classifier.scores(images[half:])])
     scale = float(scores.std())
-    differing = _beyond(scores, again, REPEAT * scale)
-    randomised = Checked(ModelCheck.RANDOMISED, differing, len(images), fired=differing > 0)
+    moved = int(differing(scores, again).sum())
+    randomised = Checked(ModelCheck.RANDOMISED, moved, len(images), fired=moved > 0)
     return (
         randomised,
         _coupled(scores, apart, COMPANY * scale, randomised=randomised.fired),
@@ -148,8 +144,8 @@ def _coupled(scores: Tensor, apart: Tensor, tolerance: float, *, randomised: boo
     """Compares rows with those of other batches; a randomised model differs anyway."""
     if randomised:
         return Checked(ModelCheck.COUPLED, 0, 0, fired=False)
-    differing = _beyond(scores, apart, tolerance)
-    return Checked(ModelCheck.COUPLED, differing, len(scores), fired=differing > 0)
+    moved = int(((scores - apart).abs() > tolerance).any(dim=1).sum())
+    return Checked(ModelCheck.COUPLED, moved, len(scores), fired=moved > 0)
 
 
 def _outputs(classifier: Classifier, images: Tensor, scores: Tensor) -> tuple[Checked, Checked]:
@@ -203,8 +199,3 @@ def _no_gradient(classifier: Classifier, photos: Tensor) -> Checked:
 def _saturated(probabilities: Tensor) -> Checked:
     sure, n = int((probabilities.amax(dim=1) == 1).sum()), len(probabilities)
     return Checked(ModelCheck.SATURATED, sure, n, fired=sure > 0 and sure >= SATURATED * n)
-
-
-def _beyond(a: Tensor, b: Tensor, tolerance: float) -> int:
-    """How many rows of two (N, K) differ by more than ``tolerance`` anywhere."""
-    return int(((a - b).abs() > tolerance).any(dim=1).sum())

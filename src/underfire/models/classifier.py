@@ -19,6 +19,10 @@ from underfire.models.outputs import OutputReading, described_output, reading_of
 from underfire.plugins import described
 from underfire.weights import fingerprint
 
+REPEAT = 1e-4
+"""Two identical calls may differ by this share of the logits' spread: some kernels of a GPU add up in no fixed order.
+On a CPU they don't differ at all."""
+
 _LATER = ("interpolation", "crop", "bgr")
 
 
@@ -46,6 +50,9 @@ class Classifier:
         name: what reports call it.
         layer: name of the layer of ``module`` whose output interpreters of one activation read; by default the last
             one that serves (see :func:`underfire.models.features.find_features`).
+
+    Attributes:
+        is_random: the module draws random numbers: when it was given the same images twice, its outputs differed.
 
     Raises:
         InputError: the arguments contradict the module or each other, or the module returns probabilities
@@ -95,6 +102,7 @@ class Classifier:
             raise InputError(f"the module has parameters of {self.dtype}; convert it with .float() first.")
         self.one_by_one = False
         self.preprocessing, self.reading = self._probe(channels, outputs)
+        self.is_random = self._draws()
         names = [f"class {index}" for index in range(self.num_classes)] if class_names is None else class_names
         if len(names) != self.num_classes:
             raise InputError(
@@ -171,7 +179,7 @@ class Classifier:
             ModelError: the module fails, or returns something else than K scores for each image.
         """
         n = x.shape[0]
-        batch = filled(x) if n and x.device.type == "cpu" else x
+        batch = filled(x) if n and x.device.type == "cpu" and not self.one_by_one else x
         z = self.preprocessing.normalised(batch)
         parts = [self._read(part) for part in (z.split(1) if self.one_by_one else (z,))]
         scores = parts[0] if len(parts) == 1 else torch.cat(parts)
@@ -305,6 +313,13 @@ class Classifier:
                 break
         raise refusal or ValueError("no number of channels was given")
 
+    def _draws(self) -> bool:
+        """Whether two identical calls on the patterns differ."""
+        x = self.patterns()
+        with torch.no_grad(), self.frozen():
+            scores = self.scores(x)
+            return bool(differing(scores, self.scores(x)).any())
+
     def _tried(self, x: Tensor) -> Tensor:
         """The scores (N, columns) in what the module returns for ``x``, one image after another if it must be so."""
         parts = x.split(1) if self.one_by_one else (x,)
@@ -352,6 +367,11 @@ def _channels_taken(module: nn.Module) -> Sequence[int]:
 
 def _numbers(value: float | Sequence[float]) -> tuple[float, ...]:
     return (float(value),) if isinstance(value, int | float) else tuple(float(v) for v in value)
+
+
+def differing(scores: Tensor, again: Tensor) -> Tensor:
+    """(N,) bool: where the logits (N, K) of two identical calls differ by more than rounding."""
+    return ((scores - again).abs() > REPEAT * scores.std()).any(dim=1)
 
 
 def filled(x: Tensor) -> Tensor:
