@@ -39,8 +39,8 @@ SEEK = 0.6
 FIRST, HALVED, LAST = 1 / 4, 30, 1 / 80
 """Steps begin at the first part of the radius, halve in so many, and are never shorter than the last part."""
 
-CHECK_APART = 2
-"""Maps are taken afresh when the search has cost so many times as much as they do."""
+MARGIN = 0.05
+"""By so much a map must meet its goal by an estimate, before one taken afresh decides."""
 
 SPARE = 0.1
 """By so much more than is asked for a map meets its goal before a step leaves it alone."""
@@ -286,7 +286,7 @@ class _Descending:
         self.images, self.radii = x.clone(), Radii(attack.norm, x, most)
         self.sizes = torch.full_like(self.radii.best, torch.inf)
         self._candidates, self._best_theta, self._taken = x.clone(), x.clone(), torch.zeros_like(self._rows)
-        self._unchecked = torch.full_like(self._rows, CHECK_APART * self._check_passes)
+        self._unchecked = torch.full_like(self._rows, self._check_passes)
         self.recorder, self.nearest, self.steps = Recorder(x), KeptIterates(x), 0
         self.recorder.passes += spent
 
@@ -337,7 +337,7 @@ class _Descending:
         radius = self.radii.now[self._rows]
         looked_at = self._theta
         self._theta = looked_at - norm.move(self._stepper(direction), radius * _length(self._taken[self._rows]))
-        self._judge(looked_at[own], saved[own], reached[own], short[own] <= 0)
+        self._judge(looked_at[own], saved[own], reached[own], short[own] <= (-MARGIN if self._guesses else 0.0))
         self._theta = norm.project(self._x, self._theta, self.radii.now[self._rows])
         self.steps += 1
 
@@ -354,7 +354,7 @@ class _Descending:
         overdue = radii.step(rows, reached)
         claimed = reached & met & (sizes < radii.best[rows])
         pending = radii.best[rows] < self.sizes[rows]
-        due = (self._unchecked[rows] >= CHECK_APART * self._check_passes) | (sizes <= LEVEL)
+        due = (self._unchecked[rows] >= self._check_passes) | (sizes <= LEVEL)
         doubtful = reached & ~claimed & ~pending & (sizes < self.sizes[rows]) & (overdue | (self.steps == 0))
         now = (claimed & due) | (doubtful & due if self._guesses else torch.zeros_like(due))
         before = overdue & ~claimed & pending
@@ -364,7 +364,7 @@ class _Descending:
         self._candidates[rows[better]], self._best_theta[rows[better]] = saved[better], theta[better]
         radii.met(rows[better], sizes[better])
         refused = rows[before & ~held]
-        radii.best[refused] = self.sizes[refused]
+        radii.refuse(refused, self.sizes[refused])
         self._best_theta[refused] = self._theta[: self._own][before & ~held]
         given_up = (overdue & ~better).nonzero().flatten()
         back = given_up[radii.give_up(rows[given_up])]

@@ -47,6 +47,10 @@ class Radii:
         self._low[rows] = low.where(low < sizes, 0.0)  # an attack that goes on reached what was given up
         self._go(rows, self._norm.below(self._low[rows], sizes, self._stride[rows]))
 
+    def refuse(self, rows: Tensor, sizes: Tensor) -> None:
+        """What was taken for met by the images ``rows`` was not; ``sizes`` (n,) are the best that are known to be."""
+        self.best[rows], self._stride[rows] = sizes, LONGEST
+
     def step(self, rows: Tensor, reached: Tensor) -> Tensor:
         """A step is taken from the images ``rows``, with the label or not; which (n,) of them give up their radius."""
         self.steps[rows] += 1
