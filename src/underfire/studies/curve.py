@@ -162,21 +162,7 @@ def curve_study(
         claims=claims,
         table=to_arrow([row for curve in curves for row in (*curve.points, curve.whole)], CurveRow),
         figure=_figure(curves, norm),
-        words=written(
-            "underfire.studies",
-            "curve.md.jinja",
-            curves=curves,
-            claims=claims,
-            comparisons=[claim for claim in claims if claim.id.startswith("less/")],
-            half=budget(default / 2, norm),
-            end=budget(values[-1], norm),
-            shown=lambda eps: budget(eps, norm),
-            norm={"linf": "L∞", "l2": "L2"}[norm],
-            iou=KEPT_IOU,
-            cut=THRESHOLD,
-            passes=passes,
-            taking_part=taking_part(photos, skipped),
-        ),
+        words=_words(curves, claims, norm, passes, taking_part(photos, skipped)),
     )
 
 
@@ -301,6 +287,27 @@ def _easier(one: Curve, other: Curve, tests: int) -> Claim:
         majority(share.k, share.n, tests),
         {"share": share},
         share.n,
+    )
+
+
+# Words
+
+
+def _words(curves: Sequence[Curve], claims: Sequence[Claim], norm: NormName, passes: int, taking_part: str) -> str:
+    return written(
+        "underfire.studies",
+        "curve.md.jinja",
+        curves=curves,
+        claims=claims,
+        comparisons=[claim for claim in claims if claim.id.startswith("less/")],
+        half=budget(make_perturbation(norm, None).eps / 2, norm),
+        end=budget(curves[0].whole.eps, norm),
+        shown=lambda eps: budget(eps, norm),
+        norm={"linf": "L∞", "l2": "L2"}[norm],
+        iou=KEPT_IOU,
+        cut=THRESHOLD,
+        passes=passes,
+        taking_part=taking_part,
     )
 
 
