@@ -10,6 +10,7 @@ from underfire.attacks.map_sensitivity import Sensitivity, sensitivity
 from underfire.attacks.minimum_norm import MinimumNorm, MinimumNormResult
 from underfire.attacks.perturbations import L2, Flow, Linf
 from underfire.attacks.pgd import PGD
+from underfire.attacks.published import PublishedMapAttack
 from underfire.attacks.result import AttackResult
 from underfire.attacks.square import Square
 from underfire.attacks.stadv import StAdv
@@ -30,6 +31,7 @@ __all__ = [
     "MapAttack",
     "MinimumNorm",
     "MinimumNormResult",
+    "PublishedMapAttack",
     "Sensitivity",
     "Square",
     "StAdv",

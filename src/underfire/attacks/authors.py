@@ -18,16 +18,12 @@ from underfire.attacks.keepers import BEST, LAST, Keeper
 from underfire.attacks.labels import Confidence
 from underfire.attacks.perturbations import chosen
 from underfire.attacks.rules import Sign
-from underfire.attacks.smoothed import smoothed_clip
+from underfire.attacks.smoothed import smoothed_clip, smoothed_objective
 from underfire.attacks.target_maps import one_interpreter
 from underfire.errors import InputError
 from underfire.interpreters import CAM, GRAD, IG, GradCAM
-from underfire.interpreters.activations import ActivationObjective
-from underfire.interpreters.base import ForwardPass, Interpreter, MapGradient, MapObjective, MapTarget
-from underfire.interpreters.clipping import double_backward
-from underfire.interpreters.directional import Linearised
-from underfire.interpreters.ig import PathObjective
-from underfire.interpreters.maps import min_max, pooled, saliency_slope, scaled_distance
+from underfire.interpreters.base import Interpreter, MapObjective, MapTarget
+from underfire.interpreters.maps import min_max
 from underfire.models.classifier import Classifier
 
 STEP_SIZE = 1 / 255
@@ -193,42 +189,8 @@ def _published(given: object) -> Published:
 
 def objective_of(interpreter: Interpreter, target: MapTarget) -> MapObjective:
     """The authors' objective at the map of CAM, Grad-CAM, GRAD or IG."""
-    if isinstance(interpreter, CAM | GradCAM):
-        return ActivationObjective(interpreter.features, interpreter.raw_maps, target, loss=mean_squares)
-    if isinstance(interpreter, IG):
-        ig = interpreter
-
-        def along_path(classifier: Classifier, points: Tensor, classes: Tensor) -> Linearised:
-            return double_backward(lambda z: ig.outputs(classifier.scores(z), classes), points, smoothed_clip)
-
-        return PathObjective(ig, target, along_path, summed_squares, even=1.0)
-    return GradientObjective(target)
-
-
-class GradientObjective:
-    """The sum of squared errors of GRAD's map on the smoothed network; the distance is that of the network as it is."""
-
-    taps = ()
-    needs_backward = False
-
-    def __init__(self, target: MapTarget) -> None:
-        self._target = target
-
-    def __call__(self, view: ForwardPass) -> MapGradient:
-        """The loss and the direction that lowers it."""
-        classifier, target = view.classifier, self._target
-
-        def nll(z: Tensor) -> Tensor:
-            return classifier.decision.nll(classifier.scores(z), target.classes)
-
-        gradient, product = double_backward(nll, view.x, smoothed_clip)
-        _, loss, v = saliency_slope(gradient, target.maps, summed_squares)
-        map_distance = scaled_distance(pooled(view.nll_gradient(target.classes)), target.maps)
-        return MapGradient(map_distance, loss, product(v), passes=1)
-
-    def select(self, places: Tensor) -> None:
-        """Go on with the images at ``places`` only."""
-        self._target = self._target.select(places)
+    loss = mean_squares if isinstance(interpreter, CAM | GradCAM) else summed_squares
+    return smoothed_objective(interpreter, target, smoothed_clip, loss)
 
 
 def mean_squares(raw: Tensor, target: Tensor) -> Tensor:

@@ -25,7 +25,57 @@ from underfire.models.decisions import probability
 Moved = Literal["topk", "center", "l1", "led"]
 
 
-class MapAttack(Descent):
+class LabelKept(Descent):
+    """An attack on maps that keeps the label.
+
+    Attributes:
+        wanted: its goal.
+    """
+
+    wanted: Goal
+
+    def __call__(
+        self,
+        x: Tensor,
+        target: Tensor | None,
+        *,
+        target_map: TargetMap | None = None,
+        label: Tensor | None = None,
+        keys: Sequence[str] | None = None,
+    ) -> AttackResult:
+        """Attack the maps of images ``x`` (N, C, H, W) in [0, 1] for their labels ``target`` (N,), which stay.
+
+        Args:
+            x: benign images.
+            target: the labels, int64: the classes that the maps explain. An image that the classifier gives another
+                class is attacked without success.
+            target_map: for the goal ``led`` the maps (N, h, w) in [0, 1] to lead to, as for other attacks.
+            label: not for this attack, which keeps ``target``.
+            keys: one name per image, the owner of its random numbers; by default its content.
+
+        Raises:
+            InputError: something doesn't fit, or maps are given to another goal than ``led``, or none to that.
+            NonFiniteError: a loss or a map is not a number.
+        """
+        name = type(self).__name__
+        if target is None:
+            raise InputError(f"{name} keeps the labels of the images, and they are None; give classes (N,).")
+        if label is not None:
+            raise InputError(f"{name} keeps the label that it is given and takes no second one; leave out label=.")
+        if (target_map is None) == (self.wanted.map == "led"):
+            advice = "give target_map" if target_map is None else "leave target_map out"
+            raise InputError(
+                f"the goal '{self.wanted}' and target_map don't fit: only led maps have a target; {advice}."
+            )
+        own = target if target_map is None else None
+        return super().__call__(x, target, target_map=target_map, label=own, keys=keys)
+
+    def goal_of(self, *, led: bool) -> Goal:  # noqa: ARG002 - it was given
+        """As it was made."""
+        return self.wanted
+
+
+class MapAttack(LabelKept):
     """Finds x* near x with the label of x, and about its probability, whose attribution maps are others.
 
     The joint loop without a warm start. Of the iterates at which the label stays, its probability within ``tolerance``,
@@ -102,45 +152,6 @@ class MapAttack(Descent):
                     seed=terms.seed,
                 )
         raise InputError(f"the goal '{goal}' is none of the attack '{cls.name}': {', '.join(map(str, cls.goals))}.")
-
-    def __call__(
-        self,
-        x: Tensor,
-        target: Tensor | None,
-        *,
-        target_map: TargetMap | None = None,
-        label: Tensor | None = None,
-        keys: Sequence[str] | None = None,
-    ) -> AttackResult:
-        """Attack the maps of images ``x`` (N, C, H, W) in [0, 1] for their labels ``target`` (N,), which stay.
-
-        Args:
-            x: benign images.
-            target: the labels, int64: the classes that the maps explain. An image that the classifier gives another
-                class is attacked without success.
-            target_map: for the goal ``led`` the maps (N, h, w) in [0, 1] to lead to, as for other attacks.
-            label: not for this attack, which keeps ``target``.
-            keys: one name per image, the owner of its random numbers; by default its content.
-
-        Raises:
-            InputError: something doesn't fit, or maps are given to another goal than ``led``, or none to that.
-            NonFiniteError: a loss or a map is not a number.
-        """
-        if target is None:
-            raise InputError("MapAttack keeps the labels of the images, and they are None; give classes (N,).")
-        if label is not None:
-            raise InputError("MapAttack keeps the label that it is given and takes no second one; leave out label=.")
-        if (target_map is None) == (self.wanted.map == "led"):
-            advice = "give target_map" if target_map is None else "leave target_map out"
-            raise InputError(
-                f"the goal '{self.wanted}' and target_map don't fit: only led maps have a target; {advice}."
-            )
-        own = target if target_map is None else None
-        return super().__call__(x, target, target_map=target_map, label=own, keys=keys)
-
-    def goal_of(self, *, led: bool) -> Goal:  # noqa: ARG002 - it was given
-        """As it was made."""
-        return self.wanted
 
     def run(
         self, x: Tensor, target: Tensor, goals: Mapping[Interpreter, Tensor], keys: tuple[str, ...]
