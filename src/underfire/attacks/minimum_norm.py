@@ -50,7 +50,8 @@ SPARE = 0.1
 class MinimumNormResult(AttackResult):
     """The nearest images found that meet the goal.
 
-    Where none is found, ``x_adv`` is the benign image.
+    Where none is found, ``x_adv`` is the benign image. The map loss of the trace is what maps lack of their goal, 0 and
+    below where they meet it.
 
     Attributes:
         found: (N,) bool, whether ``x_adv`` meets the goal.
