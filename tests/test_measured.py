@@ -14,7 +14,7 @@ from underfire.cli import cli
 from underfire.evaluation.results import DetectorRecord
 from underfire.evaluation.words import CLAIM as DEFENSE
 from underfire.present.tables import to_arrow
-from underfire.studies import bound, frontier, gap, sensitivity, transfer
+from underfire.studies import bound, frontier, gap, goals, sensitivity, transfer
 
 PAGES = sorted((Path(__file__).parents[1] / "docs" / "measured").glob("*.md"))
 STUDIES = {
@@ -22,6 +22,7 @@ STUDIES = {
     "bound": (bound.CLAIM, bound.BoundRecord),
     "frontier": (frontier.CLAIM, frontier.FrontierRow),
     "gap": (gap.CLAIM, gap.GapRow),
+    "goals": (goals.CLAIM, goals.GoalRow),
     "sensitivity": (sensitivity.CLAIM, sensitivity.SensitivityRow),
     "defence": (DEFENSE, DetectorRecord),
 }
