@@ -103,7 +103,7 @@ def test_photos_are_those_in_every_list_that_the_classifier_gets_right(tmp_path:
 
 
 def test_the_page_of_pages(tmp_path: Path) -> None:
-    words = [str(tmp_path), "--model", "pages-vit", "--interpreters", "lrp,layercam", "--pages", "4", "--passes", "3"]
+    words = [str(tmp_path), "--model", "pages-vit", "--interpreters", "lrp,layercam", "--pages", "4", "--passes", "4"]
     result = CliRunner().invoke(main, words)
     assert result.exit_code == 0, result.output
     assert {one.interpreter for one in read(tmp_path / "pages-vit.jsonl")} == {"layercam"}
