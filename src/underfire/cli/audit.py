@@ -230,9 +230,8 @@ def _print_headlines(summary: Summary) -> None:
                 headline.faithfulness.verdict if headline.faithfulness else "-",
             )
         )
-    print_table(
-        ("interpreter", "label chosen, map kept", "ASR of ADV²", "L1 ADV²", "L1 PGD", "L1 noise", "faithfulness"), rows
-    )
+    jsr = f"JSR@{summary.kept_iou:g}"
+    print_table(("interpreter", jsr, "ASR of ADV²", "L1 ADV²", "L1 PGD", "L1 noise", "faithfulness"), rows)
 
 
 def _number(value: float | None) -> str:
