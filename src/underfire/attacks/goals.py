@@ -103,7 +103,7 @@ class Goal:
 
 @dataclass(frozen=True)
 class Until:
-    """A goal on maps that is done with where it is met at ``tau``: iterates are told apart by what they lack."""
+    """A goal on maps that ends where it is met at ``tau``; until then the iterate with the smaller shortfall is nearer."""
 
     goal: Goal
     tau: float

@@ -96,7 +96,7 @@ class Condition:
 
     @property
     def chases_target(self) -> bool:
-        """Whether the label shall become the photo's target class; so it is told of controls."""
+        """Whether the attack leads to the photo's target class; True of controls, which stand beside such attacks."""
         return self.wanted is None or self.wanted.label == "target"
 
     @property

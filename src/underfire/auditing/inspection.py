@@ -112,12 +112,12 @@ def _decide(
 ) -> list[PlannedPhoto]:
     x = from_8bit(torch.stack([pixels.pixels for _, pixels in batch]), classifier.dtype)
     seen = predict(classifier, x, names=[photo.image_id for photo, _ in batch])
-    planned = []
+    planned, chased = [], plan.chases_targets
     for position, ((photo, pixels), probabilities) in enumerate(zip(batch, seen, strict=True), start=first):
         label = int(probabilities.argmax()) if photo.label is None else photo.label
         shown = classifier.decision.assigned(probabilities)
-        untargeted = plan.targets == "given" and photo.target is None and not strict and plan.chases_targets
-        if untargeted or not plan.chases_targets:
+        untargeted = plan.targets == "given" and photo.target is None and not strict and chased
+        if untargeted or not chased:
             target = label  # rows have a target; it is aimed at by nothing
         else:
             target = choose_target(
@@ -138,7 +138,7 @@ def _decide(
                 label=label,
                 label_given=photo.label is not None,
                 target=target,
-                excluded=NO_TARGET if untargeted else _exclusion(label, target if plan.chases_targets else None, shown),
+                excluded=NO_TARGET if untargeted else _exclusion(label, target if chased else None, shown),
             )
         )
     return planned

@@ -1,9 +1,11 @@
 """Whether the rows of a run directory are those that its run.json announces; others may have written either."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TypeAlias
 
+from underfire.attacks.goals import Goal
 from underfire.attacks.labels import TOLERANCE
 from underfire.auditing.condition import NONE, Condition
 from underfire.auditing.facts import RunFacts
@@ -50,21 +52,24 @@ def verified_rows(directory: RunDirectory, facts: RunFacts, own: OwnRows | None 
             can be. The sentence names the part.
     """
     by_path = {directory.part(unit.number): unit for unit in units_of(facts)}
+    wanted = cache(lambda condition: condition.wanted)  # an attack that is not installed is looked for at length
     found = {}
     for path in parts_in(directory.rows):
         unit = by_path.get(path)
         if unit is None:
             raise InputError(f"{quoted(path)} is none of the {len(by_path)} parts of this run; delete it")
         rows = read_part(path)
-        problem = _problem(unit, rows, facts, own)
+        problem = _problem(unit, rows, facts, own, wanted)
         if problem is not None:
             raise InputError(f"{quoted(path)} does not belong to this run: {problem}; {REDO}")
         found[unit.number] = rows
     return found
 
 
-def _problem(unit: Unit, rows: Sequence[Row], facts: RunFacts, own: OwnRows | None) -> str | None:
-    """Why ``rows`` are not those of ``unit``, None if they are."""
+def _problem(
+    unit: Unit, rows: Sequence[Row], facts: RunFacts, own: OwnRows | None, wanted: Callable[[Condition], Goal | None]
+) -> str | None:
+    """Why ``rows`` are not those of ``unit``, None if they are; ``wanted`` tells the goal of a condition."""
     left = dict(_announced(unit, facts) if own is None else _left_by_study(unit, own))
     count = len(left)
     for row in rows:
@@ -73,6 +78,8 @@ def _problem(unit: Unit, rows: Sequence[Row], facts: RunFacts, own: OwnRows | No
         where = f"{quoted(row.image_id)} under {row.condition} with the map of {row.interpreter}"
         if photo is None:
             return f"it has no place for a row, or a second one, of {where}"
+        if not _success_follows(row, photo, wanted(row.condition)):
+            return f"success is not what the prediction and the classes of the photo say in the row of {where}"
         problem = _row_problem(row, photo, facts, planned=own is None and facts.follows_plan(row.condition))
         if problem is not None:
             return f"{problem} in the row of {where}"
@@ -106,8 +113,6 @@ def _row_problem(row: Row, photo: PlannedPhoto, facts: RunFacts, *, planned: boo
     answer, allowed = row.answer, row.allowed
     if max(answer.prediction, answer.clean_prediction) >= facts.model.num_classes:
         return "the prediction is a class that the model has not"
-    if not _success_follows(row, photo):
-        return "success is not what the prediction and the classes of the photo say"
     if allowed.seed != facts.settings.seed:
         return f"the seed is {allowed.seed} and not the run's {facts.settings.seed}"
     if planned:
@@ -121,9 +126,9 @@ def _row_problem(row: Row, photo: PlannedPhoto, facts: RunFacts, *, planned: boo
     return None
 
 
-def _success_follows(row: Row, photo: PlannedPhoto) -> bool:
-    """Whether the row's success is what its goal makes of its prediction, as far as the row tells."""
-    answer, goal = row.answer, row.condition.wanted
+def _success_follows(row: Row, photo: PlannedPhoto, goal: Goal | None) -> bool:
+    """Whether the row's success is what its ``goal`` makes of its prediction, as far as the row tells."""
+    answer = row.answer
     if row.condition == NONE:
         return not answer.success
     if goal is None or goal.label == "target":
