@@ -103,7 +103,7 @@ class Goal:
 
 @dataclass(frozen=True)
 class Until:
-    """A goal on maps that ends where it is met at ``tau``; until then the iterate with the smaller shortfall is nearer."""
+    """A goal on maps that ends where it is met at ``tau``; until then a smaller shortfall is nearer."""
 
     goal: Goal
     tau: float
