@@ -72,7 +72,8 @@ from underfire.studies.transfer import MARGIN, MapVerdict, TransferRecord
 from underfire.testing import smooth_classifier, token_classifier
 
 ROOT = Path(__file__).parents[1]
-PAGES = [page for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))) if page.is_file()]
+DOCS = {page.name: page for page in sorted((ROOT / "docs").rglob("*.md")) if page.parent.name != "measured"}
+PAGES = [ROOT / "README.md", *DOCS.values()]
 
 _FENCE = re.compile(r"^```(?P<info>[^\n`]*)\n(?P<body>.*?)^```[ ]*$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"!?\[[^\]]*\]\((?P<target>[^)\s]+)[^)]*\)")
@@ -133,8 +134,8 @@ def prose(page: Path) -> str:
 
 
 def table(page: str, first_header: str) -> list[list[str]]:
-    """The cells of the table of docs/``page`` whose first column is called ``first_header``, without its header."""
-    lines = (ROOT / "docs" / page).read_text(encoding="utf-8").splitlines()
+    """The cells of the table of ``page`` of docs whose first column is ``first_header``, without its header."""
+    lines = DOCS[page].read_text(encoding="utf-8").splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith(f"| {first_header} |"))
     rows = []
     for line in lines[start + 2 :]:
@@ -281,8 +282,13 @@ def _anchors(page: Path) -> set[str]:
 
 
 def test_every_page_is_reached_from_the_index() -> None:
-    linked = {m["target"].partition("#")[0] for m in _LINK.finditer(prose(ROOT / "docs" / "index.md"))}
-    assert {page.name for page in PAGES if page.parent.name == "docs"} - {"index.md"} <= linked
+    links = {m["target"].partition("#")[0] for m in _LINK.finditer(prose(DOCS["index.md"]))}
+    assert {page.relative_to(ROOT / "docs").as_posix() for page in DOCS.values()} - {"index.md"} <= links
+
+
+def test_every_page_has_a_name_of_its_own() -> None:
+    pages = [page.name for page in (ROOT / "docs").rglob("*.md") if page.parent.name != "measured"]
+    assert len(pages) == len(DOCS)
 
 
 def test_the_architecture_lists_every_room() -> None:
@@ -294,7 +300,7 @@ def test_the_architecture_lists_every_room() -> None:
 
 def test_presets_are_those_of_the_plan() -> None:
     presets = list(PASSES)
-    lines = (ROOT / "docs" / "audit.md").read_text(encoding="utf-8").splitlines()
+    lines = DOCS["audit.md"].read_text(encoding="utf-8").splitlines()
     assert f"| attack | {' | '.join(presets)} |" in lines
     assert f"The default is `{AuditPlan().preset}`" in "\n".join(lines)
     told = {
@@ -343,10 +349,10 @@ def test_exit_codes() -> None:
 
 
 def test_limits_on_photos() -> None:
-    audit = " ".join(prose(ROOT / "docs" / "audit.md").split())
+    audit = " ".join(prose(DOCS["audit.md"]).split())
     assert f"over {work.MAX_PIXELS // 10**6} million pixels" in audit
     words = {8: "eight", 7: "seven", 9: "nine"}
-    threats = (ROOT / "docs" / "threat-model.md").read_text(encoding="utf-8")
+    threats = DOCS["threat-model.md"].read_text(encoding="utf-8")
     assert f"by {words[len(FORMATS)]} decoders" in threats
     for line in (
         f"| pixels | {work.MAX_PIXELS // 10**6} million, {work.MAX_SIDE:,} on a side |",
@@ -363,7 +369,7 @@ def test_limits_on_photos() -> None:
 
 def test_manifests_of_the_page_are_read_as_the_page_says(tmp_path: Path) -> None:
     names = imagenet_names()
-    shown = [block for block in blocks(ROOT / "docs" / "audit.md") if block.language in ("csv", "jsonl")]
+    shown = [block for block in blocks(DOCS["audit.md"]) if block.language in ("csv", "jsonl")]
     assert len(shown) == 2
     for block in shown:
         assert block.file is not None
@@ -394,8 +400,8 @@ def test_the_run_directory_is_as_the_page_shows_it(empty_directory: Path) -> Non
     model = ["--model", "support.toys:relu_net", "--input-size", "32", "--interpreters", "cam,grad"]
     result = CliRunner().invoke(cli, ["audit", *model, "--steps", "2", "--limit", "1", "--out", str(out)])
     assert result.exit_code == 0, result.output
-    text = (ROOT / "docs" / "audit.md").read_text(encoding="utf-8")
-    tree = next(b.text for b in blocks(ROOT / "docs" / "audit.md") if b.text.startswith("my-run/"))
+    text = DOCS["audit.md"].read_text(encoding="utf-8")
+    tree = next(b.text for b in blocks(DOCS["audit.md"]) if b.text.startswith("my-run/"))
     shown = {line.split()[0].rstrip("/").split("/")[-1] for line in tree.splitlines()[1:]}
     photo = next(p.name for p in (out / "artifacts").iterdir())
     there = {p.name for p in out.rglob("*") if p.is_file() and not p.name.startswith(".")}
@@ -408,7 +414,7 @@ def test_the_run_directory_is_as_the_page_shows_it(empty_directory: Path) -> Non
 def test_sections_of_the_report_are_explained() -> None:
     template = ROOT / "src" / "underfire" / "report" / "templates" / "report.html"
     nav = re.findall(r"<li><a href=\"#\w+\">([^<]+)</a>", template.read_text(encoding="utf-8"))
-    told = re.findall(r"^\* \*\*([^*]+)\.\*\*", prose(ROOT / "docs" / "audit.md"), re.MULTILINE)
+    told = re.findall(r"^\* \*\*([^*]+)\.\*\*", prose(DOCS["audit.md"]), re.MULTILINE)
     assert nav
     assert told == nav
 
@@ -452,7 +458,7 @@ def test_settings_of_the_mask_fit() -> None:
     told = {unquoted(name): float(value) for name, value, _ in table("interpreters.md", "setting of `MaskFit`")}
     assert told == asdict(uf.MaskFit())
     assert replace(AUTHORS, steps=uf.MaskFit().steps) == uf.MaskFit()
-    assert f"they take {AUTHORS.steps} steps" in " ".join(prose(ROOT / "docs" / "interpreters.md").split())
+    assert f"they take {AUTHORS.steps} steps" in " ".join(prose(DOCS["interpreters.md"]).split())
 
 
 def test_signs_and_thresholds_of_soundness() -> None:
@@ -467,7 +473,7 @@ def test_verdicts_of_the_faithfulness_floor() -> None:
     assert [unquoted(name) for name, _ in table("measures.md", "verdict")] == [
         verdict.value for verdict in reversed(FloorVerdict)
     ]
-    text = " ".join(prose(ROOT / "docs" / "measures.md").split())
+    text = " ".join(prose(DOCS["measures.md"]).split())
     assert f"the mean similarity is {UNCHANGED}" in text
     assert (PHOTOS, PROBE.levels) == (8, 5)
 
@@ -478,14 +484,14 @@ def test_studies_are_told_as_they_are() -> None:
     assert [unquoted(row[0]) for row in table("studies.md", "column")] == columns
     verdicts = {unquoted(row[0]) for row in table("studies.md", "verdict")}
     assert verdicts == set(MapVerdict)
-    text = " ".join(prose(ROOT / "docs" / "studies.md").split())
+    text = " ".join(prose(DOCS["studies.md"]).split())
     assert f"more than {100 * MARGIN:.0f} % below" in text
     least = f"it takes at least {least_photos(4)} photos to decide anything, with five {least_photos(25)}"
     assert f"With two interpreters {least}" in text
 
 
 def test_the_detector_benchmark_is_documented_as_it_is() -> None:
-    _, _, section = (ROOT / "docs" / "studies.md").read_text(encoding="utf-8").partition("## Defense\n")
+    _, _, section = DOCS["studies.md"].read_text(encoding="utf-8").partition("## Defense\n")
     section, _, _ = section.partition("\n## ")
     _, _, columns = section.partition("| column | meaning |\n|---|---|\n")
     told = [name for row in columns.split("\n\n")[0].splitlines() for name in re.findall(r"`(\w+)`", row.split("|")[1])]
@@ -510,7 +516,7 @@ def test_defences_are_told_as_they_are() -> None:
         told = tuple(float(end.removesuffix(" %")) / 100 for end in interval.split(" to "))
         assert told == pytest.approx(ends, rel=0.3, abs=1e-4)
     low, high = (100 * end for end in Calibration(0.05, 200, 0.0).interval())
-    text = " ".join(prose(ROOT / "docs" / "defences.md").split())
+    text = " ".join(prose(DOCS["defences.md"]).split())
     assert f"with 400 photos the interval for 0.05 is {low:.1f} % to {high:.1f} %" in text
     assert f"a fit of {uf.MASK.passes_per_map} passes" in text
     assert [view.name for view in default_views()] == ["noise-8", "noise-16", "shift-8", "blur-2", "flip"]
@@ -523,7 +529,7 @@ def test_fields_of_a_result_are_described() -> None:
 
 def _dependencies() -> list[list[str]]:
     """The rows of all three tables of docs/dependencies.md: package, why, licence."""
-    text = (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8")
+    text = DOCS["dependencies.md"].read_text(encoding="utf-8")
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| ")]
     return [row for row in rows if row[0] != "package"]
 

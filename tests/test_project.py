@@ -50,7 +50,7 @@ def test_the_workflow_tries_the_lowest_torch_and_every_python() -> None:
 
 
 def test_reasons_for_lowest_versions_are_of_versions_that_are_declared() -> None:
-    _, _, section = text("docs/dependencies.md").partition("## Lowest versions\n")
+    _, _, section = text("docs/reference/dependencies.md").partition("## Lowest versions\n")
     told = re.findall(r"^\* `(\S+)`:", section, re.MULTILINE)
     assert told
     assert set(told) <= set(PROJECT["dependencies"])

@@ -80,8 +80,8 @@ random by its seed, kind and number, and opened by the commands that read it.
 
 Runs whose measured numbers were made up within their ranges, or whose settings were changed wherever they stand, and
 pictures, maps and caches of studies that were exchanged, count as accepted whatever they show: [nobody signs a
-run](../threat-model.md#untrusted-files). So do a detector's verdicts. `resumes` are audits that were killed at any
-change of a file, in any number of shards."""
+run](../explanation/threat-model.md#untrusted-files). So do a detector's verdicts. `resumes` are audits that were
+killed at any change of a file, in any number of shards."""
 
 
 if __name__ == "__main__":

@@ -46,7 +46,8 @@ class Classifier:
         outputs: ``"logits"``, whose softmax are the probabilities of K classes; of one logit, of two classes.
             ``"probabilities"`` for a module that ends in a softmax, or of one output a sigmoid: logits are computed of
             them, so that every user of the classifier may rely on these. ``"sigmoid"`` for K labels that don't exclude
-            each other, with or without a last sigmoid: each is a decision of its own (see ``docs/your-model.md``).
+            each other, with or without a last sigmoid: each is a decision of its own (see
+            ``docs/how-to/your-model.md``).
         name: what reports call it.
         layer: name of the layer of ``module`` whose output interpreters of one activation read; by default the last
             one that serves (see :func:`underfire.models.features.find_features`).

@@ -38,7 +38,7 @@ def one_draw(classifier: Classifier) -> InputError:
     return InputError(
         f"the classifier {classifier.name!r} draws random numbers: two calls on the same images differ, and what one"
         " draw shows need not hold on the next; attack it with uf.attack_draws, which scores over many draws, or give"
-        " uf.fixed_draws(classifier, draws=16), whose draws don't change (see docs/soundness.md)."
+        " uf.fixed_draws(classifier, draws=16), whose draws don't change (see docs/explanation/soundness.md)."
     )
 
 
