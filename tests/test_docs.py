@@ -61,6 +61,7 @@ from underfire.evaluation.detectors import FPR, STRICT
 from underfire.evaluation.results import DetectorRecord
 from underfire.images import find_photos, work
 from underfire.images.decode import FORMATS, MAX_FILE_BYTES
+from underfire.installation import EXTRAS
 from underfire.interpreters import ALL, gates, masks
 from underfire.interpreters.masked import Masked
 from underfire.interpreters.masks.settings import AUTHORS
@@ -226,7 +227,7 @@ def test_every_command_shown_could_be_typed(words: tuple[str, ...]) -> None:
     while re.fullmatch(r"[A-Z_]+=\S*", words[0]):
         words = words[1:]
     check = {"underfire": _parses, "make": _is_a_target, "pip": _installs, "git": _anything, "cd": _anything}
-    check["python"] = _anything
+    check |= dict.fromkeys(("python", "pipx"), _anything)
     assert words[0] in check, f"{words[0]!r} is no command that this test knows"
     check[words[0]](list(words[1:]))
 
@@ -525,6 +526,11 @@ def test_defences_are_told_as_they_are() -> None:
 
 def test_fields_of_a_result_are_described() -> None:
     assert [unquoted(row[0]) for row in table("python.md", "field")] == [f.name for f in fields(uf.AttackResult)]
+
+
+def test_extras_are_told_as_they_are() -> None:
+    told = {unquoted(name): purpose.replace("`", "") for name, purpose in table("install.md", "extra")}
+    assert told == dict(EXTRAS)
 
 
 def _dependencies() -> list[list[str]]:

@@ -5,7 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 SRC = Path(__file__).parents[1] / "src" / "underfire"
-FLOORS = """errors | choices parsing plugins files decoding seeding metrics stats weights | images | models
+FLOORS = """errors | choices parsing plugins installation files decoding seeding metrics stats weights | images | models
     | interpreters | attacks | certificates | training defenses diagnostics | testing auditing | present | studies
     | evaluation | report | studio | api | cli"""
 FLOOR = {room: height for height, floor in enumerate(FLOORS.split("|")) for room in floor.split()}

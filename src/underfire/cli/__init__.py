@@ -27,6 +27,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "attacks": ("listing", "Lists the attacks that --attacks takes."),
     "audit": ("audit", "Attacks photos and their explanations, and reports how far to trust them."),
     "detect": ("detect", "Flags photos whose maps are unlike those of clean photos."),
+    "doctor": ("doctor", "Says what is installed, which devices there are, and what will hurt."),
     "explain": ("explain", "Shows where the model looks: attribution maps as PNG."),
     "interpreters": ("listing", "Lists the interpreters that --interpreters takes."),
     "models": ("listing", "Lists the models that --model takes."),

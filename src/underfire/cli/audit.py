@@ -15,7 +15,18 @@ from underfire.auditing.plan import AuditPlan, Shard, units
 from underfire.choices import EngineName
 from underfire.cli.console import notes, print_table, results
 from underfire.cli.interrupts import interruptible
-from underfire.cli.options import Command, Count, Parsed, completed, load_model, out_folder, photos_of, plan_options
+from underfire.cli.options import (
+    Command,
+    Count,
+    Parsed,
+    completed,
+    load_model,
+    out_folder,
+    photos_argument,
+    photos_of,
+    plan_options,
+    quiet_option,
+)
 from underfire.errors import InputError
 from underfire.files import printable, quoted
 from underfire.parsing import count
@@ -49,7 +60,7 @@ def _gate(text: str) -> Gate:
 
 
 _OPTIONS = (
-    click.argument("photos", nargs=-1, metavar="[PHOTO_OR_FOLDER]..."),
+    photos_argument(),
     plan_options,
     out_folder(
         "The run directory; the same command with the same DIR goes on where it was stopped.",
@@ -79,6 +90,7 @@ _OPTIONS = (
         show_default="where there is a gate, half of those found",
         help="Exit with 1 if fewer photos than this could be attacked.",
     ),
+    quiet_option,
 )
 
 
@@ -194,9 +206,10 @@ def _print_run(run: AuditRun, *, lost: bool) -> None:
     if run.skipped:
         console.print(f"{plural(run.skipped, 'file')} skipped; run.json and the report say why.")
     if lost:
-        notes().print(
+        click.echo(
             f"Error: of {run.parts} parts {run.finished_parts} are there, and others that were finished are gone; run "
-            "the same command again to redo their photos."
+            "the same command again to redo their photos.",
+            err=True,
         )
     elif not run.finished:
         console.print(

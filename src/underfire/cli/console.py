@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import click
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -16,11 +19,22 @@ def results() -> Console:
     return Console(highlight=False, markup=False, soft_wrap=True)
 
 
+QUIET = f"{__name__}.quiet"
+"""Where click's context keeps that ``--quiet`` was given."""
+
+
 def notes() -> Console:
-    """Where progress and remarks go."""
+    """Where progress and remarks go: to stderr, or with ``--quiet`` nowhere."""
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    context = click.get_current_context(silent=True)
+    quiet = context is not None and QUIET in context.meta
+    return Console(stderr=True, highlight=False, markup=False, soft_wrap=True, quiet=quiet)
+
+
+def print_json(content: Any) -> None:
+    """Prints ``content`` as JSON on stdout, in ASCII."""
+    click.echo(json.dumps(content, indent=1, allow_nan=False))
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -22,6 +22,8 @@ from underfire.cli.options import (
     model_options,
     out_file,
     out_folder,
+    photos_argument,
+    quiet_option,
     rts_option,
 )
 from underfire.errors import InputError
@@ -49,7 +51,7 @@ def detect() -> None:
 
 
 @detect.command()
-@click.argument("photos", nargs=-1, metavar="[PHOTO_OR_FOLDER]...")
+@photos_argument()
 @model_options
 @click.option(
     "--interpreters",
@@ -75,6 +77,7 @@ def detect() -> None:
     help="Of the views' noise, of ties, and of which photos set the threshold.",
 )
 @limit_option
+@quiet_option
 @out_file("Where the detector goes.")
 def fit(
     photos: tuple[str, ...],
@@ -125,10 +128,11 @@ def fit(
 
 @detect.command()
 @click.argument("file", type=click.Path(path_type=Path))
-@click.argument("photos", nargs=-1, metavar="[PHOTO_OR_FOLDER]...")
+@photos_argument()
 @model_options
 @rts_option
 @limit_option
+@quiet_option
 @out_folder(f"Where {_SCORES} goes, and of each flagged photo a PNG with its maps.")
 def score(
     file: Path,

@@ -16,7 +16,9 @@ from underfire.cli.options import (
     load_model,
     model_options,
     out_folder,
+    photos_argument,
     photos_of,
+    quiet_option,
     rts_option,
 )
 from underfire.errors import InputError
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("photos", nargs=-1, metavar="[PHOTO_OR_FOLDER]...")
+@photos_argument()
 @model_options
 @click.option(
     "--interpreters",
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 )
 @rts_option
 @click.option("--class", "class_", metavar="CLASS", help="Explain this class, not the predicted one.")
+@quiet_option
 @out_folder("Where the PNGs go.", default="underfire-maps", show_default=True)
 def explain(
     photos: tuple[str, ...],

@@ -17,9 +17,12 @@ import click
 from underfire import parsing
 from underfire.auditing.plan import PASSES, AuditPlan, ModelSettings
 from underfire.choices import EVERY, PERTURBATIONS, Crop, Interpolation, Outputs
+from underfire.cli.console import QUIET
 from underfire.errors import InputError
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from underfire.images import PhotoSet
     from underfire.models.classifier import Classifier
 
@@ -120,6 +123,34 @@ def _part_names(kind: Literal["interpreters", "attacks"], besides: tuple[str, ..
     return Parsed("names", parse)
 
 
+def files(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Completes the name of a file or folder, as the shell does."""
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem(incomplete, type="file")]
+
+
+def _keep_quiet(context: click.Context, _parameter: click.Parameter, given: bool) -> None:
+    if given:
+        context.meta[QUIET] = True
+
+
+quiet_option = click.option(
+    "--quiet",
+    "-q",
+    is_flag=True,
+    expose_value=False,
+    callback=_keep_quiet,
+    help="Say nothing on stderr of progress and of what is left out; warnings and errors stay.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+
+
+def photos_argument(metavar: str = "[PHOTO_OR_FOLDER]...") -> Callable[[Command], Command]:
+    """The argument ``photos``: any number of them, of folders and of manifests."""
+    return click.argument("photos", nargs=-1, metavar=metavar, shell_complete=files)
+
+
 Number = Parsed("number", parsing.number)
 """A number; whether it is in its range is for what takes it to say."""
 Numbers = Parsed("numbers", parsing.numbers)
@@ -142,8 +173,15 @@ _MODEL_OPTIONS = (
         help="One of those that underfire models lists, as timm:NAME, or your own package.module:function or"
         " ./file.py:function.",
     ),
-    click.option("--checkpoint", metavar="FILE", help="Weights: safetensors, or a state dict of torch.save."),
-    click.option("--class-names", metavar="FILE", help="The classes' names, one a line, or JSON."),
+    click.option(
+        "--checkpoint",
+        metavar="FILE",
+        shell_complete=files,
+        help="Weights: safetensors, or a state dict of torch.save.",
+    ),
+    click.option(
+        "--class-names", metavar="FILE", shell_complete=files, help="The classes' names, one a line, or JSON."
+    ),
     click.option("--mean", type=Numbers, metavar="R,G,B", help="Normalisation of a bare module, as 0.5 or 127/255."),
     click.option("--std", type=Numbers, metavar="R,G,B", help="Normalisation of a bare module, as 0.25 or 1/255."),
     click.option("--input-size", type=Size, metavar="PIXELS", help="Input of a bare module: 224, or 224x160."),
@@ -230,7 +268,9 @@ def out_file(words: str) -> Callable[[Command], Command]:
     return click.option("--out", type=kind, metavar="FILE.safetensors", callback=with_room, required=True, help=words)
 
 
-rts_option = click.option("--rts", metavar="FILE", help="Weights of RTS for this model, by: underfire train rts.")
+rts_option = click.option(
+    "--rts", metavar="FILE", shell_complete=files, help="Weights of RTS for this model, by: underfire train rts."
+)
 limit_option = click.option("--limit", type=Count, help="At most so many photos, the first ones.")
 
 _INTERPRETERS_OPTION = click.option(

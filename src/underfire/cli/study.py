@@ -20,7 +20,18 @@ from underfire.auditing.plan import ModelSettings
 from underfire.auditing.store import STUDIES as STUDIES_FOLDER
 from underfire.cli.console import notes, results
 from underfire.cli.interrupts import interruptible
-from underfire.cli.options import Command, Option, Parsed, completed, load_model, out_folder, photos_of, plan_options
+from underfire.cli.options import (
+    Command,
+    Option,
+    Parsed,
+    completed,
+    load_model,
+    out_folder,
+    photos_argument,
+    photos_of,
+    plan_options,
+    quiet_option,
+)
 from underfire.errors import InputError
 from underfire.files import check_tree, printable, quoted
 from underfire.present.text import plural
@@ -39,7 +50,7 @@ _MODEL = tuple(field.name for field in fields(ModelSettings))
 _NAMED = (*_MODEL, "rts", "interpreters", "attacks")
 """What a run cannot name, as others may have written it: the user does, where it is code or a file."""
 
-_FREE = ("photos", "out", "device", *_NAMED)
+_FREE = ("photos", "out", "device", "quiet", *_NAMED)
 """What may be given beside the directory of an audit, whichever study it is."""
 
 
@@ -218,10 +229,10 @@ def _command_of(name: str, entry: StudyEntry) -> click.Command:
         "Where the study goes; the same command with the same DIR goes on where it was stopped.",
         show_default="RUN/studies, or underfire-study for photos",
     )
-    command: Command = plan_options(where(call))
+    command: Command = plan_options(where(quiet_option(call)))
     for field, (default, option) in reversed(declared.items()):
         command = _option(field, default, option)(command)
-    argument = click.argument("photos", nargs=-1, metavar="[RUN | PHOTO_OR_FOLDER...]")
+    argument = photos_argument("[RUN | PHOTO_OR_FOLDER...]")
     made: click.Command = click.command(name, help=entry.help)(argument(command))
     return made
 

@@ -10,7 +10,18 @@ import click
 
 from underfire.auditing.plan import ModelSettings
 from underfire.cli.console import notes, print_table
-from underfire.cli.options import Count, Number, Parsed, Seed, load_model, model_options, out_file, rts_option
+from underfire.cli.options import (
+    Count,
+    Number,
+    Parsed,
+    Seed,
+    load_model,
+    model_options,
+    out_file,
+    photos_argument,
+    quiet_option,
+    rts_option,
+)
 from underfire.errors import InputError
 from underfire.files import printable, quoted
 from underfire.parsing import count
@@ -38,7 +49,7 @@ def train() -> None:
 def training_options(plan: TrainingPlan) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Adds the photos and the options of every training, with the defaults of ``plan``."""
     options = (
-        click.argument("photos", nargs=-1, metavar="[PHOTO_OR_FOLDER]..."),
+        photos_argument(),
         model_options,
         out_file("Where the weights go; the checkpoint of each epoch stands beside it."),
         click.option("--epochs", type=Count, default=plan.epochs, show_default=True),
@@ -52,6 +63,7 @@ def training_options(plan: TrainingPlan) -> Callable[[Callable[..., None]], Call
             metavar="NUMBER|FILE",
             help="Photos to score, not to train on: how many, drawn by the seed, or a file of their names, one a line.",
         ),
+        quiet_option,
     )
 
     def add(command: Callable[..., None]) -> Callable[..., None]:
