@@ -1,6 +1,6 @@
 # `make demo`, `make quick` and `make test` work from a bare clone and install nothing the second time.
 .DELETE_ON_ERROR:
-.PHONY: help demo quick test full lint types inner unit every lowest bench fuzz clean
+.PHONY: help demo quick test full lint types inner unit every lowest bench fuzz docs clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -21,6 +21,7 @@ help:
 	@echo "make lowest tests with the lowest versions that pyproject.toml declares, torch aside"
 	@echo "make bench  the cost of a step and the comparison with other libraries, as ratios; some minutes"
 	@echo "make fuzz   hostile inputs of every kind, and a table of how they ended; SEED=1 N=300 KINDS='runs images'"
+	@echo "make docs   the documentation as a site, in build/site/index.html; a warning fails it"
 	@echo "make clean  remove the virtual environment and caches"
 
 demo: $(VENV)/.run-stamp
@@ -65,6 +66,10 @@ N ?= 300
 KINDS ?=
 fuzz: $(VENV)/.dev-stamp
 	cd tests && OMP_NUM_THREADS=1 ../$(BIN)/python -m fuzz --seed $(SEED) --n $(N) --out ../fuzz-failures $(KINDS)
+
+docs: $(VENV)/.dev-stamp
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -q -W --keep-going -b html docs build/site
+	@echo "build/site/index.html"
 
 # What running needs.
 $(VENV)/.run-stamp: pyproject.toml constraints.txt

@@ -10,6 +10,7 @@ How a block of a page is marked, by the words after its three backticks:
   mark is ``console run exit=N``. The lines below a command must be found in its output in that order, spaces aside;
   ``…`` stands for anything.
 * ``text``: shown only.
+* ``{name}``: a directive of the site, which tests/test_site.py builds.
 """
 
 import contextlib
@@ -194,7 +195,9 @@ def test_the_blocks_of_a_page_run(
             for command in commands(block):
                 _run(command, exit_code=_exit_code(block))
         else:
-            assert block.words in (("console",), ("text",)), f"line {block.line}: how is {block.words} to be tested?"
+            assert block.words in (("console",), ("text",)) or block.language.startswith("{"), (
+                f"line {block.line}: how is {block.words} to be tested?"
+            )
 
 
 def _exit_code(block: Block) -> int:
