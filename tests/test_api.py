@@ -96,10 +96,10 @@ def test_importing_the_package_waits_for_no_table_and_no_plot() -> None:
 def test_no_submodule_takes_the_place_of_a_public_function() -> None:
     program = """
 import importlib, pkgutil, underfire as uf
-assert callable(uf.audit) and callable(uf.load_run)
+assert callable(uf.audit) and callable(uf.load_run) and callable(uf.certify)
 for module in pkgutil.iter_modules(uf.__path__):
     if module.name != "__main__":
         importlib.import_module(f"underfire.{module.name}")
-assert callable(uf.audit) and callable(uf.load_run)
+assert callable(uf.audit) and callable(uf.load_run) and callable(uf.certify)
 """
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         sensitivity,
     )
     from underfire.auditing.run import Run
+    from underfire.certificates import Certificate, certify
     from underfire.defenses import EnsembleDetector
     from underfire.errors import InputError, ModelError, NonFiniteError
     from underfire.interpreters import (
@@ -82,6 +83,7 @@ else:
             *("attack_draws", "score_draws", "sensitivity"),
         ),
         "auditing.run": ("Run",),
+        "certificates": ("Certificate", "certify"),
         "defenses": ("EnsembleDetector",),
         "errors": ("InputError", "ModelError", "NonFiniteError"),
         "interpreters": (
@@ -134,6 +136,7 @@ __all__ = [
     "AttentionRelevance",
     "AttnLRP",
     "AuthorsADV2",
+    "Certificate",
     "Classifier",
     "DrawScores",
     "DrawnAttack",
@@ -172,6 +175,7 @@ __all__ = [
     "attack_draws",
     "attribution_gradient",
     "audit",
+    "certify",
     "fixed_draws",
     "load_classifier",
     "load_run",

@@ -115,6 +115,12 @@ class _BatchScaled(CAM):
         return maps * maps.mean()
 
 
+class _PredictsOtherwise(CAM):
+    def predicted(self, x: Tensor, keys: tuple[str, ...]) -> tuple[Tensor, Tensor]:
+        logits, maps = super().predicted(x, keys)
+        return logits, 1 - maps
+
+
 class _Trains(CAM):
     def compute(self, x: Tensor, y: Tensor, keys: tuple[str, ...]) -> Tensor:
         self.classifier.module[0][0].bias.data.add_(1e-3)  # type: ignore[index]
@@ -332,6 +338,7 @@ def test_an_objective_in_other_hands_is_the_same_objective(honest: type[Interpre
         (_SummedGap, "the distance is far from the maps' distance"),
         (_OneLossForAll, "the loss is not one number per image"),
         (_BatchScaled, "gives other maps"),
+        (_PredictsOtherwise, "predicted gives other maps than a call"),
         (_Trains, "gives another map|changes .* of the model"),
         (_Draws, "global random state"),
         (_DividesByZero, "not a number|NaN"),

@@ -63,9 +63,13 @@ class TappedInterpreter(Interpreter, Generic[TapT]):
 
     def compute(self, x: Tensor, y: Tensor, keys: tuple[str, ...]) -> Tensor:  # noqa: ARG002 - draws nothing
         """The maps (N, h, w) of ``x`` for ``y``."""
-        with torch.set_grad_enabled(self.goes_back):
-            view = ForwardPass(self.classifier, x, taps=(self._tap,), attached=self.goes_back)
-            return min_max(self.raw_maps(view, y, attackable=False))
+        return self._maps(self._view(x), y)
+
+    def predicted(self, x: Tensor, keys: tuple[str, ...]) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+        """Logits and maps of one pass."""
+        view = self._view(x)
+        logits = view.logits.detach()
+        return logits, self._maps(view, logits.argmax(dim=1))
 
     def pulled_back(self, x: Tensor, y: Tensor, keys: tuple[str, ...], cotangent: Tensor) -> Tensor:  # noqa: ARG002
         """Jᵀ·``cotangent`` (N, C, H, W), by the graph that attacks go back through."""
@@ -78,6 +82,13 @@ class TappedInterpreter(Interpreter, Generic[TapT]):
         """The distance to the target map and its exact gradient, through whatever weighs the tap too."""
         passes = self.passes_per_step - 1
         return ActivationObjective(self._tap, self.raw_maps, target, loss=self._loss, passes=passes)
+
+    def _view(self, x: Tensor) -> ForwardPass:
+        return ForwardPass(self.classifier, x, taps=(self._tap,), attached=self.goes_back)
+
+    def _maps(self, view: ForwardPass, classes: Tensor) -> Tensor:
+        with torch.set_grad_enabled(self.goes_back):
+            return min_max(self.raw_maps(view, classes, attackable=False))
 
     @abstractmethod
     def raw_maps(self, view: ForwardPass, classes: Tensor, *, attackable: bool = True) -> Tensor:

@@ -307,6 +307,16 @@ class Interpreter(ABC):
             raise InputError(f"{_underivable(self.name)}: with a graph it is another map; let no_grad change no value.")
         return pulled_through(maps, leaf, cotangent, self.name)
 
+    def predicted(self, x: Tensor, keys: tuple[str, ...]) -> tuple[Tensor, Tensor]:
+        """The logits (N, K) of ``x`` and the maps (N, h, w) of the classes that they predict, detached.
+
+        As :meth:`compute`, of a checked, non-empty batch. It takes a forward pass beside the maps'; an interpreter that
+        reads both from one gives them so.
+        """
+        with torch.no_grad():
+            logits = self.classifier.scores(x)
+        return logits, self.compute(x, logits.argmax(dim=1), keys)
+
     @abstractmethod
     def compute(self, x: Tensor, y: Tensor, keys: tuple[str, ...]) -> Tensor:
         """The maps of a checked, non-empty batch, inside ``classifier.frozen()``; detached."""

@@ -33,6 +33,12 @@ class GRAD(Interpreter):
         """The maps (N, H/4, W/4) of ``x`` for ``y``."""
         return saliency(ForwardPass(self.classifier, x).nll_gradient(y, last=True))
 
+    def predicted(self, x: Tensor, keys: tuple[str, ...]) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+        """Logits and maps of one pass."""
+        view = ForwardPass(self.classifier, x)
+        logits = view.logits.detach()
+        return logits, saliency(view.nll_gradient(logits.argmax(dim=1), last=True))
+
     def objective(self, target: MapTarget) -> MapObjective:
         """The distance of the map's shape to the target's; its gradient H·v by a directional difference."""
         return _GradientObjective(self, target)

@@ -52,6 +52,7 @@ def check_interpreter(make: Make, *, tolerance: float = 0.2, subject: Subject = 
     hold_named(interpreter.name, "interpreter")
     _check_maps(interpreter, x, y)
     _check_split(interpreter, x, y)
+    _check_predicted(interpreter, x)
     _check_no_trace(make, subject, x, y)
     _check_constant(make, subject, x, y)
     _check_answer(interpreter, x, y)
@@ -89,6 +90,18 @@ def _check_split(interpreter: Interpreter, x: Tensor, y: Tensor) -> None:
     }.items():
         worst = float((maps - whole).abs().max())
         hold(worst < 1e-9, f"{interpreter.name}: a batch taken {what} gives other maps, by {worst:.3g}")
+
+
+def _check_predicted(interpreter: Interpreter, x: Tensor) -> None:
+    """What is read from one pass is what two would give."""
+    classifier = interpreter.classifier
+    with classifier.frozen():
+        logits, maps = interpreter.predicted(x, keys_of(len(x)))
+        scores = classifier.scores(x).detach()
+    own = interpreter(x, scores.argmax(dim=1), keys=keys_of(len(x)))
+    hold(torch.allclose(logits, scores, atol=1e-9), f"{interpreter.name}: predicted gives other logits")
+    hold(not logits.requires_grad, f"{interpreter.name}: predicted gives logits that are not detached")
+    hold(torch.allclose(maps, own, atol=1e-9), f"{interpreter.name}: predicted gives other maps than a call")
 
 
 def _check_no_trace(make: Make, subject: Subject, x: Tensor, y: Tensor) -> None:

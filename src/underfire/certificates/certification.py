@@ -1,0 +1,179 @@
+"""Certificates: with what probability an attacker within a radius can reach each goal, at most."""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from underfire.attacks.budget import check_whole
+from underfire.attacks.target_maps import wanted_maps
+from underfire.certificates.bounds import check_alpha
+from underfire.certificates.certificate import Certificate
+from underfire.certificates.events import BenignImage, ImageGoals, goals_of
+from underfire.certificates.noise import NoiseSource, SeededNoise
+from underfire.certificates.system import BATCH, Denoiser, NoisySystem
+from underfire.errors import InputError, NonFiniteError
+from underfire.interpreters.base import Interpreter
+from underfire.models.frozen import detached, ordinary
+from underfire.seeding import owners
+
+SIGMA = 0.12
+SAMPLES = 1000
+ALPHA = 0.001
+RADII = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
+"""What is certified where the caller doesn't say; distances in pixel values."""
+
+
+def certify(
+    interpreter: Interpreter,
+    x: Tensor,
+    y: Tensor,
+    *,
+    sigma: float = SIGMA,
+    samples: int = SAMPLES,
+    radii: Sequence[float] = RADII,
+    alpha: float = ALPHA,
+    goals: Sequence[str] | None = None,
+    target: Tensor | None = None,
+    target_map: Tensor | None = None,
+    benign_map: Tensor | int | None = None,
+    iou: float = 0.5,
+    shift: float = 0.1,
+    denoise: Denoiser | None = None,
+    seed: int = 0,
+    keys: Sequence[str] | None = None,
+    batch_size: int = BATCH,
+) -> Certificate:
+    """Certify images ``x`` (N, C, H, W) in [0, 1] of labels ``y`` (N,) against every goal of an attacker.
+
+    See ``docs/explanation/certificates.md`` for the theorem and its conditions. A draw costs one pass for CAM and GRAD, and a
+    forward pass beside the map's for interpreters that don't share it. Memory does not grow with ``samples``.
+
+    Args:
+        interpreter: whose map depends on the image that it is given, the class and random numbers alone.
+        x: benign images.
+        y: their labels, int64.
+        sigma: σ, the standard deviation of the noise in pixel values.
+        samples: draws of each image; no radius is larger than they allow (`Certificate.cap`).
+        radii: L2 distances in pixel values at which rates are wanted.
+        alpha: the chance, for each image, that any of its figures is wrong, over all goals together.
+        goals: LABEL/MAP, by default all that need no more than is given; ``other/free`` is always counted.
+        target: target classes (N,), int64, for the goals that name one.
+        target_map: maps (N, h, w) for the goals that lead to one.
+        benign_map: maps (N, h, w) that are kept or moved away from, by default those of ``x`` for ``y``; a number: the
+            mean of their maps over so many draws that don't count.
+        iou, shift: where the map's part of a goal is met, as in `MinimumNorm`.
+        denoise: of noisy images (N, C, H, W), each by itself, before they are cut to [0, 1] and classified.
+        seed: of all draws, which belong to it and to an image's key.
+        keys: one name per image, by default its content.
+        batch_size: draws that go through the model together.
+
+    Raises:
+        InputError: something doesn't fit, classes don't exclude each other, or draws would depend on each other.
+        NonFiniteError: a draw's logits or map contain NaN or infinity.
+    """
+    system = NoisySystem(interpreter, sigma, denoise, batch_size)
+    wanted = goals_of(goals, target=target is not None, led=target_map is not None)
+    _check_numbers(samples, alpha, radii, iou, shift)
+    images = _images(system, x, y, target, benign_map, target_map, seed, keys)
+    counts = _counted(system, [ImageGoals(wanted, image, iou, shift) for image in images], samples, seed)
+    table = {str(goal): counts.reshape(-1, len(wanted))[:, place] for place, goal in enumerate(wanted)}
+    names, distances = tuple(image.key for image in images), tuple(map(float, radii))
+    return Certificate(interpreter.name, names, sigma, samples, alpha, distances, iou, shift, table)
+
+
+def _images(
+    system: NoisySystem,
+    x: Tensor,
+    y: Tensor,
+    target: Tensor | None,
+    benign_map: Tensor | int | None,
+    target_map: Tensor | None,
+    seed: int,
+    keys: Sequence[str] | None,
+) -> list[BenignImage]:
+    """The images, checked, with the maps that their goals are measured against."""
+    g, classifier = system.interpreter, system.classifier
+    classifier.check_images(x)
+    classifier.check_classes(y, len(x))
+    if target is not None:
+        classifier.check_classes(target, len(x))
+        if (target == y).any():
+            place = int((target == y).nonzero()[0])
+            raise InputError(f"the target class {int(y[place])} of image {place} is its label; give another class.")
+    names = owners(x, keys)
+    with ordinary():
+        x, y = detached(x), detached(y)
+        if isinstance(benign_map, int):
+            benign = _mean_maps(system, x, y, benign_map, seed, names)
+        else:
+            (benign,) = wanted_maps((g,), x, benign_map, label=y, keys=names).values()
+        led = None if target_map is None else wanted_maps((g,), x, target_map, label=y, keys=names)[g]
+    return [
+        BenignImage(
+            key=name,
+            x=x[i],
+            label=y[i],
+            target=None if target is None else target[i],
+            benign_map=benign[i],
+            led_map=None if led is None else led[i],
+        )
+        for i, name in enumerate(names)
+    ]
+
+
+def _mean_maps(system: NoisySystem, x: Tensor, y: Tensor, draws: int, seed: int, names: tuple[str, ...]) -> Tensor:
+    """The mean maps (N, h, w) of the classes ``y`` over draws that are none of those that count."""
+    if draws < 1:
+        raise InputError(f"benign_map is {draws}; a mean takes at least 1 draw.")
+    means = x.new_zeros((len(x), *system.interpreter.grid))
+    with system.classifier.frozen():
+        for i, name in enumerate(names):
+            with image_named(i):
+                for maps in system.maps_of(y[i], x[i], SeededNoise(seed, name, "benign map"), range(draws)):
+                    means[i] += maps.sum(dim=0) / draws
+    return means
+
+
+def _counted(system: NoisySystem, asked: Sequence[ImageGoals], samples: int, seed: int) -> Tensor:
+    """In how many of so many draws (N, goals) each image meets each goal."""
+    counts = []
+    with ordinary(), system.classifier.frozen():
+        for i, goals in enumerate(asked):
+            source = SeededNoise(seed, goals.image.key)
+            with image_named(i):
+                if not i:
+                    system.check_rows(goals.image.x, source)
+                counts.append(count_draws(system, goals, goals.image.x, source, samples))
+    return torch.stack(counts) if counts else torch.zeros(0, dtype=torch.int64)
+
+
+def count_draws(system: NoisySystem, goals: ImageGoals, x: Tensor, source: NoiseSource, samples: int) -> Tensor:
+    """In how many of so many draws of ``x`` (C, H, W) each of the ``goals`` is met, int64; inside ``frozen``."""
+    total = torch.zeros(len(goals.goals), dtype=torch.int64)
+    for shown in system.shown(x, source, range(samples)):
+        total += goals.count(shown)
+    return total
+
+
+@contextmanager
+def image_named(index: int) -> Iterator[None]:
+    """A `NonFiniteError` inside the block, of one of an image's draws, names the image."""
+    try:
+        yield
+    except NonFiniteError as error:
+        raise NonFiniteError(error.what, index) from error
+
+
+def _check_numbers(samples: int, alpha: float, radii: Sequence[float], iou: float, shift: float) -> None:
+    check_whole("samples", samples)
+    if samples < 1:
+        raise InputError(f"samples is {samples}; give at least 1 draw.")
+    check_alpha(alpha)
+    if not len(radii) or not all(0 <= radius < math.inf for radius in radii):
+        raise InputError(f"radii are {list(radii)}; give L2 distances of 0 and more, in pixel values.")
+    for what, number in (("iou", iou), ("shift", shift)):
+        if not 0 < number <= 1:
+            raise InputError(f"{what} {number!r} is out of range; give a number above 0 and up to 1.")

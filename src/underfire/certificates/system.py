@@ -1,0 +1,139 @@
+"""The randomised system that certificates are of: noise on the image, then the prediction and its map."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from underfire.certificates.noise import NoiseSource, noisy
+from underfire.errors import InputError
+from underfire.interpreters.base import Interpreter, require_finite
+from underfire.models.classifier import Classifier, differing
+from underfire.models.decisions import check_exclusive
+from underfire.models.draws import refuse_random
+
+Denoiser = Callable[[Tensor], Tensor]
+"""What is done to noisy images (N, C, H, W), which may leave [0, 1], before the classifier sees them."""
+
+BATCH = 16
+"""Draws that go through the model together, where the caller doesn't say."""
+
+_SAME_MAP = 0.01  # largest difference of a cell when the same draw goes through the model in other company
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What each of B draws shows.
+
+    Attributes:
+        images: (B, C, H, W) as the classifier sees them, in [0, 1].
+        labels: (B,) its predictions.
+        maps: (B, h, w) of these labels.
+    """
+
+    images: Tensor
+    labels: Tensor
+    maps: Tensor
+
+
+@dataclass(frozen=True)
+class NoisySystem:
+    """Draws ε ~ N(0, σ²I), and shows the label of x + ε, cut to [0, 1], and that label's map of the same image.
+
+    Attributes:
+        interpreter: with the classifier that it explains.
+        sigma: standard deviation σ of the noise, in pixel values.
+        denoise: of what happens before the image is cut to [0, 1]; it must treat each image by itself.
+        batch_size: draws that go through the model together; it decides nothing but memory.
+
+    Raises:
+        InputError: σ is not positive, the batch is empty, or the classifier draws random numbers of its own or has
+            labels that don't exclude each other.
+    """
+
+    interpreter: Interpreter
+    sigma: float
+    denoise: Denoiser | None = None
+    batch_size: int = BATCH
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.interpreter, Interpreter):
+            raise InputError(
+                f"{self.interpreter!r} is no interpreter; give one of a classifier, such as CAM(classifier)."
+            )
+        if not 0 < self.sigma < torch.inf:
+            raise InputError(f"sigma is {self.sigma!r}; give the standard deviation of the noise, in pixel values.")
+        if self.batch_size < 1:
+            raise InputError(f"batch_size is {self.batch_size}; it must be at least 1.")
+        check_exclusive("certificates", exclusive=self.classifier.decision.exclusive)
+        refuse_random(self.classifier)
+
+    @property
+    def classifier(self) -> Classifier:
+        """Which the interpreter explains."""
+        return self.interpreter.classifier
+
+    def images(self, x: Tensor, source: NoiseSource, draws: range) -> Tensor:
+        """What the classifier sees of one image ``x`` (C, H, W) in these ``draws``, (B, C, H, W)."""
+        z = torch.stack([noisy(x, self.sigma, source, draw) for draw in draws])
+        return (z if self.denoise is None else _denoised(self.denoise, z)).clamp(0, 1)
+
+    def shown(self, x: Tensor, source: NoiseSource, draws: range) -> Iterator[Shown]:
+        """What ``draws`` of one image ``x`` (C, H, W) show, a batch at a time; inside ``classifier.frozen()``.
+
+        Raises:
+            NonFiniteError: logits or a map contain NaN or infinity; its index counts within the batch.
+        """
+        for some in self.batches(draws):
+            z = self.images(x, source, some)
+            logits, maps = self.interpreter.predicted(z, tuple(source.key(draw) for draw in some))
+            require_finite(logits, "the logits of a draw")
+            require_finite(maps, f"the {self.interpreter.name} map of a draw")
+            yield Shown(z, logits.argmax(dim=1), maps)
+
+    def maps_of(self, label: Tensor, x: Tensor, source: NoiseSource, draws: range) -> Iterator[Tensor]:
+        """The maps (B, h, w) of one given ``label`` () in ``draws``, whatever is predicted; otherwise as above."""
+        for some in self.batches(draws):
+            z = self.images(x, source, some)
+            keys = tuple(source.key(draw) for draw in some)
+            maps = self.interpreter.compute(z, label.expand(len(some)), keys)
+            require_finite(maps, f"the {self.interpreter.name} map of a draw")
+            yield maps
+
+    def batches(self, draws: range) -> list[range]:
+        """``draws`` in order, so many at a time."""
+        return [draws[start : start + self.batch_size] for start in range(0, len(draws), self.batch_size)]
+
+    def check_rows(self, x: Tensor, source: NoiseSource) -> None:
+        """Refuse a system whose draws depend on each other, or that shows another map than the interpreter's.
+
+        It takes two draws of ``x`` (C, H, W), and the second once more, alone.
+
+        Raises:
+            InputError: the second shows something else alone.
+        """
+        several = range(min(2, self.batch_size))
+        z, keys = self.images(x, source, several), tuple(source.key(draw) for draw in several)
+        logits, maps = self.interpreter.predicted(z, keys)
+        label = logits[-1:].argmax(dim=1)
+        with torch.no_grad():
+            alone = self.classifier.scores(z[-1:])
+        own = self.interpreter.compute(z[-1:], label, keys[-1:])
+        if differing(logits[-1:], alone).any() or not float((maps[-1:] - own).abs().max()) <= _SAME_MAP:
+            raise InputError(
+                f"a draw of {self.interpreter.name} on {self.classifier.name!r} shows something else alone than beside"
+                " another: draws must not depend on each other. Give batch_size=1, or if that is no help let"
+                " the interpreter's predicted give the maps that its compute gives."
+            )
+
+
+def _denoised(denoise: Denoiser, z: Tensor) -> Tensor:
+    found = denoise(z)
+    if found.shape != z.shape or found.dtype != z.dtype:
+        raise InputError(
+            f"the denoiser returns {tuple(found.shape)} of {found.dtype} for images {tuple(z.shape)} of {z.dtype};"
+            " it must return images like those it was given."
+        )
+    require_finite(found, "the denoised image of a draw")
+    return found.detach()
