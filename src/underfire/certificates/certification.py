@@ -48,8 +48,8 @@ def certify(
 ) -> Certificate:
     """Certify images ``x`` (N, C, H, W) in [0, 1] of labels ``y`` (N,) against every goal of an attacker.
 
-    See ``docs/explanation/certificates.md`` for the theorem and its conditions. A draw costs one pass for CAM and GRAD, and a
-    forward pass beside the map's for interpreters that don't share it. Memory does not grow with ``samples``.
+    ``docs/explanation/certificates.md`` has the theorem and its conditions. A draw costs one pass for CAM and GRAD, and
+    a forward pass beside the map's for interpreters that don't share it. Memory does not grow with ``samples``.
 
     Args:
         interpreter: whose map depends on the image that it is given, the class and random numbers alone.
