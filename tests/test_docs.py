@@ -337,18 +337,18 @@ def test_interpreters_of_a_preset_are_those_that_are_selected(tmp_path: Path) ->
 
 
 def test_every_column_is_described_with_its_unit_in_order() -> None:
-    rows = table("audit.md", "column")
+    rows = table("run-directory.md", "column")
     assert [unquoted(name) for name, _, _ in rows] == SCHEMA.names
     assert all(unit and meaning for _, unit, meaning in rows)
 
 
 def test_every_metric_of_a_gate_is_described() -> None:
-    assert [unquoted(row[0]) for row in table("audit.md", "metric")] != []
-    assert {unquoted(row[0]) for row in table("audit.md", "metric")} == set(GATE_METRICS)
+    assert [unquoted(row[0]) for row in table("gates.md", "metric")] != []
+    assert {unquoted(row[0]) for row in table("gates.md", "metric")} == set(GATE_METRICS)
 
 
 def test_exit_codes() -> None:
-    codes = [int(row[0]) for row in table("audit.md", "code")]
+    codes = [int(row[0]) for row in table("gates.md", "code")]
     assert codes == [0, 1, 2, INTERNAL_ERROR, 130]
 
 
@@ -404,21 +404,21 @@ def test_the_run_directory_is_as_the_page_shows_it(empty_directory: Path) -> Non
     model = ["--model", "support.toys:relu_net", "--input-size", "32", "--interpreters", "cam,grad"]
     result = CliRunner().invoke(cli, ["audit", *model, "--steps", "2", "--limit", "1", "--out", str(out)])
     assert result.exit_code == 0, result.output
-    text = DOCS["audit.md"].read_text(encoding="utf-8")
-    tree = next(b.text for b in blocks(DOCS["audit.md"]) if b.text.startswith("my-run/"))
+    text = DOCS["run-directory.md"].read_text(encoding="utf-8")
+    tree = next(b.text for b in blocks(DOCS["run-directory.md"]) if b.text.startswith("my-run/"))
     shown = {line.split()[0].rstrip("/").split("/")[-1] for line in tree.splitlines()[1:]}
     photo = next(p.name for p in (out / "artifacts").iterdir())
     there = {p.name for p in out.rglob("*") if p.is_file() and not p.name.startswith(".")}
     assert there | {photo} == (shown | {"adv2-grad.png"})
     run = json.loads((out / "run.json").read_text(encoding="utf-8"))
-    assert [unquoted(row[0]) for row in table("audit.md", "key")] == list(run)
+    assert [unquoted(row[0]) for row in table("run-directory.md", "key")] == list(run)
     assert {word for word in run["photos"][0] if word not in text} == set()
 
 
 def test_sections_of_the_report_are_explained() -> None:
     template = ROOT / "src" / "underfire" / "report" / "templates" / "report.html"
     nav = re.findall(r"<li><a href=\"#\w+\">([^<]+)</a>", template.read_text(encoding="utf-8"))
-    told = re.findall(r"^\* \*\*([^*]+)\.\*\*", prose(DOCS["audit.md"]), re.MULTILINE)
+    told = re.findall(r"^\* \*\*([^*]+)\.\*\*", prose(DOCS["report.md"]), re.MULTILINE)
     assert nav
     assert told == nav
 
