@@ -90,7 +90,7 @@ def test_how_an_extra_is_installed() -> None:
 
 def test_every_extra_has_a_purpose() -> None:
     project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert set(EXTRAS) == set(project["optional-dependencies"]) - {"dev"}
+    assert set(EXTRAS) == set(project["optional-dependencies"]) - {"dev", "docs"}
 
 
 def test_the_limits_of_a_container(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TypedDict, Unpack
 
 from underfire.attacks.joint import JointAttack
-from underfire.auditing.gates import Gate, check_gates, parse_gate
+from underfire.auditing.gates import Gate, GateCheck, failures, parse_gate, try_gates
 from underfire.auditing.given import GivenParts, PhotosGiven, named_attacks, named_interpreters, photos_given
 from underfire.auditing.locks import describing
 from underfire.auditing.plan import WHOLE, AuditPlan, ModelSettings, Preset, Shard
@@ -71,17 +71,21 @@ class AuditRun(Run):
         """Where its report is, or goes."""
         return self.path / REPORT
 
-    def failures(self, gates: Sequence[Gate | str], *, min_photos: int | None = None) -> list[str]:
-        """One sentence for each reason why the audit fails by ``gates``, such as ``iou>0.5``; empty when it passes.
+    def gates(self, gates: Sequence[Gate | str], *, min_photos: int | None = None) -> tuple[GateCheck, ...]:
+        """What becomes of ``gates``, such as ``iou>0.5``, on each interpreter; nothing without a gate.
 
         At least ``min_photos`` must have been attacked; by default, where there is a gate, half of the photos that were
-        found. See `underfire.auditing.gates.check_gates`.
+        found. See `underfire.auditing.gates.try_gates`.
 
         Raises:
             InputError: a gate is none, ``min_photos`` is below 1, or the run is damaged.
         """
         parsed = [parse_gate(gate) if isinstance(gate, str) else gate for gate in gates]
-        return check_gates(self, parsed, min_photos=min_photos)
+        return try_gates(self, parsed, min_photos=min_photos)
+
+    def failures(self, gates: Sequence[Gate | str], *, min_photos: int | None = None) -> list[str]:
+        """One sentence for each reason why the audit fails by ``gates``, see `gates`; empty when it passes."""
+        return failures(self.gates(gates, min_photos=min_photos))
 
     def report(self) -> Path:
         """Writes summary.json and report.html into its directory; returns the path of the report.

@@ -3,8 +3,9 @@
 import math
 import operator
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
 from underfire.auditing.distances import MEASURES
@@ -12,7 +13,7 @@ from underfire.auditing.run import Run
 from underfire.auditing.summary import Headline, Summary
 from underfire.errors import InputError
 from underfire.parsing import number
-from underfire.stats import Estimate
+from underfire.stats import NO_ESTIMATE, Estimate
 
 GateOperator = Literal[">", ">=", "<", "<="]
 
@@ -69,8 +70,45 @@ def parse_gate(expression: str) -> Gate:
     return Gate(metric, sign, threshold)
 
 
-def check_gates(run: Run, gates: Sequence[Gate], *, min_photos: int | None = None) -> list[str]:
-    """One sentence for each reason why ``run`` fails by ``gates``; empty when it passes.
+Outcome = Literal["passed", "failed", "unchecked"]
+"""Of a gate: one that could not be checked makes the audit fail, too."""
+
+_FEW = "min-photos"
+_UNFINISHED = "finished"
+
+
+def _rules() -> dict[str, str]:
+    meanings = {metric: f"The {metric} of attacks on an interpreter is beyond a threshold." for metric in GATE_METRICS}
+    return {**meanings, _FEW: "Too few photos could be attacked.", _UNFINISHED: "Parts of the audit are missing."}
+
+
+RULES: Mapping[str, str] = MappingProxyType(_rules())
+"""What it means that a check fails, by its rule."""
+
+
+@dataclass(frozen=True)
+class GateCheck:
+    """What became of a gate on one interpreter, or of the question whether enough photos were attacked.
+
+    Attributes:
+        rule: the gate's metric, or another of `RULES`.
+        condition: under which the audit fails, as ``iou>0.5``.
+        interpreter: on whose attacks it was tried; None for what is of the whole run.
+        figure: what was compared.
+        outcome: passed, failed, or unchecked.
+        sentence: what was found, a whole one.
+    """
+
+    rule: str
+    condition: str
+    interpreter: str | None
+    figure: Estimate
+    outcome: Outcome
+    sentence: str
+
+
+def try_gates(run: Run, gates: Sequence[Gate], *, min_photos: int | None = None) -> tuple[GateCheck, ...]:
+    """What becomes of ``gates`` on ``run``, those that pass included; nothing without a gate.
 
     A figure of few photos says little: at least ``min_photos`` must have been attacked, or the run fails whatever its
     figures are. By default, where there is a gate, that is half of the photos that were found, those that could not be
@@ -82,16 +120,31 @@ def check_gates(run: Run, gates: Sequence[Gate], *, min_photos: int | None = Non
     if min_photos is not None and min_photos < 1:
         raise InputError(f"min_photos is {min_photos}; give a whole number of at least 1")
     if not gates and min_photos is None:
-        return []
+        return ()
     if not run.finished:
-        return [f"nothing could be checked: {run.finished_parts} of {run.parts} parts are there."]
+        sentence = f"nothing could be checked: {run.finished_parts} of {run.parts} parts are there."
+        return (GateCheck(_UNFINISHED, "parts are missing", None, NO_ESTIMATE, "unchecked", sentence),)
+    return (_enough(run, min_photos), *tried(run.summary, gates))
+
+
+def failures(checks: Iterable[GateCheck]) -> list[str]:
+    """One sentence for each reason why a run fails by ``checks``; empty when it passes."""
+    return [check.sentence for check in checks if check.outcome != "passed"]
+
+
+def _enough(run: Run, min_photos: int | None) -> GateCheck:
     attacked, found = run.summary.photos.attacked, _found(run)
     least = max(1, math.ceil(found / 2)) if min_photos is None else min_photos
+    told = f"photos attacked: {attacked} of {found}"
     few = (
-        f"photos attacked: {attacked} of {found}, fewer than {least}; see in the report why the others were left out, "
+        f"{told}, fewer than {least}; see in the report why the others were left out, "
         "or say with min-photos how many are enough."
     )
-    return [*([few] if attacked < least else []), *failures(run.summary, gates)]
+    failed = attacked < least
+    return GateCheck(
+        _FEW, f"photos attacked<{least}", None, Estimate(attacked, None, None, found),
+        "failed" if failed else "passed", few if failed else f"{told}, at least {least}.",
+    )  # fmt: skip
 
 
 def _found(run: Run) -> int:
@@ -101,26 +154,37 @@ def _found(run: Run) -> int:
     return found if run.plan.limit is None else min(found, run.plan.limit)
 
 
-def failures(summary: Summary, gates: Sequence[Gate]) -> list[str]:
-    """One sentence for each gate and interpreter by which an audit with this ``summary`` fails.
+def tried(summary: Summary, gates: Sequence[Gate]) -> Iterator[GateCheck]:
+    """What becomes of ``gates`` by the figures of an audit.
 
     A gate is tried on every interpreter that was attacked on its own (the diagonal), on the 8-bit image:
     ``asr`` and ``kept`` over the attacked photos, the other metrics over successes. Where the attack never
-    succeeded, those have no value and the gate does not fail. A gate fails that nothing was attacked for, or of a
-    measure that the run's rows are too old for, since it was not checked.
+    succeeded, those have no value and the gate does not fail. A gate is unchecked that nothing was attacked for, or of
+    a measure that the run's rows are too old for.
     """
-    found = []
     for gate in gates:
         if not summary.headlines:
-            found.append(f"{gate} could not be checked: no interpreter was attacked.")
+            yield _unchecked(gate, "no interpreter was attacked.")
         for headline in summary.headlines:
             if not _measured(summary, headline, gate.metric):
-                found.append(f"{gate} could not be checked: the run is older than {gate.metric}; run the audit again.")
+                yield _unchecked(gate, f"the run is older than {gate.metric}; run the audit again.")
                 break
-            value, n = _gate_value(summary, headline, gate.metric)
-            if value is not None and gate.holds(value):
-                found.append(f"{gate}: {headline.interpreter} has {gate.metric} {value:.3g} (n = {n}).")
-    return found
+            yield _tried(summary, gate, headline)
+
+
+def _unchecked(gate: Gate, why: str) -> GateCheck:
+    sentence = f"{gate} could not be checked: {why}"
+    return GateCheck(gate.metric, str(gate), None, NO_ESTIMATE, "unchecked", sentence)
+
+
+def _tried(summary: Summary, gate: Gate, headline: Headline) -> GateCheck:
+    figure, name = _gate_figure(summary, headline, gate.metric), headline.interpreter
+    failed = figure.value is not None and gate.holds(figure.value)
+    if figure.value is None:
+        sentence = f"{gate}: {name} has no {gate.metric}, since no attack on it succeeded."
+    else:
+        sentence = f"{gate}: {name} has {gate.metric} {figure.value:.3g} (n = {figure.n})."
+    return GateCheck(gate.metric, str(gate), name, figure, "failed" if failed else "passed", sentence)
 
 
 def _measured(summary: Summary, headline: Headline, metric: str) -> bool:
@@ -129,19 +193,17 @@ def _measured(summary: Summary, headline: Headline, metric: str) -> bool:
     return cell is None or measure is None or cell.distances[measure] is not None
 
 
-def _gate_value(summary: Summary, headline: Headline, metric: str) -> tuple[float | None, int]:
+def _gate_figure(summary: Summary, headline: Headline, metric: str) -> Estimate:
     attack = summary.attack(headline.condition)
     cell = summary.cell(headline.condition, headline.interpreter)
     if attack is None or cell is None:
         raise ValueError(f"the summary has a headline for {headline.condition} and no figures of it")
-    figure: Estimate
     match metric:
         case "asr":
-            figure = attack.asr_8bit
+            return attack.asr_8bit
         case "kept":
-            figure = headline.kept
+            return headline.kept
         case "confidence":
-            figure = attack.confidence_8bit
+            return attack.confidence_8bit
         case _:
-            figure = cell.mean(_MEASURE_OF[metric])
-    return figure.value, figure.n
+            return cell.mean(_MEASURE_OF[metric])

@@ -28,12 +28,12 @@ from underfire.cli.options import (
     quiet_option,
 )
 from underfire.errors import InputError
-from underfire.files import printable, quoted
+from underfire.files import printable, quoted, write_whole
 from underfire.parsing import count
 
 if TYPE_CHECKING:
     from underfire.api import AuditRun
-    from underfire.auditing.gates import Gate
+    from underfire.auditing.gates import Gate, GateCheck
     from underfire.auditing.summary import Summary
 
 _FROM_PLAN = tuple(field.name for field in fields(AuditPlan) if field.name not in ("interpreters", "left_out"))
@@ -58,6 +58,15 @@ def _gate(text: str) -> Gate:
 
     return parse_gate(text)
 
+
+def _file(text: str) -> Path:
+    out = Path(text)
+    if out.is_dir():
+        raise InputError(f"{quoted(text)} is a folder; give a file")
+    return out
+
+
+Written = Parsed("file", _file)
 
 _OPTIONS = (
     photos_argument(),
@@ -90,6 +99,8 @@ _OPTIONS = (
         show_default="where there is a gate, half of those found",
         help="Exit with 1 if fewer photos than this could be attacked.",
     ),
+    click.option("--junit", type=Written, metavar="FILE", help="Write the gates as test cases: JUnit's XML."),
+    click.option("--sarif", type=Written, metavar="FILE", help="Write the gates as findings: SARIF 2.1.0."),
     quiet_option,
 )
 
@@ -113,6 +124,8 @@ def audit(
     strict: bool,
     gates: tuple[Gate, ...],
     min_photos: int | None,
+    junit: Path | None,
+    sarif: Path | None,
 ) -> int:
     """Attacks photos and their explanations, and reports how far the explanations can be trusted.
 
@@ -120,11 +133,16 @@ def audit(
     without any, the built-in ones.
     """
     from underfire import api
+    from underfire.auditing.gates import failures as failures_of
     from underfire.auditing.locks import describing
     from underfire.auditing.store import RunDirectory
     from underfire.cli.progress import ProgressDisplay
     from underfire.report.soundness import warnings
 
+    if (junit or sarif) and not (gates or min_photos):
+        raise InputError(
+            f"{quoted(junit or sarif or '')} is for gates, and there is none; give one, as --fail-if 'iou>0.5'"
+        )
     with interruptible(f"The finished parts in '{out}' are kept; the same command goes on from there."):
         classifier = load_model(plan.model, plan.device)
         with ProgressDisplay(notes()) as display:
@@ -143,15 +161,28 @@ def audit(
         with describing(RunDirectory(out).lock_file):  # of two shards the later one sees what the other did
             run = api.rebuild(out)
     lost = any(shard.has(number) for number in run.missing)
-    failures = run.failures(gates, min_photos=min_photos) if run.finished or lost else []
+    checks = run.gates(gates, min_photos=min_photos) if run.finished or lost else ()
+    failures = failures_of(checks)
+    _write_checks(run, checks, junit, sarif)
     _print_run(run, lost=lost)
     for warning in warnings(run.facts.model_checks, run.summary):
         click.echo(f"Warning: {warning}", err=True)
     for failure in failures:
         click.echo(f"Gate failed: {failure}", err=True)
-    if (gates or min_photos) and not (run.finished or failures):
+    if (gates or min_photos) and not checks:
         click.echo("The gates were not checked: other shards have parts to do.", err=True)
     return 1 if failures else 2 if lost else 0
+
+
+def _write_checks(run: AuditRun, checks: tuple[GateCheck, ...], junit: Path | None, sarif: Path | None) -> None:
+    """Writes what became of the gates; nothing where they were not checked."""
+    from underfire.evidence.junit import junit as junit_of
+    from underfire.evidence.sarif import sarif as sarif_of
+
+    if checks and junit is not None:
+        write_whole(junit, junit_of(run, checks))
+    if checks and sarif is not None:
+        write_whole(sarif, sarif_of(run, checks, run.page))
 
 
 @click.command("plan")

@@ -7,7 +7,7 @@ from underfire.auditing.condition import Condition
 from underfire.auditing.summary import SEARCH, Summary
 from underfire.diagnostics.attack_signs import Indicator, Reading, Weight
 from underfire.diagnostics.gradient_masking import finding
-from underfire.diagnostics.model_checks import Checked
+from underfire.diagnostics.model_checks import Checked, ModelCheck
 from underfire.present.text import listing, plural
 
 _LABELS = {Weight.SERIOUS: "Serious", Weight.CAUTION: "Caution", Weight.NOTE: "Note"}
@@ -15,8 +15,9 @@ _LABELS = {Weight.SERIOUS: "Serious", Weight.CAUTION: "Caution", Weight.NOTE: "N
 
 @dataclass(frozen=True)
 class Remark:
-    """One thing that was seen, as a few sentences."""
+    """One thing that was seen, as a few sentences; ``id`` is that of the check or indicator, for programs."""
 
+    id: str
     weight: Weight
     text: str
 
@@ -56,13 +57,14 @@ def verdict(model_checks: Sequence[Checked], summary: Summary) -> str:
 def _of_model(model_checks: Sequence[Checked]) -> list[Remark]:
     """Of the checks that fired."""
     fired = (checked for checked in model_checks if checked.fired)
-    return [_remark(f"{c.shown} of {plural(c.of, 'test image')}", c.check.reading) for c in fired]
+    return [_remark(c.check, f"{c.shown} of {plural(c.of, 'test image')}", c.check.reading) for c in fired]
 
 
 def _of_comparisons(summary: Summary) -> list[Remark]:
     """Whether gradients mislead, for every attack that was checked by a search without them."""
     return [
         Remark(
+            "gradient_masking",
             Weight.SERIOUS if checked.better else Weight.NOTE,
             finding(
                 checked.better,
@@ -90,11 +92,13 @@ def _of_attacks(summary: Summary) -> list[Remark]:
             if sign.indicator is indicator and sign.k and not (summary.comparisons and sign.condition.attack == SEARCH)
         ]
         if shown:
-            found.append(_remark(listing(shown), indicator.reading))
+            found.append(_remark(indicator, listing(shown), indicator.reading))
     return found
 
 
-def _remark(where: str, reading: Reading) -> Remark:
+def _remark(seen: ModelCheck | Indicator, where: str, reading: Reading) -> Remark:
     return Remark(
-        reading.weight, " ".join(filter(None, (f"On {where}, {reading.seen}.", reading.means, reading.advice)))
+        str(seen),
+        reading.weight,
+        " ".join(filter(None, (f"On {where}, {reading.seen}.", reading.means, reading.advice))),
     )
