@@ -37,7 +37,7 @@ if TYPE_CHECKING:
         sensitivity,
     )
     from underfire.auditing.run import Run
-    from underfire.certificates import Certificate, certify
+    from underfire.certificates import CellCertificate, Certificate, Smoothed, SmoothedResult, certify, certify_cells
     from underfire.defenses import EnsembleDetector
     from underfire.errors import InputError, ModelError, NonFiniteError
     from underfire.interpreters import (
@@ -83,7 +83,9 @@ else:
             *("attack_draws", "score_draws", "sensitivity"),
         ),
         "auditing.run": ("Run",),
-        "certificates": ("Certificate", "certify"),
+        "certificates": (
+            *("CellCertificate", "Certificate", "Smoothed", "SmoothedResult", "certify", "certify_cells"),
+        ),
         "defenses": ("EnsembleDetector",),
         "errors": ("InputError", "ModelError", "NonFiniteError"),
         "interpreters": (
@@ -136,6 +138,7 @@ __all__ = [
     "AttentionRelevance",
     "AttnLRP",
     "AuthorsADV2",
+    "CellCertificate",
     "Certificate",
     "Classifier",
     "DrawScores",
@@ -168,6 +171,8 @@ __all__ = [
     "Run",
     "Sensitivity",
     "SmoothGrad",
+    "Smoothed",
+    "SmoothedResult",
     "Square",
     "StAdv",
     "Universal",
@@ -176,6 +181,7 @@ __all__ = [
     "attribution_gradient",
     "audit",
     "certify",
+    "certify_cells",
     "fixed_draws",
     "load_classifier",
     "load_run",

@@ -5,12 +5,14 @@
     check_attack(lambda classifier: MyAttack([CAM(classifier)], steps=40))
     check_perturbation(MyPerturbation)        # a class with a default budget, or any function without arguments
     check_signal(lambda classifier: EnsembleSignals([CAM(classifier), GRAD(classifier)]))
+    check_certificate(MyInterpreter(classifier), x, y, sigma=0.1, radii=[0.1])
     check_planted(MyAttack)                   # a class, or any function from an interpreter to an attack
 
 Each raises AssertionError with a sentence that says which promise was broken.
 """
 
 from underfire.testing.attacks import check_attack, check_planted
+from underfire.testing.certificates import check_certificate
 from underfire.testing.common import smooth_classifier, token_classifier
 from underfire.testing.interpreters import check_interpreter
 from underfire.testing.perturbations import check_perturbation
@@ -25,6 +27,7 @@ __all__ = [
     "Standing",
     "Validity",
     "check_attack",
+    "check_certificate",
     "check_interpreter",
     "check_perturbation",
     "check_planted",
