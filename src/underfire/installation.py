@@ -21,6 +21,7 @@ EXTRAS: Mapping[str, str] = MappingProxyType(
         "onnx": "--model onnx:FILE",
         "captum": "attributions of Captum as interpreters",
         "ray": "--engine ray",
+        "evidence": "underfire evidence",
     }
 )
 """The extras of the package and what each is for; what only developers need is not among them."""

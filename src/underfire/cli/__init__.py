@@ -28,6 +28,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "audit": ("audit", "Attacks photos and their explanations, and reports how far to trust them."),
     "detect": ("detect", "Flags photos whose maps are unlike those of clean photos."),
     "doctor": ("doctor", "Says what is installed, which devices there are, and what will hurt."),
+    "evidence": ("evidence", "Writes what an auditor files of a run: figures, limits and hashes."),
     "explain": ("explain", "Shows where the model looks: attribution maps as PNG."),
     "interpreters": ("listing", "Lists the interpreters that --interpreters takes."),
     "models": ("listing", "Lists the models that --model takes."),

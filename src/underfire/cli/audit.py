@@ -17,9 +17,9 @@ from underfire.cli.console import notes, print_table, results
 from underfire.cli.interrupts import interruptible
 from underfire.cli.options import (
     Command,
-    Count,
     Parsed,
     completed,
+    gate_options,
     load_model,
     out_folder,
     photos_argument,
@@ -52,13 +52,6 @@ def _shard(text: str) -> Shard:
 Shards = Parsed("shard", _shard)
 
 
-def _gate(text: str) -> Gate:
-    """``iou>0.5``."""
-    from underfire.auditing.gates import parse_gate
-
-    return parse_gate(text)
-
-
 def _file(text: str) -> Path:
     out = Path(text)
     if out.is_dir():
@@ -85,20 +78,7 @@ _OPTIONS = (
     ),
     click.option("--shard", type=Shards, default="1/1", metavar="i/N", help="Do every N-th part only."),
     click.option("--strict", is_flag=True, help="Refuse a photo that cannot be used, rather than skip it."),
-    click.option(
-        "--fail-if",
-        "gates",
-        type=Parsed("gate", _gate),
-        multiple=True,
-        metavar="GATE",
-        help="Exit with 1 if this holds of any interpreter, as 'iou>0.5'; repeatable.",
-    ),
-    click.option(
-        "--min-photos",
-        type=Count,
-        show_default="where there is a gate, half of those found",
-        help="Exit with 1 if fewer photos than this could be attacked.",
-    ),
+    gate_options,
     click.option("--junit", type=Written, metavar="FILE", help="Write the gates as test cases: JUnit's XML."),
     click.option("--sarif", type=Written, metavar="FILE", help="Write the gates as findings: SARIF 2.1.0."),
     quiet_option,

@@ -23,6 +23,7 @@ from underfire.errors import InputError
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
+    from underfire.auditing.gates import Gate
     from underfire.images import PhotoSet
     from underfire.models.classifier import Classifier
 
@@ -320,7 +321,37 @@ _HOW_MANY_OPTIONS = (
     ),
     limit_option,
 )
+
+
+def _gate(text: str) -> Gate:
+    """``iou>0.5``."""
+    from underfire.auditing.gates import parse_gate
+
+    return parse_gate(text)
+
+
+_GATE_OPTIONS = (
+    click.option(
+        "--fail-if",
+        "gates",
+        type=Parsed("gate", _gate),
+        multiple=True,
+        metavar="GATE",
+        help="Exit with 1 if this holds of any interpreter, as 'iou>0.5'; repeatable.",
+    ),
+    click.option(
+        "--min-photos",
+        type=Count,
+        show_default="where there is a gate, half of those found",
+        help="Exit with 1 if fewer photos than this could be attacked.",
+    ),
+)
 _PLAN_FIELDS = ("rts", "attacks", "goals", "preset", "targets", "batch_size", "limit", "device")
+
+
+def gate_options(command: Command) -> Command:
+    """Adds the options that make a command fail; their values arrive in ``gates`` and ``min_photos``."""
+    return _with_options(_GATE_OPTIONS, command)
 
 
 def model_options(command: Command) -> Command:
