@@ -146,6 +146,11 @@ class TestDraws:
         other = uf.certify(g, x, y, sigma=0.05, samples=40, keys=["d", "e", "f"])
         assert any(not torch.equal(other.counts[goal], k) for goal, k in whole.counts.items())
 
+    def test_draws_change_with_the_version_alone(self) -> None:
+        classifier, x, y = plane(0.3)
+        found = _certified(SwitchedMap(classifier), x, y, keys=["a"])
+        assert (Certificate.version, [int(k) for k in found.counts.values()]) == (1, [108, 55, 142, 142])
+
     def test_no_image_gives_no_figure(self) -> None:
         classifier, x, y = plane(0.1)
         found = _certified(FixedMap(classifier), x[:0], y[:0])

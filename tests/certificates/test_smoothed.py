@@ -1,11 +1,13 @@
 """The system that is deployed: votes, abstention, and how often it shows what no draw should."""
 
+from functools import partial
+
 import pytest
 import torch
 from scipy import stats
 
 import underfire as uf
-from support.smoothing import SIGMA, FixedMap, SwitchedMap, moved, plane
+from support.smoothing import SIGMA, FixedMap, SwitchedMap, moved, p_at, plane, plane_weight
 from support.toys import images, smooth_net
 from support.traces import scramble, untouched
 from underfire.certificates.noise import LEVELS, SeededNoise, SystemNoise, noisy, normal
@@ -82,6 +84,37 @@ class TestSmoothed:
             uf.Smoothed(classifier, FixedMap(classifier), samples=0)
         with pytest.raises(uf.InputError, match="images"):
             uf.Smoothed(classifier, FixedMap(classifier))(x[:, :, :2])
+
+
+class TestAsClassifier:
+    def test_draws_are_those_of_the_system(self) -> None:
+        """Wrong as often as they should be at x; under an attack on the expectation more often, but within bounds."""
+        classifier, x, y = plane(0.1)
+        drawing = uf.Smoothed(classifier, FixedMap(classifier), sigma=SIGMA).as_classifier()
+        assert drawing.is_random
+        scores = uf.score_draws(drawing, x, 1 - y, draws=300)
+        assert stats.binomtest(scores.rates[0].k, 300, 0.1).pvalue > 1e-4
+        attack = partial(uf.PGD, perturbation=uf.L2(0.06), steps=4)
+        found = uf.attack_draws(attack, drawing, x, 1 - y, draws=300, averaged=4)
+        rate = found.scores.rates[0]
+        assert stats.binomtest(rate.k, 300, 0.2, alternative="greater").pvalue < 0.01
+        assert stats.binomtest(rate.k, 300, p_at(0.1, 0.06), alternative="greater").pvalue > 1e-4
+
+    def test_gradients_pass_the_noise(self) -> None:
+        classifier, x, _ = plane(0.1)
+        drawing = uf.Smoothed(classifier, FixedMap(classifier), sigma=SIGMA).as_classifier()
+        leaf = x.clone().requires_grad_(True)
+        (gradient,) = torch.autograd.grad(drawing(leaf)[0, 1], leaf)
+        assert torch.allclose(gradient[0], plane_weight() / 2)
+
+    def test_an_audit_can_have_it_held(self) -> None:
+        classifier = uf.Classifier(smooth_net(), mean=0.5, std=0.25, input_size=16, class_names=list("abcdefghij"))
+        system = uf.Smoothed(classifier, uf.GRAD(classifier), sigma=0.05)
+        held = uf.fixed_draws(system.as_classifier(), draws=4)
+        x = images(2, 16)
+        assert torch.equal(held(x), held(x))
+        assert held.class_names == classifier.class_names
+        assert uf.GRAD(held)(x, held(x).argmax(dim=1)).shape == (2, 4, 4)
 
 
 class TestNoise:

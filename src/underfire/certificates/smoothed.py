@@ -9,6 +9,7 @@ from torch import Tensor
 
 from underfire.attacks.budget import check_whole
 from underfire.certificates.certification import SIGMA, image_named
+from underfire.certificates.drawing import drawing_classifier
 from underfire.certificates.noise import NoiseSource, SeededNoise, SystemNoise
 from underfire.certificates.system import BATCH, Denoiser, NoisySystem
 from underfire.errors import InputError
@@ -102,6 +103,14 @@ class Smoothed:
                 if 2 * votes[i] > self.samples:
                     labels[i], maps[i] = label, shown
         return SmoothedResult(labels, maps, votes)
+
+    def as_classifier(self) -> Classifier:
+        """One draw of it as a classifier that draws: what `attack_draws` attacks and `score_draws` scores.
+
+        `fixed_draws` of it is a classifier that audits and studies take; they then speak of those draws. Its noise is
+        of torch's global generator, and gradients pass it as if it were added to the image alone.
+        """
+        return drawing_classifier(self.system)
 
     def _voted(self, x: Tensor, source: NoiseSource) -> tuple[int, int, Tensor]:
         """The most frequent label of an image's draws, how many have it, and the map of the first of them."""

@@ -76,7 +76,10 @@ class NoisySystem:
 
     def images(self, x: Tensor, source: NoiseSource, draws: range) -> Tensor:
         """What the classifier sees of one image ``x`` (C, H, W) in these ``draws``, (B, C, H, W)."""
-        z = torch.stack([noisy(x, self.sigma, source, draw) for draw in draws])
+        return self.seen(torch.stack([noisy(x, self.sigma, source, draw) for draw in draws])).detach()
+
+    def seen(self, z: Tensor) -> Tensor:
+        """What the classifier sees of noisy images ``z`` (N, C, H, W); attached to them."""
         return (z if self.denoise is None else _denoised(self.denoise, z)).clamp(0, 1)
 
     def shown(self, x: Tensor, source: NoiseSource, draws: range) -> Iterator[Shown]:
@@ -136,4 +139,4 @@ def _denoised(denoise: Denoiser, z: Tensor) -> Tensor:
             " it must return images like those it was given."
         )
     require_finite(found, "the denoised image of a draw")
-    return found.detach()
+    return found
