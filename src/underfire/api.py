@@ -9,11 +9,13 @@ from underfire.auditing.gates import Gate, GateCheck, failures, parse_gate, try_
 from underfire.auditing.given import GivenParts, PhotosGiven, named_attacks, named_interpreters, photos_given
 from underfire.auditing.locks import describing
 from underfire.auditing.plan import WHOLE, AuditPlan, ModelSettings, Preset, Shard
+from underfire.auditing.progress import NotebookProgress
 from underfire.auditing.run import Named, Run, open_run
 from underfire.auditing.runner import AuditListener, run_audit
 from underfire.auditing.selection import select_interpreters
 from underfire.auditing.store import STUDIES, RunDirectory, write_json
 from underfire.choices import EngineName
+from underfire.display import in_notebook
 from underfire.interpreters import Interpreter
 from underfire.models.classifier import Classifier
 from underfire.report import REPORT, build_report
@@ -157,7 +159,7 @@ def audit(
         engine: local, or ray for the processes of a Ray cluster.
         strict: refuse a photo that cannot be used, rather than leave it out.
         command: what the report names as the command that made it.
-        listener: follows the work.
+        listener: follows the work; by default, in a notebook, a progress bar.
         settings: see `AuditSettings`.
 
     Returns:
@@ -176,7 +178,7 @@ def audit(
         engine=engine,
         strict=strict,
         command=command,
-        listener=listener,
+        listener=NotebookProgress() if listener is None and in_notebook() else listener,
         given=given,
     )
     with describing(RunDirectory(Path(out)).lock_file):  # of two shards the later one sees what the other did

@@ -1,13 +1,15 @@
 """How far a map moves within a small ball: the largest of random points, as published, beside what an attack finds."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
+from underfire import display
 from underfire.attacks.budget import check_whole
 from underfire.attacks.map_attack import MapAttack
 from underfire.attacks.target_maps import one_interpreter
@@ -16,6 +18,9 @@ from underfire.interpreters.base import Interpreter
 from underfire.interpreters.map_goals import APART_L2
 from underfire.models.frozen import detached
 from underfire.seeding import generator, owners
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 RADIUS = 0.02
 SAMPLES = 10
@@ -63,6 +68,29 @@ class Sensitivity:
     def factor(self) -> Tensor:
         """(N,) by how much sampling is too kind, at least 1; infinite where it saw no change and the attack did."""
         return (self.attacked / self.sampled).where(self.attacked > self.sampled, 1.0)
+
+    def plot(self) -> "Figure":
+        """Each image: what random points found and what the attack found, joined by a line, on a logarithmic scale."""
+        drawn = display.figure(4.5, 0.8 + 0.25 * max(4, len(self.sampled)))
+        axes = drawn.subplots()
+        places = range(len(self.sampled))
+        axes.hlines(places, self.sampled.tolist(), self.attacked.tolist(), color="0.7")
+        axes.scatter(self.sampled.tolist(), places, label="random points", color="tab:blue")
+        axes.scatter(self.attacked.tolist(), places, label="attack", color="tab:red")
+        axes.set(xscale="log", xlabel="change of the map, relative to its norm", ylabel="image")
+        axes.set_yticks(places)
+        axes.legend()
+        return drawn
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the figures of each image."""
+        columns = ("sampled", "attacked", "factor", "label_kept", "passes")
+        values = [getattr(self, name).tolist() for name in columns]
+        rows = [
+            dict(zip(("image", *columns), row, strict=True)) for row in zip(itertools.count(), *values, strict=False)
+        ]
+        median = f": the attack finds {float(self.factor.median()):.3g} times as much, in the median" if rows else ""
+        return display.table(f"Sensitivity of {len(rows)} maps{median}", rows)
 
 
 def sensitivity(

@@ -3,11 +3,12 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import Tensor
 
+from underfire import display
 from underfire.attacks.budget import check_whole
 from underfire.attacks.control import Balance
 from underfire.attacks.directions import joint_direction
@@ -29,6 +30,9 @@ from underfire.models.decisions import probability
 from underfire.models.folded import prepared
 from underfire.models.frozen import detached, ordinary
 from underfire.seeding import owners
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 PASSES = 600
 """Forward and backward passes for an image, where the caller names none."""
@@ -68,6 +72,29 @@ class MinimumNormResult(AttackResult):
     def eps(self) -> Tensor:  # type: ignore[override]  # of each image its own, where others have one for all
         """(N,) float64, the change of each image in the unit of the norm; infinite where the goal is not met."""
         return self.used.where(self.found, torch.inf)
+
+    def plot(self, limit: int | None = None) -> "Figure":
+        """The security curve: the share of images on which a change of at most e meets the goal, against e.
+
+        Args:
+            limit: the first so many images; by default all.
+        """
+        found = self.eps[:limit]
+        ends = found.isfinite()
+        steps = found[ends].sort().values.tolist()
+        shares = [(k + 1) / max(1, len(found)) for k in range(len(steps))]
+        drawn = display.figure(4.5, 3)
+        axes = drawn.subplots()
+        right = 1.1 * max(steps, default=1.0)
+        axes.step([0.0, *steps, right], [0.0, *shares, shares[-1] if shares else 0.0], where="post")
+        axes.set(xlim=(0, right), ylim=(0, 1.02), xlabel=f"largest change allowed ({self.perturbation.name})")
+        axes.set_ylabel(f"share of {len(found)} images that meet {self.goal}")
+        return drawn
+
+    def _headline(self) -> str:
+        found = self.used[self.found]
+        median = f", the median change of these {float(found.median()):.4g}" if len(found) else ""
+        return f"{self.attack}, goal {self.goal}: met on {len(found)} of {len(self.keys)} images{median}"
 
 
 class MinimumNorm(JointAttack):

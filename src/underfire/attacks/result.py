@@ -2,12 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from underfire import display
 from underfire.attacks.goals import TARGET_FREE, Goal
 from underfire.attacks.perturbations import Perturbation
 from underfire.attacks.trace import Trace
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -100,3 +105,38 @@ class AttackResult:
                 distance = (maps[i] - self.target_maps[name][i]).abs().mean()
                 records.append({**common, "interpreter": name, "l1": float(distance)})
         return records
+
+    def plot(self, limit: int = display.SHOWN) -> "Figure":
+        """The first ``limit`` images before and after, what was changed, and for each map the wanted and the shown one.
+
+        Returns:
+            A figure with a row for each image. The change is drawn around grey, so that the whole budget in L∞ would
+            reach from black to white.
+        """
+        return display.grid([self._pictures(i) for i in range(min(limit, len(self.keys)))])
+
+    def _pictures(self, i: int) -> list[tuple[str, Tensor]]:
+        change = self.x_adv[i] - self.x[i]
+        largest = float(change.abs().max())
+        drawn = [
+            (f"benign: {self.keys[i]}"[:28], self.x[i]),
+            (f"{self.attack}: class {int(self.prediction[i])}, p_t {float(self.confidence[i]):.2f}", self.x_adv[i]),
+            (f"change, at most {255 * largest:.1f}/255", 0.5 + change / (2 * largest) if largest else change + 0.5),
+        ]
+        for name, maps in self.maps.items():
+            drawn += [(f"{name}: wanted", self.target_maps[name][i]), (f"{name}: shown", maps[i])]
+        return drawn
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: how often it succeeded, a row for each image, pictures of the first ones."""
+        shown = ("key", "target", "prediction", "success", "confidence", "used", "passes", "interpreter", "l1")
+        rows = [{name: row[name] for name in shown if name in row} for row in self.rows()]
+        drawn = AttackResult.plot(self)
+        alt = "images before and after the attack, and their maps"
+        return display.table(self._headline(), rows) + (display.picture(drawn, alt=alt) if rows else "")
+
+    def _headline(self) -> str:
+        budget = f"{self.perturbation.name} {self.perturbation.eps:.3g}"
+        met = f"{self.attack}, goal {self.goal}, {budget}: the label's part is met"
+        both = f", both parts at τ = 0.5 on {int(self.met().sum())}" if self.maps else ""
+        return f"{met} on {int(self.success.sum())} of {len(self.keys)} images{both}"

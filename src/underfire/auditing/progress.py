@@ -1,11 +1,13 @@
 """How long an audit will still take."""
 
+import time
 from collections import Counter
 from collections.abc import Sequence
 
 from underfire.auditing.condition import NONE, Condition
 from underfire.auditing.plan import AuditPlan, Unit
 from underfire.auditing.unit import Event
+from underfire.display import NotebookBar
 from underfire.interpreters.registry import passes_per_step
 
 
@@ -63,3 +65,21 @@ def _passes(plan: AuditPlan, condition: Condition) -> int:
     if effort.passes is not None:
         return effort.passes
     return (effort.steps or 0) * (passes_per_step(condition.source) or 1)
+
+
+class NotebookProgress:
+    """An audit's progress bar in a notebook; an `AuditListener`."""
+
+    def __init__(self) -> None:
+        self._bar = NotebookBar()
+        self._begun = time.monotonic()
+
+    def started(self, plan: AuditPlan, todo: Sequence[Unit], _finished: int) -> None:
+        """The run begins with the units ``todo``."""
+        self._eta = Eta(plan, todo)
+
+    def advanced(self, event: Event) -> None:
+        """A piece of work is done."""
+        self._eta.advance(event)
+        left = self._eta.remaining(time.monotonic() - self._begun)
+        self._bar.show(self._eta.share, "" if left is None else f"{left:.0f} s left")

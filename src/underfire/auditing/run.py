@@ -9,10 +9,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import torch
 
+from underfire import display
 from underfire.attacks.registry import ATTACKS
 from underfire.auditing.condition import Condition
 from underfire.auditing.facts import RunFacts
@@ -29,12 +31,20 @@ from underfire.interpreters.registry import INTERPRETERS
 from underfire.models import load_classifier
 from underfire.models.classifier import Classifier
 from underfire.models.sources import is_built_in
+from underfire.stats import Estimate
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _FILES = ("checkpoint", "class_names")
 """Settings of a model that name a file."""
 
 PLAIN = tuple(field.name for field in fields(ModelSettings) if field.name not in ("spec", *_FILES))
 """Settings of a model that name neither code nor a file."""
+
+
+def _interval(share: Estimate) -> str:
+    return "" if share.low is None or share.high is None else f"{100 * share.low:.0f} to {100 * share.high:.0f} %"
 
 
 @dataclass(frozen=True)
@@ -119,6 +129,45 @@ class Run:
     def parts(self) -> int:
         """Of how many parts its rows are, those of all shards together."""
         return len(units_of(self.facts))
+
+    def plot(self) -> "Figure":
+        """For each attacked interpreter the share of photos with the label chosen and the map kept, and its interval.
+
+        ADV² on that interpreter beside PGD, which ignores the map; on the image as saved.
+        """
+        headlines = self.summary.headlines
+        drawn = display.figure(5, 1.2 + 0.5 * max(1, len(headlines)))
+        axes = drawn.subplots()
+        for label, colour, shift in (("PGD", "tab:blue", 0.12), ("ADV²", "tab:red", -0.12)):
+            for k, line in enumerate(headlines):
+                share = line.kept if label == "ADV²" else line.kept_pgd
+                if share.value is None or share.low is None or share.high is None:
+                    continue
+                axes.plot([share.low, share.high], [k + shift] * 2, color=colour)
+                axes.plot([share.value], [k + shift], "o", color=colour, label=None if k else label)
+        axes.set_yticks(range(len(headlines)), [line.interpreter for line in headlines])
+        axes.set(xlim=(-0.02, 1.02), ylim=(len(headlines) - 0.5, -0.5))
+        axes.set_xlabel(f"share of photos with the label chosen and the map kept (IoU ≥ {self.summary.kept_iou:g})")
+        if headlines:
+            axes.legend(loc="best")
+        return drawn
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the headline of each attacked interpreter, with intervals and the number of photos."""
+        rows = [
+            {
+                "interpreter": line.interpreter,
+                "label chosen, map kept": f"{line.kept.k} of {line.kept.n}",
+                "95 % interval": _interval(line.kept),
+                "PGD, of the same": f"{line.kept_pgd.k} of {line.kept_pgd.n}",
+                "faithfulness": "not looked at" if line.faithfulness is None else line.faithfulness.verdict.value,
+            }
+            for line in self.summary.headlines
+        ]
+        unfinished = "" if self.finished else f", unfinished: {self.finished_parts} of {self.parts} parts"
+        title = f"Audit of {self.facts.model.name} in {self.path}{unfinished}"
+        note = f"{len(self.photos)} photos; {self.skipped} files were skipped. run.report() writes the report."
+        return display.table(title, rows, note=note) + (display.picture(self.plot(), alt="shares") if rows else "")
 
     @cached_property
     def missing(self) -> tuple[int, ...]:
