@@ -86,6 +86,10 @@ _EXTRAS = {"huggingface.md": "transformers", "onnx.md": "onnx2torch"}
 """Pages whose blocks need a package that need not be there."""
 
 
+_LONG = {"first-audit.md"}
+"""Pages whose blocks take a minute or more."""
+
+
 @dataclass(frozen=True)
 class Block:
     """A fenced block: the words after the backticks, its text, and the line where the text begins."""
@@ -170,6 +174,7 @@ def empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
 def _marked(page: Path) -> Any:
     code = "".join(block.text for block in blocks(page) if block.language == "python")
     marks = [pytest.mark.real] if "efficientnet" in code else []
+    marks += [pytest.mark.slow] if page.name in _LONG else []
     return pytest.param(page, id=page.name, marks=marks)
 
 
@@ -230,7 +235,7 @@ def test_every_command_shown_could_be_typed(words: tuple[str, ...]) -> None:
     while re.fullmatch(r"[A-Z_]+=\S*", words[0]):
         words = words[1:]
     check = {"underfire": _parses, "make": _is_a_target, "pip": _installs, "git": _anything, "cd": _anything}
-    check |= dict.fromkeys(("python", "pipx"), _anything)
+    check |= dict.fromkeys(("python", "pipx", "."), _anything)
     assert words[0] in check, f"{words[0]!r} is no command that this test knows"
     check[words[0]](list(words[1:]))
 
@@ -293,6 +298,16 @@ def test_every_page_is_reached_from_the_index() -> None:
 def test_every_page_has_a_name_of_its_own() -> None:
     pages = [page.name for page in (ROOT / "docs").rglob("*.md") if page.parent.name != "measured"]
     assert len(pages) == len(DOCS)
+
+
+def test_the_glossary_has_one_entry_for_each_word() -> None:
+    entries = re.findall(r"^### (.+)$", prose(DOCS["glossary.md"]), re.MULTILINE)
+    words = """Classifier, Interpreter, Attribution map, Benign input, Adversarial input, Target class, Target map,
+        Prediction loss, Interpretation loss, Source interpreter, Target interpreter, Native grid, Threat model,
+        Joint attack, Goal, Transfer matrix,
+        Noise floor, Pass, Joint success rate, Oblivious attacker, Adaptive attacker, EOT transform, Observer model,
+        Benign corruption, Score-based attack, Certificate, Certified JSR"""
+    assert sorted(entries) == sorted(" ".join(words.split()).split(", "))
 
 
 def test_the_architecture_lists_every_room() -> None:

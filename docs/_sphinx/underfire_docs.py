@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 SOURCE = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]["Source"]
 
 _SECTION = re.compile(r"^## (?P<title>.+)\n(?P<body>(?:(?!## ).*\n?)*)", re.MULTILINE)
-_PAGE = re.compile(r"\]\((?P<page>[\w/-]+)\.(?:md|ipynb)\)")
+_PAGE = re.compile(r"\[(?P<title>[^\]]+)\]\((?P<page>[\w/-]+)\.(?:md|ipynb)\)")
 _BAR = re.compile(r"(``.*?``|`[^`]*`)|\|")
 _LINK = re.compile(r"\]\((?P<target>(?:\.\./)+[^)#\s]+)")
 
@@ -26,7 +26,9 @@ _LINK = re.compile(r"\]\((?P<target>(?:\.\./)+[^)#\s]+)")
 def add_menu(text: str) -> str:
     """index.md with a hidden table of contents for each of its sections, of the pages to which that section links."""
     menus = [
-        f"```{{toctree}}\n:hidden:\n:caption: {section['title']}\n\n" + "\n".join(dict.fromkeys(pages)) + "\n```\n"
+        f"```{{toctree}}\n:hidden:\n:caption: {section['title']}\n\n"
+        + "\n".join(f"{title} <{page}>" for title, page in pages)
+        + "\n```\n"
         for section in _SECTION.finditer(text)
         if (pages := _PAGE.findall(section["body"]))
     ]
