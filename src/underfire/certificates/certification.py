@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from underfire.attacks.budget import check_whole
-from underfire.attacks.target_maps import wanted_maps
+from underfire.attacks.target_maps import TargetMap, wanted_maps
 from underfire.certificates.bounds import check_alpha
 from underfire.certificates.certificate import Certificate
 from underfire.certificates.events import BenignImage, ImageGoals, goals_of
 from underfire.certificates.noise import NoiseSource, SeededNoise
-from underfire.certificates.system import BATCH, Denoiser, NoisySystem
+from underfire.certificates.system import BATCH, Denoiser, NoisySystem, shown_together
 from underfire.errors import InputError, NonFiniteError
-from underfire.interpreters.base import Interpreter
+from underfire.interpreters.base import Interpreter, check_together
 from underfire.models.frozen import detached, ordinary
 from underfire.seeding import owners
 
@@ -74,28 +74,67 @@ def certify(
         InputError: something doesn't fit, classes don't exclude each other, or draws would depend on each other.
         NonFiniteError: a draw's logits or map contain NaN or infinity.
     """
-    system = NoisySystem(interpreter, sigma, denoise, batch_size)
+    (found,) = certify_together(
+        [interpreter], x, y, sigma=sigma, samples=samples, radii=radii, alpha=alpha, goals=goals, target=target,
+        target_map=target_map, benign_map=benign_map, iou=iou, shift=shift, denoise=denoise, seed=seed, keys=keys,
+        batch_size=batch_size,
+    )  # fmt: skip
+    return found
+
+
+def certify_together(
+    interpreters: Sequence[Interpreter],
+    x: Tensor,
+    y: Tensor,
+    *,
+    sigma: float = SIGMA,
+    samples: int = SAMPLES,
+    radii: Sequence[float] = RADII,
+    alpha: float = ALPHA,
+    goals: Sequence[str] | None = None,
+    target: Tensor | None = None,
+    target_map: TargetMap | None = None,
+    benign_map: TargetMap | int | None = None,
+    iou: float = 0.5,
+    shift: float = 0.1,
+    denoise: Denoiser | None = None,
+    seed: int = 0,
+    keys: Sequence[str] | None = None,
+    batch_size: int = BATCH,
+) -> tuple[Certificate, ...]:
+    """The certificates of several ``interpreters`` of one classifier, from the same draws.
+
+    A forward pass serves the prediction and all interpreters that have a reading. Each certificate holds with a
+    confidence of 1 − ``alpha`` by itself. Arguments and errors are those of :func:`certify`, with maps as attacks take
+    them.
+    """
+    systems = [NoisySystem(g, sigma, denoise, batch_size) for g in interpreters]
+    check_together(interpreters)
     wanted = goals_of(goals, target=target is not None, led=target_map is not None)
     _check_numbers(samples, alpha, radii, iou, shift)
-    images = _images(system, x, y, target, benign_map, target_map, seed, keys)
-    counts = _counted(system, [ImageGoals(wanted, image, iou, shift) for image in images], samples, seed)
-    table = {str(goal): counts.reshape(-1, len(wanted))[:, place] for place, goal in enumerate(wanted)}
-    names, distances = tuple(image.key for image in images), tuple(map(float, radii))
-    return Certificate(interpreter.name, names, sigma, samples, alpha, distances, iou, shift, table)
+    images = _images(systems, x, y, target, benign_map, target_map, seed, keys)
+    asked = [[ImageGoals(wanted, image, iou, shift) for image in own] for own in images]
+    counts = _counted(systems, asked, len(wanted), samples, seed)
+    names, distances = tuple(image.key for image in images[0]), tuple(map(float, radii))
+    found = []
+    for g, own in zip(interpreters, counts, strict=True):
+        table = {str(goal): own[:, place] for place, goal in enumerate(wanted)}
+        found.append(Certificate(g.name, names, sigma, samples, alpha, distances, iou, shift, table))
+    return tuple(found)
 
 
 def _images(
-    system: NoisySystem,
+    systems: Sequence[NoisySystem],
     x: Tensor,
     y: Tensor,
     target: Tensor | None,
-    benign_map: Tensor | int | None,
-    target_map: Tensor | None,
+    benign_map: TargetMap | int | None,
+    target_map: TargetMap | None,
     seed: int,
     keys: Sequence[str] | None,
-) -> list[BenignImage]:
-    """The images, checked, with the maps that their goals are measured against."""
-    g, classifier = system.interpreter, system.classifier
+) -> list[list[BenignImage]]:
+    """For each system the images, checked, with the maps that their goals are measured against."""
+    classifier, interpreters = systems[0].classifier, [system.interpreter for system in systems]
     classifier.check_images(x)
     classifier.check_classes(y, len(x))
     if target is not None:
@@ -107,20 +146,23 @@ def _images(
     with ordinary():
         x, y = detached(x), detached(y)
         if isinstance(benign_map, int):
-            benign = _mean_maps(system, x, y, benign_map, seed, names)
+            benign = {s.interpreter: _mean_maps(s, x, y, benign_map, seed, names) for s in systems}
         else:
-            (benign,) = wanted_maps((g,), x, benign_map, label=y, keys=names).values()
-        led = None if target_map is None else wanted_maps((g,), x, target_map, label=y, keys=names)[g]
+            benign = wanted_maps(interpreters, x, benign_map, label=y, keys=names)
+        led = {} if target_map is None else wanted_maps(interpreters, x, target_map, label=y, keys=names)
     return [
-        BenignImage(
-            key=name,
-            x=x[i],
-            label=y[i],
-            target=None if target is None else target[i],
-            benign_map=benign[i],
-            led_map=None if led is None else led[i],
-        )
-        for i, name in enumerate(names)
+        [
+            BenignImage(
+                key=name,
+                x=x[i],
+                label=y[i],
+                target=None if target is None else target[i],
+                benign_map=benign[g][i],
+                led_map=led[g][i] if g in led else None,
+            )
+            for i, name in enumerate(names)
+        ]
+        for g in interpreters
     ]
 
 
@@ -137,24 +179,33 @@ def _mean_maps(system: NoisySystem, x: Tensor, y: Tensor, draws: int, seed: int,
     return means
 
 
-def _counted(system: NoisySystem, asked: Sequence[ImageGoals], samples: int, seed: int) -> Tensor:
-    """In how many of so many draws (N, goals) each image meets each goal."""
-    counts = []
-    with ordinary(), system.classifier.frozen():
-        for i, goals in enumerate(asked):
-            source = SeededNoise(seed, goals.image.key)
+def _counted(
+    systems: Sequence[NoisySystem], asked: Sequence[Sequence[ImageGoals]], goals: int, samples: int, seed: int
+) -> Tensor:
+    """In how many of so many draws (systems, N, goals) each image meets each of the goals ``asked`` of each system."""
+    counts = torch.zeros((len(systems), len(asked[0]), goals), dtype=torch.int64)
+    with ordinary(), systems[0].classifier.frozen():
+        for i, own in enumerate(zip(*asked, strict=True)):
+            image = own[0].image
+            source = SeededNoise(seed, image.key)
             with image_named(i):
                 if not i:
-                    system.check_rows(goals.image.x, source)
-                counts.append(count_draws(system, goals, goals.image.x, source, samples))
-    return torch.stack(counts) if counts else torch.zeros(0, dtype=torch.int64)
+                    for system in systems:
+                        system.check_rows(image.x, source)
+                counts[:, i] = count_together(systems, own, image.x, source, samples)
+    return counts
 
 
-def count_draws(system: NoisySystem, goals: ImageGoals, x: Tensor, source: NoiseSource, samples: int) -> Tensor:
-    """In how many of so many draws of ``x`` (C, H, W) each of the ``goals`` is met, int64; inside ``frozen``."""
-    total = torch.zeros(len(goals.goals), dtype=torch.int64)
-    for shown in system.shown(x, source, range(samples)):
-        total += goals.count(shown)
+def count_together(
+    systems: Sequence[NoisySystem], asked: Sequence[ImageGoals], x: Tensor, source: NoiseSource, samples: int
+) -> Tensor:
+    """In how many of so many draws (systems, goals) of ``x`` (C, H, W) each of the goals ``asked`` of each is met.
+
+    int64; inside ``classifier.frozen()``.
+    """
+    total = torch.zeros((len(systems), len(asked[0].goals)), dtype=torch.int64)
+    for shown in shown_together(systems, x, source, range(samples)):
+        total += torch.stack([goals.count(draws) for goals, draws in zip(asked, shown, strict=True)])
     return total
 
 

@@ -1,6 +1,6 @@
 """The randomised system that certificates are of: noise on the image, then the prediction and its map."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from underfire.certificates.noise import NoiseSource, noisy
 from underfire.errors import InputError
-from underfire.interpreters.base import Interpreter, require_finite
+from underfire.interpreters.base import ForwardPass, Interpreter, require_finite
 from underfire.models.classifier import Classifier, differing
 from underfire.models.decisions import check_exclusive
 from underfire.models.draws import refuse_random
@@ -129,6 +129,34 @@ class NoisySystem:
                 " another: draws must not depend on each other. Give batch_size=1, or if that is no help let"
                 " the interpreter's predicted give the maps that its compute gives."
             )
+
+
+def shown_together(
+    systems: Sequence[NoisySystem], x: Tensor, source: NoiseSource, draws: range
+) -> Iterator[tuple[Shown, ...]]:
+    """What ``draws`` of one image ``x`` (C, H, W) show on each of ``systems``, which differ in the interpreter alone.
+
+    One forward pass serves all interpreters that have a reading, and the prediction. Otherwise as `NoisySystem.shown`.
+    """
+    first, *others = systems
+    if not others:
+        yield from ((shown,) for shown in first.shown(x, source, draws))
+        return
+    readings = [system.interpreter.reading() for system in systems]
+    taps = tuple({tap: None for reading in readings if reading for tap in reading.taps})
+    attached = any(reading.attached for reading in readings if reading)
+    for some in first.batches(draws):
+        z, keys = first.images(x, source, some), tuple(source.key(draw) for draw in some)
+        view = ForwardPass(first.classifier, z, taps=taps, attached=attached)
+        require_finite(view.logits.detach(), "the logits of a draw")
+        labels = view.logits.detach().argmax(dim=1)
+        found = []
+        for system, reading in zip(systems, readings, strict=True):
+            g = system.interpreter
+            maps = g.compute(z, labels, keys) if reading is None else reading.maps(view, labels)
+            require_finite(maps, f"the {g.name} map of a draw")
+            found.append(Shown(z, labels, maps))
+        yield tuple(found)
 
 
 def _denoised(denoise: Denoiser, z: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from underfire.interpreters.base import (
     Interpreter,
     MapGradient,
     MapObjective,
+    MapReading,
     MapTarget,
     Tap,
     pulled_through,
@@ -65,11 +66,9 @@ class TappedInterpreter(Interpreter, Generic[TapT]):
         """The maps (N, h, w) of ``x`` for ``y``."""
         return self._maps(self._view(x), y)
 
-    def predicted(self, x: Tensor, keys: tuple[str, ...]) -> tuple[Tensor, Tensor]:  # noqa: ARG002
-        """Logits and maps of one pass."""
-        view = self._view(x)
-        logits = view.logits.detach()
-        return logits, self._maps(view, logits.argmax(dim=1))
+    def reading(self) -> MapReading:
+        """From its tap."""
+        return MapReading((self._tap,), self.goes_back, self._maps)
 
     def pulled_back(self, x: Tensor, y: Tensor, keys: tuple[str, ...], cotangent: Tensor) -> Tensor:  # noqa: ARG002
         """Jᵀ·``cotangent`` (N, C, H, W), by the graph that attacks go back through."""

@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from typing import ClassVar, Protocol
@@ -219,6 +219,21 @@ class MapTarget:
         return map_slope(raw, self.maps, self.goal.loss(own), self.goal.distance)
 
 
+@dataclass(frozen=True)
+class MapReading:
+    """How maps are read from one pass of the classifier, which others may read too.
+
+    Attributes:
+        taps: what is read from the pass besides its logits.
+        attached: whether the maps go back through the pass.
+        maps: from the pass and classes (N,) to maps (N, h, w) in [0, 1], detached.
+    """
+
+    taps: tuple[Tap, ...]
+    attached: bool
+    maps: Callable[[ForwardPass, Tensor], Tensor]
+
+
 class Interpreter(ABC):
     """An interpreter ``g``: the attribution map of an image for a class, and the way to change it.
 
@@ -307,12 +322,21 @@ class Interpreter(ABC):
             raise InputError(f"{_underivable(self.name)}: with a graph it is another map; let no_grad change no value.")
         return pulled_through(maps, leaf, cotangent, self.name)
 
+    def reading(self) -> MapReading | None:
+        """How the maps are read from a pass that others read too; None where they take passes of their own."""
+        return None
+
     def predicted(self, x: Tensor, keys: tuple[str, ...]) -> tuple[Tensor, Tensor]:
         """The logits (N, K) of ``x`` and the maps (N, h, w) of the classes that they predict, detached.
 
-        As :meth:`compute`, of a checked, non-empty batch. It takes a forward pass beside the maps'; an interpreter that
-        reads both from one gives them so.
+        As :meth:`compute`, of a checked, non-empty batch. It takes a forward pass beside the maps', but for an
+        interpreter with a :meth:`reading`.
         """
+        reading = self.reading()
+        if reading is not None:
+            view = ForwardPass(self.classifier, x, taps=reading.taps, attached=reading.attached)
+            logits = view.logits.detach()
+            return logits, reading.maps(view, logits.argmax(dim=1))
         with torch.no_grad():
             logits = self.classifier.scores(x)
         return logits, self.compute(x, logits.argmax(dim=1), keys)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from underfire.interpreters.base import ForwardPass, Interpreter, MapGradient, MapObjective, MapTarget
+from underfire.interpreters.base import ForwardPass, Interpreter, MapGradient, MapObjective, MapReading, MapTarget
 from underfire.interpreters.directional import along
 from underfire.interpreters.maps import saliency, saliency_grid
 from underfire.models.classifier import Classifier
@@ -33,11 +33,9 @@ class GRAD(Interpreter):
         """The maps (N, H/4, W/4) of ``x`` for ``y``."""
         return saliency(ForwardPass(self.classifier, x).nll_gradient(y, last=True))
 
-    def predicted(self, x: Tensor, keys: tuple[str, ...]) -> tuple[Tensor, Tensor]:  # noqa: ARG002
-        """Logits and maps of one pass."""
-        view = ForwardPass(self.classifier, x)
-        logits = view.logits.detach()
-        return logits, saliency(view.nll_gradient(logits.argmax(dim=1), last=True))
+    def reading(self) -> MapReading:
+        """From the gradient of a pass."""
+        return MapReading((), True, lambda view, classes: saliency(view.nll_gradient(classes)))
 
     def objective(self, target: MapTarget) -> MapObjective:
         """The distance of the map's shape to the target's; its gradient H·v by a directional difference."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from underfire.errors import InputError
-from underfire.interpreters.base import ForwardPass, Interpreter, MapGradient, MapObjective, MapTarget
+from underfire.interpreters.base import ForwardPass, Interpreter, MapGradient, MapObjective, MapReading, MapTarget
 from underfire.interpreters.maps import distance
 from underfire.interpreters.masking.network import MaskingNetwork, gated_features
 from underfire.models.classifier import Classifier
@@ -53,8 +53,16 @@ class RTS(Interpreter):
     def compute(self, x: Tensor, y: Tensor, keys: tuple[str, ...]) -> Tensor:  # noqa: ARG002 - draws nothing
         """The maps (N, H/4, W/4) of ``x`` for ``y``."""
         encoder = self.network.encoder or self.classifier
-        with torch.no_grad(), encoder.frozen():
-            return self.network.maps(ForwardPass(encoder, x, taps=self.network.taps, attached=False), y)
+        with encoder.frozen():
+            return self._read(ForwardPass(encoder, x, taps=self.network.taps, attached=False), y)
+
+    def _read(self, view: ForwardPass, classes: Tensor) -> Tensor:
+        with torch.no_grad():
+            return self.network.maps(view, classes)
+
+    def reading(self) -> MapReading | None:
+        """From the features of the classifier's own pass, unless there is an encoder beside it."""
+        return MapReading(self.network.taps, False, self._read) if self.network.encoder is None else None
 
     def objective(self, target: MapTarget) -> MapObjective:
         """The mean absolute distance to the target map, and its exact gradient through decoder and encoder."""
