@@ -13,6 +13,9 @@ from support.smoothing import SIGMA, FixedMap, SwitchedMap, moved, p_at, plane
 from support.toys import MAKERS, images, relu_net, smooth_net
 from support.traces import scramble, untouched
 from underfire.certificates.certificate import Certificate
+from underfire.certificates.certification import certify_together
+from underfire.certificates.noise import SeededNoise
+from underfire.certificates.system import NoisySystem, shown_together
 from underfire.interpreters.base import Interpreter, MapObjective, MapTarget
 
 RADII = (0.0, 0.02, 0.05, 0.1)
@@ -312,3 +315,33 @@ class TestRefusals:
         classifier, x, y = plane(0.2)
         with pytest.raises(uf.InputError, match="interpreter"):
             uf.certify(classifier, x, y)  # type: ignore[arg-type]
+
+
+class TestTogether:
+    @pytest.mark.parametrize("make", [relu_net, smooth_net])
+    def test_several_interpreters_have_the_counts_that_each_has_alone(self, make: Callable[[], nn.Module]) -> None:
+        x = images(2, 32, seed=4)
+        classifier = uf.Classifier(make(), mean=(0.5,) * 3, std=(0.25,) * 3, input_size=32)
+        y = classifier.probabilities(x).argmax(dim=1)
+        parts = [uf.CAM(classifier), uf.GradCAM(classifier), uf.GRAD(classifier), uf.InputXGradient(classifier)]
+        options = {"sigma": 0.3, "samples": 40, "target": (y + 1) % 10}
+        together = certify_together(parts, x, y, batch_size=7, **options)  # type: ignore[arg-type]
+        for g, found in zip(parts, together, strict=True):
+            alone = uf.certify(g, x, y, **options)  # type: ignore[arg-type]
+            assert found.interpreter == g.name
+            assert {goal: counts.tolist() for goal, counts in found.counts.items()} == {
+                goal: counts.tolist() for goal, counts in alone.counts.items()
+            }
+            assert sum(int(counts.sum()) for counts in found.counts.values())
+
+    def test_one_forward_pass_serves_all_that_read_it(self) -> None:
+        classifier = uf.Classifier(relu_net(), mean=(0.5,) * 3, std=(0.25,) * 3, input_size=32)
+        parts = [uf.CAM(classifier), uf.GradCAM(classifier), uf.GRAD(classifier)]
+        seen = []
+        classifier.module.register_forward_hook(lambda _module, inputs, _: seen.append(len(inputs[0])))
+        systems = [NoisySystem(g, 0.1, batch_size=4) for g in parts]
+        with classifier.frozen():
+            seen.clear()
+            for _ in shown_together(systems, images(1, 32, seed=4)[0], SeededNoise(0, "key"), range(8)):
+                pass
+        assert seen == [4, 4]

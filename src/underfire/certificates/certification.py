@@ -23,6 +23,7 @@ SIGMA = 0.12
 SAMPLES = 1000
 ALPHA = 0.001
 RADII = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
+IOU, SHIFT = 0.5, 0.1
 """What is certified where the caller doesn't say; distances in pixel values."""
 
 
@@ -39,8 +40,8 @@ def certify(
     target: Tensor | None = None,
     target_map: Tensor | None = None,
     benign_map: Tensor | int | None = None,
-    iou: float = 0.5,
-    shift: float = 0.1,
+    iou: float = IOU,
+    shift: float = SHIFT,
     denoise: Denoiser | None = None,
     seed: int = 0,
     keys: Sequence[str] | None = None,
@@ -95,8 +96,8 @@ def certify_together(
     target: Tensor | None = None,
     target_map: TargetMap | None = None,
     benign_map: TargetMap | int | None = None,
-    iou: float = 0.5,
-    shift: float = 0.1,
+    iou: float = IOU,
+    shift: float = SHIFT,
     denoise: Denoiser | None = None,
     seed: int = 0,
     keys: Sequence[str] | None = None,
@@ -111,7 +112,7 @@ def certify_together(
     systems = [NoisySystem(g, sigma, denoise, batch_size) for g in interpreters]
     check_together(interpreters)
     wanted = goals_of(goals, target=target is not None, led=target_map is not None)
-    _check_numbers(samples, alpha, radii, iou, shift)
+    check_numbers(samples, alpha, radii, iou, shift)
     images = _images(systems, x, y, target, benign_map, target_map, seed, keys)
     asked = [[ImageGoals(wanted, image, iou, shift) for image in own] for own in images]
     counts = _counted(systems, asked, len(wanted), samples, seed)
@@ -218,7 +219,12 @@ def image_named(index: int) -> Iterator[None]:
         raise NonFiniteError(error.what, index) from error
 
 
-def _check_numbers(samples: int, alpha: float, radii: Sequence[float], iou: float, shift: float) -> None:
+def check_numbers(samples: int, alpha: float, radii: Sequence[float], iou: float = IOU, shift: float = SHIFT) -> None:
+    """Refuse what is out of range.
+
+    Raises:
+        InputError: a number is.
+    """
     check_whole("samples", samples)
     if samples < 1:
         raise InputError(f"samples is {samples}; give at least 1 draw.")

@@ -26,6 +26,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "attack": ("attack", "Makes a photo look like TARGET_CLASS to the model, with the map you choose."),
     "attacks": ("listing", "Lists the attacks that --attacks takes."),
     "audit": ("audit", "Attacks photos and their explanations, and reports how far to trust them."),
+    "certify": ("certify", "Certifies what no attack can do to label and map, shown through noise."),
     "detect": ("detect", "Flags photos whose maps are unlike those of clean photos."),
     "doctor": ("doctor", "Says what is installed, which devices there are, and what will hurt."),
     "evidence": ("evidence", "Writes what an auditor files of a run: figures, limits and hashes."),

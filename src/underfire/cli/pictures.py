@@ -34,17 +34,46 @@ def save_maps(photo: Bytes, attribution: Tensor, stem: Path) -> tuple[Path, Path
 
 def save_side_by_side(photo: Bytes, maps: Mapping[str, Tensor], path: Path) -> None:
     """Saves the photo (H, W, 3) and to its right each map (h, w) over it, its name above it, as a PNG at ``path``."""
-    height, width = photo.shape[:2]
-    times = math.ceil(_SIDE / width)
+    times = math.ceil(_SIDE / photo.shape[1])
     large = photo.repeat(times, axis=0).repeat(times, axis=1)
     pictures = {"photo": large} | {name: overlay(large, values.float().numpy()) for name, values in maps.items()}
-    step = width * times + _GAP
-    sheet = Image.new("RGB", (step * len(pictures) - _GAP, _LINE + height * times), "white")
+    _save_png(_side_by_side(pictures), path)
+
+
+_IN, _OUT, _FREE = (0.13, 0.55, 0.13), (0.1, 0.1, 0.1), (0.95, 0.65, 0.1)
+_TINT = 0.55  # of a cell's colour; the photo keeps the rest
+
+
+def save_cells(photo: Bytes, cells: Mapping[str, tuple[Tensor, Tensor]], path: Path) -> None:
+    """Saves the photo (H, W, 3) and to its right, by name, which cells are sure: green in, black out, orange free.
+
+    Args:
+        photo: 8-bit, RGB.
+        cells: which cells (h, w) are surely in, and which surely out.
+        path: of the PNG.
+    """
+    times = math.ceil(_SIDE / photo.shape[1])
+    large = photo.repeat(times, axis=0).repeat(times, axis=1)
+    sheets = {"photo": large}
+    for name, (inside, outside) in cells.items():
+        colours = np.where(inside[..., None], _IN, np.where(outside[..., None], _OUT, _FREE)).astype(np.float32)
+        rows, columns = (
+            np.arange(size) * count // size for size, count in zip(large.shape, inside.shape, strict=False)
+        )
+        tinted = (1 - _TINT) * large / 255 + _TINT * colours[rows][:, columns]
+        sheets[name] = np.round(tinted * 255).astype(np.uint8)
+    _save_png(_side_by_side(sheets), path)
+
+
+def _side_by_side(pictures: Mapping[str, Bytes]) -> Bytes:
+    """Pictures of one size, each under its name."""
+    height, width = next(iter(pictures.values())).shape[:2]
+    sheet = Image.new("RGB", ((width + _GAP) * len(pictures) - _GAP, _LINE + height), "white")
     draw = ImageDraw.Draw(sheet)
     for place, (name, picture) in enumerate(pictures.items()):
-        draw.text((place * step + 2, 2), name, fill="black")
-        sheet.paste(Image.fromarray(picture), (place * step, _LINE))
-    _save_png(np.asarray(sheet), path)
+        draw.text((place * (width + _GAP) + 2, 2), name, fill="black")
+        sheet.paste(Image.fromarray(picture), (place * (width + _GAP), _LINE))
+    return np.asarray(sheet)
 
 
 def _save_png(picture: Bytes, path: Path) -> None:

@@ -92,11 +92,14 @@ class PhotosDisplay(Display):
     Args:
         console: to print on.
         count: photos in all, at least 1.
+
+    Attributes:
+        done: how many are.
     """
 
     def __init__(self, console: Console, count: int) -> None:
         super().__init__(console)
-        self._count, self._done, self._said = count, 0, -_SILENCE  # the first estimate is said at once
+        self._count, self.done, self._said = count, 0, -_SILENCE  # the first estimate is said at once
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
@@ -107,13 +110,13 @@ class PhotosDisplay(Display):
 
     def advanced(self, photos: int) -> None:
         """Moves the bar on by ``photos``, or prints a line for the first, for the last and otherwise now and then."""
-        self._done += photos
+        self.done += photos
         elapsed = time.monotonic() - self._began
-        left = elapsed / self._done * (self._count - self._done)
-        line = f"photo {self._done}/{self._count}, {clock(elapsed)} elapsed, about {clock(left)} left"
+        left = elapsed / self.done * (self._count - self.done)
+        line = f"photo {self.done}/{self._count}, {clock(elapsed)} elapsed, about {clock(left)} left"
         if self._bar:
-            self._bar.update(self._bar.task_ids[0], completed=self._done, description=line)
-        elif self._done == self._count or elapsed - self._said >= _SILENCE:
+            self._bar.update(self._bar.task_ids[0], completed=self.done, description=line)
+        elif self.done == self._count or elapsed - self._said >= _SILENCE:
             self._said = elapsed
             self._console.print(line)
 

@@ -1,0 +1,313 @@
+"""Certificates of photos, kept photo by photo: what is finished is not made again, and processes may share the work.
+
+A folder has ``certify.json``, the settings; ``photos/``, one part for each photo, which is what was counted; and the
+tables made of all parts: ``certificates.parquet``, one row per photo, interpreter, goal and σ, and
+``certificates.json``.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from underfire.attacks.goals import Goal
+from underfire.auditing.cache import Cache, facts_key
+from underfire.auditing.look import calling
+from underfire.auditing.plan import WHOLE, AuditPlan, PlannedPhoto, Shard
+from underfire.auditing.store import write_json
+from underfire.certificates import CellCertificate, Certificate, certify_cells
+from underfire.certificates.certification import (
+    ALPHA,
+    IOU,
+    RADII,
+    SAMPLES,
+    SHIFT,
+    SIGMA,
+    certify_together,
+    check_numbers,
+)
+from underfire.certificates.system import BATCH, NoisySystem
+from underfire.decoding import decoded, plain_json
+from underfire.defenses.ensemble import settings_of
+from underfire.errors import InputError
+from underfire.files import check_tree, quoted, read_regular_file, write_whole
+from underfire.images import PhotoLoader
+from underfire.images.png import from_8bit
+from underfire.interpreters.base import Interpreter
+from underfire.models.classifier import Classifier
+
+GOALS = ("other/free", "other/kept", "target/kept", "kept/topk")
+"""What is certified where nobody says: a wrong label, and ADV² and Ghorbani's attack on the map."""
+
+CELL_SAMPLES = 100
+"""Draws for a picture of cells, beside those that choose; fewer if certificates have fewer."""
+
+_SETTINGS, _PARTS = "certify.json", "photos"
+_MOST_BYTES = 2**22
+
+
+@dataclass(frozen=True)
+class CertifySettings:
+    """What decides certificates, apart from photos, labels and the model; all as `certify` takes it.
+
+    ``alpha`` is the chance, for each photo, that any of its figures is wrong; its goals, interpreters and σ share it
+    evenly.
+    """
+
+    sigmas: tuple[float, ...] = (SIGMA,)
+    samples: int = SAMPLES
+    alpha: float = ALPHA
+    radii: tuple[float, ...] = RADII
+    goals: tuple[str, ...] = GOALS
+
+    def __post_init__(self) -> None:
+        """Check the numbers and the goals."""
+        check_numbers(self.samples, self.alpha, self.radii)
+        if not self.sigmas or len(set(self.sigmas)) < len(self.sigmas):
+            shown = ",".join(f"{sigma:g}" for sigma in self.sigmas)
+            raise InputError(f"sigma '{shown}' is no list of different numbers; give each once")
+        led = next((goal for goal in map(Goal.parse, self.goals) if goal.map == "led"), None)
+        if led is not None:
+            raise InputError(f"goal '{led}' needs a map to lead to, which uf.certify takes; leave it out")
+
+
+@dataclass(frozen=True)
+class CountedGoals:
+    """What the draws of one photo showed of one interpreter at one σ.
+
+    Attributes:
+        counts: by goal, how many draws met it.
+        cells: how many cells of the label's map are surely in its top, surely out, and free, in this order.
+        cells_radius: the L2 distance up to which that is so.
+        cells_iou: the least IoU with the benign top cells up to there.
+    """
+
+    interpreter: str
+    sigma: float
+    counts: Mapping[str, int]
+    cells: tuple[int, int, int]
+    cells_radius: float
+    cells_iou: float
+
+
+@dataclass(frozen=True)
+class CountedPhoto:
+    """One photo's part."""
+
+    image_id: str
+    label: int
+    target: int
+    found: tuple[CountedGoals, ...]
+
+
+@dataclass(frozen=True)
+class CertifiedPhotos:
+    """What a folder holds of the photos that were asked for.
+
+    Attributes:
+        rows: of all finished photos, one per photo, interpreter, σ and goal.
+        missing: how many photos other processes have still to do.
+    """
+
+    rows: tuple[Mapping[str, Any], ...]
+    missing: int
+
+
+Drawn = Callable[[PlannedPhoto, Tensor, Mapping[str, CellCertificate]], None]
+"""Is given a photo, its pixels (C, H, W) in 8 bits, and the cells by interpreter and σ, before its part is kept."""
+
+
+def certify_photos(
+    settings: CertifySettings,
+    plan: AuditPlan,
+    photos: Sequence[PlannedPhoto],
+    interpreters: Sequence[Interpreter],
+    out: Path,
+    *,
+    drawn: Drawn,
+    complete: Callable[[PlannedPhoto], bool],
+    shard: Shard = WHOLE,
+    batch_size: int = BATCH,
+    made: Callable[[int], None] = lambda _: None,
+) -> CertifiedPhotos:
+    """Certify ``photos`` into the folder ``out``, and make its tables of all that is there.
+
+    Args:
+        settings: of the certificates.
+        plan: the seed is taken from it.
+        photos: with their labels and targets.
+        interpreters: of one classifier.
+        out: a new folder, or one of the same settings.
+        drawn: draws a photo's cells.
+        complete: whether that picture is there.
+        shard: every which of the photos.
+        batch_size: draws that go through the model together.
+        made: is told when a photo is done, with how many of the shard are.
+
+    Raises:
+        InputError: the folder holds something else or other settings, a setting is out of range, or a photo changed.
+    """
+    classifier = interpreters[0].classifier
+    for sigma in settings.sigmas:
+        for g in interpreters:
+            NoisySystem(g, sigma)  # refuses what makes none, before a folder is claimed
+    _claim(out, settings, plan, interpreters)
+    cache = Cache(out / _PARTS, encode=asdict, decode=lambda value: decoded(CountedPhoto, value))
+    loader = PhotoLoader(classifier.preprocessing)
+
+    def make(some: Sequence[PlannedPhoto]) -> list[CountedPhoto]:
+        return [_counted(settings, plan, photo, interpreters, loader, drawn, batch_size) for photo in some]
+
+    share = [photo for place, photo in enumerate(photos) if shard.has(place)]
+    for _ in cache.get_or_make(share, part_key, make, complete=complete, made=made):
+        pass
+    there = [(photo, kept) for photo in photos if (kept := cache.get(part_key(photo))) is not None]
+    rows = tuple(row for photo, kept in there for row in _rows(settings, photo, kept, classifier))
+    _write_tables(out, rows)
+    return CertifiedPhotos(rows, len(photos) - len(there))
+
+
+def part_key(photo: PlannedPhoto) -> str:
+    """The name of a photo's part, by all that decides it beside the settings."""
+    return facts_key(photo.image_id, photo.sha256, photo.label, photo.target)
+
+
+def _claim(out: Path, settings: CertifySettings, plan: AuditPlan, interpreters: Sequence[Interpreter]) -> None:
+    """Writes down whose folder ``out`` is, or checks that it is ours."""
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{quoted(out)} is a file; give a folder for the certificates")
+    check_tree(out)
+    wanted = {
+        "version": Certificate.version,
+        "model": interpreters[0].classifier.fingerprint(),
+        "interpreters": {g.name: settings_of(g) for g in interpreters},
+        "seed": plan.seed,
+        **asdict(settings),
+    }
+    wanted = json.loads(json.dumps(wanted))  # tuples are lists there
+    path = out / _SETTINGS
+    if not path.is_file():
+        entries = out.iterdir() if out.is_dir() else ()
+        stranger = next((entry for entry in entries if not entry.name.startswith(".")), None)
+        if stranger is not None:
+            raise InputError(f"{quoted(out)} holds {quoted(stranger.name)} but no certificates; give a new folder")
+        write_json(path, wanted)
+        return
+    try:
+        found = plain_json(read_regular_file(path, limit=_MOST_BYTES))
+    except ValueError as error:
+        raise InputError(f"{quoted(path)} cannot be read ({error}); give a new folder") from error
+    if found != wanted:
+        kept = found if isinstance(found, dict) else {}
+        other = next((name for name in wanted if kept.get(name) != wanted[name]), "settings")
+        raise InputError(
+            f"{quoted(out)} holds certificates with another {other}: {kept.get(other)!r} there, {wanted.get(other)!r}"
+            " here; give the same settings, or a new folder"
+        )
+
+
+def _counted(
+    settings: CertifySettings,
+    plan: AuditPlan,
+    photo: PlannedPhoto,
+    interpreters: Sequence[Interpreter],
+    loader: PhotoLoader,
+    drawn: Drawn,
+    batch_size: int,
+) -> CountedPhoto:
+    loaded = loader.load(Path(photo.file))
+    if loaded.sha256 != photo.sha256:
+        raise InputError(f"photo {quoted(photo.file)} is another one than before; put it back")
+    classifier = interpreters[0].classifier
+    x = from_8bit(loaded.pixels[None], classifier.dtype).to(classifier.device)
+    y, target = (torch.tensor([label], device=x.device) for label in (photo.label, photo.target))
+    names = [photo.image_id]
+    found, pictures = [], {}
+    with calling(names):
+        for sigma in settings.sigmas:
+            certificates = certify_together(
+                interpreters, x, y, sigma=sigma, samples=settings.samples, radii=settings.radii,
+                alpha=_share(settings, interpreters), goals=settings.goals,
+                target=None if photo.target == photo.label else target, seed=plan.seed, keys=names,
+                batch_size=batch_size,
+            )  # fmt: skip
+            for g, certificate in zip(interpreters, certificates, strict=True):
+                cells = certify_cells(
+                    g, x, y, sigma=sigma, samples=min(CELL_SAMPLES, settings.samples), alpha=settings.alpha,
+                    seed=plan.seed, keys=names, batch_size=batch_size,
+                )  # fmt: skip
+                pictures[f"{g.name}, σ = {sigma:g}"] = cells
+                found.append(_counts_of(certificate, cells))
+    drawn(photo, loaded.pixels, pictures)
+    return CountedPhoto(photo.image_id, photo.label, photo.target, tuple(found))
+
+
+def _share(settings: CertifySettings, interpreters: Sequence[object]) -> float:
+    """Of α for one interpreter at one σ."""
+    return settings.alpha / (len(settings.sigmas) * len(interpreters))
+
+
+def _counts_of(certificate: Certificate, cells: CellCertificate) -> CountedGoals:
+    counts = {goal: int(count) for goal, count in certificate.counts.items()}
+    numbers = (int(cells.sure_in.sum()), int(cells.sure_out.sum()), int(cells.free.sum()))
+    return CountedGoals(certificate.interpreter, certificate.sigma, counts, numbers, cells.radius, float(cells.iou[0]))
+
+
+def _rows(
+    settings: CertifySettings, photo: PlannedPhoto, kept: CountedPhoto, classifier: Classifier
+) -> Iterator[Mapping[str, Any]]:
+    """The rows of one photo, made of what was counted."""
+    interpreters = {counted.interpreter for counted in kept.found}
+    for counted in kept.found:
+        counts = {goal: torch.tensor([count]) for goal, count in counted.counts.items()}
+        whole = Certificate(
+            counted.interpreter, (photo.image_id,), counted.sigma, settings.samples,
+            _share(settings, tuple(interpreters)), settings.radii, IOU, SHIFT, counts,
+        )  # fmt: skip
+        for row in whole.rows():
+            goal = str(row["goal"])
+            del row["key"]
+            yield {
+                "image_id": photo.image_id,
+                **row,
+                "alpha": settings.alpha,
+                "label": classifier.class_names[photo.label],
+                "target": classifier.class_names[photo.target] if goal.startswith("target") else None,
+                "label_radius": float(whole.label_radius[0]),
+                "abstained": bool(whole.abstained[0]),
+                "radii": list(settings.radii),
+                "rates": whole.rate[goal][0].tolist(),
+                "cells_in": counted.cells[0],
+                "cells_out": counted.cells[1],
+                "cells_free": counted.cells[2],
+                "cells_radius": counted.cells_radius,
+                "cells_iou": counted.cells_iou,
+            }
+
+
+_SCHEMA = pa.schema(
+    [
+        *((name, pa.string()) for name in ("image_id", "label", "interpreter", "goal", "target")),
+        *((name, pa.float64()) for name in ("sigma", "alpha")),
+        *((name, pa.int64()) for name in ("samples", "count")),
+        ("limit", pa.float64()),
+        *((name, pa.float64()) for name in ("radius_1", "radius_10", "radius_100", "cap", "label_radius")),
+        *((name, pa.bool_()) for name in ("censored", "abstained")),
+        *((name, pa.list_(pa.float64())) for name in ("radii", "rates")),
+        *((name, pa.int64()) for name in ("cells_in", "cells_out", "cells_free")),
+        *((name, pa.float64()) for name in ("cells_radius", "cells_iou")),
+    ]
+)
+
+
+def _write_tables(out: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist([dict(row) for row in rows], schema=_SCHEMA), sink, write_page_checksum=True)
+    write_whole(out / "certificates.parquet", sink.getvalue().to_pybytes())
+    write_json(out / "certificates.json", {"certificates": [{n: row[n] for n in _SCHEMA.names} for row in rows]})
