@@ -22,6 +22,7 @@ EXTRAS: Mapping[str, str] = MappingProxyType(
         "captum": "attributions of Captum as interpreters",
         "ray": "--engine ray",
         "evidence": "underfire evidence",
+        "maite": "the evaluation of MAITE, for underfire.maite",
     }
 )
 """The extras of the package and what each is for; what only developers need is not among them."""

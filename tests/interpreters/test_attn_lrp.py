@@ -81,16 +81,16 @@ X, Y = images(3, 16, dtype=torch.float64), torch.tensor([0, 3, 4])
 def test_lxt_has_the_same_in_torchvision_s_vit(setting: str, torchvision: ModuleType) -> None:
     x, y = pictures()
     classifier = Classifier(vision_transformer(torchvision), mean=MEAN, std=STD, input_size=SIZE)
-    found = cells(AttnLRP(classifier, softmax=SETTINGS[setting]).attribute(x, y))
+    found = cells(AttnLRP(classifier, softmax=SETTINGS[setting]).signed(x, y))
     wanted = torch.tensor(json.loads(FIGURES.read_text())[setting], dtype=torch.float64).reshape(found.shape)
     assert float((found - wanted).abs().max()) <= 1e-5 * float(wanted.abs().max())
 
 
 @pytest.mark.parametrize("options", [{}, {"softmax": False}, {"gamma": 0.1}])
 def test_attention_is_met_however_it_is_written(options: dict[str, Any]) -> None:
-    wanted = AttnLRP(_transformer(), **options).attribute(X, Y)
+    wanted = AttnLRP(_transformer(), **options).signed(X, Y)
     for how in ("module with weights", "fused", "by hand", "einsum"):
-        torch.testing.assert_close(AttnLRP(_transformer(how), **options).attribute(X, Y), wanted)
+        torch.testing.assert_close(AttnLRP(_transformer(how), **options).signed(X, Y), wanted)
 
 
 def test_one_head_by_hand() -> None:
@@ -118,7 +118,7 @@ def test_one_head_by_hand() -> None:
     of_q, of_k = 0.5 * z * (ratio @ k), 0.5 * k * (ratio.transpose(1, 2) @ z)
     of_v = 0.5 * v * (a.transpose(1, 2) @ coming)
     wanted = of_q + z * ((of_k / k) @ wk.T) + z * ((of_v / v) @ wv.T)
-    found = AttnLRP(Classifier(Net(), input_size=4)).attribute(x, y)
+    found = AttnLRP(Classifier(Net(), input_size=4)).signed(x, y)
     torch.testing.assert_close(found, wanted.transpose(1, 2).reshape(x.shape))
 
 
@@ -129,7 +129,7 @@ def test_values_alone_conserve_relevance_without_biases() -> None:
             nn.init.zeros_(parameter)
     linear = Classifier(classifier.module, mean=0.5, std=0.25, input_size=16)
     logits = linear(X).gather(1, Y[:, None]).squeeze(1).detach()
-    torch.testing.assert_close(AttnLRP(linear, softmax=False).attribute(X, Y).sum(dim=(1, 2, 3)), logits)
+    torch.testing.assert_close(AttnLRP(linear, softmax=False).signed(X, Y).sum(dim=(1, 2, 3)), logits)
 
 
 def test_it_is_for_attention_and_lrp_for_the_rest() -> None:

@@ -23,7 +23,7 @@ class TestCall:
         with torch.no_grad():
             assert torch.equal(make(relu_classifier)(x, y), expected)
             if make is IG:
-                IG(relu_classifier).attribute(x, y)
+                IG(relu_classifier).integrate(x, y)
         assert not expected.requires_grad
 
     @every

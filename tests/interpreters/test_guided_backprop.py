@@ -80,7 +80,7 @@ class TestTheRule:
         back = net.head[Y].clamp(min=0) * (c > 0) @ net.second
         wanted = (back.clamp(min=0) * ((a > 0) & (a < 6)) @ net.first).reshape(x.shape)
         assert bool((a > 6).any())
-        found = GuidedBackprop(Classifier(net, input_size=4)).attribute(x, Y)
+        found = GuidedBackprop(Classifier(net, input_size=4)).signed(x, Y)
         torch.testing.assert_close(found, wanted.detach())
 
     @pytest.mark.parametrize("call", CALLS)
@@ -90,21 +90,21 @@ class TestTheRule:
         module = nn.Sequential(_Normalised(), _net(nn.ReLU))
         with pytest.warns(UserWarning, match="hooks"):
             theirs = CaptumGuidedBackprop(module).attribute(x.clone().requires_grad_(), target=Y).detach()
-        torch.testing.assert_close(GuidedBackprop(classifier).attribute(x, Y), theirs)
+        torch.testing.assert_close(GuidedBackprop(classifier).signed(x, Y), theirs)
         torch.testing.assert_close(GuidedBackprop(classifier)(x, Y), saliency(theirs))
 
     def test_without_a_rectifier_it_is_the_gradient_of_the_logit(self, smooth_classifier64: Classifier) -> None:
         x = images(4, 16, dtype=torch.float64).requires_grad_()
         chosen = smooth_classifier64(x).gather(1, Y[:, None]).sum()
         (gradient,) = torch.autograd.grad(chosen, x)
-        torch.testing.assert_close(GuidedBackprop(smooth_classifier64).attribute(x, Y), gradient)
+        torch.testing.assert_close(GuidedBackprop(smooth_classifier64).signed(x, Y), gradient)
 
     def test_an_exported_graph_is_seen_through(self) -> None:
         net, x = smooth_net().eval(), images(4, 16)
         net.features[1] = nn.ReLU()
         many = ({0: torch.export.Dim("n")},)
         exported = torch.export.export(net, (x,), dynamic_shapes=many).module()
-        wanted, found = (GuidedBackprop(Classifier(m, input_size=16)).attribute(x, Y) for m in (net, exported))
+        wanted, found = (GuidedBackprop(Classifier(m, input_size=16)).signed(x, Y) for m in (net, exported))
         torch.testing.assert_close(found, wanted)
 
     @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ class TestTheRule:
         classifier, x = Classifier(net, input_size=8), images(4, 8, dtype=torch.float64)
         leaf = x.clone().requires_grad_()
         (wanted,) = torch.autograd.grad(net(leaf).gather(1, Y[:, None]).sum(), leaf)
-        torch.testing.assert_close(GuidedBackprop(classifier).attribute(x, Y), wanted)
+        torch.testing.assert_close(GuidedBackprop(classifier).signed(x, Y), wanted)
         assert ADV2(GuidedBackprop(classifier), steps=2)(x, (Y + 1) % 10).x_adv.shape == x.shape
 
     def test_a_scripted_module_is_refused(self) -> None:
@@ -140,7 +140,7 @@ class TestTheRule:
 
     def test_the_class_counts_as_a_call_checks_it(self, relu_classifier: Classifier) -> None:
         with pytest.raises(InputError, match="class 10 does not exist"):
-            GuidedBackprop(relu_classifier).attribute(images(1, 32), torch.tensor([10]))
+            GuidedBackprop(relu_classifier).signed(images(1, 32), torch.tensor([10]))
 
 
 class _Normalised(nn.Module):

@@ -28,7 +28,7 @@ class TestClosedForms:
     @pytest.mark.parametrize(("points", "rule"), [(1, "midpoint"), (7, "midpoint"), (3, "gauss-legendre")])
     def test_a_linear_logit_is_attributed_exactly(self, baseline: float, points: int, rule: Rule) -> None:
         ig = IG(linear_classifier(), points=points, rule=rule, output="logit", baseline=baseline)
-        attribution = ig.attribute(X, Y)
+        attribution = ig.integrate(X, Y)
         expected = (X - baseline) * pixel_weights()[Y] / 0.25
         torch.testing.assert_close(attribution.values, expected)
         assert float(attribution.residual.max()) < 1e-12
@@ -37,20 +37,20 @@ class TestClosedForms:
     @pytest.mark.parametrize("baseline", [0.0, 0.8])
     def test_a_square_too_because_the_gradient_is_taken_at_the_path_point(self, baseline: float) -> None:
         """∫₀¹ of a gradient that is linear in t: one midpoint is exact, the gradient at x would not be."""
-        attribution = IG(squares_classifier(), points=1, output="logit", baseline=baseline).attribute(X, Y)
+        attribution = IG(squares_classifier(), points=1, output="logit", baseline=baseline).integrate(X, Y)
         start, end = ((v - 0.5) / 0.25 for v in (torch.full_like(X, baseline), X))
         torch.testing.assert_close(attribution.values, pixel_weights()[Y] * (end.square() - start.square()))
         assert float(attribution.residual.max()) < 1e-12
 
     def test_the_baseline_itself_has_no_attribution(self, smooth_classifier64: Classifier) -> None:
-        attribution = IG(smooth_classifier64, baseline=0.4).attribute(torch.full_like(X, 0.4), Y)
+        attribution = IG(smooth_classifier64, baseline=0.4).integrate(torch.full_like(X, 0.4), Y)
         assert torch.equal(attribution.values, torch.zeros_like(X))
         assert torch.equal(attribution.residual, torch.zeros(4, dtype=torch.float64))
 
     def test_pixels_that_don_t_differ_from_the_baseline_have_none(self, smooth_classifier64: Classifier) -> None:
         x = X.clone()
         x[:, :, :8] = 0
-        values = IG(smooth_classifier64).attribute(x, Y).values
+        values = IG(smooth_classifier64).integrate(x, Y).values
         assert torch.equal(values[:, :, :8], torch.zeros_like(values[:, :, :8]))
         assert bool((values[:, :, 8:] != 0).any())
 
@@ -58,7 +58,7 @@ class TestClosedForms:
 class TestCompleteness:
     def test_the_residual_is_what_is_missing(self, smooth_classifier64: Classifier) -> None:
         ig = IG(smooth_classifier64, points=3)
-        attribution = ig.attribute(X, Y)
+        attribution = ig.integrate(X, Y)
         rows = torch.arange(4)
         ends = [smooth_classifier64.probabilities(z)[rows, Y] for z in (X, torch.zeros_like(X))]
         missing = attribution.values.sum(dim=(1, 2, 3)) - (ends[0] - ends[1])
@@ -68,7 +68,7 @@ class TestCompleteness:
     @pytest.mark.parametrize("output", ["probability", "logit"])
     def test_it_falls_with_the_square_of_the_points(self, smooth_classifier64: Classifier, output: str) -> None:
         residuals = [
-            float(IG(smooth_classifier64, points=points, output=output).attribute(X, Y).residual.mean())  # type: ignore[arg-type]
+            float(IG(smooth_classifier64, points=points, output=output).integrate(X, Y).residual.mean())  # type: ignore[arg-type]
             for points in (16, 32, 64, 128)
         ]
         for coarse, fine in itertools.pairwise(residuals):
@@ -76,7 +76,7 @@ class TestCompleteness:
 
     def test_gauss_legendre_gets_there_sooner(self, smooth_classifier64: Classifier) -> None:
         midpoint, gauss = (
-            IG(smooth_classifier64, points=48, rule=rule).attribute(X, Y).residual.max()
+            IG(smooth_classifier64, points=48, rule=rule).integrate(X, Y).residual.max()
             for rule in ("midpoint", "gauss-legendre")
         )
         assert gauss < midpoint / 1000
@@ -107,12 +107,12 @@ class TestRefusals:
     def test_attribute_refuses_what_a_call_refuses(self, smooth_classifier64: Classifier) -> None:
         ig = IG(smooth_classifier64)
         with pytest.raises(InputError, match="outside"):
-            ig.attribute(X * 2, Y)
+            ig.integrate(X * 2, Y)
         with pytest.raises(InputError, match="class 10 does not exist"):
-            ig.attribute(X, Y + 8)
+            ig.integrate(X, Y + 8)
 
     def test_no_image_has_no_attribution(self, smooth_classifier64: Classifier) -> None:
-        attribution = IG(smooth_classifier64).attribute(X[:0], Y[:0])
+        attribution = IG(smooth_classifier64).integrate(X[:0], Y[:0])
         assert (attribution.values.shape, attribution.residual.shape) == ((0, 3, 16, 16), (0,))
 
 
@@ -208,7 +208,7 @@ def _map(ig: IG) -> None:
 
 
 def _attribute(ig: IG) -> None:
-    ig.attribute(X, Y)
+    ig.integrate(X, Y)
 
 
 def _attack(ig: IG) -> None:

@@ -55,7 +55,7 @@ class TestZennit:
     def test_it_has_the_same(self, net: str, setting: str, torchvision: ModuleType) -> None:
         x, y = pictures()
         classifier = Classifier(convolutional(net, torchvision), mean=MEAN, std=STD, input_size=SIZE)
-        found = LRP(classifier, **SETTINGS[setting]).attribute(x, y)
+        found = LRP(classifier, **SETTINGS[setting]).signed(x, y)
         wanted = torch.tensor(json.loads(FIGURES.read_text())[net][setting], dtype=torch.float64).reshape(3, 4, 4)
         assert float((cells(found) - wanted).abs().max()) <= 1e-5 * float(wanted.abs().max())
         if find_spec("zennit") is not None:
@@ -74,7 +74,7 @@ class TestTheRules:
         classifier = Classifier(net, mean=0.5, std=0.25, input_size=32)
         logits = classifier(X32).gather(1, Y[:, None]).squeeze(1)
         for options in ({"gamma": 0, "box": False}, {"box": False}, {}):
-            found = LRP(classifier, **options).attribute(X32, Y).sum(dim=(1, 2, 3))
+            found = LRP(classifier, **options).signed(X32, Y).sum(dim=(1, 2, 3))
             torch.testing.assert_close(found, logits.detach(), rtol=1e-4, atol=1e-5)
 
     def test_epsilon_by_hand(self) -> None:
@@ -85,7 +85,7 @@ class TestTheRules:
         logit = (a * head[y]).sum(dim=1, keepdim=True)
         of_a = a * head[y] / (logit + 0.3 * logit.sign()) * logit
         of_x = x.flatten(1) * ((of_a / (z + 0.3 * z.sign())) @ w)
-        found = LRP(classifier, epsilon=0.3).attribute(x, y)
+        found = LRP(classifier, epsilon=0.3).signed(x, y)
         torch.testing.assert_close(found, of_x.reshape(x.shape).detach())
 
     def test_gamma_by_hand_for_inputs_and_outputs_of_either_sign(self) -> None:
@@ -107,7 +107,7 @@ class TestTheRules:
         of_t = (share / (share.sum(dim=2) + bias)[:, :, None] * of_z[:, :, None]).sum(dim=1)
         of_x = of_t * x / (x - 0.5)  # the constant takes the rest
         assert bool((z > 0).any() and (z < 0).any() and (t < 0).any())
-        found = LRP(_classifier(net, w, b, head), box=False).attribute(x, y)
+        found = LRP(_classifier(net, w, b, head), box=False).signed(x, y)
         torch.testing.assert_close(found, of_x.detach())
 
     @pytest.mark.parametrize("before", [lambda x: x, lambda x: 1 - x, lambda x: (x.flip(1) - 0.4) / 0.3])
@@ -130,7 +130,7 @@ class TestTheRules:
 
         wanted = before(x) * back(w) - low * back(up) - high * back(down)
         wanted = wanted.flip(1) if "flip" in before.__code__.co_names else wanted
-        found = LRP(_classifier(net, w, head)).attribute(x, y)
+        found = LRP(_classifier(net, w, head)).signed(x, y)
         torch.testing.assert_close(found, wanted.detach(), rtol=1e-5, atol=1e-6)
 
     def test_a_gate_gets_none_and_two_factors_share(self) -> None:
@@ -138,7 +138,7 @@ class TestTheRules:
 
         def relevance(net: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
             classifier = _classifier(lambda x, head: _read_out(net(x), head), head)
-            return LRP(classifier).attribute(x, y), net(x) * head[y].reshape(x.shape)
+            return LRP(classifier).signed(x, y), net(x) * head[y].reshape(x.shape)
 
         torch.testing.assert_close(*relevance(lambda x: x * (x - 0.5).sigmoid()))
         torch.testing.assert_close(*relevance(lambda x: x * (2 * x)))
@@ -155,7 +155,7 @@ class TestTheRules:
     )
     def test_an_activation_hands_on_what_comes(self, function: Callable[[Tensor], Tensor]) -> None:
         head, x, y = _weights(5, 48), images(2, 4).double(), torch.tensor([1, 4])
-        found = LRP(_classifier(lambda x, head: _read_out(function(7 * x), head), head)).attribute(x, y)
+        found = LRP(_classifier(lambda x, head: _read_out(function(7 * x), head), head)).signed(x, y)
         torch.testing.assert_close(found, function(7 * x) * head[y].reshape(x.shape))
 
     @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ class TestTheRules:
         head, x, y = _weights(5, 48), images(2, 4).double(), torch.tensor([1, 4])
         classifier = _classifier(lambda x, head: _read_out(norm(x), head), head)
         logits = classifier(x).gather(1, y[:, None]).squeeze(1)
-        torch.testing.assert_close(LRP(classifier).attribute(x, y).sum(dim=(1, 2, 3)), logits.detach())
+        torch.testing.assert_close(LRP(classifier).signed(x, y).sum(dim=(1, 2, 3)), logits.detach())
 
     def test_a_model_that_takes_blue_first_has_the_same(self) -> None:
         w, head, x, y = _weights(6, 3, 3, 3), _weights(5, 96, seed=2), images(2, 4).double(), torch.tensor([1, 4])
@@ -184,14 +184,14 @@ class TestTheRules:
             return Classifier(net.double(), mean=mean, std=std, input_size=4, bgr=flipped == -1)
 
         for options in ({}, {"box": False}):
-            wanted, found = (LRP(made(flipped), **options).attribute(x, y) for flipped in (1, -1))
+            wanted, found = (LRP(made(flipped), **options).signed(x, y) for flipped in (1, -1))
             torch.testing.assert_close(found, wanted)
 
     def test_padding_same_of_an_even_kernel(self) -> None:
         w, head, x, y = _weights(6, 3, 2, 2), _weights(5, 96, seed=2), images(2, 4).double(), torch.tensor([1, 4])
         same = _classifier(lambda x, w, head: _read_out(F.conv2d(x, w, padding="same").relu(), head), w, head)
         own = _classifier(lambda x, w, head: _read_out(F.conv2d(F.pad(x, (0, 1, 0, 1)), w).relu(), head), w, head)
-        torch.testing.assert_close(LRP(same).attribute(x, y), LRP(own).attribute(x, y))
+        torch.testing.assert_close(LRP(same).signed(x, y), LRP(own).signed(x, y))
 
 
 class TestTheModel:
@@ -199,7 +199,7 @@ class TestTheModel:
         classifier = Classifier(relu_net().double(), mean=0.5, std=0.25, input_size=32)
         copied = prepared(classifier)
         assert not any(isinstance(module, nn.BatchNorm2d) for module in copied.module.modules())
-        torch.testing.assert_close(LRP(copied).attribute(X32, Y), LRP(classifier).attribute(X32, Y))
+        torch.testing.assert_close(LRP(copied).signed(X32, Y), LRP(classifier).signed(X32, Y))
 
     def test_rows_are_the_same_in_any_batch(self, relu_classifier: Classifier) -> None:
         x, interpreter = images(4, 32), LRP(relu_classifier)
@@ -246,7 +246,7 @@ class TestTheModel:
         with untouched(net), classifier.frozen():
             found = LRP(classifier)
             maps = found(images(3, 32), Y[:3])
-        torch.testing.assert_close(maps, saliency(found.attribute(images(3, 32), Y[:3])))
+        torch.testing.assert_close(maps, saliency(found.signed(images(3, 32), Y[:3])))
 
 
 def _hidden(z: Tensor) -> Tensor:

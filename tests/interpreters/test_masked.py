@@ -68,12 +68,12 @@ class TestValues:
         ours = Occlusion(_classifier(), segments=4, window=window, baseline=baseline, output=output)
         theirs = (
             CaptumOcclusion(_function(output))
-            .attribute(
+            .signed(
                 X, sliding_window_shapes=(3, 4 * window, 4 * window), strides=(3, 4, 4), baselines=baseline, target=Y
             )
             .double()
         )
-        assert float((theirs[:, 0, ::4, ::4] - ours.attribute(X, Y)).abs().max()) < 1e-5
+        assert float((theirs[:, 0, ::4, ::4] - ours.signed(X, Y)).abs().max()) < 1e-5
         torch.testing.assert_close(ours(X, Y), min_max(theirs[:, 0, ::4, ::4]), rtol=0, atol=1e-5)
 
     @both
@@ -81,20 +81,20 @@ class TestValues:
     def test_all_coalitions_give_the_shapley_values(self, output: Output, baseline: float) -> None:
         ours = KernelSHAP(_classifier(), segments=2, samples=16, baseline=baseline, output=output)
         theirs = ShapleyValues(_function(output)).attribute(X, baselines=baseline, target=Y, feature_mask=_segments(2))
-        assert float((theirs[:, 0, ::8, ::8] - ours.attribute(X, Y)).abs().max()) < 1e-5
+        assert float((theirs[:, 0, ::8, ::8] - ours.signed(X, Y)).abs().max()) < 1e-5
         assert ours.passes_per_map == 16
 
     @both
     @backgrounds
     def test_kernel_shap_is_captum_s_on_the_same_coalitions(self, output: Output, baseline: float) -> None:
         ours = KernelSHAP(_classifier(), segments=3, samples=60, baseline=baseline, output=output)
-        values = ours.attribute(X, Y, keys=KEYS)
+        values = ours.signed(X, Y, keys=KEYS)
         for image, key in enumerate(KEYS):
             shown = ours.masks_of(key, X).shown[0].flatten(1)
             theirs = KernelShap(_function(output))
             theirs.interpretable_model = _Least(0.0)
             theirs.perturb_func = _each(shown)
-            found = theirs.attribute(
+            found = theirs.signed(
                 X[image : image + 1],
                 baselines=baseline,
                 target=int(Y[image]),
@@ -108,7 +108,7 @@ class TestValues:
     @backgrounds
     def test_lime_is_captum_s_with_a_ridge(self, output: Output, baseline: float) -> None:
         ours = LIME(_classifier(), segments=3, samples=40, baseline=baseline, output=output)
-        values = ours.attribute(X, Y, keys=KEYS)
+        values = ours.signed(X, Y, keys=KEYS)
         for image, key in enumerate(KEYS):
             shown = ours.masks_of(key, X).shown[0].flatten(1)
             theirs = Lime(
@@ -117,7 +117,7 @@ class TestValues:
                 similarity_func=lambda _, __, mask, **more: ours.weights(mask.double()),
                 perturb_func=_each(shown),
             )
-            found = theirs.attribute(
+            found = theirs.signed(
                 X[image : image + 1],
                 baselines=baseline,
                 target=int(Y[image]),
@@ -131,7 +131,7 @@ class TestValues:
     @backgrounds
     def test_rise_is_its_formula(self, output: Output, baseline: float) -> None:
         ours = RISE(_classifier(), masks=20, segments=3, share=0.4, baseline=baseline, output=output)
-        values = ours.attribute(X, Y, keys=KEYS)
+        values = ours.signed(X, Y, keys=KEYS)
         for image, key in enumerate(KEYS):
             masks = ours.masks_of(key, X)
             assert masks.corners is not None
@@ -211,7 +211,7 @@ class TestDirection:
         classifier = _classifier()
         explained = Occlusion(classifier, segments=3)
         with classifier.frozen():
-            raw = explained.attribute(X, Y)
+            raw = explained.signed(X, Y)
             own = replace(_target(explained), maps=min_max(raw))
             answer = explained.objective(own)(ForwardPass(classifier, X))
         assert float(answer.distance.max()) < 1e-12

@@ -81,7 +81,7 @@ def test_it_agrees_with_many_points_of_the_midpoint_rule() -> None:
     x = images(1, 32, dtype=torch.float64)
     with classifier.frozen():
         found = integrate(field_of(classifier, lambda z: z[:, [2]]), torch.zeros_like(x[0]), x[0], tolerance=0.05)
-    dense = IG(classifier, points=500, output="logit").attribute(x, torch.tensor([2]))
+    dense = IG(classifier, points=500, output="logit").integrate(x, torch.tensor([2]))
     assert (found.values[0] - dense.values[0]).abs().sum() < 0.02 * dense.values.abs().sum()
 
 

@@ -179,7 +179,7 @@ def test_the_attributions_are_those_of_ig() -> None:
     x = images(1, 16, dtype=torch.float64)
     found = logit_attributions(classifier, x[0], label=2, target=0, tolerance=1e-8, baseline=0.5)
     for row, c in enumerate((2, 0)):
-        same = IG(classifier, points=4, output="logit", baseline=0.5).attribute(x, torch.tensor([c]))
+        same = IG(classifier, points=4, output="logit", baseline=0.5).integrate(x, torch.tensor([c]))
         assert torch.allclose(found.values[row], same.values[0], atol=1e-10)
 
 

@@ -113,7 +113,7 @@ def _explained(
     view = look(classifier, explainers, x, explained, names=[photo.image_id])
     device = classifier.device
     residuals = [
-        f"{float(ig.attribute(x.to(device), explained.to(device)).residual):.3f}"
+        f"{float(ig.integrate(x.to(device), explained.to(device)).residual):.3f}"
         for ig in explainers
         if isinstance(ig, IG)
     ]

@@ -5,10 +5,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, TypeAlias, overload
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from underfire.errors import InputError, NonFiniteError
@@ -25,6 +26,9 @@ from underfire.seeding import owners
 
 BACK_PROPAGATION = "back-propagation"
 """The family of interpreters whose map is a gradient of the model, or of a path of its inputs."""
+
+Classes: TypeAlias = int | Sequence[int] | Tensor | None
+"""One class for all images, one for each, or by None those that are predicted."""
 
 Tap = FeatureMap | Attention
 """What can be read from a pass."""
@@ -292,6 +296,41 @@ class Interpreter(ABC):
             maps = self.compute(detached(x), detached(y), names)
         require_finite(maps, f"the {self.name} map")
         return maps
+
+    @overload
+    def attribute(self, inputs: Tensor, target: Classes = None, *, upsample: bool = True) -> Tensor: ...
+
+    @overload
+    def attribute(self, inputs: tuple[Tensor], target: Classes = None, *, upsample: bool = True) -> tuple[Tensor]: ...
+
+    def attribute(
+        self, inputs: Tensor | tuple[Tensor], target: Classes = None, *, upsample: bool = True
+    ) -> Tensor | tuple[Tensor]:
+        """The maps as Captum's and Quantus' users ask for them, detached.
+
+        Args:
+            inputs: images (N, C, H, W) in [0, 1]; as a tuple of one, which Captum's measures make of them, the maps are
+                one too.
+            target: the class of all images, or one for each (N,); by default those that the classifier predicts.
+            upsample: the maps are brought to the size of the images, (N, 1, H, W), bilinearly; else they are those of a
+                call, (N, h, w).
+
+        Raises:
+            InputError: ``inputs`` or ``target`` is not what the classifier takes.
+            NonFiniteError: a map contains NaN or infinity.
+        """
+        if isinstance(inputs, tuple):
+            (images,) = inputs
+            return (self.attribute(images, target, upsample=upsample),)
+        self.classifier.check_images(inputs)
+        if target is None:
+            classes = self.classifier.probabilities(detached(inputs)).argmax(dim=1)
+        elif isinstance(target, int):
+            classes = torch.full((len(inputs),), target, device=inputs.device)
+        else:
+            classes = torch.as_tensor(target, device=inputs.device)
+        maps = self(inputs, classes)
+        return functional.interpolate(maps[:, None], inputs.shape[2:], mode="bilinear") if upsample else maps
 
     @classmethod
     def available(cls, classifier: Classifier) -> str | None:  # noqa: ARG003 - any will do, by default

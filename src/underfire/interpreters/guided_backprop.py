@@ -49,7 +49,7 @@ class GuidedBackprop(Interpreter):
                 return f"{unseen}; give the module that it was made from."
         return None
 
-    def attribute(self, x: Tensor, y: Tensor) -> Tensor:
+    def signed(self, x: Tensor, y: Tensor) -> Tensor:
         """What comes back (N, C, H, W) to images ``x`` (N, C, H, W) in [0, 1] from the logits of classes ``y`` (N,).
 
         Raises:

@@ -79,7 +79,7 @@ class IG(Interpreter):
         self.probe = probe
         self.grid = saliency_grid(classifier.input_size)
 
-    def attribute(self, x: Tensor, y: Tensor) -> Attribution:
+    def integrate(self, x: Tensor, y: Tensor) -> Attribution:
         """Signed attributions of images ``x`` (N, C, H, W) in [0, 1] for classes ``y`` (N,), and their residual.
 
         Raises:

@@ -71,7 +71,7 @@ class RelevanceInterpreter(Interpreter):
             return str(error)
         return None
 
-    def attribute(self, x: Tensor, y: Tensor) -> Tensor:
+    def signed(self, x: Tensor, y: Tensor) -> Tensor:
         """Relevance (N, C, H, W) of images ``x`` (N, C, H, W) in [0, 1] for the logits of classes ``y`` (N,), detached.
 
         It is that of the normalised image: a pixel of the classifier's mean has none unless z^B gives it some.

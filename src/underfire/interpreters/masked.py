@@ -78,7 +78,7 @@ class Masked(Interpreter):
         self.passes_per_step = 1 + self.per_step + self.renewed
         self.draws = per_step is not None
 
-    def attribute(self, x: Tensor, y: Tensor, *, keys: Sequence[str] | None = None) -> Tensor:
+    def signed(self, x: Tensor, y: Tensor, *, keys: Sequence[str] | None = None) -> Tensor:
         """Signed attributions (N, h, w) of images ``x`` (N, C, H, W) in [0, 1] for classes ``y`` (N,), never scaled.
 
         ``keys`` as in a call.
