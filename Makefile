@@ -1,6 +1,6 @@
 # `make demo`, `make quick` and `make test` work from a bare clone and install nothing the second time.
 .DELETE_ON_ERROR:
-.PHONY: help demo quick test full lint types inner unit every lowest bench fuzz docs clean
+.PHONY: help demo quick test full lint types inner unit every lowest bench fuzz docs package clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -22,6 +22,7 @@ help:
 	@echo "make bench  the cost of a step and the comparison with other libraries, as ratios; some minutes"
 	@echo "make fuzz   hostile inputs of every kind, and a table of how they ended; SEED=1 N=300 KINDS='runs images'"
 	@echo "make docs   the documentation as a site, in build/site/index.html; a warning fails it"
+	@echo "make package  build wheel and source distribution, and try each in an environment of its own"
 	@echo "make clean  remove the virtual environment and caches"
 
 demo: $(VENV)/.run-stamp
@@ -106,6 +107,26 @@ $(LOWEST)/.stamp: pyproject.toml constraints.txt
 	$(LOWEST)/bin/uv pip install -q --python $(LOWEST)/bin/python --resolution lowest-direct \
 		$(LOWEST_TORCH) $(LOWEST_PINS) -e ".[captum,ray]"
 	@touch $@
+
+# The wheel and the source distribution, each installed into an environment of its own and tried outside the sources.
+PACKAGE := build/package
+TRIAL = cd $(PACKAGE)/$(1) && bin/underfire --version && bin/underfire doctor && bin/underfire explain --interpreters cam \
+	--out maps "$$(bin/python -c 'from underfire.images import builtin_photos as b; print(b().photos[0].path)')" && ls maps
+
+package: pyproject.toml constraints.txt
+	rm -rf $(PACKAGE)
+	$(PYTHON) -m venv $(PACKAGE)/tools
+	$(PACKAGE)/tools/bin/pip install -q --disable-pip-version-check build
+	$(PACKAGE)/tools/bin/python -m build --outdir $(PACKAGE)/dist .
+	$(PACKAGE)/tools/bin/pip config get global.extra-index-url >/dev/null 2>&1 || \
+	export PIP_EXTRA_INDEX_URL="$${PIP_EXTRA_INDEX_URL:-$(CPU_INDEX)}"; \
+	for kind in whl tar.gz; do \
+		$(PYTHON) -m venv $(PACKAGE)/$$kind && \
+		$(PACKAGE)/$$kind/bin/pip install -q --disable-pip-version-check -c constraints.txt $(PACKAGE)/dist/*.$$kind \
+		|| exit 1; \
+	done
+	$(call TRIAL,whl)
+	$(call TRIAL,tar.gz)
 
 clean:
 	rm -rf $(VENV) $(LOWEST) build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
