@@ -27,6 +27,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "attacks": ("listing", "Lists the attacks that --attacks takes."),
     "audit": ("audit", "Attacks photos and their explanations, and reports how far to trust them."),
     "certify": ("certify", "Certifies what no attack can do to label and map, shown through noise."),
+    "benchmark": ("benchmark", "Writes entries of the benchmark from a run, or joins entries into a table."),
     "detect": ("detect", "Flags photos whose maps are unlike those of clean photos."),
     "doctor": ("doctor", "Says what is installed, which devices there are, and what will hurt."),
     "evidence": ("evidence", "Writes what an auditor files of a run: figures, limits and hashes."),

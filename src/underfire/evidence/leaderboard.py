@@ -1,0 +1,99 @@
+"""Entries of the benchmark joined into one table, as Markdown or as a page of HTML."""
+
+from collections.abc import Sequence
+from html import escape
+
+from underfire.evidence.benchmark import HEADLINE_TAU, BenchmarkEntry, BenchmarkSettings
+from underfire.evidence.signs import cell
+from underfire.present.text import budget, number
+from underfire.stats import Estimate
+
+COLUMNS = (
+    "model",
+    "interpreter",
+    f"JSR@{HEADLINE_TAU:g}",
+    "of PGD",
+    "of noise",
+    "by transfer, at most",
+    "accuracy",
+    "faithfulness",
+    "budget",
+    "photos",
+    "to be relied upon",
+)
+
+NOTE = (
+    f"JSR@{HEADLINE_TAU:g} is the share of attacked photos on which ADV² chose the label and kept the map (an IoU with "
+    f"the benign map of at least {HEADLINE_TAU:g}), with its 95 % interval: lower is better, and a lower bound of what "
+    "an attacker can reach. Rows compare only if their photos and budget are the same. An entry that is not to be "
+    "relied upon stands last."
+)
+
+
+def ordered(entries: Sequence[BenchmarkEntry]) -> list[BenchmarkEntry]:
+    """``entries`` by joint success rate, those that are not reliable last."""
+    return sorted(entries, key=lambda e: (e.unreliable, e.jsr.value is None, e.jsr.value or 0, e.model, e.interpreter))
+
+
+def rows(entries: Sequence[BenchmarkEntry]) -> list[tuple[str, ...]]:
+    """The cells of every entry, under `COLUMNS`, as plain text."""
+    return [_row(entry) for entry in ordered(entries)]
+
+
+def as_markdown(entries: Sequence[BenchmarkEntry]) -> str:
+    """A page with one table."""
+    lines = [COLUMNS, ("---",) * len(COLUMNS), *(tuple(map(cell, row)) for row in rows(entries))]
+    return "# Joint attacks on prediction and explanation\n\n" + NOTE + "\n\n" + "\n".join(map(_line, lines)) + "\n"
+
+
+def as_html(entries: Sequence[BenchmarkEntry]) -> str:
+    """The same as one file that opens from disk, without a script."""
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in COLUMNS)
+    body = "\n".join(f"<tr>{''.join(f'<td>{escape(text)}</td>' for text in row)}</tr>" for row in rows(entries))
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        "<title>underfire benchmark</title><style>"
+        ":root{color-scheme:light dark}body{font:16px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:80rem;"
+        "padding:0 1rem}.wide{overflow-x:auto}table{border-collapse:collapse}th,td{text-align:left;padding:.3rem .7rem;"
+        "border-bottom:1px solid #8886;white-space:nowrap}</style></head><body><main>"
+        f"<h1>Joint attacks on prediction and explanation</h1><p>{escape(NOTE)}</p>"
+        f'<div class="wide" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table></div>'
+        "</main></body></html>\n"
+    )
+
+
+def _row(entry: BenchmarkEntry) -> tuple[str, ...]:
+    reached = [one.jsr.value for one in entry.transfer if one.jsr.value is not None]
+    settings = entry.settings
+    doubts = sorted({doubt.id for doubt in entry.doubts})
+    return (
+        entry.model,
+        entry.interpreter,
+        _rate(entry.jsr),
+        number(entry.jsr_pgd.value, 2),
+        number(entry.noise.value, 2),
+        number(max(reached, default=None), 2),
+        number(entry.accuracy.value, 2),
+        "not looked at" if entry.floor is None else entry.floor.verdict,
+        f"{settings.perturbation} {budget(settings.eps, settings.perturbation)}, {_effort(settings)}",
+        f"{entry.attacked} ({entry.photos_sha256[:8]})",
+        f"{'no' if entry.unreliable else 'bounds' if doubts else 'yes'}{': ' if doubts else ''}{', '.join(doubts)}",
+    )
+
+
+def _effort(settings: BenchmarkSettings) -> str:
+    if settings.passes is not None:
+        return f"{settings.passes} passes"
+    return settings.preset if settings.steps is None else f"{settings.steps} steps"
+
+
+def _rate(figure: Estimate) -> str:
+    if figure.value is None or figure.low is None or figure.high is None:
+        return "–"
+    return f"{figure.value:.2f} ({figure.low:.2f} to {figure.high:.2f})"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"

@@ -1,0 +1,170 @@
+"""Entries of the benchmark: their numbers by hand, what reads them, and the table that joins them."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+import underfire as uf
+from support.planted_rows import PLANTED, controls
+from support.planted_rows import row as planted
+from support.synthetic_run import Recipe, write_run
+from underfire.auditing.rows import Row
+from underfire.cli import cli
+from underfire.diagnostics.map_checks import MapCheck
+from underfire.errors import InputError
+from underfire.evidence.benchmark import HEADLINE_TAU, BenchmarkEntry, entries, read_entry
+from underfire.evidence.leaderboard import as_html, as_markdown, ordered
+
+CHECKS = tuple(MapCheck(name, (False,) * 5, (0.5, 0.4, 0.6, 0.5, 0.4), (0.1,) * 5) for name in ("cam", "grad"))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> uf.Run:
+    recipe = Recipe(interpreters=("cam", "grad"), artifacts=False)
+    made = uf.load_run(write_run(tmp_path_factory.mktemp("run") / "run", recipe))
+    return replace(made, facts=replace(made.facts, map_checks=CHECKS))
+
+
+def of_rows(run: uf.Run, rows: list[Row]) -> uf.Run:
+    """``run`` as if its rows were ``rows``."""
+    made = replace(run, records=tuple(rows))
+    made.__dict__["missing"] = ()
+    return made
+
+
+def test_the_curve_in_closed_form(run: uf.Run) -> None:
+    """Of four photos a keeps its map at an IoU of 0.8, d at 0.4; b and c miss the label as saved."""
+    (entry,) = entries(of_rows(run, PLANTED))
+    curve = {point.tau: point for point in entry.jsr_curve}
+    assert len(curve) == 21
+    assert [curve[tau].jsr.k for tau in (0.0, 0.4, 0.45, 0.8, 0.85, 1.0)] == [2, 2, 1, 1, 0, 0]
+    assert {point.jsr.n for point in entry.jsr_curve} == {4}
+    assert [curve[tau].noise.k for tau in (0.9, 0.95)] == [4, 0]
+    assert (entry.jsr.value, entry.noise.value) == (0.25, 1.0)
+    assert entry.jsr_pgd.k == 1  # b, at 0.6
+    assert entry.noise_l1.value == pytest.approx(0.04)
+
+
+def test_the_headline_and_transfer_are_those_of_the_summary(run: uf.Run) -> None:
+    found = {entry.interpreter: entry for entry in entries(run)}
+    assert set(found) == {"cam", "grad"}
+    for headline in run.summary.headlines:
+        entry = found[headline.interpreter]
+        assert entry.jsr == headline.kept
+        assert entry.jsr_pgd == headline.kept_pgd
+        rates = next(goal.rates for goal in run.summary.goals if goal.interpreter == headline.interpreter)
+        assert [(p.jsr, p.noise) for p in entry.jsr_curve if p.tau in (0.25, 0.5, 0.75)] == [
+            (rate.jsr, rate.noise) for rate in rates
+        ]
+    assert [one.source for one in found["cam"].transfer] == ["grad"]
+    assert found["cam"].transfer[0].jsr.value == 0.0  # an IoU of 1 - 3 · 0.3
+    assert (found["cam"].settings.passes, found["cam"].settings.steps) == (300, None)
+    assert found["cam"].floor is not None
+    assert found["cam"].floor.verdict == "met"
+
+
+def test_an_entry_is_read_as_it_was_written(run: uf.Run, tmp_path: Path) -> None:
+    for entry in entries(run):
+        path = tmp_path / entry.file_name
+        path.write_text(json.dumps(entry.to_json()), encoding="utf-8")
+        assert read_entry(path) == entry
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"format": "other/9"}, "'other/9'"),
+        ({"unreliable": True}, "'unreliable'"),
+        ({"jsr_curve": []}, "jsr_curve"),
+        ({"accuracy": {"value": 2, "low": None, "high": None, "n": 1, "k": 2}}, "rate 2"),
+        ({"model": 7}, "it.model is 7"),
+        ({"more": 1}, "'more'"),
+    ],
+)
+def test_what_is_no_entry_is_refused(change: dict[str, Any], why: str, run: uf.Run, tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps({**entries(run)[0].to_json(), **change}), encoding="utf-8")
+    with pytest.raises(InputError, match=r"x\.json.*no entry") as caught:
+        read_entry(path)
+    assert why in str(caught.value)
+    path.write_bytes(b"\x00")
+    with pytest.raises(InputError, match="no entry"):
+        read_entry(path)
+
+
+def with_rate(entry: BenchmarkEntry, value: float, **changes: Any) -> BenchmarkEntry:
+    curve = tuple(
+        replace(point, jsr=replace(point.jsr, value=value)) if point.tau == HEADLINE_TAU else point
+        for point in entry.jsr_curve
+    )
+    return replace(entry, jsr_curve=curve, **changes)
+
+
+def test_the_table_has_the_lowest_rate_first_and_the_unreliable_last(run: uf.Run, tmp_path: Path) -> None:
+    entry = entries(run)[0]
+    blind = uf.load_run(
+        write_run(tmp_path / "run", Recipe(interpreters=("cam",), artifacts=False, course={"stuck": 0.5}))
+    )
+    (doubtful,) = entries(blind)
+    assert doubtful.unreliable
+    given = [
+        with_rate(doubtful, 0.0, model="doubtful"),
+        with_rate(entry, 0.9, model="weak"),
+        with_rate(entry, 0.1, model="strong"),
+    ]
+    assert [one.model for one in ordered(given)] == ["strong", "weak", "doubtful"]
+    lines = [line for line in as_markdown(given).splitlines() if line.startswith("| ")]
+    assert [line.split(" | ")[0] for line in lines[2:]] == ["| strong", "| weak", "| doubtful"]
+    assert "no: " in lines[-1]
+    assert "linf 8/255, 300 passes" in lines[-1]
+    assert "zero\\_gradients" in lines[-1]
+
+
+def test_hostile_names_stay_text(run: uf.Run) -> None:
+    entry = replace(entries(run)[0], model="../<script>alert(1)</script>|`x`\n# y")
+    assert entry.file_name == "script-alert-1-script-x-y--cam.benchmark.json"
+    page = as_html([entry])
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+    lines = as_markdown([entry]).splitlines()
+    assert not any(line.startswith("# y") for line in lines)
+    assert "\\<script\\>" in lines[-1]
+    assert replace(entry, model="///").file_name == "model--cam.benchmark.json"
+
+
+def test_runs_that_have_no_entry(run: uf.Run) -> None:
+    rows = [*controls("a"), planted("a", "pgd", success=True)]
+    with pytest.raises(InputError, match="--attacks pgd,adv2"):
+        entries(of_rows(run, rows))
+    with pytest.raises(InputError, match="unfinished"):
+        entries(replace(run, records=()))
+
+
+def invoke(*arguments: object) -> Result:
+    return CliRunner().invoke(cli, list(map(str, arguments)))
+
+
+def test_the_commands(run: uf.Run, tmp_path: Path) -> None:
+    made = invoke("benchmark", run.path, "--out", tmp_path / "entries")
+    assert made.exit_code == 0, made.output
+    files = made.stdout.splitlines()
+    assert [Path(file).name for file in files] == [
+        "gradient-net--cam.benchmark.json",
+        "gradient-net--grad.benchmark.json",
+    ]
+    assert invoke("benchmark", "--out", tmp_path / "entries", run.path).stdout == made.stdout
+    printed = invoke("benchmark", "table", *files)
+    assert printed.exit_code == 0, printed.output
+    assert printed.stdout.count("| gradient-net |") == 2
+    for name in ("table.md", "table.html"):
+        assert invoke("benchmark", "table", *files, "--out", tmp_path / name).exit_code == 0
+        assert "gradient-net" in (tmp_path / name).read_text(encoding="utf-8")
+    assert invoke("benchmark", "table", *files, "--out", tmp_path / "table.txt").exit_code == 2
+    assert invoke("benchmark", "table", run.path / "run.json").exit_code == 2
+    assert invoke("benchmark", tmp_path, "--out", tmp_path / "entries").exit_code == 2
+    assert invoke("benchmark", run.path).exit_code == 2
+    assert "table FILE" in invoke("benchmark", "--help").stdout
