@@ -14,7 +14,7 @@ from underfire.auditing.run import Named, Run, open_run
 from underfire.auditing.runner import AuditListener, run_audit
 from underfire.auditing.selection import select_interpreters
 from underfire.auditing.store import STUDIES, RunDirectory, write_json
-from underfire.choices import EngineName
+from underfire.choices import EngineName, Keep
 from underfire.display import in_notebook
 from underfire.interpreters import Interpreter
 from underfire.models.classifier import Classifier
@@ -115,7 +115,7 @@ def load_run(path: str | Path, *, model: str | ModelSettings | None = None, rts:
     """
     named = Named(ModelSettings(model) if isinstance(model, str) else model, rts)
     found = open_run(Path(path), named)
-    return AuditRun(found.path, found.facts, found.records, found.named)
+    return AuditRun(found.path, found.facts, found.found, found.named)
 
 
 def rebuild(path: Path) -> AuditRun:
@@ -140,6 +140,7 @@ def audit(
     shard: Shard = WHOLE,
     engine: EngineName = "local",
     strict: bool = False,
+    keep: Keep = "all",
     command: str | None = None,
     listener: AuditListener | None = None,
     **settings: Unpack[AuditSettings],
@@ -158,6 +159,8 @@ def audit(
         shard: the share of the audit to do.
         engine: local, or ray for the processes of a Ray cluster.
         strict: refuse a photo that cannot be used, rather than leave it out.
+        keep: which images and maps stay: all, those of attacks ("adversarial", images alone), or none. The report can
+            show only those, and studies need all.
         command: what the report names as the command that made it.
         listener: follows the work; by default, in a notebook, a progress bar.
         settings: see `AuditSettings`.
@@ -180,6 +183,7 @@ def audit(
         command=command,
         listener=NotebookProgress() if listener is None and in_notebook() else listener,
         given=given,
+        keep=keep,
     )
     with describing(RunDirectory(Path(out)).lock_file):  # of two shards the later one sees what the other did
         return load_run(out, model=plan.model, rts=plan.rts)

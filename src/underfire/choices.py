@@ -15,6 +15,9 @@ PERTURBATIONS = ("linf", "l2", "flow")
 
 EngineName = Literal["local", "ray"]
 
+Keep = Literal["all", "adversarial", "none"]
+"""Which images and maps of its photos an audit leaves: all, the images of attacks alone, or none."""
+
 Outputs = Literal["logits", "probabilities", "sigmoid"]
 """What a model returns: logits of classes that exclude each other, their probabilities, or labels of their own each."""
 

@@ -5,7 +5,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy import optimize, special, stats
 from torch import Tensor
 
@@ -14,6 +16,9 @@ LEVEL = 0.95
 
 LEAST_PAIRS = 5
 """With fewer pairs, a rank correlation has no interval."""
+
+MOST_RESAMPLED = 2000
+"""A mean of more values has the interval that their moments give; that of a bootstrap is the same by then."""
 
 _CHUNK = 1 << 22  # resampled values held in memory at a time
 
@@ -97,21 +102,101 @@ def bootstrap_mean(values: Sequence[float], level: float = LEVEL, resamples: int
     Raises:
         ValueError: A value is not finite, ``level`` lies outside (0, 1) or ``resamples`` is below 1.
     """
-    _check_level(level)
     if not all(math.isfinite(value) for value in values):
         raise ValueError(f"a mean needs finite values, and got {list(values)}")
-    n = len(values)
+    return _bootstrap_means([values], level, resamples, seed)[0]
+
+
+def _bootstrap_means(
+    columns: Sequence[Sequence[float]], level: float = LEVEL, resamples: int = 2000, seed: int = 0
+) -> list[Estimate]:
+    """`bootstrap_mean` of each of the equally long ``columns``, which share their resamples."""
+    _check_level(level)
+    n = len(columns[0])
     if n == 0:
-        return NO_ESTIMATE
-    value = math.fsum(values) / n
+        return [NO_ESTIMATE for _ in columns]
+    means = [math.fsum(values) / n for values in columns]
     if n == 1:
-        return Estimate(value, None, None, 1)
-    data = torch.tensor(values, dtype=torch.float64)
-    ends = bootstrap_ends(lambda rows: data[rows].mean(dim=1), n, level, resamples, seed)
+        return [Estimate(value, None, None, 1) for value in means]
+    data = [torch.tensor(values, dtype=torch.float64) for values in columns]
+    lows, highs = _expanded_ends(
+        lambda rows: torch.stack([one[rows].mean(dim=1) for one in data], dim=1), n, level, resamples, seed
+    ).tolist()
     # Rounding of a resample's mean must neither leave the data's range nor pass the mean itself.
-    low = min(max(ends[0], min(values)), value)
-    high = max(min(ends[1], max(values)), value)
-    return Estimate(value, low, high, n)
+    return [
+        Estimate(value, min(max(low, min(values)), value), max(min(high, max(values)), value), n)
+        for value, low, high, values in zip(means, lows, highs, columns, strict=True)
+    ]
+
+
+class StreamedMeans:
+    """The means of several columns whose values come in pieces, each with its interval.
+
+    A column of at most `MOST_RESAMPLED` values has the interval of `bootstrap_mean`. Of a longer one the moments alone
+    are kept, and its interval has the ends that the bootstrap's approach with more resamples, to the next order:
+    x̄ + s·[±z + (z² − 1)·γ/(6√n)]/√n with s the standard deviation and γ the skewness of the values (divided by n), and
+    z = t·√(n/(n − 1)) as in `bootstrap_mean`. Source: Hall, "The Bootstrap and Edgeworth Expansion", 1992, section 3.3.
+
+    Args:
+        columns: how many.
+    """
+
+    def __init__(self, columns: int) -> None:
+        self._kept: list[list[float] | None] = [[] for _ in range(columns)]
+        self._n = np.zeros(columns)
+        self._mean, self._second, self._third = np.zeros(columns), np.zeros(columns), np.zeros(columns)
+        self._low, self._high = np.full(columns, np.inf), np.full(columns, -np.inf)
+
+    def add(self, values: NDArray[np.float64]) -> None:
+        """Takes in ``values`` (n, columns); NaN is a value that is not there."""
+        there = ~np.isnan(values)
+        n = there.sum(axis=0)
+        for column, kept in enumerate(self._kept):
+            if kept is not None:
+                kept += values[there[:, column], column].tolist()
+                self._kept[column] = kept if len(kept) <= MOST_RESAMPLED else None
+        mean = np.where(there, values, 0).sum(axis=0) / np.maximum(n, 1)
+        off = np.where(there, values - mean, 0)
+        self._merge(n.astype(np.float64), mean, (off**2).sum(axis=0), (off**3).sum(axis=0))
+        self._low = np.minimum(self._low, np.where(there, values, np.inf).min(axis=0, initial=np.inf))
+        self._high = np.maximum(self._high, np.where(there, values, -np.inf).max(axis=0, initial=-np.inf))
+
+    def _merge(
+        self, n: NDArray[np.float64], mean: NDArray[np.float64], second: NDArray[np.float64], third: NDArray[np.float64]
+    ) -> None:
+        """Adds the central sums of other values; Chan et al., "Updating formulae", 1982, and Pébay 2008."""
+        whole = self._n + n
+        share, apart = n / np.maximum(whole, 1), mean - self._mean
+        self._third += (
+            third + apart**3 * share * self._n * (self._n - n) / np.maximum(whole, 1)
+            + 3 * apart * (self._n * second - n * self._second) / np.maximum(whole, 1)
+        )  # fmt: skip
+        self._second += second + apart**2 * share * self._n
+        self._mean += apart * share
+        self._n = whole
+
+    def estimates(self) -> list[Estimate]:
+        """Of each column, the mean with its interval."""
+        found: dict[int, Estimate] = {}
+        by_length: dict[int, list[int]] = {}
+        for column, kept in enumerate(self._kept):
+            if kept is None:
+                found[column] = self._by_moments(column)
+            else:
+                by_length.setdefault(len(kept), []).append(column)
+        for columns in by_length.values():
+            found |= zip(columns, _bootstrap_means([self._kept[c] or [] for c in columns]), strict=True)
+        return [found[column] for column in range(len(self._kept))]
+
+    def _by_moments(self, column: int) -> Estimate:
+        n, value = int(self._n[column]), float(self._mean[column])
+        deviation = math.sqrt(self._second[column] / n)
+        skewness = float(self._third[column]) / n / deviation**3 if deviation else 0.0
+        z = float(special.stdtrit(n - 1, (1 + LEVEL) / 2)) * math.sqrt(n / (n - 1))
+        shift = (z * z - 1) * skewness / (6 * math.sqrt(n))
+        low, high = (value + deviation * (side * z + shift) / math.sqrt(n) for side in (-1, 1))
+        within = (float(self._low[column]), float(self._high[column]))
+        return Estimate(value, min(max(low, within[0]), value), max(min(high, within[1]), value), n)
 
 
 def median(values: Sequence[float], level: float = LEVEL) -> Estimate:
@@ -148,6 +233,12 @@ def bootstrap_ends(
     Raises:
         ValueError: ``level`` lies outside (0, 1) or ``resamples`` is below 1.
     """
+    low, high = _expanded_ends(statistic, n, level, resamples, seed).tolist()
+    return low, high
+
+
+def _expanded_ends(statistic: Callable[[Tensor], Tensor], n: int, level: float, resamples: int, seed: int) -> Tensor:
+    """(2, …): `bootstrap_ends` of a statistic whose values (R, …) may be several."""
     _check_level(level)
     if resamples < 1:
         raise ValueError(f"resamples is {resamples}; it must be at least 1")
@@ -159,8 +250,7 @@ def bootstrap_ends(
     for start in range(0, resamples, chunk):
         size = (min(chunk, resamples - start), n)
         values.append(statistic(torch.randint(n, size, generator=generator)))
-    low, high = torch.quantile(torch.cat(values), torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
-    return low, high
+    return torch.quantile(torch.cat(values), torch.tensor([tail, 1 - tail], dtype=torch.float64), dim=0)
 
 
 def bootstrap_paired(

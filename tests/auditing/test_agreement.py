@@ -17,7 +17,7 @@ from underfire.auditing.agreement import MeasureAgreement, kendall_w
 from underfire.auditing.distances import MEASURES, is_distance, measures_of
 from underfire.auditing.rows import Row
 from underfire.auditing.run import open_run
-from underfire.auditing.summary import summarise
+from underfire.auditing.tally import summarise
 from underfire.report.agreement import agreement_part
 from underfire.report.build import build_report
 from underfire.studies.study import Verdict

@@ -9,7 +9,7 @@ import underfire as uf
 from support.toy_photos import toy_classifier, write_photos
 from underfire.api import AuditRun
 from underfire.auditing.rows import read_rows
-from underfire.auditing.summary import summarise
+from underfire.auditing.tally import summarise
 from underfire.diagnostics.map_checks import FloorVerdict
 from underfire.report.findings import cards, sentences
 

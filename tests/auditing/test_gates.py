@@ -5,7 +5,8 @@ import pytest
 from support.planted_rows import PLANTED, controls, row, transfer_rows
 from underfire.auditing.gates import RULES, Gate, GateCheck, failures, parse_gate, tried
 from underfire.auditing.rows import Row
-from underfire.auditing.summary import Summary, summarise
+from underfire.auditing.summary import Summary
+from underfire.auditing.tally import summarise
 from underfire.errors import InputError
 
 

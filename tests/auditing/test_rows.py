@@ -214,6 +214,31 @@ def test_a_row_that_no_audit_writes_is_named(tmp_path: Path) -> None:
         read_rows(tmp_path)
 
 
+@pytest.mark.parametrize("column", list(RANGES))
+def test_a_number_out_of_range_in_any_line_of_a_part_is_named(tmp_path: Path, column: str) -> None:
+    part = tmp_path / "part-0.parquet"
+    rows = [row(ROW, image_id=f"{index}.jpg", stuck=0.0, nll_kept=0.1, gap_kept=0.1) for index in range(3)]
+    write_part(part, rows)
+    assert read_rows(tmp_path) == rows
+    table, kind = pq.read_table(part), SCHEMA.field(column).type
+    above = 2 * RANGES[column][1] + 1
+    values = [*table.column(column).to_pylist()[:2], int(above) if kind == pa.int64() else above]
+    place = table.schema.get_field_index(column)
+    pq.write_table(table.set_column(place, SCHEMA.field(column), pa.array(values, kind)), part)
+    with pytest.raises(InputError, match=rf"part-0\.parquet.*'2\.jpg': {column} is "):
+        read_rows(tmp_path)
+
+
+def test_an_excluded_photo_with_a_row_of_an_attack_is_named(tmp_path: Path) -> None:
+    part = tmp_path / "part-0.parquet"
+    write_part(part, [ROW])
+    table = pq.read_table(part)
+    place = table.schema.get_field_index("excluded")
+    pq.write_table(table.set_column(place, SCHEMA.field("excluded"), pa.array(["misclassified"])), part)
+    with pytest.raises(InputError, match=r"part-0\.parquet.*excluded \(misclassified\) and yet has a row of adv2-cam"):
+        read_rows(tmp_path)
+
+
 def as_of_version_2(part: Path) -> list[str]:
     """Makes ``part`` one that version 2 of the schema wrote, and tells which columns that had not."""
     table = pq.read_table(part)

@@ -144,3 +144,19 @@ def test_rows_are_a_table_and_the_summary_is_made_once(run: Path) -> None:
     assert read.rows.num_rows == len(read.records)
     assert read.rows.column_names == SCHEMA.names
     assert read.summary is read.summary
+
+
+def test_rows_of_many_photos_are_read_again_and_verified_again(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = open_run(run)
+    monkeypatch.setattr("underfire.auditing.found.MOST_HELD", 0)
+    many = open_run(Path(shutil.copytree(run, tmp_path / "run")))
+    assert (many.records, many.found.parts, many.missing) == (held.records, held.found.parts, held.missing)
+    assert many.rows.equals(held.rows)
+    some = [photo.image_id for photo in held.photos[:1]]
+    assert many.rows_of(some) == [row for row in held.records if row.image_id in some]
+    part = many.path / "rows" / "part-00000.parquet"
+    part.write_bytes(part.read_bytes()[:-9])
+    with pytest.raises(InputError, match=r"part-00000\.parquet' cannot be read"):
+        _ = many.summary

@@ -711,3 +711,29 @@ def test_a_misclassified_photo_of_a_model_with_two_classes_is_excluded(photos: P
     planned = facts(tmp_path / "run")["photos"]
     assert [photo["excluded"] for photo in planned] == ["misclassified", None, None]
     assert [photo["target"] for photo in planned] == [1 - c for c in labels]
+
+
+@pytest.mark.parametrize(
+    ("keep", "left"),
+    [
+        ("all", {"benign.png", "noise.png", "pgd.png", "adv2-cam.png", "adv2-grad.png", "maps.safetensors"}),
+        ("adversarial", {"pgd.png", "adv2-cam.png", "adv2-grad.png"}),
+        ("none", set()),
+    ],
+)
+def test_artifacts_stay_by_choice_and_rows_are_the_same(
+    photos: Path, whole: Path, tmp_path: Path, keep: Any, left: set[str]
+) -> None:
+    with one_thread():
+        outcome = run(photos, tmp_path / "run", keep=keep)
+    assert outcome.finished
+    assert rows_of(tmp_path / "run") == rows_of(whole)
+    folders = [
+        {path.name for path in folder.iterdir()}
+        for folder in (tmp_path / "run" / "artifacts").iterdir()
+        if MISCLASSIFIED not in folder.name
+    ]
+    assert max(folders, key=len, default=set()) == left
+    assert all(left_of <= left for left_of in folders)
+    assert leftovers(tmp_path / "run") == []
+    assert build_report(open_run(tmp_path / "run")).is_file()

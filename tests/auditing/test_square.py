@@ -20,7 +20,8 @@ from underfire.auditing.plan import AuditPlan
 from underfire.auditing.rows import Row, read_rows
 from underfire.auditing.run import open_run
 from underfire.auditing.runner import run_audit
-from underfire.auditing.summary import Comparison, summarise
+from underfire.auditing.summary import Comparison
+from underfire.auditing.tally import summarise
 from underfire.cli import cli
 from underfire.diagnostics.attack_signs import Indicator, Weight
 from underfire.errors import InputError

@@ -10,15 +10,18 @@ import pytest
 
 from support.planted_rows import PLANTED, controls, row, transfer_rows
 from underfire.auditing.condition import Condition
-from underfire.auditing.rows import Row
+from underfire.auditing.rows import Row, table_of
 from underfire.auditing.summary import (
     KEPT_IOU,
+    MOST_NAMED,
+    MOST_POINTS,
     Cell,
     Excluded,
+    ExcludedFor,
     Headline,
     Summary,
-    summarise,
 )
+from underfire.auditing.tally import summarise, summarise_tables
 from underfire.diagnostics.attack_signs import Indicator
 from underfire.errors import InputError
 from underfire.stats import Estimate, Share, bootstrap_mean, wilson
@@ -46,6 +49,7 @@ def test_photos_are_counted_with_their_exclusions(planted: Summary) -> None:
     photos = planted.photos
     assert (photos.total, photos.attacked) == (5, 4)
     assert photos.excluded == (Excluded("e", "misclassified"),)
+    assert photos.reasons == (ExcludedFor("misclassified", 1),)
     assert (photos.own_labels, photos.own_labels_attacked) == (2, 1)
 
 
@@ -235,3 +239,42 @@ def test_every_summary_is_valid_json(rows: Iterable[Row]) -> None:
 def test_a_run_without_rows_has_no_figures() -> None:
     summary = summarise([])
     assert (summary.photos.total, summary.attacks, summary.transfer, summary.headlines) == (0, (), (), ())
+
+
+def test_rows_in_pieces_have_the_figures_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [
+        replace(found, photo=replace(found.photo, image_id=f"{found.image_id}{i}"))
+        for i in range(3)
+        for found in PLANTED
+    ]
+    rows.sort(key=lambda row: row.image_id)
+    tables = [table_of([row for row in rows if row.image_id == name]) for name in sorted({r.image_id for r in rows})]
+    whole = summarise(rows)
+    monkeypatch.setattr("underfire.auditing.tally.BLOCK", 2)
+    assert summarise_tables(tables) == whole
+
+
+def test_the_summary_does_not_grow_with_the_photos() -> None:
+    """Points and names of excluded photos end somewhere, and the rows have them all."""
+    excluded = [row(f"x{i:03}", "none", excluded="misclassified") for i in range(MOST_NAMED + 5)]
+    photos = [row(f"p{i:03}", "adv2-cam", success=i % 2 == 0, l1=0.001 * i) for i in range(MOST_POINTS + 2)]
+    few, many = (summarise([*photos[:n], *excluded]) for n in (MOST_POINTS, MOST_POINTS + 2))
+    assert len(many.photos.excluded) == MOST_NAMED
+    assert many.photos.reasons == (ExcludedFor("misclassified", MOST_NAMED + 5),)
+    assert [len(summary.distributions[0].points) for summary in (few, many)] == [MOST_POINTS, 0]
+    sizes = [len(json.dumps(summary.to_json())) for summary in (few, many)]
+    assert abs(sizes[1] - sizes[0]) < 500
+
+
+def test_a_density_counts_every_photo() -> None:
+    rows = [row(f"p{i:03}", "adv2-cam", success=i % 4 != 0, l1=i / 100) for i in range(100)]
+    (found,) = summarise(rows).distributions
+    assert (found.n, sum(found.l1.counts), sum(found.l1.missed)) == (75, 75, 25)
+    assert found.l1.missed[0] == 1  # of 0.00 and 0.01 in the first fiftieth, the first missed
+    assert found.l1.median == pytest.approx(0.5, abs=0.01)
+    assert "points" not in summarise(rows).to_json()["distributions"][0]
+
+
+def test_adv2_is_nearer_than_pgd_on_some_photos_where_both_succeed(planted: Summary) -> None:
+    assert the_cell(planted, "adv2-cam").nearer_than_pgd_8bit == wilson(1, 1)  # a
+    assert the_cell(planted, "pgd").nearer_than_pgd_8bit is None

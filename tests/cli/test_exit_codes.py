@@ -20,6 +20,7 @@ import torch
 from click.testing import CliRunner, Result
 
 import underfire as uf
+from support.made_runs import with_rows
 from support.toy_photos import MODEL_OPTIONS, toy_classifier, write_photos
 from underfire.auditing.facts import SkippedFile
 from underfire.auditing.gates import failures, parse_gate, try_gates
@@ -197,7 +198,7 @@ def test_gates_in_python(audited: uf.Run) -> None:
     (failure,) = run.failures(["asr>=0"])
     assert failure.startswith("asr>=0: cam has asr")
     assert len(run.failures([], min_photos=5)) == 1
-    unfinished = replace(run, records=run.records[:1])
+    unfinished = with_rows(run, run.records[:1])
     assert len(unfinished.failures(["asr>1"])) == 1
     with pytest.raises(InputError, match="min_photos is 0"):
         run.failures(["asr>1"], min_photos=0)

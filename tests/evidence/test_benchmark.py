@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import underfire as uf
+from support.made_runs import with_rows
 from support.planted_rows import PLANTED, controls
 from support.planted_rows import row as planted
 from support.synthetic_run import Recipe, write_run
@@ -31,7 +32,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> uf.Run:
 
 def of_rows(run: uf.Run, rows: list[Row]) -> uf.Run:
     """``run`` as if its rows were ``rows``."""
-    made = replace(run, records=tuple(rows))
+    made = with_rows(run, rows)
     made.__dict__["missing"] = ()
     return made
 
@@ -141,7 +142,7 @@ def test_runs_that_have_no_entry(run: uf.Run) -> None:
     with pytest.raises(InputError, match="--attacks pgd,adv2"):
         entries(of_rows(run, rows))
     with pytest.raises(InputError, match="unfinished"):
-        entries(replace(run, records=()))
+        entries(with_rows(run, ()))
 
 
 def invoke(*arguments: object) -> Result:

@@ -15,6 +15,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 import underfire as uf
+from support.made_runs import with_rows
 from support.schemas import sarif_problems
 from support.synthetic_run import Recipe, write_run
 from underfire.auditing.condition import Condition
@@ -257,7 +258,7 @@ def test_what_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"'.*file' is a file"):
         write_evidence(run, (), tmp_path / "file")
     with pytest.raises(InputError, match="unfinished: 0 of 2 parts"):
-        write_evidence(replace(run, records=()), (), tmp_path / "out")
+        write_evidence(with_rows(run, ()), (), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 from junitparser import JUnitXml
 
 import underfire as uf
+from support.made_runs import with_rows
 from support.schemas import sarif_problems
 from support.synthetic_run import Recipe, write_run
 from support.toy_photos import MODEL_OPTIONS, write_photos
@@ -62,8 +63,7 @@ def test_a_test_case_for_each_gate_and_interpreter(run: Run) -> None:
 
 
 def test_what_was_not_checked_is_an_error(run: Run) -> None:
-    unfinished = uf.load_run(run.path)
-    unfinished = replace(unfinished, records=unfinished.records[:0])
+    unfinished = with_rows(uf.load_run(run.path), ())
     checks = unfinished.gates(GATES)
     assert [case["result"] for case in cases(junit(unfinished, checks))] == ["error"]
     document = json.loads(sarif(unfinished, checks, unfinished.page))

@@ -5,7 +5,10 @@ from xml.etree import ElementTree as ET
 
 from underfire.present.plots import Series, strips
 
-LINES = (Series("Noise", "noise", (0.01, 0.02)), Series("$x$ <b>", "adv2", (0.1,) * 6, (0.3, 0.4)))
+LINES = (
+    Series("Noise", "noise", (0.01, 0.02), (), (0.0125, 0.015, 0.0175), 2),
+    Series("$x$ <b>", "adv2", (0.1,) * 6, (0.3, 0.4), (0.1, 0.1, 0.1), 6),
+)
 
 
 def plot(name: str = "one") -> str:
@@ -45,4 +48,6 @@ def test_every_photo_is_drawn() -> None:
 
 
 def test_nothing_to_draw_is_no_error() -> None:
-    assert "<svg" in strips([Series("PGD", "pgd", ())], upper=1, label="L1", name="empty", description="empty")
+    assert "<svg" in strips(
+        [Series("PGD", "pgd", (), (), None, 0)], upper=1, label="L1", name="empty", description="empty"
+    )

@@ -21,7 +21,7 @@ from support.synthetic_run import NAMES, Recipe, write_run
 from underfire.auditing.plan import AuditPlan
 from underfire.auditing.rows import SCHEMA, read_rows
 from underfire.auditing.run import open_run
-from underfire.auditing.summary import summarise
+from underfire.auditing.tally import summarise
 from underfire.cli import cli
 from underfire.errors import InputError
 from underfire.report import build_report
@@ -205,7 +205,7 @@ def test_pictures_are_capped_and_the_rest_is_counted(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", Recipe(files=("a.jpg", "b.jpg", "c.jpg"), interpreters=("cam",)))
     page = Page(build_report(open_run(folder), most_photos=1).read_text(encoding="utf-8"))
     assert [tag for tag, _ in page.tags if tag == "details"] == ["details"]
-    assert "The first photo is shown and 2 left out" in page.text
+    assert "one photo is shown, at even distances in the order of the run, and 2 left out" in page.text
     assert "of 3 photos" in page.text
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from support.made_runs import made_run
+from support.made_runs import made_run, with_rows
 from support.rows import row
 from support.snapshots import check_snapshot
 from support.toy_photos import found, toy_classifier, toy_plan, write_photos
@@ -189,7 +189,7 @@ def test_a_limit_is_at_least_one(run: Run, tmp_path: Path, limit: int) -> None:
 
 def test_a_run_without_an_attack_on_an_interpreter_is_refused(tmp_path: Path) -> None:
     whole = made_run()
-    run = replace(whole, records=tuple(row for row in whole.records if not row.condition.is_joint))
+    run = with_rows(whole, (row for row in whole.records if not row.condition.is_joint))
     with pytest.raises(InputError, match="no attack on an interpreter"):
         bound_study(run, toy_classifier(), work=tmp_path)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from support.made_runs import NEAR_L1, NOISE_L1, PGD_L1, made_run
+from support.made_runs import NEAR_L1, NOISE_L1, PGD_L1, made_run, with_rows
 from support.snapshots import check_snapshot
 from underfire.auditing.condition import NOISE, NONE, PGD, Condition
 from underfire.auditing.run import Run
@@ -115,7 +115,7 @@ def test_an_attack_by_other_changes_than_pgds_has_no_verdict() -> None:
         replace(row, allowed=replace(row.allowed, perturbation="flow" if row.condition == on_cam else "linf"))
         for row in run.records
     )
-    found = cells(study_of(replace(run, records=rows)))
+    found = cells(study_of(with_rows(run, rows)))
     assert {found["adv2-cam", name]["verdict"] for name in ("cam", "grad")} == {None}
     assert {found["adv2-cam", name]["pairs"] for name in ("cam", "grad")} == {0}
     assert found["adv2-grad", "grad"]["verdict"] == "kept"

@@ -1,19 +1,23 @@
 """Rows of an audit whose transfer is planted, and studies of nothing."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
 from support.rows import row
 from underfire.auditing.condition import NOISE, NONE, PGD, Condition
 from underfire.auditing.facts import ModelFacts, RunFacts, SkippedFile
+from underfire.auditing.found import FoundRows
 from underfire.auditing.plan import AuditPlan, PlannedPhoto, photo_key
-from underfire.auditing.rows import SCHEMA_VERSION, Row
+from underfire.auditing.rows import SCHEMA_VERSION, Row, table_of
 from underfire.auditing.run import Run
+from underfire.auditing.verification import units_of
 from underfire.studies.study import Study
+
+R = TypeVar("R", bound=Run)
 
 PGD_L1, NEAR_L1, NOISE_L1 = 0.30, 0.03, 0.05
 
@@ -68,7 +72,20 @@ def run_of(
         "device": "cpu", "threads": 1, "platform": "toy", "model": model, "threat_model": {}, "config": {},
         "model_checks": (), "skipped": (), "finished": True,
     }  # fmt: skip
-    return Run(path, RunFacts(**said | facts, plan=plan, photos=tuple(photos)), tuple(rows))
+    described = RunFacts(**said | facts, plan=plan, photos=tuple(photos))
+    return Run(path, described, found(described, rows))
+
+
+def with_rows(run: R, rows: Iterable[Row]) -> R:
+    """``run`` as if it had these ``rows``."""
+    return replace(run, found=found(run.facts, list(rows)))
+
+
+def found(facts: RunFacts, rows: Sequence[Row]) -> FoundRows:
+    """``rows`` as those that are there of a run."""
+    there = {row.image_id for row in rows}
+    parts = {unit.number for unit in units_of(facts) if unit.photos[0].image_id in there}
+    return FoundRows(parts, lambda: iter([table_of(rows)]))
 
 
 def _l1(condition: Condition, interpreter: str, near: frozenset[tuple[str, str]]) -> float:

@@ -6,14 +6,15 @@ on which the attack reached the label for every interpreter: the same photos for
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from underfire.auditing.distances import MEASURES, is_distance
-from underfire.auditing.rows import Row
 from underfire.stats import Estimate, bootstrap_ends
 
 
@@ -49,29 +50,29 @@ class MeasureAgreement:
     concordance: Estimate
 
 
-def measure_agreement(attacked: Mapping[str, Mapping[str, Row]]) -> MeasureAgreement | None:
-    """The rankings of the interpreters that were attacked by themselves.
+def measure_agreement(interpreters: Sequence[str], attacked: NDArray[np.float64]) -> MeasureAgreement | None:
+    """The rankings of the ``interpreters`` that were attacked by themselves.
 
     Args:
-        attacked: by interpreter and photo, the row of its map under the attack on it.
+        interpreters: their names.
+        attacked: (photos, interpreters, measures) of the map of each under the attack on it, on the photos on which
+            every attack reached the label; NaN for a measure that a row is too old for.
 
     Returns:
-        None for fewer than two interpreters, or where there is no photo on which every attack reached the label.
+        None for fewer than two interpreters, or no photo.
     """
-    reached = [{photo for photo, row in rows.items() if row.saved.success} for rows in attacked.values()]
-    photos = sorted(set.intersection(*reached)) if reached else []
-    if len(attacked) < 2 or not photos:
+    if len(interpreters) < 2 or not len(attacked):
         return None
-    table = [[rows[photo].saved.distances for rows in attacked.values()] for photo in photos]
-    measures = [name for name in MEASURES if all(one[name] is not None for line in table for one in line)]
-    values = torch.tensor([[[one[name] for name in measures] for one in line] for line in table], dtype=torch.float64)
+    known = np.flatnonzero(~np.isnan(attacked).any(axis=(0, 1)))
+    measures = [MEASURES[place] for place in known]
+    values = torch.from_numpy(attacked[:, :, known])
     signs = torch.tensor([-1.0 if is_distance(name) else 1.0 for name in measures], dtype=torch.float64)
     means, ranks = values.mean(dim=0), _ranks(_mean(values * signs))[0]
     rankings = tuple(
         Ranking(name, tuple(means[:, place].tolist()), tuple(ranks[:, place].tolist()))
         for place, name in enumerate(measures)
     )
-    return MeasureAgreement(tuple(attacked), rankings, _concordance(values * signs))
+    return MeasureAgreement(tuple(interpreters), rankings, _concordance(values * signs))
 
 
 def _concordance(kept: Tensor) -> Estimate:

@@ -65,7 +65,7 @@ class RayEngine:
         # Actors have their own current directory.
         self._plan = plan if plan.rts is None else replace(plan, rts=str(Path(plan.rts).resolve()))
         self._classifier = classifier
-        self._directory = RunDirectory(directory.path.resolve())
+        self._directory = replace(directory, path=directory.path.resolve())
 
     def run(self, units: Sequence[Unit]) -> Iterator[Event]:
         """Works on all ``units``, each by the actor that is free first."""

@@ -11,8 +11,10 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, TypeVar, get_args, get_type_hints
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from underfire.auditing.condition import NONE, Condition
 from underfire.auditing.distances import MEASURES, RANGE, MapDistances, distances_of, measures_of
@@ -210,9 +212,7 @@ class Row:
     @property
     def trace(self) -> ImageTrace | None:
         """The course as it is judged: of the prediction alone where the first look at the image saw no map."""
-        if self.course is None or self.course.maps is None or self.course.maps.first is not None:
-            return self.course
-        return replace(self.course, maps=None)
+        return _judged(self.course)
 
     def columns(self) -> dict[str, Any]:
         """The row as it is kept: a plain value by the name of every column, in the order of `SCHEMA`."""
@@ -297,6 +297,17 @@ def _course_columns(course: ImageTrace | None) -> dict[str, float | None]:
     return found
 
 
+def _judged(course: ImageTrace | None) -> ImageTrace | None:
+    if course is None or course.maps is None or course.maps.first is not None:
+        return course
+    return replace(course, maps=None)
+
+
+def traces_of(table: Any) -> list[ImageTrace | None]:
+    """Of every line of a pyarrow.Table with the columns of `SCHEMA`, its `Row.trace`."""
+    return [_judged(_course(values)) for values in table.select(list(_course_columns(None))).to_pylist()]
+
+
 def _course(values: Mapping[str, Any]) -> ImageTrace | None:
     if values["stuck"] is None:
         return None
@@ -345,7 +356,16 @@ def parts_in(folder: Path) -> list[Path]:
 
 
 def read_part(path: Path) -> list[Row]:
+    """The rows of one part; raises `InputError` as `read_table` does."""
+    return rows_of_table(read_table(path))
+
+
+def read_table(path: Path) -> Any:
     """The rows of one part, which others may have written, by this or an older version.
+
+    Returns:
+        A pyarrow.Table with the columns of `SCHEMA`, of which older versions lack some: they are null. Every line of it
+        is a `Row`.
 
     Raises:
         InputError: it is damaged, of a schema version that is not read, or has more rows than a part or numbers out of
@@ -354,7 +374,7 @@ def read_part(path: Path) -> list[Row]:
     try:
         file = open_parquet(path, most_rows=_MOST_ROWS)
         version = _checked_version(path, file)
-        table = file.read()
+        table = file.read(use_threads=False)
         table.validate(full=True)
     except InputError as error:
         if quoted(path) in str(error):
@@ -362,14 +382,79 @@ def read_part(path: Path) -> list[Row]:
         raise _unreadable(path, error) from error
     except (pa.ArrowException, OSError, ValueError) as error:
         raise _unreadable(path, error) from error
-    unknown = dict.fromkeys(SCHEMA.names)
     try:
         for name in _distance_columns(version):
             if table.column(name).null_count:
                 raise ValueError(f"{name} is missing")
-        return [Row.of_columns(unknown | values) for values in table.to_pylist()]
+        whole = _completed(table)
+        _check_lines(whole)
     except (ValueError, TypeError) as error:  # a missing value where there must be one is None
         raise InputError(f"{quoted(path)} holds a row that no audit writes ({error}); {REDO}") from error
+    return whole
+
+
+def _completed(table: Any) -> Any:
+    """``table`` with all columns of `SCHEMA`."""
+    if table.schema.names == SCHEMA.names:
+        return table.cast(SCHEMA)
+    none = {name: pa.nulls(len(table), SCHEMA.field(name).type) for name in SCHEMA.names}
+    return pa.table(none | {name: table.column(name) for name in table.schema.names}, schema=SCHEMA)
+
+
+def rows_of_table(table: Any) -> list[Row]:
+    """The lines of a pyarrow.Table with the columns of `SCHEMA`; raises `ValueError` where one is no row."""
+    return [Row.of_columns(values) for values in table.to_pylist()]
+
+
+def numbers(table: Any, name: str) -> NDArray[np.float64]:
+    """The column ``name`` (rows,) of numbers, or of truths as 0 and 1; NaN where it is null."""
+    return table.column(name).to_numpy().astype(np.float64)  # type: ignore[no-any-return]
+
+
+def codes(table: Any, name: str, known: Mapping[Any, int]) -> NDArray[np.int64]:
+    """The column ``name`` (rows,) of texts as the numbers that ``known`` has for them, −1 for one that it has not."""
+    encoded = table.column(name).combine_chunks().dictionary_encode()
+    by_place = [known.get(text, -1) for text in encoded.dictionary.to_pylist()]
+    numbered = np.array([*by_place, known.get(None, -1)], dtype=np.int64)
+    return np.asarray(numbered[encoded.indices.fill_null(-1).to_numpy()])
+
+
+def conditions_of(table: Any) -> tuple[tuple[Condition, ...], NDArray[np.int64]]:
+    """The conditions of a table's lines, in the order of the first of each, and (rows,) which of them each line has.
+
+    Raises:
+        ValueError: there is no such condition.
+    """
+    texts = [table.column(name).to_pylist() for name in ("attack", "source", "goal")]
+    known: dict[tuple[str, str, str | None], int] = {}
+    places = [known.setdefault(named, len(known)) for named in zip(*texts, strict=True)]
+    return tuple(Condition.of_columns(*named) for named in known), np.array(places, dtype=np.int64)
+
+
+def _check_lines(table: Any) -> None:
+    """Raises `ValueError` unless every line of ``table`` is a `Row`: looked for in columns, and told by the row."""
+    wrong = np.zeros(len(table), dtype=bool)
+    for name, (low, high) in RANGES.items():
+        column = table.column(name)
+        values = numbers(table, name)
+        inside = (values >= low - _SLACK) & (values <= high + _SLACK)
+        wrong |= ~inside if not column.null_count else ~inside & column.is_valid().to_numpy()
+    required = [field.name for field in SCHEMA if not field.nullable and table.column(field.name).null_count]
+    for name in required:
+        wrong |= table.column(name).is_null().to_numpy()
+    conditions_of(table)
+    wrong |= table.column("excluded").is_valid().to_numpy() & (codes(table, "attack", {NONE.attack: 0}) != 0)
+    for index in np.flatnonzero(wrong)[:1].tolist():
+        raise ValueError(_problem_of(table.slice(index, 1).to_pylist()[0]))
+
+
+def _problem_of(values: Mapping[str, Any]) -> str:
+    """Why a line is no row."""
+    try:
+        Row.of_columns(values)
+    except (ValueError, TypeError) as error:
+        return str(error)
+    return f"{quoted(str(values['image_id']))} lacks a value"
 
 
 def _unreadable(path: Path, error: Exception) -> InputError:

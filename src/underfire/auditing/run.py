@@ -5,25 +5,28 @@ of it is used, and nothing in it names code that is run.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
 from underfire import display
 from underfire.attacks.registry import ATTACKS
 from underfire.auditing.condition import Condition
 from underfire.auditing.facts import RunFacts
+from underfire.auditing.found import FoundRows
 from underfire.auditing.plan import AuditPlan, ModelSettings, PlannedPhoto
-from underfire.auditing.rows import Row, table_of
+from underfire.auditing.rows import Row, rows_of_table, table_of
 from underfire.auditing.runner import rts_sha256
 from underfire.auditing.store import RunDirectory, picture_name
-from underfire.auditing.summary import Summary, summarise
-from underfire.auditing.verification import units_of, verified_rows
+from underfire.auditing.summary import Summary
+from underfire.auditing.tally import summarise_tables
+from underfire.auditing.verification import units_of
 from underfire.errors import InputError
 from underfire.files import check_tree, quoted
 from underfire.images.png import Shape
@@ -70,13 +73,13 @@ class Run:
     Attributes:
         path: the run directory.
         facts: run.json.
-        records: every row of every finished part.
+        found: the rows of every finished part.
         named: what the user names of it.
     """
 
     path: Path
     facts: RunFacts
-    records: tuple[Row, ...]
+    found: FoundRows
     named: Named = NOTHING_NAMED
 
     @property
@@ -111,14 +114,31 @@ class Run:
         return (3 if told is None else told.channels, *self.input_size)
 
     @cached_property
+    def records(self) -> tuple[Row, ...]:
+        """Every row of every finished part; for some thousands of photos, and more fit into ``found`` alone."""
+        return tuple(row for table in self.found.tables() for row in rows_of_table(table))
+
+    @cached_property
     def rows(self) -> pa.Table:
         """The ``records`` as a pyarrow.Table."""
-        return table_of(self.records)
+        return pa.concat_tables([table_of([]), *self.found.tables()])
 
     @cached_property
     def summary(self) -> Summary:
         """The figures of its rows; raises `InputError` if two of them are of the same map."""
-        return summarise(self.records, self.facts.map_checks or ())
+        return summarise_tables(self.found.tables(), self.facts.map_checks or ())
+
+    @cached_property
+    def attacked(self) -> tuple[PlannedPhoto, ...]:
+        """The photos that are not excluded and whose rows are there, in the order of the run."""
+        units = (unit for unit in units_of(self.facts) if unit.number in self.found.parts)
+        return tuple(photo for unit in units for photo in unit.photos if photo.excluded is None)
+
+    def rows_of(self, image_ids: Iterable[str]) -> list[Row]:
+        """The rows of some photos, by their ids."""
+        wanted = pa.array(image_ids, pa.string())
+        some = (table.filter(pc.is_in(table.column("image_id"), wanted)) for table in self.found.tables())
+        return [row for table in some for row in rows_of_table(table)]
 
     @property
     def skipped(self) -> int:
@@ -172,8 +192,7 @@ class Run:
     @cached_property
     def missing(self) -> tuple[int, ...]:
         """The numbers of the parts that are not there."""
-        there = {row.image_id for row in self.records}
-        return tuple(unit.number for unit in units_of(self.facts) if unit.photos[0].image_id not in there)
+        return tuple(unit.number for unit in units_of(self.facts) if unit.number not in self.found.parts)
 
     @property
     def finished_parts(self) -> int:
@@ -269,8 +288,7 @@ def open_run(path: Path, named: Named = NOTHING_NAMED) -> Run:
     facts = directory.read()
     if facts is None:
         raise InputError(f"the run.json of {quoted(path)} was removed just now; put it back")
-    rows = verified_rows(directory, facts)
-    return Run(path, facts, tuple(row for number in sorted(rows) for row in rows[number]), named)
+    return Run(path, facts, FoundRows.of_run(directory, facts), named)
 
 
 def read_run(path: Path, named: Named = NOTHING_NAMED) -> Run:
@@ -281,7 +299,7 @@ def read_run(path: Path, named: Named = NOTHING_NAMED) -> Run:
     """
     run = open_run(path, named)
     if not run.finished:
-        done = len({row.image_id for row in run.records})
+        done = sum(len(unit.photos) for unit in units_of(run.facts) if unit.number in run.found.parts)
         raise InputError(
             f"the run {quoted(path)} is unfinished: {done} of its {len(run.photos)} photos have rows; finish it with "
             "the command that began it"

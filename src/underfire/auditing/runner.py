@@ -22,8 +22,8 @@ from underfire.auditing.rows import OLDEST_SCHEMA, SCHEMA_VERSION
 from underfire.auditing.store import RunDirectory
 from underfire.auditing.targets import NO_TARGET
 from underfire.auditing.unit import Auditor, Event
-from underfire.auditing.verification import verified_rows
-from underfire.choices import EngineName
+from underfire.auditing.verification import verified_tables
+from underfire.choices import EngineName, Keep
 from underfire.diagnostics.map_checks import MapCheck
 from underfire.diagnostics.model_checks import Checked
 from underfire.errors import InputError
@@ -78,18 +78,20 @@ def run_audit(
     command: str | None = None,
     listener: AuditListener | None = None,
     given: GivenParts = NOTHING_GIVEN,
+    keep: Keep = "all",
 ) -> AuditOutcome:
     """Runs this shard's share of ``plan`` on ``photos`` and leaves parts, artifacts and run.json in ``out``.
 
     Parts that are there already are left as they are, so the same call goes on where another was stopped, and
     yields the rows of an undisturbed run in all but ``seconds``. Nothing in ``out`` is touched before
-    everything that can be refused has been checked. ``given`` are parts of the user's own.
+    everything that can be refused has been checked. ``given`` are parts of the user's own, ``keep`` says which of the
+    artifacts stay.
 
     Raises:
         InputError: a photo, an interpreter or the directory cannot be used; the directory is that of another
             configuration, or another process works on the same share of it.
     """
-    directory = RunDirectory(out)
+    directory = RunDirectory(out, keep)
     directory.check_usable()
     auditor = Auditor(plan, classifier, directory, given=given)
     worker: Engine = LocalEngine(auditor) if engine == "local" else RayEngine(plan, classifier, directory, given=given)
@@ -116,16 +118,22 @@ def run_audit(
 
     share = list(units(planned, batch_size=plan.batch_size, shard=shard))
     with holding(directory.lock_file, (unit.number for unit in share)):
-        finished = verified_rows(directory, run)
-        todo = [unit for unit in share if unit.number not in finished]
-        for unit in todo:
-            directory.sweep(unit)
+        todo = _left_to_do(directory, run, share)
         if listener:
             listener.started(plan, todo, len(share) - len(todo))
         for event in worker.run(todo):
             if listener:
                 listener.advanced(event)
     return _finish(directory, planned, plan)
+
+
+def _left_to_do(directory: RunDirectory, run: RunFacts, share: Sequence[Unit]) -> list[Unit]:
+    """The units of ``share`` that are not finished, what a killed process left of them swept away."""
+    finished = {number for number, _ in verified_tables(directory, run)}
+    todo = [unit for unit in share if unit.number not in finished]
+    for unit in todo:
+        directory.sweep(unit)
+    return todo
 
 
 def _begin(directory: RunDirectory, facts: RunFacts) -> RunFacts:

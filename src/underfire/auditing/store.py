@@ -12,9 +12,10 @@ from typing import Any
 import safetensors.torch
 from torch import Tensor
 
-from underfire.auditing.condition import NONE, Condition
+from underfire.auditing.condition import NOISE, NONE, Condition
 from underfire.auditing.facts import RunFacts, run_facts
 from underfire.auditing.plan import PlannedPhoto, Unit
+from underfire.choices import Keep
 from underfire.decoding import plain_json
 from underfire.errors import InputError
 from underfire.files import RUN_FILE, check_tree, naming, quoted, read_regular_file, write_whole
@@ -41,9 +42,13 @@ def map_name(condition: Condition, interpreter: str) -> str:
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """Where a run keeps what it found: run.json, rows/, artifacts/. All paths in it are made here."""
+    """Where a run keeps what it found: run.json, rows/, artifacts/. All paths in it are made here.
+
+    ``keep`` says what of the artifacts that are made stays.
+    """
 
     path: Path
+    keep: Keep = "all"
 
     def inside(self, *names: str) -> Path:
         """A path in this directory, each of ``names`` in the one before it; whoever chose them, it leads nowhere else.
@@ -119,14 +124,23 @@ class RunDirectory:
 
     @contextmanager
     def new_artifacts(self, photo: PlannedPhoto) -> Iterator[Path]:
-        """An empty folder that becomes that of ``photo`` when the block ends well, and vanishes otherwise."""
+        """An empty folder that becomes that of ``photo`` when the block ends well, and vanishes otherwise.
+
+        What is not to be kept of it vanishes too.
+        """
         final = self.inside("artifacts", photo.key)
         unfinished = final.with_name(f".{photo.key}.{os.getpid()}")
         unfinished.mkdir(parents=True)
         try:
             yield unfinished
             shutil.rmtree(final, ignore_errors=True)  # from a run that was stopped before its part was written
-            unfinished.rename(final)
+            if self.keep == "adversarial":
+                for name in (*map(picture_name, (NONE, NOISE)), MAPS_FILE):
+                    (unfinished / name).unlink(missing_ok=True)
+            if self.keep == "none" or not any(unfinished.iterdir()):
+                shutil.rmtree(unfinished)
+            else:
+                unfinished.rename(final)
         except BaseException:
             shutil.rmtree(unfinished, ignore_errors=True)
             raise

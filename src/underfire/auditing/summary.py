@@ -3,25 +3,25 @@
 An excluded photo is never counted. A figure "over successes" leaves failed attacks out, a figure "over all"
 keeps them; both are given, as is and on the image saved as 8-bit PNG and read back. The summary depends on
 the set of rows alone, not on their order. What a report shows photo by photo is in the rows; the summary has
-only what needs several of them.
+only what needs several of them, so that its size does not grow with the photos.
 """
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
 from types import MappingProxyType
 from typing import Any
 
-from underfire.attacks.goals import LabelWord, MapWord
-from underfire.auditing.agreement import MeasureAgreement, measure_agreement
-from underfire.auditing.condition import NOISE, NONE, PGD, Condition
+import numpy as np
+from numpy.typing import NDArray
+
+from underfire.attacks.goals import MapWord
+from underfire.auditing.agreement import MeasureAgreement
+from underfire.auditing.condition import Condition
 from underfire.auditing.distances import MapDistances, distances_of
 from underfire.auditing.rows import Row
-from underfire.diagnostics.attack_signs import Indicator, indicators
-from underfire.diagnostics.gradient_masking import Ending, lead
-from underfire.diagnostics.map_checks import FaithfulnessFloor, MapCheck
-from underfire.errors import InputError
-from underfire.stats import LEVEL, NO_ESTIMATE, Estimate, Share, bootstrap_mean, bootstrap_paired, wilson
+from underfire.diagnostics.attack_signs import Indicator
+from underfire.diagnostics.map_checks import FaithfulnessFloor
+from underfire.stats import NO_ESTIMATE, Estimate, Share
 
 KEPT_IOU = 0.5
 """A map counts as kept when its IoU with the benign map (both binarised at 0.5) is at least this."""
@@ -40,8 +40,19 @@ A kept map has an IoU (cut at 0.5) of at least τ; of a moved one the top fifths
 fifths having 0.11, or the centre of mass is shifted by at least τ diagonals. The one in the middle is the headline's.
 """
 
-SUMMARY_VERSION = 1
+SUMMARY_VERSION = 2
 """Raised when a field of the summary is removed or changes its meaning."""
+
+MOST_NAMED = 50
+"""So many excluded photos are named one by one; the rows have all of them."""
+
+MOST_POINTS = 300
+"""With more photos, a distribution has no points but their counts alone."""
+
+BINS = 50
+"""Steps of the range from 0 to 1 in which the photos of a distribution are counted."""
+
+_NOT_IN_JSON = "not in JSON"
 
 SEARCH = "square"
 """The attack without gradients that checks the others."""
@@ -56,17 +67,27 @@ class Excluded:
 
 
 @dataclass(frozen=True)
+class ExcludedFor:
+    """How many photos were not attacked for one reason."""
+
+    reason: str
+    count: int
+
+
+@dataclass(frozen=True)
 class PhotoCounts:
     """How many photos the figures rest on. Files that could not be read are not here: they have no rows.
 
     ``attacked`` have at least one row of an attack; ``own_labels`` of all photos, and ``own_labels_attacked``
-    of the attacked ones, had no label and took the model's own prediction.
+    of the attacked ones, had no label and took the model's own prediction. ``excluded`` are the first `MOST_NAMED`
+    that were not attacked, ``reasons`` count all of them.
     """
 
     total: int
     attacked: int
     own_labels: int
     own_labels_attacked: int
+    reasons: tuple[ExcludedFor, ...]
     excluded: tuple[Excluded, ...]
 
 
@@ -83,7 +104,7 @@ class AttackFigures(OfAttack):
 
     ``asr`` is the share whose prediction became the target; ``confidence`` the mean probability of the target
     over successes, ``confidence_all`` over all photos. ``passes`` (forward and backward) and ``seconds`` are
-    per photo.
+    per photo, ``steps`` the most that a photo took.
     """
 
     n: int
@@ -95,6 +116,7 @@ class AttackFigures(OfAttack):
     confidence_8bit_all: Estimate
     linf: Estimate
     l2: Estimate
+    steps: int
     passes: Estimate
     seconds: Estimate
 
@@ -114,8 +136,9 @@ class Cell:
     """A cell of the transfer matrix: the maps of ``interpreter`` under ``condition``, against benign ones.
 
     ``own`` marks the diagonal (the attack was made on exactly this interpreter). ``l1_minus_pgd`` is the mean
-    paired difference in L1 to PGD over the photos where both succeed (negative: nearer the benign map), None
-    where the condition is no attack on an interpreter.
+    paired difference in L1 to PGD over the photos where both succeed (negative: nearer the benign map), and
+    ``nearer_than_pgd_8bit`` on how many of these the saved image's map is nearer; None where the condition is no attack
+    on an interpreter.
     """
 
     condition: Condition
@@ -127,6 +150,7 @@ class Cell:
     """None of a measure that the rows of this cell are too old for."""
     l1_minus_pgd: Estimate | None
     l1_minus_pgd_8bit: Estimate | None
+    nearer_than_pgd_8bit: Share | None
 
     def mean(self, measure: str, *, eight_bit: bool = True) -> Estimate:
         """The figure that a table shows: over successes for an attack, over all photos for a control."""
@@ -202,12 +226,36 @@ class Point:
 
 
 @dataclass(frozen=True)
+class Spread:
+    """How a distance spreads over photos, from 0 to 1.
+
+    Attributes:
+        low, median, high: quartiles of the photos that a figure rests on; None without any.
+        counts: of these photos, in `BINS` steps.
+        missed: of the photos on which the attack missed its label, in the same steps.
+    """
+
+    low: float | None
+    median: float | None
+    high: float | None
+    counts: tuple[int, ...]
+    missed: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Distribution:
-    """The photos behind a cell, for plots: conditions noise, pgd and the attack on the interpreter itself."""
+    """The photos behind a cell, for plots: conditions noise, pgd and the attack on the interpreter itself.
+
+    ``n`` photos are those that a figure rests on, for an attack those whose label was reached. All is of the saved
+    image. ``points`` are the photos one by one, empty where there are more than `MOST_POINTS`.
+    """
 
     condition: Condition
     interpreter: str
-    points: tuple[Point, ...]
+    n: int
+    l1: Spread
+    iou_50: Spread
+    points: tuple[Point, ...] = field(metadata={_NOT_IN_JSON: True})
 
 
 @dataclass(frozen=True)
@@ -281,297 +329,31 @@ def _plain(value: Any) -> Any:
     if not is_dataclass(value):
         return value
     found: dict[str, Any] = {}
-    for field in fields(value):
-        item = getattr(value, field.name)
-        found |= _plain(item) if isinstance(item, MapDistances) else {field.name: _plain(item)}
+    for part in fields(value):
+        item = getattr(value, part.name)
+        if _NOT_IN_JSON not in part.metadata:
+            found |= _plain(item) if isinstance(item, MapDistances) else {part.name: _plain(item)}
         if isinstance(value, OfAttack) and item is value.condition:
             found |= {"attack": value.condition.attack, "source": value.condition.source}
     return found
 
 
-def summarise(rows: Iterable[Row], map_checks: Iterable[MapCheck] = ()) -> Summary:
-    """The figures of an audit, from its rows in any order and the checks of its interpreters' benign maps.
-
-    Raises:
-        InputError: Two rows are of the same photo, condition and interpreter.
-    """
-    table = _Table(rows)
-    floors = {check.interpreter: check.floor for check in map_checks}
-    return Summary(
-        version=SUMMARY_VERSION,
-        level=LEVEL,
-        kept_iou=KEPT_IOU,
-        photos=_photos(table),
-        interpreters=table.interpreters,
-        conditions=table.conditions,
-        headlines=tuple(
-            _headline(table, interpreter, floors.get(interpreter))
-            for interpreter in table.interpreters
-            if table.cell(_adv2(interpreter), interpreter)
-        ),
-        goals=tuple(
-            _goal(table, condition, interpreter)
-            for condition in table.conditions
-            for interpreter in condition.sources
-            if table.cell(condition, interpreter)
-        ),
-        attacks=tuple(_attack(table, condition) for condition in table.conditions if not condition.is_control),
-        transfer=tuple(
-            _cell(table, condition, interpreter)
-            for condition in table.conditions
-            for interpreter in table.interpreters
-            if table.cell(condition, interpreter)
-        ),
-        distributions=tuple(
-            _distribution(table, condition, interpreter)
-            for interpreter in table.interpreters
-            for condition in (NOISE, PGD, _adv2(interpreter))
-            if table.cell(condition, interpreter)
-        ),
-        signs=tuple(sign for condition in table.conditions for sign in _signs(table, condition)),
-        comparisons=tuple(_comparisons(table)),
-        agreement=measure_agreement(
-            {name: cell for name in table.interpreters if (cell := table.cell(_adv2(name), name))}
-        ),
-    )
-
-
-def _adv2(interpreter: str) -> Condition:
-    return Condition.on("adv2", interpreter)
-
-
-class _Table:
-    """The rows of photos that were not excluded, found by condition and interpreter, ordered by photo."""
-
-    def __init__(self, rows: Iterable[Row]) -> None:
-        ordered = sorted(rows, key=lambda row: (row.image_id, str(row.condition), row.interpreter))
-        self.first: dict[str, Row] = {}  # any row of each photo, for the facts that all its rows share
-        self.excluded: dict[str, str] = {}
-        for row in ordered:
-            self.first.setdefault(row.image_id, row)
-            if row.excluded is not None:
-                self.excluded.setdefault(row.image_id, row.excluded)
-        self._cells: dict[tuple[Condition, str], dict[str, Row]] = {}
-        self._by_condition: dict[Condition, dict[str, Row]] = {}
-        for row in ordered:
-            if row.image_id in self.excluded:
-                continue
-            cell = self._cells.setdefault((row.condition, row.interpreter), {})
-            if row.image_id in cell:
-                raise InputError(
-                    f"the run has two rows of {row.image_id!r} under {row.condition} with the map of "
-                    f"{row.interpreter}; it mixes parts of several runs, so summarise each run by itself"
-                )
-            cell[row.image_id] = row
-            self._by_condition.setdefault(row.condition, {}).setdefault(row.image_id, row)
-        self.interpreters = tuple(sorted({row.interpreter for row in ordered}))
-        self.conditions = tuple(sorted(self._by_condition, key=_rank))
-        self.attacked = {p for c, rows in self._by_condition.items() if not c.is_control for p in rows}
-
-    def photos(self, condition: Condition) -> list[Row]:
-        """One row per photo under a condition, whichever interpreter: for what the map has no part in."""
-        return list(self._by_condition.get(condition, {}).values())
-
-    def cell(self, condition: Condition, interpreter: str) -> dict[str, Row]:
-        return self._cells.get((condition, interpreter), {})
-
-
-def _rank(condition: Condition) -> tuple[int, str, int, str]:
-    """Controls, PGD, then the others by name; attacks on one interpreter before those on several."""
-    known = (NONE, NOISE, PGD)
-    place = known.index(condition) if condition in known else len(known)
-    return place, condition.attack, len(condition.sources), str(condition)
-
-
-def _photos(table: _Table) -> PhotoCounts:
-    own = [image_id for image_id, row in table.first.items() if not row.photo.label_given]
-    return PhotoCounts(
-        total=len(table.first),
-        attacked=len(table.attacked),
-        own_labels=len(own),
-        own_labels_attacked=sum(image_id in table.attacked for image_id in own),
-        excluded=tuple(Excluded(image_id, reason) for image_id, reason in table.excluded.items()),
-    )
-
-
-def _attack(table: _Table, condition: Condition) -> AttackFigures:
-    rows = table.photos(condition)
-    return AttackFigures(
-        condition=condition,
-        n=len(rows),
-        asr=_share(row.answer.success for row in rows),
-        asr_8bit=_share(row.saved.success for row in rows),
-        confidence=bootstrap_mean([row.answer.confidence for row in rows if row.answer.success]),
-        confidence_all=bootstrap_mean([row.answer.confidence for row in rows]),
-        confidence_8bit=bootstrap_mean([row.saved.confidence for row in rows if row.saved.success]),
-        confidence_8bit_all=bootstrap_mean([row.saved.confidence for row in rows]),
-        linf=bootstrap_mean([row.change.linf for row in rows]),
-        l2=bootstrap_mean([row.change.l2 for row in rows]),
-        passes=bootstrap_mean([row.spent.passes for row in rows]),
-        seconds=bootstrap_mean([row.spent.seconds for row in rows]),
-    )
-
-
-def _goal(table: _Table, condition: Condition, interpreter: str) -> GoalFigures:
-    goal = condition.wanted
-    if goal is None:
-        raise ValueError(f"{condition} attacks nothing, and so has no goal")
-    rows = list(table.cell(condition, interpreter).values())
-    floor = list(table.cell(NOISE, interpreter).values())
-    return GoalFigures(
-        condition,
-        str(goal),
-        interpreter,
-        len(rows),
-        _share(row.saved.success for row in rows),
-        tuple(
-            RateAt(
-                tau,
-                jsr=_share(row.saved.success and map_met(row, goal.map, tau) for row in rows),
-                noise=_share(map_met(row, goal.map, tau) and _stayed(row, goal.label) for row in floor),
-            )
-            for tau in TAUS.get(goal.map, ())
-        ),
-    )
-
-
-def map_met(row: Row, wanted: MapWord, tau: float) -> bool:
-    """Whether the map of the saved image is as it is ``wanted``; a measure that the row is too old for is not met."""
-    found = row.saved.distances
+def maps_met(found: MapDistances[NDArray[np.float64]], wanted: MapWord, tau: float) -> NDArray[np.bool_]:
+    """Where (N,) the map of the saved image is as it is ``wanted``; a measure that is NaN is not met."""
     match wanted:
         case "free":
-            return True
+            return np.ones(len(found.l1), dtype=bool)
         case "center":
-            return found.center_shift is not None and found.center_shift >= tau
+            return np.asarray(found.center_shift) >= tau
         case "topk" | "l1":
             # A constant map has no top cells, and so none in common; nor does it correlate with anything.
-            constant = found.pearson == found.spearman == found.kendall == 0
-            return found.iou_top20 <= tau and not constant
+            constant = (found.pearson == 0) & (found.spearman == 0) & (found.kendall == 0)
+            return np.asarray((found.iou_top20 <= tau) & ~constant)
         case _:
             return found.iou_50 >= tau
 
 
-def _stayed(row: Row, label: LabelWord) -> bool:
-    """Whether noise left the label of ``row`` as a goal wants it that keeps labels; others ask nothing of noise."""
-    return label != "kept" or row.answer.prediction == row.photo.label
-
-
-def _signs(table: _Table, condition: Condition) -> list[AttackSign]:
-    """None for a control, which has no course."""
-    traced = [(row, trace) for row in table.photos(condition) if (trace := row.trace)]
-    shown = Counter(sign for row, trace in traced for sign in indicators(trace, success=row.answer.success))
-    return [AttackSign(condition, indicator, shown[indicator], len(traced)) for indicator in Indicator if traced]
-
-
-def _comparisons(table: _Table) -> list[Comparison]:
-    searches = [row for c in table.conditions if c.attack == SEARCH for row in table.photos(c)]
-    best = {row.image_id: row for row in sorted(searches, key=lambda row: (row.answer.success, row.answer.confidence))}
-    found = [_comparison(PGD, {row.image_id: row for row in table.photos(PGD)}, best, maps=False)]
-    for interpreter in table.interpreters:
-        condition = _adv2(interpreter)
-        blind = table.cell(Condition.on(SEARCH, interpreter), interpreter)
-        found.append(_comparison(condition, table.cell(condition, interpreter), blind, maps=True))
-    return list(filter(None, found))
-
-
-def _comparison(
-    condition: Condition, white: Mapping[str, Row], blind: Mapping[str, Row], *, maps: bool
-) -> Comparison | None:
-    """None where no photo is in both; ``maps``: their distances are compared too."""
-    pairs = [(row, blind[image_id]) for image_id, row in white.items() if image_id in blind]
-    if not pairs:
-        return None
-    endings = [
-        [Ending(row.answer.success, row.answer.confidence, row.distances.l1 if maps else None) for row in pair]
-        for pair in pairs
-    ]
-    better = sum(lead(ours, searched) is not None for ours, searched in endings)
-    reached = sum(searched.success for _, searched in endings)
-    return Comparison(condition, better, reached, len(pairs))
-
-
-def _cell(table: _Table, condition: Condition, interpreter: str) -> Cell:
-    rows = table.cell(condition, interpreter)
-    pairs = [(row, pgd) for p, pgd in table.cell(PGD, interpreter).items() if (row := rows.get(p))]
-    computed = [(row.distances.l1, pgd.distances.l1) for row, pgd in pairs if row.answer.success and pgd.answer.success]
-    saved = [
-        (row.saved.distances.l1, pgd.saved.distances.l1)
-        for row, pgd in pairs
-        if row.saved.success and pgd.saved.success
-    ]
-    return Cell(
-        condition=condition,
-        interpreter=interpreter,
-        own=condition.sources == (interpreter,),
-        control=condition.is_control,
-        n=len(rows),
-        distances=distances_of(lambda measure: _measure(list(rows.values()), measure)),
-        l1_minus_pgd=_minus(computed) if condition.is_joint else None,
-        l1_minus_pgd_8bit=_minus(saved) if condition.is_joint else None,
-    )
-
-
-def _measure(rows: Sequence[Row], measure: str) -> Measure | None:
-    """Over the rows that have it; None where none has."""
-    computed = [(row, value) for row in rows if (value := row.distances[measure]) is not None]
-    saved = [(row, value) for row in rows if (value := row.saved.distances[measure]) is not None]
-    if not computed:
-        return None
-    return Measure(
-        successes=bootstrap_mean([value for row, value in computed if row.answer.success]),
-        every=bootstrap_mean([value for _, value in computed]),
-        successes_8bit=bootstrap_mean([value for row, value in saved if row.saved.success]),
-        every_8bit=bootstrap_mean([value for _, value in saved]),
-    )
-
-
-def _minus(pairs: Sequence[tuple[float, float]]) -> Estimate:
-    return bootstrap_paired([ours for ours, _ in pairs], [pgd for _, pgd in pairs])
-
-
-def _headline(table: _Table, interpreter: str, floor: FaithfulnessFloor | None) -> Headline:
-    condition = _adv2(interpreter)
-    own, pgd = table.cell(condition, interpreter), table.cell(PGD, interpreter)
-    noise = table.cell(NOISE, interpreter)
-    return Headline(
-        interpreter=interpreter,
-        condition=condition,
-        kept=_share(map(_kept, own.values())),
-        kept_pgd=_share(map(_kept, pgd.values())),
-        within_noise=_within(own, noise),
-        within_noise_pgd=_within(pgd, noise),
-        faithfulness=floor,
-    )
-
-
-def _kept(row: Row) -> bool:
-    return row.saved.success and row.saved.distances.iou_50 >= KEPT_IOU
-
-
-def _within(rows: dict[str, Row], noise: dict[str, Row]) -> Share:
-    return _share(
-        row.saved.success and row.saved.distances.l1 <= noise[image_id].saved.distances.l1
-        for image_id, row in rows.items()
-        if image_id in noise
-    )
-
-
-def _distribution(table: _Table, condition: Condition, interpreter: str) -> Distribution:
-    points = tuple(
-        Point(
-            image_id=row.image_id,
-            success=row.answer.success,
-            l1=row.distances.l1,
-            iou_50=row.distances.iou_50,
-            success_8bit=row.saved.success,
-            l1_8bit=row.saved.distances.l1,
-            iou_50_8bit=row.saved.distances.iou_50,
-        )
-        for row in table.cell(condition, interpreter).values()
-    )
-    return Distribution(condition, interpreter, points)
-
-
-def _share(outcomes: Iterable[bool]) -> Share:
-    counted = list(outcomes)
-    return wilson(sum(counted), len(counted))
+def map_met(row: Row, wanted: MapWord, tau: float) -> bool:
+    """`maps_met` of one row."""
+    saved = row.saved.distances
+    return bool(maps_met(distances_of(lambda name: np.array([saved[name]], dtype=np.float64)), wanted, tau)[0])

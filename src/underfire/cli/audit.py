@@ -12,7 +12,7 @@ import click
 
 from underfire.auditing.condition import NOISE, PGD
 from underfire.auditing.plan import AuditPlan, Shard, units
-from underfire.choices import EngineName
+from underfire.choices import EngineName, Keep
 from underfire.cli.console import notes, print_table, results
 from underfire.cli.interrupts import interruptible
 from underfire.cli.options import (
@@ -77,6 +77,13 @@ _OPTIONS = (
         help="Where to work: in this process, or on a Ray cluster.",
     ),
     click.option("--shard", type=Shards, default="1/1", metavar="i/N", help="Do every N-th part only."),
+    click.option(
+        "--keep",
+        type=click.Choice(get_args(Keep)),
+        default="all",
+        show_default=True,
+        help="Which images and maps stay in DIR; studies and the pictures of the report need all.",
+    ),
     click.option("--strict", is_flag=True, help="Refuse a photo that cannot be used, rather than skip it."),
     gate_options,
     click.option("--junit", type=Written, metavar="FILE", help="Write the gates as test cases: JUnit's XML."),
@@ -102,6 +109,7 @@ def audit(
     engine: EngineName,
     shard: Shard,
     strict: bool,
+    keep: Keep,
     gates: tuple[Gate, ...],
     min_photos: int | None,
     junit: Path | None,
@@ -134,6 +142,7 @@ def audit(
                 shard=shard,
                 engine=engine,
                 strict=strict,
+                keep=keep,
                 command=shlex.join(["underfire", *sys.argv[1:]]),
                 listener=display,
                 **{name: getattr(plan, name) for name in _FROM_PLAN},

@@ -34,7 +34,7 @@ def model_card(run: Run) -> bytes:
         version=__version__,
         created=cell(run.facts.created),
         dataset=dataset(run),
-        excluded=len(run.summary.photos.excluded),
+        excluded=sum(reason.count for reason in run.summary.photos.reasons),
         limit=text.limit(plan.perturbation_of(NONE).eps, plan.perturbation),
         preset=plan.preset,
         level=text.percent(run.summary.level),

@@ -15,6 +15,7 @@ _ROLES = {"adv2": ADV2, "pgd": PGD, "noise": NOISE}
 
 _WIDTH_IN, _ROW_IN, _AXIS_IN = 5.0, 0.62, 0.62
 _BELOW = -0.3  # where the median and the quartiles lie, so that they hide no point
+_FLOOR, _TALLEST = -0.2, 0.58  # of a density, in heights of a line
 _POINTS_OF_A_CROWD = 120  # beyond that many, points shrink and grow transparent
 
 
@@ -29,14 +30,20 @@ class Series:
     Attributes:
         name: what the reader sees at its left.
         role: "adv2", "pgd" or "noise"; it decides the colour.
-        values: one number per photo, of which the median and the quartiles are drawn.
-        failures: numbers of photos whose label the attack missed: drawn hollow, left out of the median.
+        values: one number per photo that a figure rests on.
+        failures: numbers of photos whose label the attack missed, drawn hollow.
+        quartiles: of the former, to be drawn; None without any.
+        n: how many they are.
+        densities: where there are too many for points, of both how many lie in each of equally many steps from 0 to 1.
     """
 
     name: str
     role: str
     values: tuple[float, ...]
-    failures: tuple[float, ...] = ()
+    failures: tuple[float, ...]
+    quartiles: tuple[float, ...] | None
+    n: int
+    densities: tuple[tuple[int, ...], ...] = ()
 
 
 def blank(width: float, height: float) -> Figure:
@@ -234,7 +241,7 @@ def scatter(axes: Axes, series: Sequence[Points]) -> None:
 
 
 def strips(series: Sequence[Series], *, upper: float, label: str, name: str, description: str) -> str:
-    """Every photo as a point, one line per series, with the median and the middle half of the photos.
+    """Every photo as a point, or their density, one line per series, with the median and the middle half of the photos.
 
     Points stay honest from a handful of photos to hundreds: nothing is smoothed, and nothing is left out.
 
@@ -254,25 +261,16 @@ def strips(series: Sequence[Series], *, upper: float, label: str, name: str, des
     axes = axes_of(figure, (0.2, _AXIS_IN / height, 0.77, 1 - (_AXIS_IN + 0.06) / height))
     for row, line in enumerate(series):
         colour = _ROLES[line.role]
-        count = len(line.values) + len(line.failures)
-        size, alpha = (26.0, 0.75) if count <= _POINTS_OF_A_CROWD else (7.0, 0.45)
         centre = rows - 1 - row
         axes.axhline(centre + _BELOW, color=LINE, linewidth=0.8, zorder=0)
-        solid, hollow = _spread(line.values), _spread(line.failures)
-        axes.scatter(line.values, centre + solid, s=size, color=colour, alpha=alpha, linewidths=0, zorder=2)
-        axes.scatter(
-            line.failures,
-            centre + hollow,
-            s=size,
-            facecolors="none",
-            edgecolors=colour,
-            linewidths=0.9,
-            zorder=2,
-        )
-        if line.values:
-            low, median, high = np.quantile(line.values, (0.25, 0.5, 0.75))
+        if line.densities:
+            _draw_density(axes, centre, line.densities, colour)
+        else:
+            _draw_points(axes, centre, line, colour)
+        if line.quartiles is not None:
+            low, median, high = line.quartiles
             level = centre + _BELOW
-            if len(line.values) >= LEAST_FOR_QUARTILES:
+            if line.n >= LEAST_FOR_QUARTILES:
                 axes.plot([low, high], [level] * 2, color=INK, linewidth=2.4, solid_capstyle="butt", zorder=3)
             axes.plot([median], [level], marker="D", markersize=6.5, color=INK, markeredgecolor=PAPER, zorder=4)
         axes.text(
@@ -283,6 +281,25 @@ def strips(series: Sequence[Series], *, upper: float, label: str, name: str, des
     axes.set_xlim(-0.02 * upper, upper * 1.02)
     label_axes(axes, x=label, tick_size=10, size=10.5)
     return inline(figure, name=name, description=description)
+
+
+def _draw_points(axes: Axes, centre: float, line: Series, colour: str) -> None:
+    size, alpha = (26.0, 0.75) if len(line.values) + len(line.failures) <= _POINTS_OF_A_CROWD else (7.0, 0.45)
+    solid, hollow = _spread(line.values), _spread(line.failures)
+    axes.scatter(line.values, centre + solid, s=size, color=colour, alpha=alpha, linewidths=0, zorder=2)
+    axes.scatter(line.failures, centre + hollow, s=size, facecolors="none", edgecolors=colour, linewidths=0.9, zorder=2)
+
+
+def _draw_density(axes: Axes, centre: float, densities: Sequence[Sequence[int]], colour: str) -> None:
+    """Photos in each step as the height of a bar; those whose label was missed lie hollow on top."""
+    counted, missed = (np.asarray(counts, dtype=np.float64) for counts in densities)
+    steps = np.arange(len(counted) + 1) / len(counted)
+    scale = _TALLEST / max(1.0, float((counted + missed).max()))
+    floor = np.full(len(counted), centre + _FLOOR)
+    axes.stairs(floor + scale * counted, steps, baseline=floor, fill=True, color=colour, alpha=0.75, zorder=2)
+    if missed.any():
+        top = floor + scale * (counted + missed)
+        axes.stairs(top, steps, baseline=floor + scale * counted, color=colour, linewidth=0.8, zorder=2)
 
 
 def _spread(values: Sequence[float]) -> NDArray[np.float64]:

@@ -1,8 +1,10 @@
 """A run directory becomes one HTML file that needs nothing else."""
 
 from pathlib import Path
+from typing import Any
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from underfire.auditing.run import Run
 from underfire.auditing.store import STUDIES
@@ -11,21 +13,24 @@ from underfire.present.pictures import colour_bar
 from underfire.present.text import budget
 from underfire.report.agreement import agreement_part
 from underfire.report.findings import cards, findings
-from underfire.report.gallery import Gallery
+from underfire.report.gallery import Album, Gallery
 from underfire.report.goals import goal_table
 from underfire.report.matrix import matrix, panels
-from underfire.report.settings import allowed, configuration, costs, origin, threat_model
+from underfire.report.settings import allowed, clipped, configuration, costs, listed, origin, threat_model
 from underfire.report.soundness import remarks, verdict, warnings
 from underfire.report.studies import study_parts
+from underfire.stats import MOST_RESAMPLED
 
 REPORT = "report.html"
 """The page in a run directory."""
 
-MOST_PHOTOS = 24
+MOST_PHOTOS = 60
 """Photos whose pictures go into the page; the numbers are always those of all of them."""
 
-MOST_BYTES = 11_000_000
-"""Of the pictures of single photos, so that the page stays easy to send and to open."""
+MOST_BYTES = 6_000_000
+"""Of the page, so that it stays easy to send and to open whatever the number of photos."""
+
+_ROOM = 10_000  # bytes, for what is said of the photos beside them
 
 
 def build_report(run: Run, *, most_photos: int = MOST_PHOTOS) -> Path:
@@ -41,37 +46,50 @@ def build_report(run: Run, *, most_photos: int = MOST_PHOTOS) -> Path:
         InputError: two rows are of the same map, or a study, a picture or the maps of a photo are damaged.
         OSError: the disk refused.
     """
-    summary = run.summary
-    gallery = Gallery(run, summary)
-    model_checks = run.facts.model_checks
-    norm, eps = allowed(run)
-    page = _environment().get_template("report.html").render(
-        run=run,
-        summary=summary,
-        eps=budget(eps, norm),
-        norm=norm,
-        cards=cards(summary),
-        findings=findings(summary, eps, norm),
-        heroes=gallery.heroes(),
-        l1=matrix(summary, "l1", low_is_kept=True),
-        iou=matrix(summary, "iou_50", low_is_kept=False),
-        agreement=agreement_part(summary),
-        goals=goal_table(summary),
-        panels=panels(summary),
-        warnings=warnings(model_checks, summary),
-        verdict=verdict(model_checks, summary),
-        remarks=remarks(model_checks, summary),
-        studies=study_parts(run.path / STUDIES),
-        album=gallery.album(most=most_photos, budget=MOST_BYTES),
-        colours=colour_bar(),
-        threat_model=threat_model(run),
-        configuration=configuration(run),
-        origin=origin(run),
-        costs=costs(run, summary),
-    )  # fmt: skip
+    gallery = Gallery(run, run.summary, most=most_photos)
+    templates = _environment()
+    template, of_photo = templates.get_template("report.html"), templates.get_template("photo.html")
+    parts = _chapters(run, gallery)
+    without = template.render(parts, album=Album((), 0))
+    album = gallery.album(
+        lambda photo, place: Markup(of_photo.render(photo=photo, first=place == 0)),  # noqa: S704 - of a template
+        budget=MOST_BYTES - _ROOM - len(printable(without).encode()),
+    )
     path = run.path / REPORT
-    write_whole(path, printable(page).encode())
+    write_whole(path, printable(template.render(parts, album=album)).encode())
     return path
+
+
+def _chapters(run: Run, gallery: Gallery) -> dict[str, Any]:
+    """What the template shows, but for the photos one by one."""
+    summary, model_checks = run.summary, run.facts.model_checks
+    norm, eps = allowed(run)
+    return {
+        "run": run,
+        "summary": summary,
+        "eps": budget(eps, norm),
+        "norm": norm,
+        "cards": cards(summary),
+        "findings": findings(summary, eps, norm),
+        "heroes": gallery.heroes(),
+        "l1": matrix(summary, "l1", low_is_kept=True),
+        "iou": matrix(summary, "iou_50", low_is_kept=False),
+        "agreement": agreement_part(summary),
+        "goals": goal_table(summary),
+        "panels": panels(summary),
+        "warnings": warnings(model_checks, summary),
+        "verdict": verdict(model_checks, summary),
+        "remarks": remarks(model_checks, summary),
+        "studies": study_parts(run.path / STUDIES),
+        "colours": colour_bar(),
+        "threat_model": threat_model(run),
+        "configuration": configuration(run),
+        "origin": origin(run),
+        "costs": costs(summary),
+        "skipped": listed(run.facts.skipped),
+        "command": clipped(run.facts.command or ""),
+        "most_resampled": MOST_RESAMPLED,
+    }
 
 
 def _environment() -> Environment:

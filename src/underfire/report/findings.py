@@ -1,6 +1,5 @@
 """What a decision-maker needs: one card per interpreter, and what was found in a few sentences."""
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -145,9 +144,8 @@ def sentences(run: Run) -> list[str]:
 
 def _photos(photos: PhotoCounts) -> str:
     said = f"{photos.attacked} of {plural(photos.total, 'photo')} could be attacked"
-    reasons = Counter(excluded.reason for excluded in photos.excluded)
-    if reasons:
-        named = [f"{reason} ({count})" for reason, count in sorted(reasons.items())]
+    if photos.reasons:
+        named = [f"{excluded.reason} ({excluded.count})" for excluded in photos.reasons]
         said += f"; the others were {listing(named)}"
     return f"{said}."
 

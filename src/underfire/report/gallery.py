@@ -1,7 +1,9 @@
 """The pictures: one striking photo per interpreter, and every photo with its perturbations and maps."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from underfire.auditing.condition import NOISE, NONE, PGD, Condition
 from underfire.auditing.rows import Row
@@ -88,9 +90,9 @@ class Hero:
 
 @dataclass(frozen=True)
 class Album:
-    """The photos that are shown, and how many were left out."""
+    """The photos that are shown, as HTML, and how many were left out."""
 
-    photos: tuple[PhotoView, ...]
+    photos: tuple[str, ...]
     left_out: int
 
 
@@ -100,21 +102,18 @@ class Gallery:
     Args:
         run: the run directory.
         summary: of its rows.
+        most: at most so many photos are shown: all that were attacked, or else as many at even distances in the order
+            of the run.
     """
 
-    def __init__(self, run: Run, summary: Summary) -> None:
+    def __init__(self, run: Run, summary: Summary, *, most: int) -> None:
         self._run, self._summary = run, summary
-        self._rows: dict[str, dict[tuple[Condition, str], Row]] = {}
-        for row in run.records:
-            if row.excluded is None:
-                self._rows.setdefault(row.image_id, {})[row.condition, row.interpreter] = row
-        self._photos = {photo.image_id: photo for photo in run.photos}
-
-    @property
-    def attacked(self) -> list[str]:
-        """The ids of the photos that were attacked, in the order of the run."""
-        rows = ((image_id, self._rows.get(image_id, {}).values()) for image_id in self._photos)
-        return [image_id for image_id, some in rows if any(not row.condition.is_control for row in some)]
+        attacked = run.attacked
+        places = range(len(attacked)) if len(attacked) <= most else np.arange(most) * len(attacked) // most
+        self._photos = {attacked[place].image_id: attacked[place] for place in places}
+        self._rows: dict[str, dict[tuple[Condition, str], Row]] = {image_id: {} for image_id in self._photos}
+        for row in run.rows_of(self._photos):
+            self._rows[row.image_id][row.condition, row.interpreter] = row
 
     def heroes(self) -> list[Hero]:
         """For every interpreter that was attacked by itself, the photo on which ADV² and PGD differ most.
@@ -124,17 +123,22 @@ class Gallery:
         found = (self._hero(headline.interpreter, headline.condition) for headline in self._summary.headlines)
         return [hero for hero in found if hero is not None]
 
-    def album(self, *, most: int, budget: int) -> Album:
-        """The first ``most`` attacked photos, fewer if their pictures come to more than ``budget`` bytes."""
-        shown: list[PhotoView] = []
+    def album(self, write: Callable[[PhotoView, int], str], *, budget: int) -> Album:
+        """The first of the photos, fewer than all if they come to more than ``budget`` bytes.
+
+        Args:
+            write: HTML of a photo and its place, from 0 on.
+            budget: of all HTML together.
+        """
+        shown: list[str] = []
         size = 0
-        for image_id in self.attacked[:most]:
-            view = self._view(image_id, self._artifacts(image_id))
-            size += _size(view)
+        for image_id in self._photos:
+            html = write(self._view(image_id, self._artifacts(image_id)), len(shown))
+            size += len(html.encode(errors="replace"))
             if size > budget:
                 break
-            shown.append(view)
-        return Album(tuple(shown), len(self.attacked) - len(shown))
+            shown.append(html)
+        return Album(tuple(shown), len(self._run.attacked) - len(shown))
 
     def _hero(self, interpreter: str, condition: Condition) -> Hero | None:
         gaps = []
@@ -269,10 +273,3 @@ def _change(picture: Bytes | None, benign: Bytes | None, gain: int, side: int) -
 
 def _numbers(row: Row) -> str:
     return f"L1 {number(row.saved.distances.l1)} · IoU {number(row.saved.distances.iou_50, 2)}"
-
-
-def _size(view: PhotoView) -> int:
-    shots = [view.thumb]
-    for line in view.lines:
-        shots += [line.photo, *line.maps, *([line.change] if line.change else [])]
-    return sum(len(shot.picture) for shot in shots if shot.picture)

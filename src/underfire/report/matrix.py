@@ -2,25 +2,28 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import median
 
 from markupsafe import Markup
 
 from underfire.auditing.condition import NOISE, PGD
-from underfire.auditing.summary import Cell, Distribution, Point, Summary
+from underfire.auditing.summary import BINS, Cell, Distribution, Point, Spread, Summary
 from underfire.present.plots import Series, strips
 from underfire.present.text import interpreter_title, number, spread, style_of
+from underfire.stats import MOST_RESAMPLED
 
 _DARKEST = 0.5  # of the shading colour: any more and the number on it loses its contrast
 
 
 @dataclass(frozen=True)
 class MatrixEntry:
-    """A cell of a table: ``shade`` is 0 for another map, most for the benign one, None for a control."""
+    """A cell of a table: ``shade`` is 0 for another map, most for the benign one, None for a control.
+
+    ``n`` is the number of photos, with the method of the interval where that is not the bootstrap.
+    """
 
     value: str
     spread: str
-    n: int
+    n: str
     own: bool
     shade: float | None
 
@@ -59,7 +62,8 @@ def matrix(summary: Summary, measure: str, *, low_is_kept: bool) -> Matrix:
         if not cell.control and mean.value is not None and top > 0:
             kept = 1 - mean.value / top if low_is_kept else mean.value
             shade = round(_DARKEST * min(1.0, max(0.0, kept)), 3)
-        return MatrixEntry(number(mean.value, digits), spread(mean, digits), mean.n, cell.own, shade)
+        method = ", normal approximation" if mean.n > MOST_RESAMPLED else ""
+        return MatrixEntry(number(mean.value, digits), spread(mean, digits), f"{mean.n}{method}", cell.own, shade)
 
     lines: list[MatrixLine] = []
     for condition in summary.conditions:
@@ -78,45 +82,57 @@ def matrix(summary: Summary, measure: str, *, low_is_kept: bool) -> Matrix:
 
 @dataclass(frozen=True)
 class InterpreterPanel:
-    """The plots of one interpreter and the sentence below them."""
+    """The plots of one interpreter and the sentence below them; ``points``: one for each photo, and no densities."""
 
     title: str
     l1: Markup
     iou: Markup
     caption: str
+    points: bool
 
 
 def panels(summary: Summary) -> list[InterpreterPanel]:
     """One panel per interpreter that has an attack to show."""
-    upper = max((p.l1_8bit for d in summary.distributions for p in d.points), default=0.0)
-    upper = max(0.05, upper)
     found = []
+    upper = _upper(summary)
     for index, interpreter in enumerate(summary.interpreters):
-        drawn = [d for d in summary.distributions if d.interpreter == interpreter and d.points]
+        drawn = [d for d in summary.distributions if d.interpreter == interpreter]
         if any(d.condition != NOISE for d in drawn):
-            found.append(_panel(index, interpreter, drawn, upper))
+            found.append(_panel(index, interpreter, drawn, upper, summary))
     return found
 
 
-def _panel(index: int, interpreter: str, drawn: Sequence[Distribution], upper: float) -> InterpreterPanel:
+def _upper(summary: Summary) -> float:
+    """The end of the axes of L1, the same for all: beyond the last photo."""
+    spreads = [d.l1 for d in summary.distributions]
+    last = [i + 1 for s in spreads for i, counts in enumerate(zip(s.counts, s.missed, strict=True)) if any(counts)]
+    exact = [point.l1_8bit for d in summary.distributions for point in d.points]
+    return max(0.05, max(exact, default=max(last, default=0) / BINS))
+
+
+def _panel(
+    index: int, interpreter: str, drawn: Sequence[Distribution], upper: float, summary: Summary
+) -> InterpreterPanel:
     title = interpreter_title(interpreter)
-    medians = "; ".join(_medians(d) for d in drawn)
+    medians = "; ".join(map(_medians, drawn))
     l1 = strips(
-        [_series(d, lambda p: p.l1_8bit) for d in drawn],
+        [_series(d, d.l1, lambda p: p.l1_8bit) for d in drawn],
         upper=upper,
         label="L1 from the benign map (0 = the same map)",
         name=f"l1-{index}",
         description=f"L1 per photo, {title}. {medians}",
     )
     iou = strips(
-        [_series(d, lambda p: p.iou_50_8bit) for d in drawn],
+        [_series(d, d.iou_50, lambda p: p.iou_50_8bit) for d in drawn],
         upper=1.0,
         label="IoU with the benign map (1 = the same region)",
         name=f"iou-{index}",
         description=f"IoU per photo, {title}. {medians}",
     )
+    nearer = _nearer(drawn, summary)
     # Both come from matplotlib, which escapes the text it is given.
-    return InterpreterPanel(title, Markup(l1), Markup(iou), f"{medians}. {_paired(drawn)}".strip())  # noqa: S704
+    caption, points = f"{medians}. {nearer}".strip(), all(d.points for d in drawn)
+    return InterpreterPanel(title, Markup(l1), Markup(iou), caption, points)  # noqa: S704
 
 
 def _short(distribution: Distribution) -> tuple[str, str]:
@@ -125,37 +141,35 @@ def _short(distribution: Distribution) -> tuple[str, str]:
     return known.get(distribution.condition, ("ADV²", "adv2"))
 
 
-def _counted(distribution: Distribution) -> list[Point]:
-    """The photos that a figure rests on: for an attack those whose label was reached."""
-    return [p for p in distribution.points if _counts(distribution, p)]
-
-
-def _counts(distribution: Distribution, point: Point) -> bool:
-    return point.success_8bit or distribution.condition == NOISE
-
-
-def _series(distribution: Distribution, value: Callable[[Point], float]) -> Series:
+def _series(distribution: Distribution, spread: Spread, value: Callable[[Point], float]) -> Series:
+    """Points where the summary has them; what a figure does not rest on is hollow."""
     name, role = _short(distribution)
-    missed = [p for p in distribution.points if not _counts(distribution, p)]
-    return Series(name, role, tuple(map(value, _counted(distribution))), tuple(map(value, missed)))
+    quartiles = tuple(q for q in (spread.low, spread.median, spread.high) if q is not None)
+    counts = [p.success_8bit or distribution.condition == NOISE for p in distribution.points]
+    values = [value(point) for point in distribution.points]
+    return Series(
+        name,
+        role,
+        tuple(v for v, counted in zip(values, counts, strict=True) if counted),
+        tuple(v for v, counted in zip(values, counts, strict=True) if not counted),
+        quartiles or None,
+        distribution.n,
+        () if distribution.points else (spread.counts, spread.missed),
+    )
 
 
 def _medians(distribution: Distribution) -> str:
     name, _ = _short(distribution)
-    counted = _counted(distribution)
-    if not counted:
+    if not distribution.n:
         return f"{name}: the label was never reached"
-    l1, iou = median(p.l1_8bit for p in counted), median(p.iou_50_8bit for p in counted)
-    return f"{name}: median L1 {number(l1)}, IoU {number(iou, 2)} (n = {len(counted)})"
+    l1, iou = distribution.l1.median, distribution.iou_50.median
+    return f"{name}: median L1 {number(l1)}, IoU {number(iou, 2)} (n = {distribution.n})"
 
 
-def _paired(drawn: Sequence[Distribution]) -> str:
-    pgd = {p.image_id: p for d in drawn if d.condition == PGD for p in _counted(d)}
-    own = {p.image_id: p for d in drawn if d.condition not in (PGD, NOISE) for p in _counted(d)}
-    both = [(own[photo], pgd[photo]) for photo in own if photo in pgd]
-    if not both:
+def _nearer(drawn: Sequence[Distribution], summary: Summary) -> str:
+    cells = (summary.cell(d.condition, d.interpreter) for d in drawn if d.condition not in (PGD, NOISE))
+    nearer = next((cell.nearer_than_pgd_8bit for cell in cells if cell), None)
+    if nearer is None or not nearer.n:
         return ""
-    nearer = sum(a.l1_8bit < b.l1_8bit for a, b in both)
-    return (
-        f"Where both reached the label, ADV²’s map is nearer the benign one than PGD’s (L1) on {nearer} of {len(both)}."
-    )
+    where = f"on {nearer.k} of {nearer.n}"
+    return f"Where both reached the label, ADV²’s map is nearer the benign one than PGD’s (L1) {where}."

@@ -1,11 +1,12 @@
 """What the run was: threat model, settings, cost, exclusions, versions; enough to repeat it."""
 
 import json
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from underfire.auditing.condition import NONE, Condition
+from underfire.auditing.facts import SkippedFile
 from underfire.auditing.run import Run
 from underfire.auditing.summary import Summary
 from underfire.present.text import budget, interval, listing, number, of, percent
@@ -49,6 +50,32 @@ def allowed(run: Run) -> tuple[str, float]:
     """The perturbation of a run and its budget."""
     planned = run.plan.perturbation_of(NONE)
     return planned.name, planned.eps
+
+
+@dataclass(frozen=True)
+class Listed:
+    """The files that the audit went without, the first ones by name."""
+
+    files: tuple[SkippedFile, ...]
+    others: int
+
+
+MOST_LISTED = 50
+"""So many files that were skipped are listed; run.json has all of them."""
+
+_MOST_CHARACTERS = 4000  # of a command line, which may name every photo
+
+
+def listed(skipped: Sequence[SkippedFile]) -> Listed:
+    """What a page has room for of ``skipped``."""
+    return Listed(tuple(skipped[:MOST_LISTED]), max(0, len(skipped) - MOST_LISTED))
+
+
+def clipped(command: str) -> str:
+    """What a page has room for of a command line."""
+    if len(command) <= _MOST_CHARACTERS:
+        return command
+    return f"{command[:_MOST_CHARACTERS]} … ({len(command)} characters, all of them in run.json)"
 
 
 def threat_model(run: Run) -> list[Fact]:
@@ -100,9 +127,8 @@ def origin(run: Run) -> list[Fact]:
     return [*facts, Fact("underfire", said.underfire_version), *(Fact(*pair) for pair in said.versions.items())]
 
 
-def costs(run: Run, summary: Summary) -> list[Cost]:
+def costs(summary: Summary) -> list[Cost]:
     """One line per attack."""
-    steps = {row.condition: row.spent.steps for row in run.records}
     return [
         Cost(
             title=attack.condition.title,
@@ -112,7 +138,7 @@ def costs(run: Run, summary: Summary) -> list[Cost]:
             asr_float=of(attack.asr),
             confidence=_share(attack.confidence_8bit.value),
             linf=number(None if attack.linf.value is None else attack.linf.value * 255, 1),
-            steps=str(steps[attack.condition]),
+            steps=str(attack.steps),
             passes=number(attack.passes.value, 0),
             seconds=number(attack.seconds.value, 1),
         )

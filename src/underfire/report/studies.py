@@ -21,7 +21,7 @@ class StudyPart:
         made: what made it.
         figure: a data URI. As an image the figure can bring nothing into the page, whoever wrote the file.
         alt: read aloud instead of it.
-        columns, rows: of its table, as text.
+        columns, rows: of its table, as text; ``left_out`` are further rows.
     """
 
     study: Study
@@ -30,6 +30,10 @@ class StudyPart:
     alt: str
     columns: list[str]
     rows: list[list[str]]
+    left_out: int
+
+
+_MOST_ROWS = 300
 
 
 def study_parts(folder: Path) -> list[StudyPart]:
@@ -44,6 +48,6 @@ def study_parts(folder: Path) -> list[StudyPart]:
 def _part(saved: SavedStudy) -> StudyPart:
     drawn, label = saved.study.figure, _LABEL.search(saved.study.figure)
     figure = f"data:image/svg+xml;base64,{base64.b64encode(drawn.encode()).decode('ascii')}"
-    return StudyPart(
-        saved.study, saved.made, figure, unescape(label[1]) if label else saved.study.title, *shown(saved.study.table)
-    )
+    columns, rows = shown(saved.study.table)
+    alt, left_out = unescape(label[1]) if label else saved.study.title, max(0, len(rows) - _MOST_ROWS)
+    return StudyPart(saved.study, saved.made, figure, alt, columns, rows[:_MOST_ROWS], left_out)
