@@ -35,7 +35,7 @@ from PIL import Image
 import underfire as uf
 from support.toys import MAKERS, OF_TOKENS
 from underfire.attacks.authors import PUBLISHED
-from underfire.attacks.budget import Effort
+from underfire.attacks.budget import Effort, passes_for_finalists
 from underfire.attacks.control import Balance
 from underfire.attacks.labels import Confidence
 from underfire.attacks.registry import ATTACKS
@@ -448,8 +448,9 @@ def test_passes_are_what_the_table_of_interpreters_says(make: Callable[[uf.Class
     g = make((token_classifier if make in OF_TOKENS else smooth_classifier)(dtype=torch.float32))
     attack = uf.ADV2(g, steps=20)
     result = attack(torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0)), torch.tensor([1]))
-    evaluations, joint = 21, 21 - attack.setting.schedule.warm
-    more = attack.setting.finalists * g.passes_per_map
+    evaluations = attack.setting.schedule.steps + 1
+    joint = evaluations - attack.setting.schedule.warm
+    more = passes_for_finalists(attack.setting.finals, (g,))
     if isinstance(g, uf.IG):
         more += 2 * (g.strata - 1)
     if isinstance(g, Masked):

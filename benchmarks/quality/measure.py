@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.tables import Table
-from underfire import ADV2, CAM, GRAD, IG, MASK, PGD, RTS, AuthorsADV2, Classifier, Interpreter, metrics, stats
+from underfire import ADV2, CAM, GRAD, IG, MASK, PGD, RTS, AuthorsADV2, Classifier, GradCAM, Interpreter, metrics, stats
 from underfire.attacks import AttackResult
 from underfire.auditing.targets import choose_target
 from underfire.images import load_photo
@@ -22,6 +22,7 @@ from underfire.images.records import Photo
 
 INTERPRETERS: Mapping[str, Callable[[Classifier], Interpreter]] = {
     "cam": CAM,
+    "gradcam": GradCAM,
     "grad": GRAD,
     "ig": IG,
     "mask": MASK,
@@ -200,8 +201,9 @@ def _right(classifier: Classifier, photos: Sequence[Photo]) -> Iterator[tuple[st
 
 def _score(entrant: Entrant, interpreter: Interpreter, batch: Batch, result: AttackResult) -> Iterator[Found]:
     benign = interpreter(batch.x, batch.label, keys=batch.names)
-    images = (result.x_adv, (result.x_adv * 255).round() / 255)
-    computed, rounded = (views(interpreter, batch, x, benign) for x in images)
+    saved = (result.x_adv * 255).round() / 255
+    computed = views(interpreter, batch, result.x_adv, benign)
+    rounded = computed if torch.equal(saved, result.x_adv) else views(interpreter, batch, saved, benign)
     for i, name in enumerate(batch.names):
         cost = (int(result.passes[i]), result.seconds / len(batch.names))
         yield Found(

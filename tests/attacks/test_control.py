@@ -1,6 +1,7 @@
 """Step sizes, what counts as holding the label, and the balance of prediction and maps."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ from underfire.attacks.control import (
 from underfire.interpreters.directional import unit
 
 
-def _schedule(**options: float) -> Schedule:
+def _schedule(**options: float | tuple[int, ...]) -> Schedule:
     return Schedule(**{"steps": 10, "warm": 2, "first": 0.1, "peak": 0.2, "last": 0.05, **options})  # type: ignore[arg-type]
 
 
@@ -45,6 +46,29 @@ class TestSchedule:
             assert joint[0] == pytest.approx(0.2)
         if len(joint) > 100:
             assert joint[-1] == pytest.approx(0.05, abs=1e-3)
+
+    @given(st.lists(st.integers(1, 60), min_size=1, max_size=5), st.data())
+    def test_every_stage_anneals_whatever_comes_after(self, lengths: list[int], data: st.DataObject) -> None:
+        ends = tuple(2 + sum(lengths[: k + 1]) for k in range(len(lengths)))
+        steps = data.draw(st.integers(1, ends[-1]))
+        schedule, longer = _schedule(steps=steps, ends=ends), _schedule(steps=ends[-1], ends=ends)
+        sizes = [longer.size(step) for step in range(ends[-1])]
+        assert [schedule.size(step) for step in range(steps)] == sizes[:steps]
+        assert sizes[:2] == [0.1, 0.1]
+        for k, (start, end) in enumerate(pairwise((2, *ends))):
+            alone = _schedule(steps=end - start, warm=0, peak=max(0.05, 0.2 / (1 + 2 * k)))
+            assert sizes[start:end] == [alone.size(step) for step in range(end - start)]
+
+    def test_what_is_left_of_it(self) -> None:
+        schedule = _schedule(steps=20, ends=(4, 9, 30))
+        left = schedule.without(5)
+        assert (left.steps, left.warm, left.ends) == (15, 0, (-1, 4, 25))
+        assert [left.size(step) for step in range(15)] == [schedule.size(step) for step in range(5, 20)]
+        assert schedule.without(40).steps == 1
+
+    def test_stages_that_end_too_soon_are_refused(self) -> None:
+        with pytest.raises(InputError, match="the stages end after 7 steps, and steps is 10"):
+            _schedule(ends=(3, 7))
 
     @pytest.mark.parametrize("steps", [0, -5])
     def test_no_step_is_refused(self, steps: int) -> None:
@@ -121,6 +145,16 @@ class TestBalance:
     def test_a_map_without_a_direction_leaves_the_prediction_s(self) -> None:
         mixed = _mix(Balance().begin(_d(0)), _d(4), [_d(0)], torch.tensor([True]), 0)
         assert torch.equal(mixed, _d(1))
+
+    def test_first_steps_are_on_the_prediction_alone_until_it_holds(self) -> None:
+        mixer, pulls = Balance(alone=3).begin(_d(0, 0)), [_d(1, 1)]
+        steps = [(True, True), (False, True), (True, True), (True, True), (False, False)]
+        found = [_mix(mixer, _d(4, 4), pulls, torch.tensor(needs), step) for step, needs in enumerate(steps)]
+        assert found[0][:, 0, 0, 0].tolist() == [1, 1]
+        assert found[1][:, 0, 0, 0].tolist() == [1, 1]  # of the first image that of the map, of the second the other
+        assert found[2][:, 0, 0, 0].tolist() == pytest.approx([2, 1])
+        assert found[3][:, 0, 0, 0].tolist() == pytest.approx([1.95, 2])
+        assert found[4][:, 0, 0, 0].tolist() == pytest.approx([0.95**2, 0.95])
 
     def test_images_are_balanced_by_themselves(self) -> None:
         together, alone = Balance().begin(_d(0, 0)), Balance().begin(_d(0))

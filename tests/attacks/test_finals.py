@@ -1,19 +1,17 @@
 """The last choice: fresh maps decide image by image, and what was chosen is what is saved."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 from torch import Tensor
 
 from support.toys import CLASSES, SMALL_FIT, images, small_mask
-from underfire import ADV2, CAM, L2, MASK, Classifier, Flow, Linf
-from underfire.attacks.budget import MOST_FINALISTS, descent_of, finalists_of
-from underfire.attacks.control import Schedule
-from underfire.attacks.engine import Iterate, Outcome, Setting
+from underfire import ADV2, CAM, GRAD, IG, L2, MASK, Classifier, Flow, Interpreter, Linf
+from underfire.attacks.budget import descent_of, final_looks, first_steps, stage_ends
+from underfire.attacks.engine import Iterate, Outcome
 from underfire.attacks.finals import decide
-from underfire.attacks.keepers import BEST, LATEST
+from underfire.attacks.keepers import LATEST, KeepBest
 from underfire.attacks.labels import Confidence
+from underfire.attacks.nested import MARGIN
 from underfire.attacks.trace import Course, Trace
 from underfire.images.png import from_8bit
 from underfire.interpreters.maps import distance
@@ -76,38 +74,60 @@ def test_what_an_attack_on_mask_returns_is_what_is_saved(model: Linf | L2 | Flow
         assert torch.equal(result.x_adv, from_8bit(model.rounded(x, result.x_adv)))
 
 
-@pytest.mark.parametrize("passes", [6, 15, 16, 17, 40, 99])
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stages of a few steps."""
+    monkeypatch.setattr("underfire.attacks.budget.STAGES", (12, 25, 40, 70))
+
+
+@pytest.mark.usefixtures("soon")
+@pytest.mark.parametrize("passes", [6, 11, 12, 31, 32, 47, 48, 99])
 def test_finalists_are_paid_from_the_budget(passes: int, relu_classifier: Classifier) -> None:
     g, x = small_mask(relu_classifier), images(2, 32)
     attack = ADV2(g, passes=passes)
-    steps, finalists = attack.setting.schedule.steps, attack.setting.finalists
-    assert finalists == (0 if passes < 16 else min(MOST_FINALISTS, passes // 2 // SMALL_FIT.steps))
+    steps, finals = attack.setting.schedule.steps, attack.setting.finals
+    assert finals[-1] == steps
     target = (relu_classifier(x).argmax(dim=1) + 1) % CLASSES
-    spent = descent_of(steps, (g,)) + finalists * SMALL_FIT.steps
-    assert attack(x, target).passes.tolist() == [spent] * 2
-    assert spent <= passes < spent + g.passes_per_step  # nothing that would pay for a step is left
+
+    def cost(looks: tuple[int, ...]) -> int:
+        return descent_of(looks[-1], (g,), warm=first_steps) + (len(looks) > 1) * len(looks) * SMALL_FIT.steps
+
+    assert attack(x, target).passes.tolist() == [cost(finals)] * 2
+    assert attack.most_passes() == cost(finals) <= passes
+    every = final_looks(100, (g,))
+    if passes >= cost(every[:1]):
+        assert finals == every[: len(finals)]
+        assert passes < cost(every[: len(finals) + 1])  # what is left would not pay for another
+    else:
+        assert passes < cost((steps + 1,))
 
 
-def test_an_attack_of_named_steps_pays_as_much_again_for_finalists(relu_classifier: Classifier) -> None:
-    g = small_mask(relu_classifier)
-    assert ADV2(g, steps=9).setting.finalists == min(MOST_FINALISTS, descent_of(9, (g,)) // SMALL_FIT.steps)
+def test_who_needs_finalists(relu_classifier: Classifier) -> None:
+    cam, g = CAM(relu_classifier), small_mask(relu_classifier)
+    assert final_looks(1000, (cam, GRAD(relu_classifier))) == ()
+    assert ADV2(cam, steps=9).setting.keep == KeepBest(MARGIN)
+    assert ADV2([cam, g], steps=9).setting.keep is LATEST
 
 
-def test_how_many(relu_classifier: Classifier) -> None:
-    g = MASK(relu_classifier, fit=replace(SMALL_FIT, steps=10))
-    assert [finalists_of(n, (g,)) for n in (9, 19, 20, 35, 1000)] == [0, 0, 2, 3, MOST_FINALISTS]
-    assert finalists_of(1000, (CAM(relu_classifier),)) == 0
-    assert ADV2(CAM(relu_classifier), steps=9).setting.keep is BEST
-    assert ADV2([CAM(relu_classifier), g], steps=9).setting.keep is LATEST
-
-
-@pytest.mark.parametrize("finalists", [0, 1, 2, 8])
-@pytest.mark.parametrize("steps", [1, 2, 9, 100])
-def test_final_looks_are_joint_and_late(finalists: int, steps: int) -> None:
-    schedule = Schedule(steps, warm=steps // 5, first=0.1, peak=0.1, last=0.1)
-    looks = Setting(Linf(), schedule, finalists=finalists).final_looks()
-    assert len(set(looks)) == len(looks) <= finalists
-    assert all(schedule.warm <= look <= steps for look in looks)
-    if finalists:
-        assert looks[0] == steps
-        assert steps < 32 or (min(looks) >= steps - (steps - schedule.warm) // 4 and len(looks) == finalists)
+@pytest.mark.parametrize(
+    ("make", "passes"),
+    [
+        (CAM, (100, 150, 300, 600, 1000, 1500, 3000, 6000)),
+        (GRAD, (100, 150, 300, 600, 1000, 1500, 3000, 6000)),
+        (IG, (100, 300, 600, 1000, 1500, 3000, 6000)),
+        (MASK, (300, 1000, 1500, 3000, 6000)),
+    ],
+)
+def test_stages_end_where_so_many_passes_are_spent(
+    make: type[Interpreter], passes: tuple[int, ...], relu_classifier: Classifier
+) -> None:
+    g = make(relu_classifier)
+    ends = stage_ends(1400, (g,))
+    assert len(ends) >= 4
+    for k, (end, most) in enumerate(zip(ends, passes, strict=False)):
+        spent = descent_of(end, (g,), warm=first_steps)
+        if k and final_looks(end, (g,)):
+            spent += (k + 1) * g.passes_per_map
+        assert spent <= most < spent + g.passes_per_step
+        assert ADV2(g, passes=most).setting.schedule.steps == end
+    assert stage_ends(ends[0] - 1, (g,)) == (ends[0] - 1,)

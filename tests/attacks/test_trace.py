@@ -14,6 +14,7 @@ from underfire.attacks.engine import Setting, descend
 from underfire.attacks.keepers import LAST, KeptIterates
 from underfire.attacks.perturbations import Linf
 from underfire.attacks.trace import Recorder
+from underfire.images.png import from_8bit
 from underfire.interpreters import MapTarget
 from underfire.interpreters.map_goals import ENOUGH
 from underfire.models.folded import prepared
@@ -54,6 +55,14 @@ class TestRecorder:
         assert trace.maps is not None
         assert torch.equal(trace.prediction.first, _t(1, 2, 3))
         assert torch.equal(trace.maps.first, _t(0.1, 0.2, 0.3))
+
+    def test_of_maps_the_first_counts_that_has_the_label(self) -> None:
+        recorder = _recorder(3)
+        for distance, reached in (((0.1, 0.2, 0.3), (0, 1, 0)), ((0.4, 0.5, 0.6), (1, 1, 0))):
+            recorder.look(ROWS, _t(1, 1, 1), _t(*distance), 1, reached=torch.tensor(reached).bool())
+        maps = recorder.trace(_best(_t(1, 1, 1), _t(0, 0, 0)), joint=True).maps
+        assert maps is not None
+        torch.testing.assert_close(maps.first, _t(0.4, 0.2, 0.3))
 
     def test_passes_are_summed_for_the_images_named(self) -> None:
         recorder = _recorder()
@@ -107,7 +116,7 @@ class TestRecorder:
         assert _recorder().trace(_best(_t(0, 0, 0), _t(0, 0, 0)), joint=False).stuck.tolist() == [0, 0, 0]
 
 
-X = images(6, 32)
+X = from_8bit((images(6, 32) * 255).round().byte())
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +186,6 @@ class TestPGD:
 class TestADV2:
     @pytest.mark.parametrize("make", [CAM, GRAD], ids=lambda g: g.name)
     def test_the_maps_have_a_course_of_their_own(self, toy: Classifier, target: Tensor, make: type[CAM | GRAD]) -> None:
-        """Half is after the warm start: an image may hold nothing yet, but its losses have been seen."""
         g = make(toy)
         result = ADV2(g, steps=60)(X, target)
         maps, prediction = result.trace.maps, result.trace.prediction
@@ -189,7 +197,9 @@ class TestADV2:
         assert bool((result.confidence >= 0.9 - 1e-4).all())
         assert bool((maps.first >= maps.kept).all())
         assert bool((prediction.first >= prediction.kept).all())
-        assert bool((maps.half >= maps.kept).all())
+        had = prediction.half <= -math.log(0.9)  # before it has the label an image is kept for that alone
+        assert bool(had.any())
+        assert bool((maps.half >= maps.kept)[had].all())
         assert float((maps.first / maps.kept).mean()) > 1.2
         assert result.trace.stuck.tolist() == [0.0] * 6
 
@@ -239,7 +249,7 @@ class TestADV2:
 
     def test_a_flat_classifier_is_stuck_in_joint_steps_too(self) -> None:
         classifier = _flat()
-        x = images(2, 16, dtype=torch.float64)
+        x = from_8bit((images(2, 16) * 255).round().byte(), torch.float64)
         target = (classifier(x).argmax(dim=1) + 1) % classifier.num_classes
         maps = torch.rand(2, 4, 4, dtype=torch.float64)
         result = ADV2(GRAD(classifier), steps=10)(x, target, target_map=maps)

@@ -46,7 +46,7 @@ def test_maps_are_taken_of_every_image_as_computed_and_as_saved() -> None:
 
 def test_finalists_are_paid_for_as_well() -> None:
     classifier = toy_classifier()
-    attack = ADV2(MASK(classifier), passes=4000)
-    assert attack.setting.finalists
-    assert 3900 < attack.most_passes() <= 4000
+    attack = ADV2(MASK(classifier), passes=3000)
+    assert len(attack.setting.finals) > 3
+    assert 2995 < attack.most_passes() <= 3000
     assert ADV2(CAM(classifier), steps=10).most_passes() == 11

@@ -174,7 +174,7 @@ def test_masks_and_masking_networks_are_audited_like_the_others(
     # A fit for the benign photos; for each other condition one of the image as computed and one of it as saved, but
     # none where nothing changed by saving. An attack on MASK fits its finalists, which are saved as they are.
     conditions = len(plan.conditions)
-    finalists = [ADV2(Short(toy_classifier()), steps=6).setting.finalists] * sum(
+    finalists = [len(ADV2(Short(toy_classifier()), steps=6).setting.finals)] * sum(
         condition.source == "mask" for condition in plan.conditions
     )
     most = 1 + 2 * (conditions - 1) + sum(n - 1 for n in finalists)

@@ -324,7 +324,7 @@ def test_attack_spends_the_passes_that_it_is_given(invoke: Invoke, photos: Path)
     result = invoke("attack", photos / "photo-1.png", *MODEL_OPTIONS, *options, "--out", "x")
     assert result.exit_code == 0, result.output
     rows = json.loads(Path("x/result.json").read_text(encoding="utf-8"))["rows"]
-    assert {(row["steps"], row["passes"] <= 30) for row in rows} == {(15, True)}  # 3 of them warm: 3 + 2 · (12 + 1)
+    assert {(row["steps"], row["passes"] <= 30) for row in rows} == {(16, True)}  # 5 of them warm: 5 + 2 · (11 + 1)
 
 
 @pytest.mark.parametrize("wanted", ["patch", "photo"])

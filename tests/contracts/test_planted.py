@@ -102,7 +102,7 @@ def test_maps_that_an_attack_on_the_label_alone_leaves_are_no_problem() -> None:
 
 
 def test_adv2_finds_it_through_a_masking_network() -> None:
-    _solved(swapped_optimum(_alike_rts, points=20, seed=1))
+    _solved(swapped_optimum(_alike_rts, points=20, seed=4))
 
 
 def test_a_fitted_mask_of_the_swapped_image_is_the_benign_one() -> None:

@@ -6,8 +6,8 @@ import torch
 from support.toys import images, relu_net
 from underfire import ADV2, CAM, GRAD, PGD, Classifier, EnsembleDetector, InputError
 from underfire.attacks.budget import warm_steps
-from underfire.attacks.control import MINIMAX, NORMALIZED, SUM, Weighting
-from underfire.defenses.adaptive import AdaptiveADV2, finalists_for, steps_for
+from underfire.attacks.control import MINIMAX, NORMALIZED, SUM, Schedule, Weighting
+from underfire.defenses.adaptive import AdaptiveADV2, finalists_for, late_looks, steps_for
 from underfire.defenses.mean_map import MeanMap
 from underfire.defenses.signals import Pairs, Shapes, Views
 from underfire.defenses.squeezing import BitDepth, FeatureSqueezing, Median
@@ -80,7 +80,7 @@ def test_the_label_counts_before_the_score(
     monkeypatch.setattr(
         type(detector), "score_samples", lambda _self, x: -(x - clean).abs().double().sum(dim=(1, 2, 3))
     )
-    assert attack.setting.finalists > 1
+    assert len(attack.setting.finals) > 1
     assert attack(clean, target, keys=KEYS).success.all()
 
 
@@ -160,3 +160,15 @@ def test_a_view_moves_the_target_map_as_it_moves_the_image(classifier: Classifie
     ]
     astray = float((objectives.flip(2) - objectives).abs().mean())
     assert max(distances) < astray / 2
+
+
+@pytest.mark.parametrize("finalists", [0, 1, 2, 8])
+@pytest.mark.parametrize("steps", [1, 2, 9, 100])
+def test_late_looks_are_joint_and_late(finalists: int, steps: int) -> None:
+    schedule = Schedule(steps, warm=steps // 5, first=0.1, peak=0.1, last=0.1)
+    looks = late_looks(schedule, finalists)
+    assert len(set(looks)) == len(looks) <= finalists
+    assert all(schedule.warm <= look <= steps for look in looks)
+    if finalists:
+        assert looks[0] == steps
+        assert steps < 32 or (min(looks) >= steps - (steps - schedule.warm) // 4 and len(looks) == finalists)

@@ -146,7 +146,7 @@ def test_planted_steps_that_lead_nowhere_are_found(relu_classifier: Classifier) 
 
 def test_a_planted_budget_that_is_too_short_is_found(relu_classifier: Classifier) -> None:
     x, target = aimed(relu_classifier)
-    short = ADV2(CAM(relu_classifier), eps=32 / 255, steps=8)(x, target)
+    short = ADV2(CAM(relu_classifier), eps=32 / 255, steps=12)(x, target)
     assert any(Indicator.STILL_IMPROVING in shown for shown in shown_by(short))
 
 

@@ -11,14 +11,7 @@ import pyarrow as pa
 RENAMED: Mapping[str, str] = {}
 """Columns, and fields of the summary, that got another name on purpose: the recorded name → the name now."""
 
-REWORDED: Mapping[str, str] = {
-    "even": "normalized",
-    "fixed": "sum",
-    "worst": "minimax",
-    "not decided at this n": "is not decided at this n",
-    "◆ the attacker who knows the detector": "◆ the adaptive attacker",
-    "evaded, by what the attacker may spend": "evaded, by the attacker's budget",
-}
+REWORDED: Mapping[str, str] = {}
 """Words in cells, figures and pages that were replaced on purpose: what the records say → what is said now."""
 
 RELATIVE, ABSOLUTE = 5e-9, 1e-12

@@ -20,7 +20,7 @@ from underfire.defenses.score_based import ScoreSearch
 from underfire.interpreters import CAM, GRAD
 
 RECORDED: Mapping[str, tuple[int, str]] = {
-    "ADV2": (1, "b0c166232c5de19d"),
+    "ADV2": (2, "f609d2c59def371c"),
     "AdaptiveADV2": (2, "0d00fb15a4fb2ceb"),
     "ScoreSearch": (1, "f38c3f68e360d585"),
     "EnsembleSignals": (2, "85c950fbb310c066"),

@@ -1,8 +1,9 @@
 """How an attack divides each step between the prediction and the maps, and how long its steps are."""
 
 import math
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import ClassVar, Protocol
 
@@ -21,7 +22,10 @@ class Schedule:
         steps: all of them, warm start included.
         warm: the first steps, on the prediction alone.
         first: step size of the warm start.
-        peak, last: the joint steps go from ``peak`` down to ``last`` along half a cosine.
+        peak, last: in every stage the joint steps go down to ``last`` along half a cosine: in the first from ``peak``,
+            in the next from a third of that, then from a fifth, a seventh, …, but never from below ``last``.
+        ends: the numbers of steps after which the stages end, of which the last may lie beyond ``steps``; empty for
+            one stage of all steps.
     """
 
     steps: int
@@ -29,6 +33,7 @@ class Schedule:
     first: float
     peak: float
     last: float
+    ends: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         """Check the numbers."""
@@ -37,6 +42,8 @@ class Schedule:
         for size in (self.first, self.peak, self.last):
             if not 0 < size < math.inf:
                 raise InputError(f"step_size {size:g} must be a finite number above 0.")
+        if self.ends and self.ends[-1] < self.steps:
+            raise InputError(f"the stages end after {self.ends[-1]} steps, and steps is {self.steps}.")
 
     @classmethod
     def constant(cls, steps: int, step_size: float) -> "Schedule":
@@ -47,8 +54,18 @@ class Schedule:
         """Step size at ``step``, counted from 0."""
         if step < self.warm:
             return self.first
-        progress = (step - self.warm) / max(1, self.steps - self.warm)
-        return self.last + (self.peak - self.last) * 0.5 * (1 + math.cos(math.pi * progress))
+        ends = self.ends or (self.steps,)
+        stage = bisect_right(ends, step)
+        start = ends[stage - 1] if stage else self.warm
+        progress = (step - start) / max(1, ends[stage] - start)
+        peak = max(self.last, self.peak / (1 + 2 * stage))
+        return self.last + (peak - self.last) * 0.5 * (1 + math.cos(math.pi * progress))
+
+    def without(self, spent: int) -> "Schedule":
+        """What is left of it after ``spent`` steps: at least one."""
+        steps = max(1, self.steps - spent)
+        ends = tuple(end - spent if end < self.steps else max(steps, end - spent) for end in self.ends)
+        return replace(self, steps=steps, warm=max(0, self.warm - spent), ends=ends)
 
 
 class Mixer(Protocol):
@@ -154,21 +171,24 @@ class Balance:
         lowest: λ stays in [``lowest``, 1].
         fall, rise: its factors at a step whose label wants more, and at one whose label is reached.
         weighting: among the maps.
+        alone: an image's first steps, so many at most, are on its prediction alone, until that first wants no more.
     """
 
     lowest: float = 0.1
     fall: float = 0.95
     rise: float = 1.05
     weighting: Weighting = NORMALIZED
+    alone: int = 0
 
     def begin(self, x: Tensor) -> Mixer:
         """λ = 1 for each of the images ``x``."""
-        return _Balanced(self, x.new_ones(x.shape[0]))
+        return _Balanced(self, x)
 
 
 class _Balanced:
-    def __init__(self, rule: Balance, weight: Tensor) -> None:
-        self._rule, self._weight = rule, weight
+    def __init__(self, rule: Balance, x: Tensor) -> None:
+        self._rule, self._weight = rule, x.new_ones(x.shape[0])
+        self._begun = torch.zeros(x.shape[0], dtype=torch.bool, device=x.device)
 
     def __call__(
         self,
@@ -176,18 +196,20 @@ class _Balanced:
         directions: Sequence[Tensor],
         distances: Sequence[Tensor],
         needs_confidence: Tensor,
-        step: int,  # noqa: ARG002
+        step: int,
     ) -> Tensor:
         mixed = unit(prediction) * needs_confidence[:, None, None, None]
         if not directions:
             return mixed
-        mixed = mixed + self._rule.weighting(directions, distances) * self._weight[:, None, None, None]
+        self._begun = self._begun | ~needs_confidence | (step >= self._rule.alone)
+        weight = self._weight * self._begun
+        mixed = mixed + self._rule.weighting(directions, distances) * weight[:, None, None, None]
         factor = torch.where(needs_confidence, self._rule.fall, self._rule.rise)
-        self._weight = (self._weight * factor).clamp(self._rule.lowest, 1.0)
+        self._weight = torch.where(self._begun, (self._weight * factor).clamp(self._rule.lowest, 1.0), self._weight)
         return mixed
 
     def select(self, places: Tensor) -> None:
-        self._weight = self._weight[places]
+        self._weight, self._begun = self._weight[places], self._begun[places]
 
 
 @dataclass(frozen=True)

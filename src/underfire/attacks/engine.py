@@ -1,7 +1,7 @@
 """The one loop of all attacks: forward pass, directions, step, best iterate."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -19,6 +19,8 @@ from underfire.interpreters.base import ForwardPass, MapGradient, MapObjective, 
 from underfire.interpreters.map_goals import NEAR, MapGoal
 from underfire.models.classifier import Classifier
 
+_WHOLE = 1e-3  # of a grey level: what is nearer to a whole one is one
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -26,7 +28,7 @@ class Setting:
 
     Attributes:
         perturbation: what may be done to an image.
-        schedule: how many steps, and how long each is.
+        schedule: how many steps, and how long each is. Its stages begin from what is kept, but for finalists.
         map_goal: what is wanted of the maps; at its ``enough`` an image needs no further step.
         label: what is wanted of the prediction: when that counts as reached, and up to where a mix may mind it.
         mix: how prediction and maps share a joint step.
@@ -35,7 +37,10 @@ class Setting:
             alone is attacked is no candidate.
         keep: which iterate of each image is kept.
         every: of the joint iterates, one in this many is a candidate.
-        finalists: how many late iterates are handed over beside the kept one, brought to whole grey levels.
+        rounds: where the benign image is in whole grey levels, every look is at the image as it would be saved, and
+            that is kept; θ itself moves on between the levels.
+        finals: the looks after which what was kept since the last of them is a finalist, brought to whole grey levels;
+            empty where what the loop notes of an iterate is true of it.
     """
 
     perturbation: Perturbation
@@ -47,13 +52,16 @@ class Setting:
     transform: Transform = identity
     keep: Keeper = BEST
     every: int = 1
-    finalists: int = 0
+    rounds: bool = False
+    finals: tuple[int, ...] = ()
 
-    def final_looks(self) -> tuple[int, ...]:
-        """The looks after which what is kept is a finalist: the last one, and others over the last quarter before."""
-        steps, warm = self.schedule.steps, self.schedule.warm
-        apart = max(1, (steps - warm) // (4 * max(1, self.finalists)))
-        return tuple(look for k in range(self.finalists) if (look := steps - k * apart) >= warm)
+    def without(self, spent: int) -> "Setting":
+        """What is left of it after ``spent`` steps."""
+        return replace(
+            self,
+            schedule=self.schedule.without(spent),
+            finals=tuple(max(1, look - spent) for look in self.finals),
+        )
 
 
 @dataclass(frozen=True)
@@ -73,7 +81,7 @@ class Outcome:
         used: (N,) how much of the budget each uses, in the unit of the perturbation's ``eps``.
         passes: (N,) forward and backward passes spent on each image, int64.
         trace: the attack's course.
-        finalists: late iterates, among which fresh maps shall decide.
+        finalists: iterates among which fresh maps shall decide.
     """
 
     x_adv: Tensor
@@ -134,7 +142,6 @@ class _Loop:
         self._rows = torch.arange(x.shape[0], device=x.device)
         self._own = x.shape[0]
         self.finalists: list[Tensor] = []
-        self._final_looks = setting.final_looks()
         if self._own == 1:
             self._select(self._rows.repeat(2), own=1)
 
@@ -156,6 +163,8 @@ class _Loop:
         """Look at the present iterates, offer them, and take one step from each."""
         batch, view, answers, reached = self._look(step)
         setting = self._setting
+        if step in setting.schedule.ends and not setting.finals:
+            self._theta = self._best.theta[self._rows]  # by the direction at the last one, annealed and so near
         joint = self._joint(step)
         if joint:
             direction = joint_direction(view, self._label, self._target, answers, self._mixer, step)
@@ -182,8 +191,8 @@ class _Loop:
 
     def _narrow(self) -> bool:
         """Let images that are done leave the batch; False if nobody is left."""
-        if not (self._setting.keep.narrows and self._objectives):
-            return True
+        if not (self._setting.keep.narrows and self._objectives) or self._setting.finals:
+            return True  # where maps taken afresh decide, no image is known to be done
         left = (~self._best.done(self._rows[: self._own])).nonzero().flatten()
         if 0 < len(left) < self._own:
             company = left if len(left) > 1 else left.repeat(2)
@@ -198,7 +207,8 @@ class _Loop:
         self, step: int, *, values_only: bool = False
     ) -> tuple[TransformedBatch, ForwardPass, list[MapGradient], Tensor]:
         setting, target, label = self._setting, self._target, self._label
-        batch = setting.transform(setting.perturbation.image(self._x, self._theta), self._rows, step)
+        theta = self._seen()
+        batch = setting.transform(setting.perturbation.image(self._x, theta), self._rows, step)
         joint = self._joint(step)
         mapped = joint and batch.maps
         taps = self._taps if mapped else ()
@@ -215,13 +225,23 @@ class _Loop:
         reached = (label.label_reached if joint else label.met)(decision, view.logits, target)
         own, passes = slice(self._own), 1 + sum(answer.passes for answer in answers)
         rows = self._rows[own]
-        self._recorder.look(rows, nll[own], distance[own] if mapped else None, passes)
+        self._recorder.look(rows, nll[own], distance[own] if mapped else None, passes, reached=reached[own])
+        if step - 1 in setting.finals:
+            self._best.begin_anew()
         if (mapped or not self._objectives) and (step - setting.schedule.warm) % setting.every == 0:
             kept = {"rows": rows, "reached": reached[own], "nll": nll[own], "distance": distance[own]}
-            self._best.offer(self._theta[own], **kept)
-        if step in self._final_looks:
+            self._best.offer(theta[own], **kept)
+        if step in setting.finals:
             self.finalists.append(self._best.theta.clone())
         return batch, view, answers, reached
+
+    def _seen(self) -> Tensor:
+        """The parameters of the images that the classifier sees."""
+        if not self._setting.rounds:
+            return self._theta
+        levels = 255 * self._x
+        whole = ((levels - levels.round()).abs() < _WHOLE).flatten(1).all(dim=1)[:, None, None, None]
+        return torch.where(whole, self._setting.perturbation.whole(self._x, self._theta), self._theta)
 
     def _select(self, places: Tensor, *, own: int) -> None:
         """Go on with the images at ``places``, of which the first ``own`` count."""

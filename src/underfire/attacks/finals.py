@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from underfire.attacks.budget import passes_for_finalists
 from underfire.attacks.engine import Outcome
 from underfire.attacks.keepers import KeptIterates
 from underfire.attacks.labels import LabelGoal
@@ -35,8 +36,8 @@ def decide(
 ) -> Decided:
     """Of the finalists of ``outcome`` the one, for each image, whose maps are nearest the target maps where p_t holds.
 
-    Every finalist's maps are taken afresh, on the unmodified ``classifier``, as they will be scored; they count among
-    the passes. The trace tells the losses of what was chosen.
+    Every finalist's maps are taken afresh, on the unmodified ``classifier``, as they will be scored; where there is a
+    choice they count among the passes. The trace tells the losses of what was chosen.
     """
     finalists = outcome.finalists
     rows = torch.arange(len(target), device=target.device)
@@ -55,7 +56,7 @@ def decide(
         best.offer(number + k, rows=rows, reached=reached, nll=nll, distance=map_distance)
         taken.append(maps)
     chosen = best.theta.long()
-    cost = len(finalists) * sum(g.passes_per_map for g in target_maps)
+    cost = passes_for_finalists(finalists, tuple(target_maps))
     return Decided(
         replace(
             outcome,

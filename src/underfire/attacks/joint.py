@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal, Protocol, Self, TypeVar
 import torch
 from torch import Tensor
 
-from underfire.attacks.budget import Effort, descent_of
+from underfire.attacks.budget import Effort, descent_of, passes_for_finalists
 from underfire.attacks.control import Schedule
 from underfire.attacks.engine import Setting, descend
 from underfire.attacks.goals import OTHER_FREE, TARGET_FREE, TARGET_KEPT, Goal
@@ -225,7 +225,7 @@ class Descent(JointAttack):
         """Those of its steps, and of its finalists."""
         schedule = self.setting.schedule
         descent = descent_of(schedule.steps, self.interpreters, warm=lambda _: schedule.warm)
-        return descent + self.setting.finalists * sum(g.passes_per_map for g in self.interpreters)
+        return descent + passes_for_finalists(self.setting.finals, self.interpreters)
 
     def run(
         self, x: Tensor, target: Tensor, goals: Mapping[Interpreter, Tensor], keys: tuple[str, ...]
@@ -250,13 +250,13 @@ class Descent(JointAttack):
                 refuse_maps(type(self).__name__, target_map, None)
                 return self._anywhere(x, label, names)
             schedule = self.setting.schedule
-            steps = min(SEARCH, max(1, schedule.steps // 10))
+            shortest = min((*schedule.ends[:1], schedule.steps))
+            steps = min(SEARCH, max(1, shortest // 10))
             classes = nearest_classes(self.classifier, x, label, self.setting.perturbation, steps, schedule.first)
             steps += 1  # and a look at where they end
             goals = wanted_maps(self.interpreters, x, target_map, label=label, keys=names)
             goals = {g: detached(maps) for g, maps in goals.items()}
-            left = replace(schedule, steps=max(1, schedule.steps - steps), warm=max(0, schedule.warm - steps))
-            result = self.descended(replace(self.setting, schedule=left), x, classes, goals, names)
+            result = self.descended(self.setting.without(steps), x, classes, goals, names)
         goal = Goal("other", "kept" if target_map is None else "led")
         return replace(result, passes=result.passes + steps, goal=goal)
 

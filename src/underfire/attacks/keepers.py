@@ -45,14 +45,19 @@ class KeepBest:
     """An iterate with the label beats any without; of those with it the nearest to the target maps, else the surest.
 
     Of equals the later one.
+
+    Attributes:
+        margin: by so much nearer the maps must be to count as nearer.
     """
+
+    margin: float = 0.0
 
     narrows: ClassVar[bool] = True
     looks_last: ClassVar[bool] = True
 
     def wins(self, kept: IterateLosses, new: IterateLosses, /) -> Tensor:
         """Where the new one is better."""
-        lower = torch.where(new.reached, new.distance <= kept.distance, new.nll <= kept.nll)
+        lower = torch.where(new.reached, new.distance <= kept.distance - self.margin, new.nll <= kept.nll)
         return (new.reached & ~kept.reached) | ((new.reached == kept.reached) & lower)
 
 
@@ -110,6 +115,12 @@ class KeptIterates:
         taken = rows[wins]
         self.theta[taken], self._reached[taken] = theta[wins], reached[wins]
         self.nll[taken], self.distance[taken] = nll[wins], distance[wins]
+
+    def begin_anew(self) -> None:
+        """Forget how good what is kept was, so that of the next iterates the best takes its place."""
+        self.nll.fill_(torch.inf)
+        self.distance.fill_(torch.inf)
+        self._reached.fill_(False)
 
     def done(self, rows: Tensor) -> Tensor:
         """Which of the images ``rows`` need no further step: label reached, map distance small enough."""

@@ -7,13 +7,10 @@ from typing import Literal, Self
 import torch
 from torch import Tensor
 
-from underfire.attacks.budget import chosen_finalists, chosen_steps
-from underfire.attacks.control import Schedule
-from underfire.attacks.engine import Setting
 from underfire.attacks.goals import MAP_GOALS, Goal
 from underfire.attacks.joint import Descent, Terms
-from underfire.attacks.keepers import BEST, LATEST
 from underfire.attacks.labels import TOLERANCE, KeptLabel
+from underfire.attacks.nested import nested_setting
 from underfire.attacks.perturbations import Perturbation, chosen
 from underfire.attacks.result import AttackResult
 from underfire.attacks.target_maps import TargetMap, of_one_classifier
@@ -78,8 +75,9 @@ class LabelKept(Descent):
 class MapAttack(LabelKept):
     """Finds x* near x with the label of x, and about its probability, whose attribution maps are others.
 
-    The joint loop without a warm start. Of the iterates at which the label stays, its probability within ``tolerance``,
-    the one whose map is furthest on the way is kept.
+    The loop of ADV², with another goal and on the maps from the first step on. Of the iterates at which the label
+    stays, its probability within ``tolerance``, the one whose map is furthest on the way is kept. As there, a longer
+    run of the same seed never ends worse.
 
     Args:
         interpreters: the interpreter under attack, or several of one classifier.
@@ -88,7 +86,7 @@ class MapAttack(LabelKept):
         eps: L∞ budget, in pixel values of [0, 1]; 8/255 if neither it nor a perturbation is given.
         steps: all of them; 300 if neither they nor passes are given.
         passes: in place of steps, how many forward and backward passes an image may cost.
-        step_size: an eighth of the budget by default; steps decay from twice to a tenth of it.
+        step_size: as for :class:`underfire.attacks.adv2.ADV2`.
         perturbation: another perturbation model, in place of ``eps``.
         tolerance: by so much the label's probability may change, in (0, 1].
         seed: of the random numbers that an interpreter draws.
@@ -101,7 +99,7 @@ class MapAttack(LabelKept):
     title = "Map attack"
     summary = "the map of an interpreter, while the label stays"
     goals = (Goal("kept", "topk"), Goal("kept", "center"), Goal("kept", "l1"))
-    version = 1
+    version = 2
 
     def __init__(
         self,
@@ -120,15 +118,14 @@ class MapAttack(LabelKept):
             raise InputError(f"tolerance {tolerance!r} is no change of a probability; give one above 0 and up to 1.")
         attacked = of_one_classifier(interpreters, "MapAttack")
         self.wanted, self.tolerance = Goal("kept", goal), tolerance
-        model = chosen(perturbation, eps)
-        size = model.eps / 8 if step_size is None else step_size
-        count = chosen_steps(steps, passes, attacked, warm=lambda _: 0)
-        setting = Setting(
-            model,
-            Schedule(count, warm=0, first=size, peak=2 * size, last=size / 10),
+        setting = nested_setting(
+            chosen(perturbation, eps),
+            attacked,
+            steps=steps,
+            passes=passes,
+            step_size=step_size,
+            first=0,
             map_goal=MAP_GOALS[goal],
-            keep=LATEST if any(g.estimates for g in attacked) else BEST,
-            finalists=chosen_finalists(count, passes, attacked),
         )
         super().__init__(attacked[0].classifier, attacked, setting, seed=seed)
 

@@ -23,9 +23,9 @@ class StAdv(Descent):
             whose maps are attacked with it.
         eps: largest displacement of a pixel, in pixels.
         tau: the price of roughness, see :class:`Flow`.
-        steps: all of them, warm start included; 300 if neither they nor passes are given.
+        steps: all of them; 300 if neither they nor passes are given.
         passes: in place of steps, how many forward and backward passes an image may cost.
-        step_size: length of a step in pixels, as in PGD and ADV²; an eighth of ``eps`` by default.
+        step_size: in pixels, as in PGD and ADV²; an eighth of ``eps`` by default.
         seed: of the random numbers that an interpreter draws.
 
     Raises:
@@ -35,7 +35,7 @@ class StAdv(Descent):
     name = "stadv"
     title = "StAdv"
     summary = "the same by moving pixels, whatever --perturbation says"
-    version = 1
+    version = 2
 
     def __init__(
         self,

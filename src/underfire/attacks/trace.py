@@ -13,7 +13,7 @@ class Course:
     """One loss of an attack on N images on its way down, (N,) each.
 
     Attributes:
-        first: at the first iterate that this loss was asked of.
+        first: at the first iterate that this loss was asked of; of maps, at the first of these that has the label.
         half: of what was kept after half of the steps; infinite where nothing was kept yet.
         kept: of what was kept in the end; where the last iterate is kept whatever it is, of the one before, since
             nothing looks at the last.
@@ -50,16 +50,23 @@ class Recorder:
         n, device = like.shape[0], like.device
         self.passes = torch.zeros(n, dtype=torch.int64, device=device)
         self._nll = torch.full((n,), torch.nan, dtype=like.dtype, device=device)
-        self._distance = self._nll.clone()
+        self._distance, self._with_label = self._nll.clone(), self._nll.clone()
         self._half: tuple[Tensor, Tensor] | None = None
         self._steps, self._stuck = torch.zeros_like(self._nll), torch.zeros_like(self._nll)
 
-    def look(self, rows: Tensor, nll: Tensor, distance: Tensor | None, passes: int) -> None:
-        """One look at an iterate: its losses (N,), the map distance where maps are attacked, and what it cost."""
+    def look(
+        self, rows: Tensor, nll: Tensor, distance: Tensor | None, passes: int, *, reached: Tensor | None = None
+    ) -> None:
+        """One look at an iterate: its losses (N,), the map distance where maps are attacked, and what it cost.
+
+        ``reached`` (N,) bool: whether it has the label; None where it always does when the map is asked for.
+        """
         self.passes[rows] += passes
-        for stored, seen in ((self._nll, nll), (self._distance, distance)):
-            if seen is not None:
-                stored[rows] = torch.where(stored[rows].isnan(), seen, stored[rows])
+        _note_once(self._nll, rows, nll)
+        if distance is not None:
+            _note_once(self._distance, rows, distance)
+            if reached is not None:
+                _note_once(self._with_label, rows[reached], distance[reached])
 
     def step(self, rows: Tensor, direction: Tensor, reached: Tensor) -> None:
         """One step along ``direction`` (N, ...) away from an iterate whose label ``reached`` (N,) or not."""
@@ -77,5 +84,11 @@ class Recorder:
             best.nll,
             best.distance,
         )  # all images were done before half of the steps
-        maps = Course(self._distance, half_distance, best.distance) if joint else None
+        first = torch.where(self._with_label.isnan(), self._distance, self._with_label)
+        maps = Course(first, half_distance, best.distance) if joint else None
         return Trace(self._stuck / self._steps.clamp_min(1), Course(self._nll, half_nll, best.nll), maps)
+
+
+def _note_once(stored: Tensor, rows: Tensor, seen: Tensor) -> None:
+    """Write ``seen`` to the ``rows`` of ``stored`` that hold NaN as yet."""
+    stored[rows] = torch.where(stored[rows].isnan(), seen, stored[rows])

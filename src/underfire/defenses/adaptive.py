@@ -19,7 +19,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from underfire.attacks.budget import MOST_FINALISTS, check_whole, warm_steps
+from underfire.attacks.budget import check_whole, warm_steps
 from underfire.attacks.control import NORMALIZED, Balance, Schedule, Weighting
 from underfire.attacks.engine import Outcome, Setting, descend
 from underfire.attacks.joint import JointAttack
@@ -37,6 +37,9 @@ from underfire.models.folded import prepared
 
 PASSES = 300
 """Forward and backward passes for an image, where the caller gives none."""
+
+MOST_FINALISTS = 8
+"""Late iterates that the detector scores."""
 
 _FINAL_SHARE = 4  # at most one in four passes pays for the detector's scores of the finalists
 
@@ -81,8 +84,8 @@ class AdaptiveADV2(JointAttack):
         steps = steps_for(passes, detector.signals)
         size = model.eps / 8
         schedule = Schedule(steps, warm=warm_steps(steps), first=size, peak=2 * size, last=size / 10)
-        finalists = finalists_for(passes, detector.signals)
-        self.setting = Setting(model, schedule, mix=Balance(weighting=weighting), keep=LATEST, finalists=finalists)
+        finals = late_looks(schedule, finalists_for(passes, detector.signals))
+        self.setting = Setting(model, schedule, mix=Balance(weighting=weighting), keep=LATEST, finals=finals)
 
     def run(
         self, x: Tensor, target: Tensor, goals: Mapping[Interpreter, Tensor], keys: tuple[str, ...]
@@ -141,6 +144,13 @@ class AdaptiveADV2(JointAttack):
 def finalists_for(passes: int, signals: Signals) -> int:
     """How many late iterates of an attack of ``passes`` passes a detector with these ``signals`` scores."""
     return max(1, min(MOST_FINALISTS, passes // (_FINAL_SHARE * signals.passes_per_image)))
+
+
+def late_looks(schedule: Schedule, finalists: int) -> tuple[int, ...]:
+    """The looks after which what is kept is one of ``finalists``: the last, and others over the last quarter."""
+    steps, warm = schedule.steps, schedule.warm
+    apart = max(1, (steps - warm) // (4 * max(1, finalists)))
+    return tuple(look for k in range(finalists) if (look := steps - k * apart) >= warm)
 
 
 def steps_for(passes: int, signals: AttackableSignals) -> int:

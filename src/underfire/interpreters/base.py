@@ -257,6 +257,8 @@ class Interpreter(ABC):
         estimates: an objective's answers rest on a fit under way: the distance is that of the fit, and the direction
             lowers the loss but is no gradient of it. Maps taken afresh decide over late iterates.
         draws: an objective's direction is drawn, and is the gradient of its loss in the mean.
+        remembers: an objective's distance rests in part on what was seen at former steps, so that maps taken afresh
+            decide among a few iterates.
         slow: every map takes so many passes that nothing asks for one at each of many looks.
         implied: names of public attributes that follow from the others, and so tell nothing apart.
     """
@@ -270,6 +272,7 @@ class Interpreter(ABC):
     passes_per_step: int = 1
     estimates: ClassVar[bool] = False
     draws: bool = False
+    remembers: bool = False
     slow: ClassVar[bool] = False
     implied: ClassVar[frozenset[str]] = frozenset()
     grid: tuple[int, int]

@@ -53,6 +53,7 @@ class IG(Interpreter):
     summary = "gradients integrated along the path from a black image"
     passes_per_map = 32
     passes_per_step = 3
+    remembers = True
 
     def __init__(
         self,

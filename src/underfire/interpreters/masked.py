@@ -47,6 +47,7 @@ class Masked(Interpreter):
 
     family = "perturbation"
     draws = True
+    remembers = True
     slow = True
 
     def __init__(
@@ -77,6 +78,7 @@ class Masked(Interpreter):
         self.renewed = masks if per_step is None else min(renewed, masks)
         self.passes_per_step = 1 + self.per_step + self.renewed
         self.draws = per_step is not None
+        self.remembers = self.renewed < masks
 
     def signed(self, x: Tensor, y: Tensor, *, keys: Sequence[str] | None = None) -> Tensor:
         """Signed attributions (N, h, w) of images ``x`` (N, C, H, W) in [0, 1] for classes ``y`` (N,), never scaled.

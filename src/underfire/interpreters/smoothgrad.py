@@ -34,6 +34,7 @@ class SmoothGrad(Interpreter):
     summary = "gradient of −log p, averaged over noisy copies of the image"
     passes_per_map = 16
     passes_per_step = 3
+    remembers = True
 
     def __init__(
         self, classifier: Classifier, *, samples: int = 16, sigma: float = 0.15, probe: float = 5e-4, seed: int = 0
