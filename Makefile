@@ -117,7 +117,8 @@ package: pyproject.toml constraints.txt
 	rm -rf $(PACKAGE)
 	$(PYTHON) -m venv $(PACKAGE)/tools
 	$(PACKAGE)/tools/bin/pip install -q --disable-pip-version-check build
-	$(PACKAGE)/tools/bin/python -m build --outdir $(PACKAGE)/dist .
+	$(PACKAGE)/tools/bin/python -m build --outdir $(PACKAGE)/dist . >$(PACKAGE)/build.log 2>&1 || \
+	{ cat $(PACKAGE)/build.log; exit 1; }
 	$(PACKAGE)/tools/bin/pip config get global.extra-index-url >/dev/null 2>&1 || \
 	export PIP_EXTRA_INDEX_URL="$${PIP_EXTRA_INDEX_URL:-$(CPU_INDEX)}"; \
 	for kind in whl tar.gz; do \

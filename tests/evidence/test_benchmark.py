@@ -134,6 +134,12 @@ def test_hostile_names_stay_text(run: uf.Run) -> None:
     lines = as_markdown([entry]).splitlines()
     assert not any(line.startswith("# y") for line in lines)
     assert "\\<script\\>" in lines[-1]
+    steering = replace(entry, model="\x00\x1b\ud800" + "x" * 1000)
+    for text in (as_html([steering]), as_markdown([steering])):
+        assert "\\x1b" in text
+        assert "\x1b" not in text
+        assert "x" * 300 not in text
+        text.encode()
     assert replace(entry, model="///").file_name == "model--cam.benchmark.json"
 
 

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from html import escape
 
 from underfire.evidence.benchmark import HEADLINE_TAU, BenchmarkEntry, BenchmarkSettings
-from underfire.evidence.signs import cell
+from underfire.evidence.signs import cell, xml_text
+from underfire.files import shortened
 from underfire.present.text import budget, number
 from underfire.stats import Estimate
 
@@ -36,8 +37,8 @@ def ordered(entries: Sequence[BenchmarkEntry]) -> list[BenchmarkEntry]:
 
 
 def rows(entries: Sequence[BenchmarkEntry]) -> list[tuple[str, ...]]:
-    """The cells of every entry, under `COLUMNS`, as plain text."""
-    return [_row(entry) for entry in ordered(entries)]
+    """The cells of every entry, under `COLUMNS`, as plain text: printable, and no longer than a page can show."""
+    return [tuple(xml_text(shortened(text)) for text in _row(entry)) for entry in ordered(entries)]
 
 
 def as_markdown(entries: Sequence[BenchmarkEntry]) -> str:

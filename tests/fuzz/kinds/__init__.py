@@ -2,13 +2,14 @@
 
 from fuzz.case import Kinds
 from fuzz.kinds.detectors import detector
+from fuzz.kinds.entries import entry
 from fuzz.kinds.folders import folder, manifest
 from fuzz.kinds.images import image
 from fuzz.kinds.models import checkpoint, class_names
 from fuzz.kinds.options import gate, options
 from fuzz.kinds.originals import prepare as prepare
 from fuzz.kinds.resumes import resumes
-from fuzz.kinds.runs import run, study
+from fuzz.kinds.runs import evidence, run, study
 from fuzz.kinds.sources import SOURCES
 
 KINDS: Kinds = {
@@ -20,6 +21,8 @@ KINDS: Kinds = {
     "runs": run,
     "resumes": resumes,
     "studies": study,
+    "evidence": evidence,
+    "entries": entry,
     "detectors": detector,
     "options": options,
     "gates": gate,

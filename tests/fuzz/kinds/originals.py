@@ -18,6 +18,9 @@ STUDIED = {
 OTHER, MANY, UNDISTURBED = "other", "many", "undisturbed"
 """Beside the originals: an audit of another seed, a folder of more photos, an audit of its first six."""
 
+EVIDENCE, ENTRIES = "evidence", "entries"
+"""Also the evidence of the audit, and its entries of the benchmark."""
+
 
 def resume(originals: Originals, run: str) -> tuple[str, ...]:
     """The command that makes the audit, or goes on with it."""
@@ -34,6 +37,8 @@ def prepare(originals: Originals) -> None:
     _call("audit", str(many), *MODEL_OPTIONS, *FAST, *out)
     for name, options in STUDIED.items():
         _call("study", name, str(originals.run), *(MODEL_OPTIONS if options else ()), *options)
+    _call("evidence", str(originals.run), "--out", str(originals.path / EVIDENCE))
+    _call("benchmark", str(originals.run), "--out", str(originals.path / ENTRIES))
     shown = ("--interpreters", "cam", "--out", str(originals.path / "maps"))
     _call("explain", str(originals.photo), *MODEL_OPTIONS, *shown)
     fit = ("--interpreters", "cam,grad", "--fpr", "0.2", "--out", str(originals.detector))

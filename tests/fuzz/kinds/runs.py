@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from fuzz.case import Case, Ended, Originals
-from fuzz.kinds.originals import OTHER, STUDIED, resume
+from fuzz.kinds.originals import EVIDENCE, OTHER, STUDIED, resume
 from fuzz.mutate import as_json, odd, spoilt_bytes, spoilt_json
 from support.toy_photos import MODEL_OPTIONS, rows_of
 from underfire.auditing.rows import RANGES
@@ -58,6 +58,25 @@ def run(draw: Random, home: Path, originals: Originals) -> Case:
         return _other_figures(copy, originals, ended[0])
 
     return Case(f"{door}: {told}", (tuple(command),), wrong)
+
+
+def evidence(draw: Random, home: Path, originals: Originals) -> Case:
+    """A copy of the audit with a change, of which the evidence is written."""
+    copy = home / "run"
+    shutil.copytree(originals.run, copy)
+    told = draw.choice(_SPOIL)(draw, copy, originals)
+
+    def wrong(ended: tuple[Ended, ...]) -> str | None:
+        if ended[0].code == 2 or _FORGED in told:
+            return None
+        mine, theirs = (
+            json.loads((folder / "results.json").read_text(encoding="utf-8"))
+            for folder in (home / EVIDENCE, originals.path / EVIDENCE)
+        )
+        same = all(mine[key] == theirs[key] for key in ("figures", "samples", "unreliable"))
+        return None if same else "other figures, and nothing is told"
+
+    return Case(told, (("evidence", "run", "--out", EVIDENCE),), wrong, (0, 1, 2))
 
 
 def study(draw: Random, home: Path, originals: Originals) -> Case:
