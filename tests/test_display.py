@@ -25,9 +25,9 @@ def test_a_result_shows_its_figures_and_escapes_names(attacked: uf.AttackResult)
     assert "<b>one" not in html
     assert "&lt;b&gt;one" in html
     assert html.count("<tr>") == 3
-    assert f"{int(attacked.success.sum())} of 2 images" in html
-    assert f"on {int(attacked.met().sum())}<" in html
-    assert 'src="data:image/png;base64,' in html
+    assert f"ε = 8/255, goal target/kept: the label on {int(attacked.success.sum())} of 2 images" in html
+    assert f"label and map (τ = 0.5) on {int(attacked.met().sum())}<" in html
+    assert 'src="data:image/jpeg;base64,' in html
 
 
 def test_a_result_is_drawn_image_by_image(attacked: uf.AttackResult) -> None:
@@ -52,7 +52,7 @@ def test_the_security_curve_counts_the_images_met_by_each_change() -> None:
     (axes,) = found.plot().axes
     (line,) = axes.lines
     for e, share in zip(np.asarray(line.get_xdata()), np.asarray(line.get_ydata()), strict=True):
-        assert share == pytest.approx(float((found.eps <= e).double().mean())) or e == found.eps.min()
+        assert e == 255 * found.eps.min() or share == pytest.approx(float((255 * found.eps <= e).double().mean()))
     assert f"met on {int(found.found.sum())} of 3 images" in found._repr_html_()
 
 

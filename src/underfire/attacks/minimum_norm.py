@@ -76,19 +76,21 @@ class MinimumNormResult(AttackResult):
     def plot(self, limit: int | None = None) -> "Figure":
         """The security curve: the share of images on which a change of at most e meets the goal, against e.
 
+        In L∞ e is in grey levels of 1/255, in L2 in the length of the change.
+
         Args:
             limit: the first so many images; by default all.
         """
-        found = self.eps[:limit]
-        ends = found.isfinite()
-        steps = found[ends].sort().values.tolist()
-        shares = [(k + 1) / max(1, len(found)) for k in range(len(steps))]
-        drawn = display.figure(4.5, 3)
+        levels = self.perturbation.name == "linf"
+        found = self.eps[:limit] * (255 if levels else 1)
+        steps = found[found.isfinite()].sort().values.tolist()
+        shares = [(k + 1) / len(found) for k in range(len(steps))]
+        right = max([1.0, *steps]) * 1.1
+        drawn = display.figure(5, 3)
         axes = drawn.subplots()
-        right = 1.1 * max(steps, default=1.0)
         axes.step([0.0, *steps, right], [0.0, *shares, shares[-1] if shares else 0.0], where="post")
-        axes.set(xlim=(0, right), ylim=(0, 1.02), xlabel=f"largest change allowed ({self.perturbation.name})")
-        axes.set_ylabel(f"share of {len(found)} images that meet {self.goal}")
+        axes.set(xlim=(0, right), ylim=(0, 1.02), ylabel="share of images", title=f"{self.goal}, {len(found)} images")
+        axes.set_xlabel(f"largest change allowed, {self.perturbation.name}{', in levels of 1/255' if levels else ''}")
         return drawn
 
     def _headline(self) -> str:

@@ -107,7 +107,7 @@ class AttackResult:
         return records
 
     def plot(self, limit: int = display.SHOWN) -> "Figure":
-        """The first ``limit`` images before and after, what was changed, and for each map the wanted and the shown one.
+        """The first ``limit`` images before and after, what was changed, and each map before and after.
 
         Returns:
             A figure with a row for each image. The change is drawn around grey, so that the whole budget in L∞ would
@@ -123,8 +123,9 @@ class AttackResult:
             (f"{self.attack}: class {int(self.prediction[i])}, p_t {float(self.confidence[i]):.2f}", self.x_adv[i]),
             (f"change, at most {255 * largest:.1f}/255", 0.5 + change / (2 * largest) if largest else change + 0.5),
         ]
+        before = "wanted" if self.goal.map == "led" else "benign"
         for name, maps in self.maps.items():
-            drawn += [(f"{name}: wanted", self.target_maps[name][i]), (f"{name}: shown", maps[i])]
+            drawn += [(f"{name}: {before}", self.target_maps[name][i]), (f"{name}: after the attack", maps[i])]
         return drawn
 
     def _repr_html_(self) -> str:
@@ -136,7 +137,8 @@ class AttackResult:
         return display.table(self._headline(), rows) + (display.picture(drawn, alt=alt) if rows else "")
 
     def _headline(self) -> str:
-        budget = f"{self.perturbation.name} {self.perturbation.eps:.3g}"
-        met = f"{self.attack}, goal {self.goal}, {budget}: the label's part is met"
-        both = f", both parts at τ = 0.5 on {int(self.met().sum())}" if self.maps else ""
-        return f"{met} on {int(self.success.sum())} of {len(self.keys)} images{both}"
+        eps = self.perturbation.eps
+        budget = f"{255 * eps:g}/255" if self.perturbation.name == "linf" else f"{eps:g}"
+        reached = f"the label on {int(self.success.sum())} of {len(self.keys)} images"
+        both = f", label and map (τ = 0.5) on {int(self.met().sum())}" if self.maps else ""
+        return f"{self.attack}, {self.perturbation.name} ε = {budget}, goal {self.goal}: {reached}{both}"

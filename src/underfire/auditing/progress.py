@@ -81,5 +81,6 @@ class NotebookProgress:
     def advanced(self, event: Event) -> None:
         """A piece of work is done."""
         self._eta.advance(event)
-        left = self._eta.remaining(time.monotonic() - self._begun)
-        self._bar.show(self._eta.share, "" if left is None else f"{left:.0f} s left")
+        elapsed = time.monotonic() - self._begun
+        left = self._eta.remaining(elapsed)
+        self._bar.show(self._eta.share, f"{left:.0f} s left" if left else f"{elapsed:.0f} s")

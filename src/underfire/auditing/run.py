@@ -167,7 +167,7 @@ class Run:
                 axes.plot([share.value], [k + shift], "o", color=colour, label=None if k else label)
         axes.set_yticks(range(len(headlines)), [line.interpreter for line in headlines])
         axes.set(xlim=(-0.02, 1.02), ylim=(len(headlines) - 0.5, -0.5))
-        axes.set_xlabel(f"share of photos with the label chosen and the map kept (IoU ≥ {self.summary.kept_iou:g})")
+        axes.set_xlabel(f"share of photos: label chosen, map kept (IoU ≥ {self.summary.kept_iou:g})")
         if headlines:
             axes.legend(loc="best")
         return drawn

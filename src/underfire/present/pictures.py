@@ -8,13 +8,12 @@ from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image
 
+from underfire.display.figures import COLORMAP as COLORMAP
+
 Bytes = NDArray[np.uint8]
 """An 8-bit picture, (H, W, 3)."""
 Map = NDArray[np.float32]
 """An attribution map on its native grid, (h, w) in [0, 1]."""
-
-COLORMAP = "inferno"
-"""Perceptually uniform, dark for 0, bright for 1: equal steps of the map look equally large, also in grey."""
 
 _MAP_SHARE = 0.80  # of the map's colour in a cell at full attribution; the photo keeps the rest
 _FLOOR_SHARE = 0.35  # at zero attribution: enough to darken, little enough to see what lies below

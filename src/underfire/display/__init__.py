@@ -4,7 +4,6 @@ matplotlib and IPython are imported when something is shown.
 """
 
 import base64
-import io
 import sys
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -19,9 +18,6 @@ SHOWN = 4
 """Of how many images a result shows pictures."""
 ROWS = 20
 """Of how many images it shows rows."""
-
-COLORMAP = "inferno"
-"""Of maps. Perceptually uniform, dark for 0, bright for 1: equal steps look equally large, also in grey."""
 
 
 def text(value: object) -> str:
@@ -47,37 +43,26 @@ def table(title: str, rows: Sequence[Mapping[str, object]], *, note: str = "") -
     )
 
 
-def picture(figure: "Figure", *, alt: str) -> str:
-    """``figure`` as an HTML image that holds its own data."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=80, facecolor="white")
-    data = base64.b64encode(buffer.getvalue()).decode("ascii")
-    return f'<img alt="{escape(alt)}" src="data:image/png;base64,{data}">'
+def grid(rows: "Sequence[Sequence[tuple[str, Tensor]]]") -> "Figure":
+    """Titled pictures in rows: images (C, H, W) in [0, 1], or maps (h, w) in [0, 1]."""
+    from underfire.display.figures import drawn_grid
+
+    return drawn_grid(rows)
 
 
 def figure(width: float, height: float) -> "Figure":
-    """An empty figure of so many inches, which belongs to no window and needs none."""
-    from matplotlib.figure import Figure
+    """An empty figure of so many inches, which belongs to no window and shows itself in a notebook."""
+    from underfire.display.figures import NotebookFigure
 
-    return Figure(figsize=(width, height), layout="constrained")
+    return NotebookFigure(figsize=(width, height), layout="constrained")
 
 
-def grid(rows: Sequence[Sequence[tuple[str, "Tensor"]]]) -> "Figure":
-    """Titled pictures in rows of equal length: images (C, H, W) in [0, 1], or maps (h, w) in [0, 1]."""
-    shape = (max(1, len(rows)), max(1, max(map(len, rows), default=1)))
-    drawn = figure(2.1 * shape[1], 2.3 * shape[0])
-    places = drawn.subplots(*shape, squeeze=False)
-    for axes in places.flat:
-        axes.set_axis_off()
-    for line, pictures in zip(places, rows, strict=False):
-        for axes, (title, values) in zip(line, pictures, strict=False):
-            axes.set_title(title, fontsize=8)
-            if values.ndim == 2:
-                axes.imshow(values.detach().cpu().numpy(), cmap=COLORMAP, vmin=0, vmax=1)
-            else:
-                seen = values.detach().cpu().clamp(0, 1).movedim(0, -1).numpy()
-                axes.imshow(seen.squeeze(-1) if seen.shape[-1] == 1 else seen[..., :3], cmap="gray", vmin=0, vmax=1)
-    return drawn
+def picture(drawn: "Figure", *, alt: str) -> str:
+    """``drawn`` as an HTML image that holds its own data."""
+    from underfire.display.figures import jpeg
+
+    data = base64.b64encode(jpeg(drawn)).decode("ascii")
+    return f'<img alt="{escape(alt)}" src="data:image/jpeg;base64,{data}">'
 
 
 def in_notebook() -> bool:
