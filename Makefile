@@ -1,6 +1,6 @@
 # `make demo`, `make quick` and `make test` work from a bare clone and install nothing the second time.
 .DELETE_ON_ERROR:
-.PHONY: help demo quick test full lint types inner unit every lowest bench fuzz docs package clean
+.PHONY: help demo quick test full lint types inner unit every lowest bench fuzz docs notebooks package clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -67,6 +67,10 @@ N ?= 300
 KINDS ?=
 fuzz: $(VENV)/.dev-stamp
 	cd tests && OMP_NUM_THREADS=1 ../$(BIN)/python -m fuzz --seed $(SEED) --n $(N) --out ../fuzz-failures $(KINDS)
+
+# Runs the notebooks of the tutorial from their scripts, and keeps what they show.
+notebooks: $(VENV)/.dev-stamp
+	OMP_NUM_THREADS=1 $(BIN)/python docs/_sphinx/notebooks.py
 
 docs: $(VENV)/.dev-stamp
 	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -q -W --keep-going -b html docs build/site

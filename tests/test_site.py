@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -76,20 +77,27 @@ def test_every_public_name_has_its_entry(site: Path) -> None:
     assert names - told == set()
 
 
-def _commands(group: click.Group, words: tuple[str, ...]) -> list[str]:
-    found = []
+def _commands(group: click.Group, words: tuple[str, ...]) -> Iterator[tuple[str, click.Command]]:
+    """Every command that is not hidden, with its words joined by hyphens."""
     for name, command in group.commands.items():
         if not command.hidden:
-            found.append("-".join((*words, name)))
-            found += _commands(command, (*words, name)) if isinstance(command, click.Group) else []
-    return found
+            yield "-".join((*words, name)), command
+            yield from _commands(command, (*words, name)) if isinstance(command, click.Group) else ()
 
 
-def test_every_command_has_its_section(site: Path) -> None:
+def test_every_command_has_its_section_and_every_option_its_entry(site: Path) -> None:
     page = (site / "reference" / "command-line.html").read_text(encoding="utf-8")
-    commands = _commands(cli, ("underfire",))
+    commands = dict(_commands(cli, ("underfire",)))
     assert len(commands) > 10
-    assert [command for command in commands if f'id="{command}"' not in page] == []
+    assert [name for name in commands if f'id="{name}"' not in page] == []
+    options = [
+        f'id="cmdoption-{name}-{option.lstrip("-")}"'
+        for name, command in commands.items()
+        for parameter in command.params
+        if isinstance(parameter, click.Option) and not parameter.hidden
+        for option in parameter.opts[:1]
+    ]
+    assert [option for option in options if option not in page] == []
 
 
 def test_a_page_is_found_by_its_words(site: Path) -> None:

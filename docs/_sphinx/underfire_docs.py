@@ -75,10 +75,10 @@ def cells_to_markdown(notebook: dict[str, Any]) -> Iterator[str]:
             data = output.get("data", {})
             if "text/html" in data:
                 yield '```{raw} html\n<div class="output">' + "".join(data["text/html"]) + "</div>\n```"
-            elif "image/png" in data:
-                picture = "".join(data["image/png"]).replace("\n", "")
+            elif picture := next((kind for kind in ("image/jpeg", "image/png") if kind in data), None):
+                inline = "".join(data[picture]).replace("\n", "")
                 alt = "what the cell above shows"
-                yield f'```{{raw}} html\n<img class="output" alt="{alt}" src="data:image/png;base64,{picture}">\n```'
+                yield f'```{{raw}} html\n<img class="output" alt="{alt}" src="data:{picture};base64,{inline}">\n```'
             elif text := "".join(output.get("text", data.get("text/plain", ""))):
                 yield f"```text\n{text.rstrip()}\n```"
 
