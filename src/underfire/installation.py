@@ -17,6 +17,7 @@ EXTRAS: Mapping[str, str] = MappingProxyType(
     {
         "models": "--model efficientnet-lite1 and efficientnet-lite2",
         "timm": "--model timm:NAME",
+        "studio": "underfire studio",
         "hf": "--model hf:NAME",
         "onnx": "--model onnx:FILE",
         "captum": "attributions of Captum as interpreters",

@@ -12,7 +12,7 @@ from underfire.attacks.keepers import BEST, Keeper, KeptIterates
 from underfire.attacks.labels import Confidence, LabelGoal
 from underfire.attacks.perturbations import Perturbation
 from underfire.attacks.rules import Adam, Rule
-from underfire.attacks.trace import Recorder, Trace
+from underfire.attacks.trace import Recorder, Trace, Watcher
 from underfire.attacks.transforms import Transform, TransformedBatch, identity
 from underfire.errors import NonFiniteError
 from underfire.interpreters.base import ForwardPass, MapGradient, MapObjective, require_finite
@@ -41,6 +41,7 @@ class Setting:
             that is kept; θ itself moves on between the levels.
         finals: the looks after which what was kept since the last of them is a finalist, brought to whole grey levels;
             empty where what the loop notes of an iterate is true of it.
+        watch: is told of every iterate before it is looked at, and changes nothing.
     """
 
     perturbation: Perturbation
@@ -54,6 +55,7 @@ class Setting:
     every: int = 1
     rounds: bool = False
     finals: tuple[int, ...] = ()
+    watch: Watcher | None = None
 
     def without(self, spent: int) -> "Setting":
         """What is left of it after ``spent`` steps."""
@@ -208,7 +210,11 @@ class _Loop:
     ) -> tuple[TransformedBatch, ForwardPass, list[MapGradient], Tensor]:
         setting, target, label = self._setting, self._target, self._label
         theta = self._seen()
-        batch = setting.transform(setting.perturbation.image(self._x, theta), self._rows, step)
+        images = setting.perturbation.image(self._x, theta)
+        if setting.watch is not None:
+            shown = self._rows[: self._own]
+            setting.watch(shown, images[: self._own].clone(), self._recorder.passes[shown])
+        batch = setting.transform(images, self._rows, step)
         joint = self._joint(step)
         mapped = joint and batch.maps
         taps = self._taps if mapped else ()

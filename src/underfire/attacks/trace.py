@@ -1,11 +1,23 @@
 """What an attack says about its own course, so that a weak one can be told from a safe explanation."""
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from underfire.attacks.keepers import KeptIterates
+
+
+class Watcher(Protocol):
+    """Follows an attack from iterate to iterate; what it raises ends the attack."""
+
+    def __call__(self, rows: Tensor, x_adv: Tensor, passes: Tensor, /) -> None:
+        """The images ``rows`` (n,) of the batch are ``x_adv`` (n, C, H, W) by now, at the cost of ``passes`` (n,).
+
+        It is called within the attack's own block of the frozen classifier; ``x_adv`` is a copy.
+        """
+        ...
 
 
 @dataclass(frozen=True)

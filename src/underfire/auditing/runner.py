@@ -206,6 +206,11 @@ def _shown(value: object) -> str:
     return "unset" if value is None else quoted(str(value))
 
 
+def library_versions() -> dict[str, str]:
+    """The versions of Python and of the packages that decide what comes out."""
+    return {"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}}
+
+
 def _facts(plan: AuditPlan, classifier: Classifier, command: str | None, *, threads: int) -> dict[str, Any]:
     """Everything in run.json but the photos."""
     plan = replace(plan, device=plan.device or str(classifier.device))
@@ -214,7 +219,7 @@ def _facts(plan: AuditPlan, classifier: Classifier, command: str | None, *, thre
         "command": command,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "underfire_version": version("underfire"),
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}},
+        "versions": library_versions(),
         "device": str(classifier.device),
         "threads": threads,
         "platform": f"{platform.system()} {platform.machine()}",

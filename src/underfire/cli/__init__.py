@@ -36,6 +36,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "models": ("listing", "Lists the models that --model takes."),
     "plan": ("audit", "Tells what an audit would do, in passes, without doing it."),
     "report": ("report", "(Re)builds the summary and the report of a run."),
+    "studio": ("studio", "Opens a local page to try an attack."),
     "study": ("study", "Tests the claims of the paper's discussion on your model."),
     "train": ("train", "Trains the interpreters that learn."),
 }

@@ -80,8 +80,7 @@ class PhotoLoader:
             kept = self._kept.get(sha256)
             if kept is not None:
                 return kept
-            image = decode(data)
-            picture = prepared(image, self._preprocessing)
+            photo = pixels_of(data, self._preprocessing)
         except InputError as error:
             raise InputError(f"{quoted(path)} is not a usable photo: {error}.") from error
         except (MemoryError, OSError) as error:
@@ -90,8 +89,6 @@ class PhotoLoader:
                 f"{quoted(path)} cannot be read for now: {why}; close other programs or raise the limit and give the "
                 "same command again, or leave this photo out"
             ) from error
-        pixels = torch.from_numpy(np.atleast_3d(np.array(picture))).permute(2, 0, 1).contiguous()
-        photo = Pixels(pixels, sha256, image.size)
         if len(self._kept) < self._room:
             self._kept[sha256] = photo
         return photo
@@ -111,6 +108,19 @@ def load_photo(path: str | Path, preprocessing: Preprocessing) -> Pixels:
         ShortageError: there is not enough memory, or there are too many open files, to decode it.
     """
     return PhotoLoader(preprocessing, most=0).load(path)
+
+
+def pixels_of(data: bytes, preprocessing: Preprocessing) -> Pixels:
+    """The photo whose file has the bytes ``data``, as :func:`load_photo` has it.
+
+    Raises:
+        InputError: they are none. The message is the reason alone, a clause.
+        MemoryError: there is not enough memory to tell.
+    """
+    image = decode(data)
+    picture = prepared(image, preprocessing)
+    pixels = torch.from_numpy(np.atleast_3d(np.array(picture))).permute(2, 0, 1).contiguous()
+    return Pixels(pixels, hashlib.sha256(data).hexdigest(), image.size)
 
 
 def decode(data: bytes) -> Image.Image:

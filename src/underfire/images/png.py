@@ -49,18 +49,23 @@ def save_png(image: Tensor, path: Path) -> None:
         raise InputError(
             f"Cannot save {quoted(path)}: values must lie in [0, 1], these go from {low:.4g} to {high:.4g}."
         )
-    pixels = image.mul(255).round_().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
-    pixels = pixels[..., 0] if pixels.shape[2] == 1 else pixels
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
+    data = png_bytes(image.mul(255).round_().to(torch.uint8))
     # Not tempfile: its files are for their owner alone, and a report is to be shared as the umask says.
     temporary = path.with_name(f".{uuid4().hex}.tmp")
     try:
         with naming(path):
-            temporary.write_bytes(buffer.getbuffer())
+            temporary.write_bytes(data)
             temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def png_bytes(pixels: Tensor) -> bytes:
+    """``pixels``, uint8 (C, H, W) of 1 or 3 channels on the CPU, as the bytes of a PNG, grey or RGB."""
+    picture = pixels.permute(1, 2, 0).contiguous().numpy()
+    buffer = io.BytesIO()
+    Image.fromarray(picture[..., 0] if picture.shape[2] == 1 else picture).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def read_pixels(path: Path, shape: Shape | None = None) -> NDArray[np.uint8]:
