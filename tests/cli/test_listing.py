@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.shell_completion import BashComplete
 from click.testing import CliRunner, Result
 
 from support.toy_photos import MODEL_OPTIONS, write_photos
@@ -98,27 +99,27 @@ def test_quiet_goes_with_a_run(tmp_path: Path) -> None:
     assert invoke("study", "transfer", run, "-q").exit_code == 0
 
 
-def completed(words: str, shell: str = "bash") -> list[str]:
-    """What the shell is told after ``words``, of which the last is being typed."""
-    environment = {
-        **os.environ,
-        "_UNDERFIRE_COMPLETE": f"{shell}_complete",
-        "COMP_WORDS": words,
-        "COMP_CWORD": str(words.count(" ")),
-    }
-    done = subprocess.run(
-        [sys.executable, "-m", "underfire"], env=environment, capture_output=True, text=True, check=True
-    )
-    return done.stdout.splitlines()
+def completed(*words: str) -> list[str]:
+    """What the shell is offered, or the kind of names that it looks up itself, for the last of ``words``."""
+    shell = BashComplete(cli, {}, "underfire", "_UNDERFIRE_COMPLETE")
+    found = shell.get_completions(list(words[:-1]), words[-1])
+    return [item.value if item.type == "plain" else item.type for item in found]
 
 
 def test_the_shell_completes_commands_options_choices_and_files() -> None:
-    assert completed("underfire ") == [f"plain,{name}" for name in COMMANDS]
-    assert completed("underfire study ") == [f"plain,{name}" for name in STUDIES]
-    assert completed("underfire audit --pres") == ["plain,--preset"]
-    assert completed("underfire audit --preset ") == [f"plain,{name}" for name in PASSES]
-    assert completed("underfire audit pho") == ["file,pho"]
-    assert completed("underfire audit --checkpoint wei") == ["file,wei"]
+    assert completed("") == sorted(COMMANDS)
+    assert completed("study", "") == list(STUDIES)
+    assert completed("audit", "--pres") == ["--preset"]
+    assert completed("audit", "--preset", "") == list(PASSES)
+    assert completed("audit", "pho") == ["file"]
+    assert completed("audit", "--checkpoint", "wei") == ["file"]
+
+
+def test_the_script_asks_the_command() -> None:
+    asked = {"_UNDERFIRE_COMPLETE": "bash_complete", "COMP_WORDS": "underfire audit --pres", "COMP_CWORD": "2"}
+    command = [sys.executable, "-m", "underfire"]
+    done = subprocess.run(command, env={**os.environ, **asked}, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["plain,--preset"]
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
