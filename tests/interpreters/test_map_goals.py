@@ -87,3 +87,13 @@ def test_apart_by_l2_is_what_is_left_of_the_root_mean_square_and_leads_to_the_fu
     others = torch.rand(200, 1, 5, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64).round()
     distances = torch.stack([APART_L2.distance(some.expand_as(BENIGN), aimed) for some in others])
     assert bool((APART_L2.distance(furthest, aimed) < distances).all())
+
+
+def test_a_map_that_is_almost_nothing_has_no_slope_of_its_center() -> None:
+    """Its mass is below the smallest normal number, and one over it is none."""
+    raw = torch.zeros(1, 4, 4)
+    raw[0, 1, 2] = 3e-40
+    raw.requires_grad_(True)
+    loss = CENTER.loss(distance)(raw, torch.rand(1, 4, 4, generator=torch.Generator().manual_seed(0)))
+    (slope,) = torch.autograd.grad(loss.sum(), raw)
+    assert bool(slope.isfinite().all())

@@ -164,7 +164,9 @@ def _center_loss(raw: Tensor, aimed: Tensor) -> Tensor:
     benign = metrics.mass_center(1 - aimed)
     beside = benign + _BESIDE * torch.where(benign < 0.5, -1.0, 1.0)
     sides = torch.tensor(raw.shape[1:], dtype=raw.dtype, device=raw.device)
-    shift = (metrics.mass_center(_risen(raw)) - beside) * sides
+    risen = _risen(raw)
+    weighed = risen.sum(dim=(1, 2), keepdim=True) > torch.finfo(raw.dtype).tiny  # what is less has no slope in floats
+    shift = (metrics.mass_center(risen * weighed) - beside) * sides
     return -shift.square().sum(dim=1).sqrt() / sides.square().sum().sqrt()
 
 
