@@ -68,7 +68,7 @@ class TestValues:
         ours = Occlusion(_classifier(), segments=4, window=window, baseline=baseline, output=output)
         theirs = (
             CaptumOcclusion(_function(output))
-            .signed(
+            .attribute(
                 X, sliding_window_shapes=(3, 4 * window, 4 * window), strides=(3, 4, 4), baselines=baseline, target=Y
             )
             .double()
@@ -94,7 +94,7 @@ class TestValues:
             theirs = KernelShap(_function(output))
             theirs.interpretable_model = _Least(0.0)
             theirs.perturb_func = _each(shown)
-            found = theirs.signed(
+            found = theirs.attribute(
                 X[image : image + 1],
                 baselines=baseline,
                 target=int(Y[image]),
@@ -117,7 +117,7 @@ class TestValues:
                 similarity_func=lambda _, __, mask, **more: ours.weights(mask.double()),
                 perturb_func=_each(shown),
             )
-            found = theirs.signed(
+            found = theirs.attribute(
                 X[image : image + 1],
                 baselines=baseline,
                 target=int(Y[image]),
