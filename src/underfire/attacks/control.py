@@ -153,7 +153,25 @@ class Minimax:
         return torch.stack([unit(direction) for direction in directions])[chosen, rows]
 
 
-NORMALIZED, SUM, MINIMAX = Normalized(), Sum(), Minimax()
+@dataclass(frozen=True)
+class Unmet:
+    """As `Normalized`, but for maps that meet their goal with something to spare, which have no share.
+
+    Attributes:
+        spare: by so much; distances are shortfalls, as those of `Until`.
+    """
+
+    spare: float = 0.1
+
+    name: ClassVar[str] = "unmet"
+
+    def __call__(self, directions: Sequence[Tensor], distances: Sequence[Tensor]) -> Tensor:
+        """The mean of the directions of maps that want more, at unit size."""
+        wanting = [(distance > -self.spare)[:, None, None, None] for distance in distances]
+        return torch.stack([unit(d) * w for d, w in zip(directions, wanting, strict=True)]).mean(dim=0)
+
+
+NORMALIZED, SUM, MINIMAX, UNMET = Normalized(), Sum(), Minimax(), Unmet()
 
 FORMER_NAMES: Mapping[str, str] = MappingProxyType({"even": "normalized", "fixed": "sum", "worst": "minimax"})
 """What the weightings were called before: command lines still take these, and keys of work folders hold them."""

@@ -50,6 +50,30 @@ def _unchanged(direction: Tensor) -> Tensor:
     return direction
 
 
+class AveragedDraws:
+    """One image under as many draws of noise as the batch has rows, and the mean direction of all for each row.
+
+    Every row begins at the same image, so that all go the same way: a descent on the mean loss over the draws.
+
+    Args:
+        drawing: from an image (C, H, W) and a step to what the classifier sees of it in each draw, (N, C, H, W) in
+            [0, 1]; values on the edges were cut, and have no slope.
+    """
+
+    def __init__(self, drawing: Callable[[Tensor, int], Tensor]) -> None:
+        self._drawing = drawing
+
+    def __call__(self, images: Tensor, rows: Tensor, step: int, /) -> TransformedBatch:
+        """The image under fresh draws."""
+        seen = self._drawing(images[0], step)[rows]
+        inside = ((seen > 0) & (seen < 1)).to(seen)
+
+        def pull_back(direction: Tensor) -> Tensor:
+            return (direction * inside).mean(dim=0).expand_as(direction)
+
+        return TransformedBatch(seen, pull_back)
+
+
 class ImageTransform(Protocol):
     """One differentiable transform of images, of the several that :class:`Cycle` applies in turn."""
 

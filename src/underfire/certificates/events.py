@@ -58,8 +58,11 @@ class ImageGoals:
         reference = self.image.led_map if goal.map == "led" else self.image.benign_map
         if goal.map == "free" or reference is None or not found.any():
             return found
-        tau = self.shift if goal.map == "center" else self.iou
-        return found & goal.map_met(shown.maps, reference.expand_as(shown.maps), tau=tau)
+        return found & goal.map_met(shown.maps, reference.expand_as(shown.maps), tau=self.tau(goal))
+
+    def tau(self, goal: Goal) -> float:
+        """Where the map's part of ``goal`` is met."""
+        return self.shift if goal.map == "center" else self.iou
 
     def _label_met(self, goal: Goal, labels: Tensor) -> Tensor:
         if goal.label == "target" and self.image.target is not None:

@@ -57,6 +57,21 @@ class SeededNoise:
 
 
 @dataclass(frozen=True)
+class HeldNoise:
+    """Frozen noise: the first draw of a source in place of each."""
+
+    source: NoiseSource
+
+    def uniform(self, draw: int, count: int) -> Tensor:  # noqa: ARG002 - all are one
+        """As the protocol says."""
+        return self.source.uniform(0, count)
+
+    def key(self, draw: int) -> str:  # noqa: ARG002
+        """As the protocol says."""
+        return self.source.key(0)
+
+
+@dataclass(frozen=True)
 class SystemNoise:
     """Fresh draws from the operating system's generator, which no attacker can compute and no call repeats."""
 

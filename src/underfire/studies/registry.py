@@ -71,6 +71,12 @@ STUDIES: dict[str, StudyEntry] = {
         "underfire.studies.sensitivity:study",
         "settings",
     ),
+    "sandwich": StudyEntry(
+        "What can no attack do to label and map shown through noise, and how near comes the best one found?",
+        "underfire.studies.sandwich:study",
+        "settings",
+        more="Name the interpreters, such as --interpreters cam,gradcam,rts,grad: each is taken of every draw.",
+    ),
     "defense": StudyEntry(
         "Which interpreters detect best within a budget of passes, against an adaptive attacker?",
         "underfire.evaluation.study:study",
