@@ -47,7 +47,7 @@ def test_the_policy_is_kept_and_the_figures_are_there(report: Path, tmp_path: Pa
     assert console == []
     assert re.findall(r'<b class="num">(\d+)</b><span>of (\d+) photos', dom) == [("2", "3")] * 3
     assert "<title>underfire: audit of gradient-net</title>" in dom
-    assert dom.count("<details") == 3
+    assert dom.count('<details class="photo"') == 3
 
 
 @pytest.mark.parametrize("width", [700, 1100])
@@ -55,7 +55,10 @@ def test_six_interpreters_leave_a_margin(width: int, tmp_path: Path) -> None:
     page = build_report(
         open_run(write_run(tmp_path / "run", Recipe(files=("a.jpg", "b.jpg"), interpreters=tuple(GRIDS))))
     )
-    page.write_text(page.read_text(encoding="utf-8").replace("<details", "<details open"), encoding="utf-8")
+    page.write_text(
+        page.read_text(encoding="utf-8").replace('<details class="photo"', '<details class="photo" open'),
+        encoding="utf-8",
+    )
     shot = tmp_path / "shot.png"
     browse(page, tmp_path / "profile", f"--screenshot={shot}", f"--window-size={width},12000")
     margin = pixels(shot)[:, -14:]

@@ -123,11 +123,11 @@ def test_the_diagonal_is_framed_and_controls_are_not_shaded(full: tuple[Path, Pa
 
 def test_names_are_data(full: tuple[Path, Page, str]) -> None:
     _, page, html = full
-    assert "<script" not in html
+    assert HOSTILE not in html
     assert "onerror=" not in "".join(name for _, attrs in page.tags for name in attrs)
     assert HOSTILE in page.text
     assert NAMES[9] in page.text
-    assert any(NAMES[9] in alt and HOSTILE in alt for alt in page.attributes("alt"))
+    assert any(NAMES[9] in label and HOSTILE in label for label in page.attributes("aria-label"))
 
 
 def test_nothing_is_asked_of_a_network(full: tuple[Path, Page, str]) -> None:
@@ -141,7 +141,7 @@ def test_nothing_is_asked_of_a_network(full: tuple[Path, Page, str]) -> None:
     assert "@import" not in html
     policy = page.attributes("content")[0]
     assert policy.startswith("default-src 'none'")
-    assert "script" not in policy
+    assert re.findall(r"script-src ([^;]*)", policy)[0].startswith("'sha256-")
 
 
 def test_ids_are_unique_and_every_reference_has_one(full: tuple[Path, Page, str]) -> None:
@@ -157,7 +157,7 @@ def test_accessible(full: tuple[Path, Page, str]) -> None:
     _, page, _ = full
     assert all("alt" in attrs for tag, attrs in page.tags if tag == "img")
     assert all(attrs.get("scope") in ("row", "col") for tag, attrs in page.tags if tag == "th")
-    assert all(attrs.get("aria-label") for tag, attrs in page.tags if tag == "svg")
+    assert all(attrs.get("aria-label") or attrs.get("aria-hidden") for tag, attrs in page.tags if tag == "svg")
     assert [tag for tag, _ in page.tags if tag == "h1"] == ["h1"]
 
 
@@ -204,7 +204,7 @@ def test_same_run_same_bytes(tmp_path: Path) -> None:
 def test_pictures_are_capped_and_the_rest_is_counted(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", Recipe(files=("a.jpg", "b.jpg", "c.jpg"), interpreters=("cam",)))
     page = Page(build_report(open_run(folder), most_photos=1).read_text(encoding="utf-8"))
-    assert [tag for tag, _ in page.tags if tag == "details"] == ["details"]
+    assert len([tag for tag, attrs in page.tags if attrs.get("class") == "photo"]) == 1
     assert "one photo is shown, at even distances in the order of the run, and 2 left out" in page.text
     assert "of 3 photos" in page.text
 

@@ -5,14 +5,13 @@ of it is used, and nothing in it names code that is run.
 """
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 
 from underfire import display
@@ -133,12 +132,6 @@ class Run:
         """The photos that are not excluded and whose rows are there, in the order of the run."""
         units = (unit for unit in units_of(self.facts) if unit.number in self.found.parts)
         return tuple(photo for unit in units for photo in unit.photos if photo.excluded is None)
-
-    def rows_of(self, image_ids: Iterable[str]) -> list[Row]:
-        """The rows of some photos, by their ids."""
-        wanted = pa.array(image_ids, pa.string())
-        some = (table.filter(pc.is_in(table.column("image_id"), wanted)) for table in self.found.tables())
-        return [row for table in some for row in rows_of_table(table)]
 
     @property
     def skipped(self) -> int:

@@ -49,18 +49,30 @@ def overlay(photo: Bytes, attribution: Map) -> Bytes:
     return np.round(mixed * 255).astype(np.uint8)
 
 
-def data_uri(picture: Bytes, *, side: int, quality: int = 84) -> str:
-    """``picture`` (H, W, 3) as a JPEG data URI whose longer side has at most ``side`` pixels."""
+def data_uri(picture: Bytes, *, side: int, quality: int = 80) -> str:
+    """``picture`` (H, W, 3) as a WebP data URI whose longer side has at most ``side`` pixels."""
     image = Image.fromarray(picture)
     scale = side / max(image.size)
     if scale < 1:
         width, height = image.size
         image = image.resize((max(1, round(width * scale)), max(1, round(height * scale))), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    # A small picture is enlarged by the browser, and halved colour would show. Without optimize=True, whose buffer is
-    # too small for noise.
-    image.save(buffer, "JPEG", quality=quality, subsampling="4:2:0" if scale < 1 else "4:4:4")
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    image.save(buffer, "WEBP", quality=quality)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def map_uri(attribution: Map) -> str:
+    """The map (h, w) on its own grid as a grey PNG data URI of 8 bits: ⌊255·m + ½⌋, so that m ≥ ½ is 128 or more."""
+    grey = np.floor(255 * np.clip(attribution.astype(np.float64), 0, 1) + 0.5).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(grey).save(buffer, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def colour_tables(steps: int = 17) -> dict[str, str]:
+    """By channel (R, G, B), the values of `COLORMAP` at even ``steps`` from 0 to 1, for an SVG filter."""
+    ramp = np.asarray(colormaps[COLORMAP](np.linspace(0, 1, steps)), dtype=np.float64)
+    return {name: " ".join(f"{value:.3f}" for value in ramp[:, place]) for place, name in enumerate("RGB")}
 
 
 def colour_bar(*, side: int = 256) -> str:

@@ -8,10 +8,12 @@ from markupsafe import Markup
 
 from underfire.auditing.run import Run
 from underfire.auditing.store import STUDIES
+from underfire.auditing.summary import Summary
 from underfire.files import printable, write_whole
-from underfire.present.pictures import colour_bar
+from underfire.present.pictures import colour_bar, colour_tables
 from underfire.present.text import budget
 from underfire.report.agreement import agreement_part
+from underfire.report.explorer import Listing, pairs_of, script, script_data
 from underfire.report.findings import cards, findings
 from underfire.report.gallery import Album, Gallery
 from underfire.report.goals import goal_table
@@ -30,7 +32,7 @@ MOST_PHOTOS = 60
 MOST_BYTES = 6_000_000
 """Of the page, so that it stays easy to send and to open whatever the number of photos."""
 
-_ROOM = 10_000  # bytes, for what is said of the photos beside them
+_ROOM = 60_000  # bytes, for the script and what it reads beside the list
 
 
 def build_report(run: Run, *, most_photos: int = MOST_PHOTOS) -> Path:
@@ -50,13 +52,15 @@ def build_report(run: Run, *, most_photos: int = MOST_PHOTOS) -> Path:
     templates = _environment()
     template, of_photo = templates.get_template("report.html"), templates.get_template("photo.html")
     parts = _chapters(run, gallery)
-    without = template.render(parts, album=Album((), 0))
+    listing = gallery.listed.packed(run.attacked, gallery.photos, run.class_names)
+    without = template.render(parts | _explorer(run.summary, Album({}, 0), gallery, listing))
     album = gallery.album(
         lambda photo, place: Markup(of_photo.render(photo=photo, first=place == 0)),  # noqa: S704 - of a template
-        budget=MOST_BYTES - _ROOM - len(printable(without).encode()),
+        budget=MOST_BYTES - _ROOM - len(listing.packed) - len(printable(without).encode()),
     )
+    page = template.render(parts | _explorer(run.summary, album, gallery, listing))
     path = run.path / REPORT
-    write_whole(path, printable(template.render(parts, album=album)).encode())
+    write_whole(path, printable(page).encode())
     return path
 
 
@@ -89,6 +93,19 @@ def _chapters(run: Run, gallery: Gallery) -> dict[str, Any]:
         "skipped": listed(run.facts.skipped),
         "command": clipped(run.facts.command or ""),
         "most_resampled": MOST_RESAMPLED,
+    }
+
+
+def _explorer(summary: Summary, album: Album, gallery: Gallery, listing: Listing) -> dict[str, Any]:
+    """What the template shows of photos one by one."""
+    return {
+        "album": album,
+        "listing": listing,
+        "pairs": pairs_of(summary),
+        "explorable": bool(album.photos and pairs_of(summary)),
+        "script": script(),
+        "script_data": script_data(summary, gallery.sample(album.photos), listing),
+        "colour_tables": colour_tables(),
     }
 
 

@@ -4,13 +4,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from underfire.auditing.condition import NOISE, NONE, PGD, Condition
-from underfire.auditing.rows import Row
+from underfire.auditing.grid import RowGrid
+from underfire.auditing.plan import PlannedPhoto
+from underfire.auditing.rows import Row, rows_of_table
 from underfire.auditing.run import Run
 from underfire.auditing.store import RunDirectory, map_name
 from underfire.auditing.summary import Summary
-from underfire.present.pictures import Bytes, amplified, data_uri, gain_for, overlay
+from underfire.present.pictures import Bytes, amplified, data_uri, gain_for, map_uri
 from underfire.present.text import (
     class_title,
     interpreter_title,
@@ -19,13 +23,16 @@ from underfire.present.text import (
     style_of,
 )
 from underfire.report.artifacts import Artifacts, read_artifacts
+from underfire.report.explorer import PhotoList, lines_of
 
-_HERO_SIDE, _SHOT_SIDE, _THUMB_SIDE = 300, 168, 72  # pixels of the longer side
+_HERO_SIDE, _CHANGE_SIDE, _THUMB_SIDE = 300, 80, 72  # pixels of the longer side
+_FEW = 12  # photos up to which their images are large
+_LARGE, _SMALL = (300, 80), (144, 65)  # pixels and quality
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture (None where the artifact is missing), what to say instead of it, and the numbers below it."""
+    """A picture or a map (None where the artifact is missing), what to say instead of it, and the numbers below it."""
 
     picture: str | None
     alt: str
@@ -44,8 +51,9 @@ class ModelSays:
 
 @dataclass(frozen=True)
 class ImageLine:
-    """One image of a photo: itself, what was changed, and its maps."""
+    """One image of a photo: itself, what was changed, and its maps; ``place`` is its number among a photo's lines."""
 
+    place: int
     title: str
     style: str
     verdict: ModelSays
@@ -64,10 +72,12 @@ class Tag:
 
 @dataclass(frozen=True)
 class PhotoView:
-    """One photo with everything that was done to it."""
+    """One photo with everything that was done to it; ``element`` is its address in the page."""
 
+    element: str
     name: str
     thumb: Picture
+    benign: str | None
     label: str
     label_given: bool
     target: str
@@ -90,9 +100,9 @@ class Hero:
 
 @dataclass(frozen=True)
 class Album:
-    """The photos that are shown, as HTML, and how many were left out."""
+    """The photos that are shown, as HTML by their ids, and how many were left out."""
 
-    photos: tuple[str, ...]
+    photos: Mapping[str, str]
     left_out: int
 
 
@@ -111,9 +121,19 @@ class Gallery:
         attacked = run.attacked
         places = range(len(attacked)) if len(attacked) <= most else np.arange(most) * len(attacked) // most
         self._photos = {attacked[place].image_id: attacked[place] for place in places}
+        self._size = _LARGE if len(self._photos) <= _FEW else _SMALL
         self._rows: dict[str, dict[tuple[Condition, str], Row]] = {image_id: {} for image_id in self._photos}
-        for row in run.rows_of(self._photos):
-            self._rows[row.image_id][row.condition, row.interpreter] = row
+        self.listed = PhotoList(summary)
+        wanted = pa.array(self._photos, pa.string())
+        for table in run.found.tables():
+            self.listed.add(RowGrid(table))
+            for row in rows_of_table(table.filter(pc.is_in(table.column("image_id"), wanted))):
+                self._rows[row.image_id][row.condition, row.interpreter] = row
+
+    @property
+    def photos(self) -> tuple[str, ...]:
+        """The ids of the photos that it has pictures of."""
+        return tuple(self._photos)
 
     def heroes(self) -> list[Hero]:
         """For every interpreter that was attacked by itself, the photo on which ADV² and PGD differ most.
@@ -124,21 +144,29 @@ class Gallery:
         return [hero for hero in found if hero is not None]
 
     def album(self, write: Callable[[PhotoView, int], str], *, budget: int) -> Album:
-        """The first of the photos, fewer than all if they come to more than ``budget`` bytes.
+        """The photos, or as many at even distances as ``budget`` bytes hold.
 
         Args:
             write: HTML of a photo and its place, from 0 on.
             budget: of all HTML together.
         """
-        shown: list[str] = []
-        size = 0
-        for image_id in self._photos:
-            html = write(self._view(image_id, self._artifacts(image_id)), len(shown))
-            size += len(html.encode(errors="replace"))
-            if size > budget:
-                break
-            shown.append(html)
-        return Album(tuple(shown), len(self._run.attacked) - len(shown))
+        ids = list(self._photos)
+        written = {name: write(self._view(name, self._artifacts(name)), place) for place, name in enumerate(ids)}
+        sizes = np.array([len(html.encode(errors="replace")) for html in written.values()])
+        count = len(ids)
+        while True:
+            places = np.arange(count) * len(ids) // max(1, count)
+            if sizes[places].sum() <= budget:
+                shown = {ids[place]: written[ids[place]] for place in places}
+                return Album(shown, len(self._run.attacked) - len(shown))
+            count -= 1
+
+    def sample(self, shown: Iterable[str]) -> dict[str, tuple[str, dict[tuple[Condition, str], bool]]]:
+        """By its address in the page, each photo, and whether the label was reached on the saved image, by its maps."""
+        return {
+            element_of(self._photos[name]): (name, {place: r.saved.success for place, r in self._rows[name].items()})
+            for name in shown
+        }
 
     def _hero(self, interpreter: str, condition: Condition) -> Hero | None:
         gaps = []
@@ -150,7 +178,7 @@ class Gallery:
             artifacts = self._artifacts(image_id)
             wanted = [name for name in (NONE, PGD, condition) if (name, interpreter) in self._rows[image_id]]
             if all(map_name(n, interpreter) in artifacts.maps and n in artifacts.pictures for n in wanted):
-                lines = tuple(self._line(image_id, n, [interpreter], artifacts, _HERO_SIDE) for n in wanted)
+                lines = tuple(self._line(image_id, n, [interpreter], artifacts, (_HERO_SIDE, 80)) for n in wanted)
                 return Hero(
                     interpreter_title(interpreter),
                     image_id,
@@ -165,10 +193,11 @@ class Gallery:
         own, pgd = self._summary.cell(condition, interpreter), self._summary.cell(PGD, interpreter)
         typical = f"The mean L1 over all photos is {number(own.mean('l1').value)} for ADV²" if own else ""
         typical += f" and {number(pgd.mean('l1').value)} for PGD." if own and pgd else "."
+        sample = " of the sample below" if len(self._photos) < len(self._run.attacked) else ""
         if pgd is None:
-            return f"The photo whose map moved least, of {n} on which the label was reached. {typical}"
+            return f"The photo whose map moved least, of {n}{sample} on which the label was reached. {typical}"
         return (
-            f"The clearest of the {n} photos on which both attacks reached the label: "
+            f"The clearest of the {n} photos{sample} on which both attacks reached the label: "
             f"the one with the largest difference in L1. {typical}"
         )
 
@@ -176,15 +205,15 @@ class Gallery:
         rows = self._rows[image_id]
         first = next(iter(rows.values()))
         interpreters = self._summary.interpreters
-        present = {condition for condition, _ in rows}
-        conditions = [name for name in self._summary.conditions if name in present]
-        if NONE not in present:  # the benign input is shown even where its own rows are not there
-            conditions = [NONE, *conditions]
+        present = {NONE, *(condition for condition, _ in rows)}  # the benign input even without rows of its own
+        conditions = [name for name in lines_of(self._summary) if name in present]
         benign = artifacts.pictures.get(NONE)
         thumb = Picture(None if benign is None else data_uri(benign, side=_THUMB_SIDE), "")
         return PhotoView(
+            element=element_of(self._photos[image_id]),
             name=image_id,
             thumb=thumb,
+            benign=None if benign is None else _uri(benign, self._size),
             label=self._class(first.photo.label),
             label_given=first.photo.label_given,
             target=self._class(first.photo.target),
@@ -192,7 +221,7 @@ class Gallery:
             gain=_gain(rows.values()),
             tags=tuple(self._tags(rows)),
             columns=tuple(interpreter_title(name) for name in interpreters),
-            lines=tuple(self._line(image_id, name, interpreters, artifacts, _SHOT_SIDE) for name in conditions),
+            lines=tuple(self._line(image_id, name, interpreters, artifacts, self._size) for name in conditions),
         )
 
     def _tags(self, rows: Mapping[tuple[Condition, str], Row]) -> list[Tag]:
@@ -206,7 +235,12 @@ class Gallery:
         return tags
 
     def _line(
-        self, image_id: str, condition: Condition, interpreters: Sequence[str], artifacts: Artifacts, side: int
+        self,
+        image_id: str,
+        condition: Condition,
+        interpreters: Sequence[str],
+        artifacts: Artifacts,
+        size: tuple[int, int],
     ) -> ImageLine:
         rows = self._rows[image_id]
         row = next((r for (name, _), r in rows.items() if name == condition), None)
@@ -214,24 +248,23 @@ class Gallery:
         verdict = self._verdict(row or next(iter(rows.values())), condition)
         picture, benign = artifacts.pictures.get(condition), artifacts.pictures.get(NONE)
         alt = f"{image_id}, {title}: the model says {verdict.label}"
-        photo = Picture(None if picture is None else data_uri(picture, side=side), alt)
+        photo = Picture(None if picture is None else _uri(picture, size), alt)
         change = None
         if row is not None and condition != NONE:
             gain = _gain(rows.values())
-            uri = _change(picture, benign, gain, side)
+            uri = _change(picture, benign, gain)
             change = Picture(uri, f"What {title} changed in {image_id}, amplified {gain} times")
-        # A map belongs to its own image; where that is missing, the benign photo lies beneath it.
-        below = benign if picture is None else picture
         maps = []
         for interpreter in interpreters:
             map_ = artifacts.maps.get(map_name(condition, interpreter))
-            uri = None if below is None or map_ is None else data_uri(overlay(below, map_), side=side)
+            uri = None if map_ is None else map_uri(map_)
             measured = rows.get((condition, interpreter))
             numbers = "" if measured is None or condition == NONE else _numbers(measured)
             own = condition.is_own(interpreter)
             alt = f"{interpreter_title(interpreter)} map, {title}. {numbers}".strip()
             maps.append(Picture(uri, alt, numbers, own))
-        return ImageLine(title, style_of(condition.attack), verdict, photo, change, tuple(maps))
+        place = lines_of(self._summary).index(condition)
+        return ImageLine(place, title, style_of(condition.attack), verdict, photo, change, tuple(maps))
 
     def _verdict(self, row: Row, condition: Condition) -> ModelSays:
         photo, answer = row.photo, row.answer
@@ -264,11 +297,21 @@ def _gain(rows: Iterable[Row]) -> int:
     return gain_for(largest)
 
 
-def _change(picture: Bytes | None, benign: Bytes | None, gain: int, side: int) -> str | None:
+def element_of(photo: PlannedPhoto) -> str:
+    """The address of a photo in the page."""
+    return f"photo-{photo.key}"
+
+
+def _uri(picture: Bytes, size: tuple[int, int]) -> str:
+    side, quality = size
+    return data_uri(picture, side=side, quality=quality)
+
+
+def _change(picture: Bytes | None, benign: Bytes | None, gain: int) -> str | None:
     if picture is None or benign is None or picture.shape != benign.shape:
         return None
     # Noise does not compress: a lower quality than a photo's costs nothing that can be seen.
-    return data_uri(amplified(picture, benign, gain), side=side, quality=70)
+    return data_uri(amplified(picture, benign, gain), side=_CHANGE_SIDE, quality=40)
 
 
 def _numbers(row: Row) -> str:
