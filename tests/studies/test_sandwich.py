@@ -211,7 +211,22 @@ def test_what_does_not_fit_is_refused(photos: Path, tmp_path: Path, options: San
 
 def test_the_command(photos: Path, tmp_path: Path) -> None:
     common = ("study", "sandwich", str(photos), *MODEL_OPTIONS, "--interpreters", "cam", "--out", str(tmp_path))
-    few = ("--limit", "1", "--samples", "4", "--rounds", "1", "--averaged", "1", "--judged", "2", "--scored", "2")
+    few = (
+        "--limit",
+        "1",
+        "--elsewhere",
+        "0",
+        "--samples",
+        "4",
+        "--rounds",
+        "1",
+        "--averaged",
+        "1",
+        "--judged",
+        "2",
+        "--scored",
+        "2",
+    )
     done = CliRunner().invoke(cli, [*common, *few, "--sigma", "0.1", "--at", "0.1", "--attacked", "cam"])
     assert done.exit_code == 0, done.output
     assert (tmp_path / "sandwich.md").is_file()

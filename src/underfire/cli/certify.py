@@ -82,7 +82,7 @@ if TYPE_CHECKING:
 )
 @click.option("--seed", type=Seed, default=DEFAULTS.seed, show_default=True, help="Of all draws.")
 @click.option(
-    "--batch-size", type=Count, default=16, show_default=True, help="Draws that go through the model together."
+    "--batch-size", type=Count, default=8, show_default=True, help="Draws that go through the model together."
 )
 @limit_option
 @click.option("--shard", type=Shards, default="1/1", metavar="i/N", help="Do every N-th photo only.")

@@ -59,7 +59,13 @@ T = TypeVar("T")
 LEVEL = 1e-6
 """The chance with which a rate seen at an image may lie above the true one by bad luck."""
 
+_BATCH = 8  # draws that go through the model together: with a graph for gradients more are slower
 _INSIDE = 0.98  # of a certified radius: an image so far along an attack's way is looked at too
+
+
+def _from_0(text: str) -> int:
+    """A number of photos, which may be 0."""
+    return 0 if text.strip() == "0" else count(text)
 
 
 @dataclass(frozen=True)
@@ -82,7 +88,7 @@ class SandwichOptions:
     )  # fmt: skip
     at: float = option(0.12, help="The σ at which they are.", parse=number, metavar="S")
     elsewhere: int = option(
-        6, help="So many photos, the first ones, are attacked at every σ and on every interpreter.", parse=count,
+        6, help="So many photos, the first ones, are attacked at every σ and on every interpreter.", parse=_from_0,
         metavar="N",
     )  # fmt: skip
     averaged: int = option(8, help="Draws over which each gradient of an attack is a mean.", parse=count, metavar="N")
@@ -238,7 +244,7 @@ class _Measured:
         x, y, target = self._loaded(photo)
         certificates = certify_together(
             self._interpreters, x, y, sigma=sigma, samples=self._options.samples, goals=GOALS, target=target,
-            seed=self._seed if seed is None else seed, keys=[photo.image_id],
+            seed=self._seed if seed is None else seed, keys=[photo.image_id], batch_size=_BATCH,
         )  # fmt: skip
         return CountedDraws(
             {c.interpreter: {goal: int(found) for goal, found in c.counts.items()} for c in certificates}
@@ -263,7 +269,7 @@ class _Measured:
 
     def _attacked(self, photo: PlannedPhoto, g: Interpreter, certificate: Certificate) -> AttackedGoals:
         x, y, target = self._loaded(photo)
-        system = NoisySystem(g, certificate.sigma)
+        system = NoisySystem(g, certificate.sigma, batch_size=_BATCH)
         benign = g(x, y, keys=[photo.image_id])
         image = BenignImage(photo.image_id, x[0], y[0], target[0], benign[0], None)
         found = {}
@@ -286,7 +292,7 @@ class _Measured:
         """The nearest image of a wrong label, which is the same whatever the interpreter; the first one will do."""
         key = (asked.image.key, system.sigma)
         if key not in self._free:
-            cheap = NoisySystem(self._interpreters[0], system.sigma)
+            cheap = replace(system, interpreter=self._interpreters[0])
             self._free[key] = self._search(replace(asked, goals=(OTHER_FREE,)), cheap, None)
         return self._free[key]
 
