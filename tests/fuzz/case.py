@@ -42,12 +42,14 @@ class Case:
         commands: the command lines that open it, without ``underfire``; they are called in the folder.
         wrong: from how they ended to what is wrong although none complained; None where nothing is.
         codes: the exit codes that a command may have.
+        asks: opens it in other ways than by commands, each of which ended as if it were one.
     """
 
     told: str
     commands: tuple[tuple[str, ...], ...]
     wrong: Callable[[tuple[Ended, ...]], str | None] = lambda _: None
     codes: tuple[int, ...] = (0, 2)
+    asks: Callable[[], tuple[Ended, ...]] = tuple
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,10 @@ def try_input(
             end, fault = _run(command, case.codes)
             ended.append(end)
             faults += [fault] if fault else []
+        for end in case.asks():
+            fault = _fault("a request", end, case.codes)
+            ended.append(end)
+            faults += [fault] if fault else []
     outcome = _judged(case, tuple(ended), faults, most[0])
     left = sorted(path.name for path in secrets.iterdir()), (secrets / "thesis").read_bytes()
     if seen or left != (["thesis"], b"mine") or (home / "ran").exists():
@@ -78,13 +82,18 @@ def _run(command: tuple[str, ...], codes: tuple[int, ...]) -> tuple[Ended, str |
         why = f"{type(error).__name__}: {str(error)[:300]} ({place.filename}:{place.lineno})"
         trace = "".join(traceback.format_exception(error))[-6000:]
         return Ended(70, ended.said, trace), f"{command[0]}: {why}"
+    return ended, _fault(command[0], ended, codes)
+
+
+def _fault(what: str, ended: Ended, codes: tuple[int, ...]) -> str | None:
+    """What is wrong with how ``what`` ended, whatever it was given."""
     if ended.code not in codes:
-        return ended, f"{command[0]}: exit code {ended.code}"
+        return f"{what}: exit code {ended.code}: {ended.complained[-300:]!r}"
     if ended.code == 2 and sum(line.startswith("Error: ") for line in ended.complained.splitlines()) != 1:
-        return ended, f"{command[0]}: exit code 2 without one sentence: {ended.complained[-300:]!r}"
+        return f"{what}: exit code 2 without one sentence: {ended.complained[-300:]!r}"
     if "\x1b" in ended.said + ended.complained:
-        return ended, f"{command[0]}: what it says steers a terminal"
-    return ended, None
+        return f"{what}: what it says steers a terminal"
+    return None
 
 
 def _note(path: Path, case: Case) -> None:

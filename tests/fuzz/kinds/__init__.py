@@ -11,6 +11,7 @@ from fuzz.kinds.originals import prepare as prepare
 from fuzz.kinds.resumes import resumes
 from fuzz.kinds.runs import evidence, run, study
 from fuzz.kinds.sources import SOURCES
+from fuzz.kinds.studio import request
 
 KINDS: Kinds = {
     "images": image,
@@ -26,5 +27,6 @@ KINDS: Kinds = {
     "detectors": detector,
     "options": options,
     "gates": gate,
+    "studio": request,
     **SOURCES,
 }

@@ -38,6 +38,15 @@ _SUFFIX = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "TIFF": "t
 
 def image(draw: Random, folder: Path, originals: Originals) -> Case:
     """A photo to be explained."""
+    kind, data, told = spoilt_photo(draw)
+    photo = folder / f"photo.{draw.choice(list(_SUFFIX.values())) if draw.random() < 0.1 else _SUFFIX.get(kind, 'bmp')}"
+    photo.write_bytes(data)
+    command = ("explain", photo.name, *MODEL_OPTIONS, "--interpreters", "cam", "--out", "maps")
+    return Case(told, (command,))
+
+
+def spoilt_photo(draw: Random) -> tuple[str, bytes, str]:
+    """The format of a photo, its bytes, spoilt, and what was done to them."""
     kind, mode, options = draw.choice(_SAVED)
     data = _saved(draw, kind, mode, dict(options))
     told = f"{kind} {mode} {str(options)[:60]}"
@@ -45,12 +54,8 @@ def image(draw: Random, folder: Path, originals: Originals) -> Case:
         name, change = draw.choice([*_OWN.get(kind, ()), ("bytes", _bytes), ("bytes", _bytes)])
         data, told = change(draw, data), f"{told}, {name}"
     if draw.random() < 0.08:
-        name, data = _work(draw)
-        told = name
-    photo = folder / f"photo.{draw.choice(list(_SUFFIX.values())) if draw.random() < 0.1 else _SUFFIX.get(kind, 'bmp')}"
-    photo.write_bytes(data)
-    command = ("explain", photo.name, *MODEL_OPTIONS, "--interpreters", "cam", "--out", "maps")
-    return Case(told, (command,))
+        told, data = _work(draw)
+    return kind, data, told
 
 
 def _saved(draw: Random, kind: str, mode: str, options: dict[str, Any]) -> bytes:
