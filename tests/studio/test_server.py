@@ -277,7 +277,7 @@ class TestEvidence:
         assert target[height + 1 :].max() < 0.1
         assert told["points"][-1]["maps"]["cam"]["l1"] < told["points"][0]["maps"]["cam"]["l1"]
         assert result["result"]["from_target_map"]["cam"]["l1"] == told["result"]["distances"]["cam"]["l1"]
-        assert told["result"]["targets"].keys() == {"cam"}
+        assert told["benign"]["targets"].keys() == {"cam"}
 
 
 def test_news_are_what_a_page_does_not_know(session: StudioSession) -> None:

@@ -153,7 +153,8 @@ class StudioSession:
 
             def trial() -> Trial:
                 benign = self._benign(model, wish.photo, interpreters)
-                self._tell(benign=_shown_benign(benign, classifier), phase="running")
+                targets = _overlays(_picture(benign.pixels.pixels), target_maps or {})
+                self._tell(benign=_shown_benign(benign, classifier) | {"targets": targets}, phase="running")
                 return Trial(benign, interpreters, attack, wish.wanted, target=target, target_maps=target_maps)
 
             self._stop.clear()
@@ -322,14 +323,13 @@ def _shown_benign(benign: BenignPhoto, classifier: Classifier) -> dict[str, Any]
 
 
 def _shown_result(trial: Trial, scored: Scored) -> dict[str, Any]:
-    names, benign = trial.attack.classifier.class_names, trial.benign
+    names = trial.attack.classifier.class_names
     shown = _picture(scored.pixels)
     prediction = int(scored.view.probabilities[0].argmax())
     measured = scored.from_target or scored.from_benign
     return {
         "image": _png_uri(scored.pixels),
         "maps": _overlays(shown, scored.view.maps),
-        "targets": _overlays(_picture(benign.pixels.pixels), trial.target_maps or {}),
         "prediction": names[prediction],
         "confidence": float(scored.view.probabilities[0, prediction]),
         "explained": names[scored.explained],

@@ -23,6 +23,7 @@ let asked = null;          // what the attack was asked for
 let dropped = null;        // the preview of a dropped photo
 let flickering = false;
 let shownBefore = false;
+let announced = "idle";
 
 // --- asking the server ---
 
@@ -126,10 +127,16 @@ async function loadModel() {
 
 let looking = null, newest = 0;
 
-function look() { newest += 1; looking = lookOnce(newest); return looking; }
+// One after the other: the server works on one thing at a time, and the newest wish alone counts.
+function look() {
+  newest += 1;
+  const number = newest;
+  looking = (looking ?? Promise.resolve()).then(() => lookOnce(number));
+  return looking;
+}
 
 async function lookOnce(number) {
-  if (RUNNING.has(course.phase)) return;
+  if (number !== newest || RUNNING.has(course.phase)) return;
   const wanted = { ...wish(), passes: 1, seed: 0 };
   if (!wanted.interpreters.length) { complain(new Error("Choose at least one interpreter.")); return; }
   delete wanted.target_map;
@@ -220,6 +227,8 @@ function take(told) {
     done: `Done after ${result?.passes} passes, ${result?.seconds.toFixed(1)} s.`, stopped: `Stopped after ${result?.passes} passes.`, failed: "Failed.",
   };
   if (words[told.phase]) $("status").textContent = words[told.phase];
+  if (told.phase !== announced) $("announced").textContent = told.phase === "running" ? "The attack is running." : words[told.phase] ?? "";
+  announced = told.phase;
   show();
 }
 
@@ -246,8 +255,8 @@ function show() {
       const before = benign.maps[one.name];
       if (!before) continue;
       const change = result?.distances[one.name] ?? last?.maps[one.name];
-      const lead = result?.targets[one.name];
-      const third = lead ? figure("more", lead, "target map", "") : element("figure", { className: "more" }, ...figures(change));
+      const lead = benign.targets?.[one.name];
+      const third = element("figure", { className: "more" }, ...(lead ? [element("img", { src: lead, alt: "the target map" })] : []), ...figures(change));
       rows.push(strip(one.title, one.summary, figure("before", before, "before", ""), figure("now", now?.maps[one.name], "now", change ? MEASURES[$("measure").value](change) : ""), third));
     }
   }
@@ -259,7 +268,7 @@ function show() {
 
 function figures(change) {
   if (!change) return [];
-  const to = asked?.goal.endsWith("/led") ? "From the target map" : "From the map before";
+  const to = asked?.goal.endsWith("/led") ? "target map, and the map now to it" : "the map now to the map before";
   return [element("figcaption", {}, element("b", { textContent: to }), ...Object.values(MEASURES).map((words) => element("span", { className: "fact num", textContent: words(change) })))];
 }
 
