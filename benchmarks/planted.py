@@ -75,7 +75,7 @@ def table(found: Sequence[Found]) -> Table:
         ("photo", "valid", "‖w_t‖ / ‖w_y‖", "random points", "PGD's L1", "ADV²'s L1", "label", "reached"),
         [_cells(one) for one in found],
         (
-            f"ADV² reaches the goal, the target class and L1 ≤ {TARGET_KEPT.at_most:g} on 8 bits, on {reached} of"
+            f"ADV² reaches the goal, the target class and L1 ≤ {TARGET_KEPT.limit:g} on 8 bits, on {reached} of"
             f" {len(valid)} valid problems (n = {len(found)} photos); 95 % interval of the share"
             f" {_interval(reached, len(valid))}.",
             f"Not valid: {'; '.join(faults) or 'none'}.",

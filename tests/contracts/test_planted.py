@@ -3,7 +3,8 @@
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
+from itertools import cycle
 
 import pytest
 import torch
@@ -13,8 +14,10 @@ from support.toys import MAKERS, OF_TOKENS
 from underfire import (
     ADV2,
     CAM,
+    GRAD,
     IG,
     LIME,
+    LRP,
     MASK,
     PGD,
     RISE,
@@ -23,16 +26,20 @@ from underfire import (
     AttnLRP,
     Classifier,
     InputError,
+    InputXGradient,
     Interpreter,
     KernelSHAP,
+    Linf,
+    MapAttack,
     MaskFit,
     MaskingNetwork,
+    MinimumNorm,
     Occlusion,
     SmoothGrad,
     Square,
     metrics,
 )
-from underfire.testing import PlantedOptimum, check_planted, plant_optimum, swapped_optimum
+from underfire.testing import GOALS, PlantedOptimum, by_iou, check_planted, plant_optimum, swapped_optimum
 from underfire.testing.planted import TARGET_KEPT
 
 NEARER = replace(TARGET_KEPT, far=0.06)
@@ -40,11 +47,19 @@ NEARER = replace(TARGET_KEPT, far=0.06)
 
 
 def _alike_rts(classifier: Classifier) -> RTS:
-    """RTS with random weights that treat both halves of the features alike."""
+    """RTS with random weights above 0 that treat both halves of the features, and rows and columns, alike."""
     network = MaskingNetwork.untrained(classifier)
     for name, weight in network.decoder.named_parameters():
+        if weight.ndim < 4:
+            continue
+        values = weight.data.abs()
         if name == "entry.weight" or name.endswith("skip.weight"):
-            weight.data = (weight.data + weight.data.roll(weight.shape[1] // 2, dims=1)) / 2
+            values = values + values.roll(values.shape[1] // 2, dims=1)
+        values = values + values.mT
+        weight.data = 2 * values / values.mean(dim=0).sum()
+    network.decoder.out.weight.data[1] = 0
+    assert network.decoder.out.bias is not None
+    network.decoder.out.bias.data[1] = 0.005
     return RTS(classifier, network=network)
 
 
@@ -62,47 +77,141 @@ EXACT: Mapping[type[Interpreter], Callable[[Classifier], Interpreter]] = {
 """With all masks at each step, of the logit: probabilities saturate where the attack on the label leads."""
 
 
-def _solved(planted: PlantedOptimum, *, optimum: float = 0.001) -> None:
-    """The planted point is there, the problem is fair, and ADV² with its defaults solves it."""
-    planted.require_valid()
-    assert bool((planted.judge(planted.optimum).value <= optimum).all())
-    check_planted(ADV2, [planted])
+MISSED: Mapping[tuple[str, str], float] = {
+    (IG.name, "target/kept"): 0.037,
+    (IG.name, "other/kept"): 0.043,
+    (IG.name, "target/led"): 0.035,
+    (SmoothGrad.name, "target/kept"): 0.056,
+    (SmoothGrad.name, "other/kept"): 0.035,
+}
+"""Where ADV2's 300 steps do not come as near as the planted point surely is: the L1 that they end at."""
+
+MOVED = [goal for goal in GOALS if goal.startswith("kept/")]
 
 
-@pytest.mark.parametrize("make", [pytest.param(make, id=cls.name) for cls, make in MAKE.items()])
-def test_adv2_finds_the_swapped_image_s_map(make: Callable[[Classifier], Interpreter]) -> None:
-    _solved(swapped_optimum(make, points=20), optimum=0.025)
+CASES: Mapping[str, Callable[[Classifier], Interpreter]] = {
+    **{cls.name: make for cls, make in MAKE.items()},
+    RTS.name: _alike_rts,
+}
+"""Every interpreter that has each goal on the network of convolutions. Not here:
+
+Rollout and AttentionRelevance read attention, which that network has none of: they are tried on the one of tokens.
+Occlusion, KernelSHAP and LIME have the goals on maps of their own 3×3 segments, in the slow tests.
+RISE's few random masks show through whatever the image is: its map can be planted, but noise has it as well.
+MASK's fit takes minutes for an attack on it: that its planted map is the benign one is tested, and no attack on it.
+"""
+
+
+def _attack(goal: str, steps: int | None = None) -> Callable[[Interpreter], ADV2 | MapAttack]:
+    label, wanted = goal.split("/")
+    if label != "kept":
+        return partial(ADV2, steps=steps)
+    return partial(MapAttack, goal=wanted, steps=steps)  # type: ignore[arg-type]  # all but kept/kept, which is no goal
+
+
+@cache
+def _of_one(name: str, goal: str) -> PlantedOptimum:
+    return swapped_optimum(CASES[name], goal=GOALS[goal], images=1, points=10)
+
+
+LONG = (IG.name, SmoothGrad.name, LRP.name)
+"""Whose attacks take longer than a quick test may."""
+
+QUICK = [
+    *((CAM.name, goal) for goal in GOALS if goal not in MOVED),
+    *((cls.name, "target/kept") for cls in (GRAD, InputXGradient, AttnLRP, RTS)),
+    *zip([name for name in CASES if name not in (*LONG, AttnLRP.name)], cycle(MOVED), strict=False),
+]
+
+
+@pytest.mark.parametrize(("name", "goal"), QUICK)
+def test_a_goal_of_each_interpreter_is_found_in_half_of_the_standard_budget(name: str, goal: str) -> None:
+    check_planted(_attack(goal, 150 if goal == "target/kept" else 100), [_of_one(name, goal)])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("goal", GOALS)
+def test_every_goal_is_found_on_the_problems_that_others_are_given(goal: str) -> None:
+    check_planted(_attack(goal), goal=goal)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("goal", GOALS)
+@pytest.mark.parametrize("name", CASES)
+def test_every_goal_of_every_interpreter_is_found(name: str, goal: str, request: pytest.FixtureRequest) -> None:
+    if (name, goal) in MISSED:
+        request.applymarker(pytest.mark.xfail(strict=True, reason=f"ADV2 ends at L1 {MISSED[name, goal]}"))
+    check_planted(_attack(goal), [_of_one(name, goal)])
+
+
+class _GoesAnywhere(MapAttack):
+    def run(
+        self, x: Tensor, target: Tensor, goals: Mapping[Interpreter, Tensor], keys: tuple[str, ...]
+    ) -> AttackResult:
+        signs = 2 * torch.randint(2, x.shape, generator=torch.Generator().manual_seed(0)) - 1
+        return replace(super().run(x, target, goals, keys), x_adv=x + 8 / 255 * signs.to(x))
+
+
+@pytest.mark.parametrize(
+    ("goal", "make"),
+    [
+        *((goal, lambda g, goal=goal: _GoesAnywhere(g, goal=goal.removeprefix("kept/"), steps=1)) for goal in MOVED),
+        ("kept/led", _attack("kept/led", 2)),
+        ("kept/center", _attack("kept/center", 1)),
+    ],
+    ids=[*(f"{goal} without a gradient" for goal in MOVED), "kept/led in two steps", "kept/center in one step"],
+)
+def test_a_weak_attack_on_the_map_misses(goal: str, make: Callable[[Interpreter], MapAttack]) -> None:
+    """One step along the gradient reaches kept/topk and kept/l1 on this network: nothing weaker is told from strong."""
+    with pytest.raises(AssertionError, match="and a point in its budget has at most"):
+        check_planted(make, [_of_one(CAM.name, goal)])
+
+
+@pytest.mark.parametrize(
+    ("goal", "tau"),
+    [
+        pytest.param("target/kept", 0.5, marks=pytest.mark.slow),
+        ("kept/topk", 0.25),
+        ("kept/center", 0.2),
+        ("kept/l1", 0.25),
+    ],
+)
+def test_the_smallest_budget_is_no_larger_than_that_of_the_planted_point(goal: str, tau: float) -> None:
+    planted = swapped_optimum(CAM, goal=by_iou(goal, tau), images=1, points=10)
+    ball = Linf(float((planted.optimum - planted.x).abs().max()))
+    make = partial(MinimumNorm, goal=goal, iou=tau, shift=tau, passes=200)
+    check_planted(make, [replace(planted, perturbation=ball)])
+
+
+def test_a_goal_that_is_not_planted_is_refused() -> None:
+    with pytest.raises(InputError, match="'target/free' has no planted optimum; give one of target/kept"):
+        check_planted(ADV2, goal="target/free")
 
 
 @pytest.mark.parametrize(
     "cls",
     [
         *OF_TOKENS,
-        pytest.param(
-            AttnLRP, marks=pytest.mark.xfail(strict=True, reason="ADV2 ends at L1 0.05 and 0.16, PGD at 0.36")
-        ),
+        pytest.param(AttnLRP, marks=[pytest.mark.slow, pytest.mark.xfail(strict=True, reason="ADV2 ends at L1 0.08")]),
     ],
 )
 def test_adv2_finds_it_through_attention(cls: type[Interpreter]) -> None:
-    _solved(swapped_optimum(cls, tokens=True, goal=NEARER, points=20))
+    steps = 300 if cls is AttnLRP else 100
+    check_planted(_attack("target/kept", steps), [swapped_optimum(cls, tokens=True, goal=NEARER, images=1, points=10)])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("cls", EXACT)
 def test_adv2_finds_it_under_masks(cls: type[Interpreter]) -> None:
-    _solved(swapped_optimum(EXACT[cls], goal=NEARER, points=20))
+    check_planted(ADV2, [swapped_optimum(EXACT[cls], goal=NEARER, points=20)])
 
 
 def test_maps_that_an_attack_on_the_label_alone_leaves_are_no_problem() -> None:
     """RISE's: its few random masks show through whatever the image is."""
-    planted = swapped_optimum(partial(RISE, masks=24, segments=3, output="logit"), goal=NEARER, points=20)
+    planted = swapped_optimum(partial(RISE, masks=24, segments=3, output="logit"), points=10)
     assert bool(planted.judge(planted.optimum).reached.all())
     with pytest.raises(InputError, match="rise is not valid: who minds the label alone"):
         planted.require_valid()
-
-
-def test_adv2_finds_it_through_a_masking_network() -> None:
-    _solved(swapped_optimum(_alike_rts, points=20, seed=4))
 
 
 def test_a_fitted_mask_of_the_swapped_image_is_the_benign_one() -> None:
@@ -111,7 +220,8 @@ def test_a_fitted_mask_of_the_swapped_image_is_the_benign_one() -> None:
     assert bool(planted.judge(planted.optimum).reached.all())
 
 
-@pytest.mark.xfail(strict=True, reason="Square ends at L1 0.13, PGD at 0.29")
+@pytest.mark.slow
+@pytest.mark.xfail(strict=True, reason="Square ends at L1 0.16 and 0.18, no nearer than PGD")
 def test_square_finds_it_too() -> None:
     check_planted(Square, [swapped_optimum(CAM, points=20)])
 
@@ -125,7 +235,7 @@ class _ReturnsBenign(ADV2):
 
 class _GoesTooFar(ADV2):
     def __init__(self, interpreter: Interpreter) -> None:
-        super().__init__(interpreter, eps=9 / 255, steps=10)
+        super().__init__(interpreter, eps=16 / 255, steps=10)
 
 
 @pytest.mark.parametrize(
@@ -140,17 +250,13 @@ class _GoesTooFar(ADV2):
 )
 def test_the_suite_catches_an_attack_that_misses(liar: Callable[[Interpreter], ADV2 | PGD], sentence: str) -> None:
     with pytest.raises(AssertionError, match=sentence):
-        check_planted(liar)
-
-
-def test_adv2_passes_the_suite() -> None:
-    check_planted(ADV2)
+        check_planted(liar, [_of_one(CAM.name, "target/kept")])
 
 
 def test_a_goal_of_one_s_own() -> None:
     """The order of cells alone: a map that is turned upside down is as far as can be."""
     order = replace(TARGET_KEPT, value=lambda a, b: 1 - metrics.spearman(a, b), at_most=0.1)
-    check_planted(ADV2, [swapped_optimum(CAM, goal=order, points=20)])
+    check_planted(_attack("target/kept", 100), [swapped_optimum(CAM, goal=order, images=1, points=10)])
 
 
 def _features(*, classes: int = 6, bias: bool = True) -> Classifier:

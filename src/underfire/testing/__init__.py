@@ -7,6 +7,7 @@
     check_signal(lambda classifier: EnsembleSignals([CAM(classifier), GRAD(classifier)]))
     check_certificate(MyInterpreter(classifier), x, y, sigma=0.1, radii=[0.1])
     check_planted(MyAttack)                   # a class, or any function from an interpreter to an attack
+    check_planted(MyMapAttack, goal="kept/topk")
 
 Each raises AssertionError with a sentence that says which promise was broken.
 """
@@ -16,16 +17,26 @@ from underfire.testing.certificates import check_certificate
 from underfire.testing.common import smooth_classifier, token_classifier
 from underfire.testing.interpreters import check_interpreter
 from underfire.testing.perturbations import check_perturbation
-from underfire.testing.planted import PlantedGoal, PlantedOptimum, Standing, Validity, measure_validity
+from underfire.testing.planted import (
+    GOALS,
+    PlantedGoal,
+    PlantedOptimum,
+    Standing,
+    Validity,
+    by_iou,
+    measure_validity,
+)
 from underfire.testing.planting import plant_optimum
 from underfire.testing.signals import check_signal
 from underfire.testing.swapped import swapped_classifier, swapped_optimum
 
 __all__ = [
+    "GOALS",
     "PlantedGoal",
     "PlantedOptimum",
     "Standing",
     "Validity",
+    "by_iou",
     "check_attack",
     "check_certificate",
     "check_interpreter",

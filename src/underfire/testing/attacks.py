@@ -14,7 +14,7 @@ from underfire.interpreters.cam import CAM
 from underfire.interpreters.grad import GRAD
 from underfire.models.classifier import Classifier
 from underfire.testing.common import hold, hold_named, keys_of, no_trace, smooth_classifier, some_images
-from underfire.testing.planted import PlantedOptimum
+from underfire.testing.planted import GOALS, PlantedOptimum
 from underfire.testing.swapped import swapped_optimum
 
 MakeAttack = Callable[[Classifier], JointAttack]
@@ -47,23 +47,28 @@ def check_attack(make: MakeAttack) -> None:
     _check_refusals(attack, x, target)
 
 
-def check_planted(make: Callable[[Interpreter], JointAttack], problems: Iterable[PlantedOptimum] | None = None) -> None:
+def check_planted(
+    make: Callable[[Interpreter], JointAttack],
+    problems: Iterable[PlantedOptimum] | None = None,
+    *,
+    goal: str = "target/kept",
+) -> None:
     """Demand that an attack finds what was planted: the value of the goal, not the very point.
 
     Args:
         make: makes the attack, in its standard budget, from the interpreter under attack; the class of an attack will
             often do.
         problems: by default CAM and GRAD of a small network, some seconds.
+        goal: LABEL/MAP, of the default problems: one of ``GOALS``, where it says what is asked for.
 
     Raises:
-        InputError: a problem is not valid.
+        InputError: a problem is not valid, or the goal is none of those.
         AssertionError: the attack leaves its budget or misses the goal on an image; the message says by how much.
     """
-    subjects = (swapped_optimum(CAM), swapped_optimum(GRAD)) if problems is None else problems
-    for planted in subjects:
+    for planted in _default_problems(goal) if problems is None else problems:
         planted.require_valid()
         attack = make(planted.interpreter)
-        result = attack(planted.x.clone(), planted.aim, keys=planted.keys)
+        result = attack(planted.x.clone(), planted.aim, target_map=planted.target_map, keys=planted.keys)
         on = f"{attack.name} on a planted optimum of {planted.interpreter.name}"
         inside = planted.perturbation.contains(planted.x, result.x_adv)
         hold(bool(inside.all()), f"{on}: an image is outside the budget of {planted.perturbation.eps:g}")
@@ -71,9 +76,16 @@ def check_planted(make: Callable[[Interpreter], JointAttack], problems: Iterable
         for key, label, value in zip(planted.keys, found.label.tolist(), found.value.tolist(), strict=True):
             hold(label, f"{on}: {key} has not the label that {planted.goal.goal} wants, and a point in its budget has")
             hold(
-                value <= planted.goal.at_most,
-                f"{on}: {key} ends at {value:.3f}, and a point in its budget has at most {planted.goal.at_most:g}",
+                value <= planted.goal.limit,
+                f"{on}: {key} ends at {value:.3f}, and a point in its budget has at most {planted.goal.limit:.3g}",
             )
+
+
+def _default_problems(goal: str) -> Iterator[PlantedOptimum]:
+    if goal not in GOALS:
+        raise InputError(f"goal {goal!r} has no planted optimum; give one of {', '.join(GOALS)}.")
+    for make in (CAM, GRAD):
+        yield swapped_optimum(make, goal=GOALS[goal])
 
 
 def _check_shapes(attack: JointAttack, result: AttackResult, x: Tensor, target: Tensor) -> None:

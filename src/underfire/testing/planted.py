@@ -4,19 +4,24 @@ After Zimmermann, Brendel, Tramèr and Carlini, "Increasing confidence in advers
 2022: an attack that does not find what surely lies in its budget says nothing by failing elsewhere.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
 from underfire import metrics
 from underfire.attacks.goals import Goal
+from underfire.attacks.labels import KeptLabel
 from underfire.attacks.perturbations.base import Perturbation
 from underfire.attacks.pgd import PGD
 from underfire.errors import InputError
 from underfire.interpreters.base import Interpreter
+from underfire.interpreters.map_goals import TOP
 from underfire.models.classifier import Classifier
+from underfire.models.decisions import probability
 from underfire.seeding import generator
 
 _AT_ONCE = 10  # images of one pass
@@ -29,20 +34,72 @@ class PlantedGoal:
     """What an attack must reach in the image as it is saved.
 
     Attributes:
-        goal: label and map; of a kept label the prediction alone is asked for.
+        goal: label and map.
         value: of the maps (N, h, w) of images and the maps of the problem, a number (N,), the smaller the better.
-        at_most: the largest value that reaches the goal.
+        at_most: the largest value that reaches the goal; None for that of the planted point.
         far: the value from which on an image misses it by far; whoever minds the label alone must end there.
     """
 
     goal: Goal
     value: Callable[[Tensor, Tensor], Tensor]
-    at_most: float
+    at_most: float | None
     far: float
 
+    @property
+    def limit(self) -> float:
+        """``at_most``.
 
-TARGET_KEPT = PlantedGoal(Goal("target", "kept"), metrics.l1, at_most=0.03, far=0.15)
-"""ADV²'s: the target class with the benign map, to a mean absolute difference of 0.03."""
+        Raises:
+            ValueError: it is that of a point, and there is none yet.
+        """
+        if self.at_most is None:
+            raise ValueError(f"the goal '{self.goal}' is measured by a planted point")
+        return self.at_most
+
+
+def _near(goal: Goal) -> PlantedGoal:
+    return PlantedGoal(goal, metrics.l1, at_most=0.03, far=0.15)
+
+
+def _overlap(maps: Tensor, benign: Tensor) -> Tensor:
+    return metrics.iou_top(maps, benign, share=TOP).where(~metrics.is_constant(maps), 1.0)
+
+
+def _unmoved(maps: Tensor, benign: Tensor) -> Tensor:
+    return 1 - metrics.center_shift(maps, benign)
+
+
+def _alike(maps: Tensor, benign: Tensor) -> Tensor:
+    return (1 - metrics.l1(maps, benign)).where(~metrics.is_constant(maps), 1.0)
+
+
+GOALS: Mapping[str, PlantedGoal] = MappingProxyType(
+    {
+        str(planted.goal): planted
+        for planted in (
+            *(_near(Goal.parse(goal)) for goal in ("target/kept", "other/kept", "target/led", "kept/led")),
+            PlantedGoal(Goal("kept", "topk"), _overlap, at_most=0.11, far=0.5),
+            PlantedGoal(Goal("kept", "center"), _unmoved, at_most=None, far=0.95),
+            PlantedGoal(Goal("kept", "l1"), _alike, at_most=None, far=0.9),
+        )
+    }
+)
+"""What is asked for by each goal.
+
+``kept`` and ``led``: a mean absolute difference of at most 0.03 from the benign or the given map. ``topk``: an IoU of
+both maps' top fifths of at most 0.11, as two random ones have. ``center`` and ``l1``: a map that moved as far as the
+planted point's. In the problems of ``swapped_optimum`` one step along the gradient reaches ``topk`` and ``l1``: these
+two only tell attacks that do not follow it.
+"""
+
+TARGET_KEPT = GOALS["target/kept"]
+"""ADV²'s."""
+
+
+def by_iou(goal: str, tau: float) -> PlantedGoal:
+    """``goal`` as a joint success rate at ``tau`` counts it, and as an attack for the smallest budget looks for it."""
+    wanted = Goal.parse(goal)
+    return PlantedGoal(wanted, partial(wanted.shortfall, tau=tau), at_most=0.0, far=0.1)
 
 
 @dataclass(frozen=True)
@@ -121,7 +178,7 @@ class PlantedOptimum:
         label: (N,) int64, their classes.
         target: (N,) int64, target classes.
         optimum: the planted points (N, C, H, W).
-        maps: the maps (N, h, w) that the goal compares with, the benign ones where they are to be kept.
+        maps: the maps (N, h, w) that the goal compares with: those to lead to, else the benign ones.
         keys: one name per image, the owner of its random numbers.
         validity: what :func:`measure_validity` found; None as long as it was not called.
     """
@@ -147,19 +204,26 @@ class PlantedOptimum:
         """What an attack is given beside the images: the target classes, the labels to be kept, or None."""
         return {"target": self.target, "other": None, "kept": self.label}[self.goal.goal.label]
 
+    @property
+    def target_map(self) -> Tensor | None:
+        """The maps (N, h, w) that an attack is given to lead to; None for other goals."""
+        return self.maps if self.goal.goal.map == "led" else None
+
     def judge(self, x_adv: Tensor) -> Standing:
         """How near ``x_adv`` (N, C, H, W), one for each image, are to the goal, as they would be saved."""
         images = self.perturbation.rounded(self.x, x_adv).to(self.x.dtype) / 255
-        prediction = self.classifier(images).argmax(dim=1)
-        wanted = {
-            "target": prediction == self.target,
-            "other": prediction != self.label,
-            "kept": prediction == self.label,
-        }
-        explained = {"target": self.target, "other": prediction, "kept": self.label}[self.goal.goal.label]
+        classifier, wanted = self.classifier, self.goal.goal.label
+        with torch.no_grad():
+            benign, logits = classifier(self.x), classifier(images)
+        prediction = logits.argmax(dim=1)
+        if wanted == "kept":
+            before = probability(classifier.decision, benign, self.label)
+            label = KeptLabel(before).met(classifier.decision, logits, self.label)
+        else:
+            label = prediction == self.target if wanted == "target" else prediction != self.label
+        explained = {"target": self.target, "other": prediction, "kept": self.label}[wanted]
         value = self.goal.value(self.interpreter(images, explained, keys=self.keys), self.maps)
-        label = wanted[self.goal.goal.label]
-        return Standing(prediction, label, value, label & (value <= self.goal.at_most))
+        return Standing(prediction, label, value, label & (value <= self.goal.limit))
 
     def require_valid(self) -> None:
         """Refuse a problem that says nothing of an attack.
