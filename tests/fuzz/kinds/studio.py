@@ -18,7 +18,7 @@ _STRANGERS: tuple[Mapping[str, str], ...] = (
     {"origin": "http://evil.example"}, {"origin": "null"}, {"origin": f"{ORIGIN}.evil.example"},
     {"origin": f"https://127.0.0.1:{PORT}"}, {"sec-fetch-site": "cross-site"}, {"sec-fetch-site": "same-site"},
 )  # fmt: skip
-_TOKENS = ("", TOKEN[:-1], f"{TOKEN}x", TOKEN.upper(), "..", "%00", f"x/{TOKEN}", f"{TOKEN}%2f..%2f")
+_TOKENS = ("", TOKEN[:-1], f"{TOKEN}x", TOKEN.upper(), "..", "%00", f"x/{TOKEN}", f"%2e%2e/{TOKEN}")
 _PATHS = (
     "", "studio.js", "options/0", "options/1", "options/-1", f"options/{9**40}", "options/x", "photos/0", "photos/12",
     f"photos/{9**40}", "photos/../labels.csv", "photos/%2e%2e/labels.csv", "photos/..%2f..%2fbuiltin.py", "../../",

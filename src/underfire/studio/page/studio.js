@@ -268,7 +268,7 @@ function show() {
 
 function figures(change) {
   if (!change) return [];
-  const to = asked?.goal.endsWith("/led") ? "target map, and the map now to it" : "the map now to the map before";
+  const to = asked?.goal.endsWith("/led") ? "target map" : "from the map before";
   return [element("figcaption", {}, element("b", { textContent: to }), ...Object.values(MEASURES).map((words) => element("span", { className: "fact num", textContent: words(change) })))];
 }
 
