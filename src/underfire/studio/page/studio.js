@@ -236,6 +236,7 @@ function take(told) {
 
 function figure(kind, source, caption, detail) {
   const picture = source ? element("img", { src: source, alt: `${caption}: ${detail}` }) : element("span", { className: "gone", textContent: "not yet" });
+  if (source && kind === "now") picture.dataset.now = source;
   return element("figure", { className: kind }, picture, element("figcaption", {}, element("b", { textContent: caption }), detail));
 }
 
@@ -260,10 +261,21 @@ function show() {
       rows.push(strip(one.title, one.summary, figure("before", before, "before", ""), figure("now", now?.maps[one.name], "now", change ? MEASURES[$("measure").value](change) : ""), third));
     }
   }
-  $("pictures").replaceChildren(...rows);
+  const there = $("pictures");
+  if (there.children.length === rows.length) rows.forEach((row, i) => morph(there.children[i], row));
+  else there.replaceChildren(...rows);
   swapPictures();
   showVerdict();
   drawCharts();
+}
+
+// Makes old what fresh is, without touching what is the same: the page must not move while it is read.
+function morph(old, fresh) {
+  if (old.nodeName !== fresh.nodeName || old.className !== fresh.className || old.childNodes.length !== fresh.childNodes.length) { old.replaceWith(fresh); return; }
+  if (old.nodeType === Node.TEXT_NODE) { if (old.data !== fresh.data) old.data = fresh.data; return; }
+  for (const { name, value } of fresh.attributes) if (old.getAttribute(name) !== value) old.setAttribute(name, value);
+  const pairs = [...fresh.childNodes].map((child, i) => [old.childNodes[i], child]);
+  for (const [before, after] of pairs) morph(before, after);
 }
 
 function figures(change) {
@@ -302,7 +314,6 @@ function swapPictures() {
   for (const row of $("pictures").children) {
     const now = row.querySelector(".now img"), before = row.querySelector(".before img"), name = row.querySelector(".now b");
     if (!now || !before) continue;
-    now.dataset.now ??= now.src;
     now.src = shownBefore ? before.src : now.dataset.now;
     now.parentElement.classList.toggle("was", shownBefore);
     name.textContent = shownBefore ? "before" : "now";
