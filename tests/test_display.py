@@ -10,6 +10,7 @@ import torch
 
 import underfire as uf
 from underfire import display
+from underfire.certificates.certificate import Certificate
 from underfire.testing import smooth_classifier
 
 
@@ -63,6 +64,49 @@ def test_a_sensitivity_shows_both_figures() -> None:
     for value in (*found.sampled.tolist(), *found.attacked.tolist()):
         assert f"<td>{value:.3g}</td>" in found._repr_html_()
     assert len(found.plot().axes) == 1
+
+
+def _certificate(*counts: int, keys: tuple[str, ...]) -> Certificate:
+    wrong = torch.tensor(counts, dtype=torch.int64)
+    met = {"other/free": wrong, "other/kept": wrong // 2}
+    return Certificate("cam", keys, 0.12, 100, 0.01, (0.2, 0.0, 0.1), 0.5, 0.25, met)
+
+
+def test_a_certificate_shows_counts_radii_and_what_abstains() -> None:
+    found = _certificate(20, 2, 90, keys=("<b>one", "two", "three"))
+    html = found._repr_html_()
+    assert "<b>one" not in html
+    assert html.count("<tr>") == 7
+    assert "1 of 3 photos abstain, 1 more are censored" in html
+    for goal in found.goals:
+        for place in range(3):
+            cells = [str(int(found.counts[goal][place]))]
+            cells += [f"{float(found.radius(goal, queries=k)[place]):.3g}" for k in (1, 10, 100)]
+            assert f"<td>{goal}</td>" + "".join(f"<td>{cell}</td>" for cell in cells) in html
+    assert f"longer than {found.cap():.3g}." in html
+    assert 'src="data:image/jpeg;base64,' in html
+
+
+def test_a_certificate_is_drawn_by_goal_over_growing_radii() -> None:
+    found = _certificate(20, 2, 90, keys=("one", "two", "three"))
+    (axes,) = found.plot().axes
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == list(found.goals)  # type: ignore[union-attr]
+    assert len(axes.lines) == 2 * 4
+    means = [line for line in axes.lines if not str(line.get_label()).startswith("_")]
+    for goal, line in zip(found.goals, means, strict=True):
+        assert list(np.asarray(line.get_xdata())) == [0.0, 0.1, 0.2]
+        mean = [float(found.rate[goal][:, place].mean()) for place in (1, 2, 0)]
+        assert list(np.asarray(line.get_ydata())) == pytest.approx(mean)
+        assert mean == sorted(mean)
+
+
+def test_a_certificate_of_one_photo_has_one_line_for_each_goal_and_of_none_no_plot() -> None:
+    (axes,) = _certificate(20, keys=("one",)).plot().axes
+    assert len(axes.lines) == 2
+    none = _certificate(keys=())
+    assert none.plot().axes[0].get_legend() is None
+    assert "0 of 0 photos abstain" in none._repr_html_()
+    assert "data:image" not in none._repr_html_()
 
 
 def test_long_tables_are_cut_and_say_so() -> None:

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
+from underfire import display
 from underfire.attacks.goals import OTHER_FREE
 from underfire.certificates.bounds import (
     outvoted_rate,
@@ -17,6 +18,9 @@ from underfire.certificates.bounds import (
     voted_rate,
 )
 from underfire.errors import InputError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 FEW = 10
 """With fewer wrong labels among its draws, a photo's radii tell how many draws there were, and little of the photo."""
@@ -145,6 +149,42 @@ class Certificate:
             for place, key in enumerate(self.keys)
             for goal in self.goals
         ]
+
+    def plot(self) -> "Figure":
+        """For each goal the certified success rate against R: a thin line for each photo, a thick one for their mean.
+
+        Each photo's line holds with a confidence of 1 − ``alpha``; their mean with 1 − N·``alpha`` at least.
+        """
+        drawn = display.figure(5.5, 3.5)
+        axes = drawn.subplots()
+        order = sorted(range(len(self.radii)), key=self.radii.__getitem__)
+        radii = [self.radii[place] for place in order]
+        for k, (goal, rates) in enumerate(self.rate.items() if self.keys else ()):
+            thin, colour = rates[:, order], f"C{k}"
+            axes.plot(radii, thin.mean(dim=0).tolist(), marker="o", markersize=3, color=colour, label=goal)
+            for one in thin.tolist() if len(self.keys) > 1 else ():
+                axes.plot(radii, one, color=colour, linewidth=0.6, alpha=0.4)
+        axes.set(ylim=(-0.02, 1.02), xlabel="L2 distance R from the photo", ylabel="certified success rate")
+        axes.set_title(f"{self.interpreter}, σ = {self.sigma:g}, photos: {len(self.keys)}")
+        if self.keys:
+            axes.legend()
+        return drawn
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: counts and radii of each photo and goal, what to hold against them, and the plot."""
+        shown = ("key", "goal", "count", *(f"radius_{k}" for k in QUERIES), "censored")
+        rows = [{name: row[name] for name in shown} for row in self.rows()]
+        number, abstained = len(self.keys), int(self.abstained.sum())
+        title = (
+            f"Certificate of {self.interpreter}, σ = {self.sigma:g}, {self.samples} draws: {abstained} of"
+            f" {number} photos abstain, {int(self.censored.sum()) - abstained} more are censored"
+        )
+        note = (
+            f"No radius for one query can be longer than {self.cap():.3g}."
+            f" Confidence 1 − {self.alpha:g} for each photo, not for all together."
+        )
+        drawn = display.picture(self.plot(), alt="certified success rates by distance") if rows else ""
+        return display.table(title, rows, note=note) + drawn
 
     @property
     def _share(self) -> float:
