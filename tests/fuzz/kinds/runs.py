@@ -22,6 +22,7 @@ from PIL import Image
 from fuzz.case import Case, Ended, Originals
 from fuzz.kinds.originals import EVIDENCE, OTHER, STUDIED, resume
 from fuzz.mutate import as_json, odd, spoilt_bytes, spoilt_json
+from support.scripts import foreign_scripts
 from support.toy_photos import MODEL_OPTIONS, rows_of
 from underfire.auditing.rows import RANGES
 from underfire.studies.study import read
@@ -125,7 +126,7 @@ def _timeless(value: Any) -> Any:
 
 def _unsafe_page(copy: Path) -> str | None:
     page = (copy / "report.html").read_text(encoding="utf-8")
-    return "the page has a script" if "<script" in page.lower() or "javascript:" in page.lower() else None
+    return "the page has a script that is not its own" if foreign_scripts(page) else None
 
 
 def _other_study(copy: Path, originals: Originals, name: str) -> str | None:
