@@ -8,7 +8,7 @@ from scipy import special, stats
 from torch import Tensor
 
 import underfire as uf
-from support.smoothing import SIGMA, SIZE, FixedMap, plane
+from support.smoothing import SIGMA, SIZE, CoupledMap, FixedMap, plane
 from underfire.certificates.cells import decide_cells
 
 
@@ -82,6 +82,12 @@ def test_split_is_whole() -> None:
     part = uf.certify_cells(g, x[1:], y, sigma=SIGMA, keys=keys[1:], batch_size=3)
     assert torch.equal(whole.sure_in[1:], part.sure_in)
     assert torch.equal(whole.sure_out[1:], part.sure_out)
+
+
+def test_draws_that_depend_on_each_other_are_refused() -> None:
+    classifier, x, y = plane(0.1)
+    with pytest.raises(uf.InputError, match="depend on each other"):
+        uf.certify_cells(CoupledMap(classifier), x, y)
 
 
 @pytest.mark.parametrize(

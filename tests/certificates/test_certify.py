@@ -9,7 +9,7 @@ from scipy import special, stats
 from torch import Tensor, nn
 
 import underfire as uf
-from support.smoothing import SIGMA, FixedMap, SwitchedMap, moved, p_at, plane
+from support.smoothing import SIGMA, CoupledMap, FixedMap, SwitchedMap, moved, p_at, plane
 from support.toys import MAKERS, images, relu_net, smooth_net
 from support.traces import scramble, untouched
 from underfire.certificates.certificate import Certificate
@@ -223,13 +223,6 @@ class TestCost:
         assert back * n <= backward[0] <= 1.1 * n * back
 
 
-class _Coupled(FixedMap):
-    name = "coupled"
-
-    def compute(self, x: Tensor, y: Tensor, keys: tuple[str, ...]) -> Tensor:
-        return super().compute(x, y, keys) * (0.5 + x.mean() / 2 if len(x) > 1 else 1.0)
-
-
 class _NoNumber(FixedMap):
     name = "nan"
 
@@ -259,7 +252,9 @@ class TestRefusals:
     def test_coupled_draws(self) -> None:
         classifier, x, y = plane(0.2)
         with pytest.raises(uf.InputError, match="depend on each other"):
-            _certified(_Coupled(classifier), x, y)
+            _certified(CoupledMap(classifier), x, y)
+        with pytest.raises(uf.InputError, match="depend on each other"):
+            _certified(FixedMap(classifier), x, y, denoise=lambda z: z - z.mean(dim=0, keepdim=True) + 0.5)
 
     def test_what_is_no_number_names_the_image(self) -> None:
         classifier, x, y = plane(0.2)
@@ -268,6 +263,8 @@ class TestRefusals:
         with pytest.raises(uf.NonFiniteError) as raised:
             _certified(_NoNumber(classifier), several, labels, keys=keys, benign_map=torch.zeros(3, 4, 4).double())
         assert raised.value.index == 2
+        with pytest.raises(uf.NonFiniteError):
+            _certified(_NoNumber(classifier), several[2:], y, benign_map=torch.zeros(1, 4, 4).double())
 
     def test_labels_that_do_not_exclude_each_other(self) -> None:
         net = smooth_net()

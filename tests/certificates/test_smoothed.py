@@ -7,7 +7,7 @@ import torch
 from scipy import stats
 
 import underfire as uf
-from support.smoothing import SIGMA, FixedMap, SwitchedMap, moved, p_at, plane, plane_weight
+from support.smoothing import SIGMA, CoupledMap, FixedMap, SwitchedMap, moved, p_at, plane, plane_weight
 from support.toys import images, smooth_net
 from support.traces import scramble, untouched
 from underfire.certificates.noise import LEVELS, SeededNoise, SystemNoise, noisy, normal
@@ -84,6 +84,8 @@ class TestSmoothed:
             uf.Smoothed(classifier, FixedMap(classifier), samples=0)
         with pytest.raises(uf.InputError, match="images"):
             uf.Smoothed(classifier, FixedMap(classifier))(x[:, :, :2])
+        with pytest.raises(uf.InputError, match="depend on each other"):
+            uf.Smoothed(classifier, CoupledMap(classifier))(x)
 
 
 class TestAsClassifier:

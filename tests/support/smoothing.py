@@ -78,3 +78,12 @@ class SwitchedMap(FixedMap):
     def compute(self, x: Tensor, y: Tensor, keys: tuple[str, ...]) -> Tensor:
         maps = super().compute(x, y, keys)
         return torch.where(x[:, :1, 0, :1] > 0.5, 1 - maps, maps)
+
+
+class CoupledMap(FixedMap):
+    """Another map beside another image than alone."""
+
+    name = "coupled"
+
+    def compute(self, x: Tensor, y: Tensor, keys: tuple[str, ...]) -> Tensor:
+        return super().compute(x, y, keys) * (0.5 + x.mean() / 2 if len(x) > 1 else 1.0)

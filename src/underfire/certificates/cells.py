@@ -90,7 +90,7 @@ def certify_cells(
         denoise, seed, keys, batch_size: as for `certify`.
 
     Raises:
-        InputError: something doesn't fit, or a number is out of range.
+        InputError: something doesn't fit, a number is out of range, or draws would depend on each other.
         NonFiniteError: a map contains NaN or infinity.
     """
     system = NoisySystem(interpreter, sigma, denoise, batch_size)
@@ -101,6 +101,8 @@ def certify_cells(
     with ordinary(), system.classifier.frozen():
         for i, name in enumerate(names):
             with image_named(i):
+                if not i:
+                    system.check_rows(detached(x)[i], SeededNoise(seed, name))
                 chosen = _count_tops(system, detached(x)[i], y[i], SeededNoise(seed, name, "cells"), selection, top)
                 counts = _count_tops(system, detached(x)[i], y[i], SeededNoise(seed, name), samples, top)
             inside, sure = decide_cells(chosen, selection, counts, samples, tau=tau, alpha=alpha)

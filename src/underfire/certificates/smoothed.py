@@ -81,6 +81,7 @@ class Smoothed:
             raise InputError(f"samples is {samples}; a vote takes at least 1 draw.")
         self.classifier, self.interpreter = classifier, interpreter
         self.samples, self.seed = samples, seed
+        self._checked = False
 
     def __call__(self, x: Tensor, *, keys: Sequence[str] | None = None) -> SmoothedResult:
         """What the system shows for images ``x`` (N, C, H, W) in [0, 1].
@@ -88,7 +89,7 @@ class Smoothed:
         ``keys`` name the owners of the images' draws where there is a seed, by default the images' content.
 
         Raises:
-            InputError: ``x`` is not what the classifier takes.
+            InputError: ``x`` is not what the classifier takes, or draws depend on each other, as the first image tells.
             NonFiniteError: a draw's logits or map contain NaN or infinity.
         """
         self.classifier.check_images(x)
@@ -99,6 +100,9 @@ class Smoothed:
             for i, name in enumerate(names):
                 source = SystemNoise() if self.seed is None else SeededNoise(self.seed, name, "smoothed")
                 with image_named(i):
+                    if not self._checked:
+                        self.system.check_rows(detached(x)[i], source)
+                        self._checked = True
                     label, votes[i], shown = self._voted(detached(x)[i], source)
                 if 2 * votes[i] > self.samples:
                     labels[i], maps[i] = label, shown

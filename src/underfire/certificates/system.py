@@ -76,7 +76,7 @@ class NoisySystem:
 
     def images(self, x: Tensor, source: NoiseSource, draws: range) -> Tensor:
         """What the classifier sees of one image ``x`` (C, H, W) in these ``draws``, (B, C, H, W)."""
-        return self.seen(torch.stack([noisy(x, self.sigma, source, draw) for draw in draws])).detach()
+        return self.seen(self._noisy(x, source, draws)).detach()
 
     def seen(self, z: Tensor) -> Tensor:
         """What the classifier sees of noisy images ``z`` (N, C, H, W); attached to them."""
@@ -111,24 +111,32 @@ class NoisySystem:
     def check_rows(self, x: Tensor, source: NoiseSource) -> None:
         """Refuse a system whose draws depend on each other, or that shows another map than the interpreter's.
 
-        It takes two draws of ``x`` (C, H, W), and the second once more, alone.
+        It takes two draws of ``x`` (C, H, W), and the second once more, alone, from the denoiser on; inside
+        ``classifier.frozen()``.
 
         Raises:
             InputError: the second shows something else alone.
+            NonFiniteError: logits or a map contain NaN or infinity; its index counts within the two.
         """
         several = range(min(2, self.batch_size))
-        z, keys = self.images(x, source, several), tuple(source.key(draw) for draw in several)
+        before, keys = self._noisy(x, source, several), tuple(source.key(draw) for draw in several)
+        z, last = self.seen(before).detach(), self.seen(before[-1:]).detach()
         logits, maps = self.interpreter.predicted(z, keys)
-        label = logits[-1:].argmax(dim=1)
+        require_finite(logits, "the logits of a draw")
+        require_finite(maps, f"the {self.interpreter.name} map of a draw")
         with torch.no_grad():
-            alone = self.classifier.scores(z[-1:])
-        own = self.interpreter.compute(z[-1:], label, keys[-1:])
+            alone = self.classifier.scores(last)
+        own = self.interpreter.compute(last, logits[-1:].argmax(dim=1), keys[-1:])
         if differing(logits[-1:], alone).any() or not float((maps[-1:] - own).abs().max()) <= _SAME_MAP:
             raise InputError(
                 f"a draw of {self.interpreter.name} on {self.classifier.name!r} shows something else alone than beside"
                 " another: draws must not depend on each other. Give batch_size=1, or if that is no help let"
                 " the interpreter's predicted give the maps that its compute gives."
             )
+
+    def _noisy(self, x: Tensor, source: NoiseSource, draws: range) -> Tensor:
+        """``x`` (C, H, W) with the noise of these ``draws`` (B, C, H, W), before a denoiser."""
+        return torch.stack([noisy(x, self.sigma, source, draw) for draw in draws])
 
 
 def shown_together(
