@@ -1,6 +1,7 @@
 """The search for the nearest image that reaches a goal at a rate of one half, where the answer is known."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -48,6 +49,13 @@ class TestLinearToy:
     def test_where_noise_is_enough_the_distance_is_0(self) -> None:
         found = nearest_image(*asked(0.8, "other/free"), EFFORT)
         assert (found.distance, found.passes) == (0.0, 0)
+
+    def test_noise_is_enough_only_where_fresh_draws_say_so(self) -> None:
+        """Where the label is wrong on 40 % of the draws, many sets of 16 say that it is on half."""
+        system, goals = asked(0.4, "other/free")
+        images = [replace(goals.image, key=f"photo {k}") for k in range(8)]
+        found = [nearest_image(system, replace(goals, image=image), replace(EFFORT, judged=16)) for image in images]
+        assert all(2 * one.met >= one.scored and one.distance < SIGMA for one in found)
 
     def test_a_map_that_never_moves_is_not_moved(self) -> None:
         system, goals = asked(0.1, "kept/topk")

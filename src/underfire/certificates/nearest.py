@@ -1,7 +1,8 @@
 """The nearest image found at which a randomised system reaches a goal: what a certificate is compared with."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 from typing import ClassVar
 
 import torch
@@ -93,7 +94,7 @@ class NearestImage:
     scored: int
     passes: int
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     """Raised whenever the same call finds other images."""
 
 
@@ -154,8 +155,13 @@ class _NearestSearch:
         """Search, and score what is found."""
         n = self._effort.scored
         if self._met(self._x, "judge"):
-            return NearestImage(self._x, 0.0, self._count(self._x, "score", n), n, self.passes)
+            met = self._count(self._x, "score", n)
+            if met >= RATE * n:  # else those that judge are luckier than most
+                return NearestImage(self._x, 0.0, met, n, self.passes)
+        if begin is not None and torch.equal(begin, self._x):
+            begin = None
         best = None if begin is None else self._shortest(begin, LEAST)
+        shorter = [] if best is None else [best]
         size = torch.inf if best is None else self._distance(best)
         radius = SHORTER * size
         if best is None:
@@ -166,18 +172,22 @@ class _NearestSearch:
             found = self._shortest(reached, 0.0 if best is None else LEAST)
             if found is not None and self._distance(found) < size:
                 best, size = found, self._distance(found)
+                shorter.append(best)
                 radius = SHORTER * size
             elif best is None:
                 iterate, radius = reached, LONGER * radius
             else:
                 radius = (radius + size) / 2
-        return NearestImage(self._x, torch.inf, 0, n, self.passes) if best is None else self._scored(best)
+        return self._scored(shorter)
 
-    def _scored(self, best: Tensor) -> NearestImage:
-        """The shortest multiple of a change that reaches the goal in fresh draws too."""
+    def _scored(self, shorter: Sequence[Tensor]) -> NearestImage:
+        """Of images, each nearer than those before, a multiple of the last change that reaches the goal in fresh draws.
+
+        If the draws that judged the last one were luckier than these, the one before it may have what it lacks.
+        """
         n = self._effort.scored
-        for factor in MULTIPLES:
-            image = self._along(best, factor)
+        for found, factor in product(reversed(shorter), MULTIPLES):
+            image = self._along(found, factor)
             met = self._count(image, "score", n)
             if 2 * met >= n:
                 return NearestImage(image, self._distance(image), met, n, self.passes)
