@@ -100,6 +100,7 @@ class TestCensoring:
     def test_a_goal_that_noise_reaches_has_no_ratio(self) -> None:
         assert photo(0.0, 0.0, goal="kept/topk", count=90).ratio is None
         assert photo(0.05, 0.2).ratio == pytest.approx(4.0)
+        assert photo(0.05, 0.0).ratio == 0.0
         assert photo(0.1, goal="other/free").buys is None
 
 

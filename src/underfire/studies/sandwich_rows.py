@@ -44,8 +44,11 @@ class SandwichPhoto:
 
     @property
     def ratio(self) -> float | None:
-        """The found distance over the certified radius; None where the photo is censored, or there is none of both."""
-        if self.censored or not self.radius or not self.distance:
+        """The found distance over the certified radius; None where the photo is censored, or there is none of both.
+
+        It is 0 where noise was enough for half of the draws that score, although more draws certify otherwise.
+        """
+        if self.censored or not self.radius or self.distance is None:
             return None
         return self.distance / self.radius
 
