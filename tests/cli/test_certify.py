@@ -63,7 +63,7 @@ def test_rows_are_what_the_call_counts(photos: Path, whole: Path) -> None:
     y = classifier.probabilities(x).argmax(dim=1)
     for g in (uf.CAM(classifier), uf.GRAD(classifier)):
         found = uf.certify(
-            g, x, y, sigma=0.3, samples=24, radii=[0.0, 0.1], alpha=0.001 / 4, target=(y + 2) % 10, keys=names,
+            g, x, y, sigma=0.3, samples=24, radii=[0.0, 0.1], alpha=0.001 / 8, target=(y + 2) % 10, keys=names,
             goals=["other/free", "other/kept", "target/kept", "kept/topk"],
         )  # fmt: skip
         for row in table:
@@ -78,6 +78,33 @@ def test_rows_are_what_the_call_counts(photos: Path, whole: Path) -> None:
                     bool(found.censored[place]),
                 )
                 assert row["alpha"] == 0.001
+
+
+def test_cells_share_the_chance_of_a_wrong_figure(photos: Path, tmp_path: Path) -> None:
+    assert certify(photos, tmp_path, "--alpha", "0.4", "--limit", "1").exit_code == 0
+    table = [row for row in rows(tmp_path) if row["goal"] == "other/free"]
+    classifier = toy_classifier()
+    x = read_png(photos / table[0]["image_id"])[None]
+    y = classifier.probabilities(x).argmax(dim=1)
+    for row in table:
+        (g,) = (g for g in (uf.CAM(classifier), uf.GRAD(classifier)) if g.name == row["interpreter"])
+        cells = uf.certify_cells(g, x, y, sigma=row["sigma"], samples=24, alpha=0.4 / 8, keys=[row["image_id"]])
+        assert row["cells_in"] == int(cells.sure_in.sum())
+        assert row["cells_out"] == int(cells.sure_out.sum())
+
+
+def test_a_part_that_no_draws_can_have_counted_is_refused_in_a_sentence(photos: Path, tmp_path: Path) -> None:
+    assert certify(photos, tmp_path, "--limit", "1").exit_code == 0
+    (part,) = (tmp_path / "photos").iterdir()
+    whole = part.read_text()
+    counts = json.loads(whole)["found"][0]["counts"]
+    for change in ({"counts": counts | {"other/kept": 25}}, {"counts": {"other/free": 0}}, {"sigma": 0.2}):
+        value = json.loads(whole)
+        value["found"][0].update(change)
+        part.write_text(json.dumps(value))
+        refused = certify(photos, tmp_path, "--limit", "1")
+        assert refused.exit_code == 2
+        assert "cannot be read" in refused.output
 
 
 def test_json_and_parquet_say_the_same_and_every_photo_has_a_picture_of_its_cells(whole: Path) -> None:

@@ -8,6 +8,7 @@ tables made of all parts: ``certificates.parquet``, one row per photo, interpret
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from underfire.certificates.certification import (
     certify_together,
     check_numbers,
 )
+from underfire.certificates.events import goals_of
 from underfire.certificates.system import BATCH, NoisySystem
 from underfire.decoding import decoded, plain_json
 from underfire.defenses.ensemble import settings_of
@@ -56,8 +58,8 @@ _MOST_BYTES = 2**22
 class CertifySettings:
     """What decides certificates, apart from photos, labels and the model; all as `certify` takes it.
 
-    ``alpha`` is the chance, for each photo, that any of its figures is wrong; its goals, interpreters and σ share it
-    evenly.
+    ``alpha`` is the chance, for each photo, that any of its figures is wrong, or any cell of its picture; its
+    interpreters and σ share it evenly.
     """
 
     sigmas: tuple[float, ...] = (SIGMA,)
@@ -158,7 +160,8 @@ def certify_photos(
         for g in interpreters:
             NoisySystem(g, sigma)  # refuses what makes none, before a folder is claimed
     _claim(out, settings, plan, interpreters)
-    cache = Cache(out / _PARTS, encode=asdict, decode=lambda value: decoded(CountedPhoto, value))
+    asked = {(g.name, sigma) for g in interpreters for sigma in settings.sigmas}
+    cache = Cache(out / _PARTS, encode=asdict, decode=partial(_part, settings, asked))
     loader = PhotoLoader(classifier.preprocessing)
 
     def make(some: Sequence[PlannedPhoto]) -> list[CountedPhoto]:
@@ -178,6 +181,22 @@ def part_key(photo: PlannedPhoto) -> str:
     return facts_key(photo.image_id, photo.sha256, photo.label, photo.target)
 
 
+def _part(settings: CertifySettings, asked: set[tuple[str, float]], value: object) -> CountedPhoto:
+    """A part as its file has it.
+
+    Raises:
+        ValueError: it is none, or not of these settings.
+    """
+    part = decoded(CountedPhoto, value)
+    if len(part.found) != len(asked) or {(one.interpreter, one.sigma) for one in part.found} != asked:
+        raise ValueError("it is of other interpreters or σ")
+    goals = set(map(str, goals_of(settings.goals, target=True, led=False)))
+    for one in part.found:
+        if set(one.counts) != goals or not all(0 <= count <= settings.samples for count in one.counts.values()):
+            raise ValueError(f"its counts of {quoted(one.interpreter)} are none of {settings.samples} draws")
+    return part
+
+
 def _claim(out: Path, settings: CertifySettings, plan: AuditPlan, interpreters: Sequence[Interpreter]) -> None:
     """Writes down whose folder ``out`` is, or checks that it is ours."""
     if out.exists() and not out.is_dir():
@@ -189,6 +208,7 @@ def _claim(out: Path, settings: CertifySettings, plan: AuditPlan, interpreters: 
         "interpreters": {g.name: settings_of(g) for g in interpreters},
         "seed": plan.seed,
         **asdict(settings),
+        "share": _share(settings, interpreters),  # of α, that decides cells
     }
     wanted = json.loads(json.dumps(wanted))  # tuples are lists there
     path = out / _SETTINGS
@@ -239,8 +259,8 @@ def _counted(
             )  # fmt: skip
             for g, certificate in zip(interpreters, certificates, strict=True):
                 cells = certify_cells(
-                    g, x, y, sigma=sigma, samples=min(CELL_SAMPLES, settings.samples), alpha=settings.alpha,
-                    seed=plan.seed, keys=names, batch_size=batch_size,
+                    g, x, y, sigma=sigma, samples=min(CELL_SAMPLES, settings.samples),
+                    alpha=_share(settings, interpreters), seed=plan.seed, keys=names, batch_size=batch_size,
                 )  # fmt: skip
                 pictures[f"{g.name}, σ = {sigma:g}"] = cells
                 found.append(_counts_of(certificate, cells))
@@ -249,8 +269,8 @@ def _counted(
 
 
 def _share(settings: CertifySettings, interpreters: Sequence[object]) -> float:
-    """Of α for one interpreter at one σ."""
-    return settings.alpha / (len(settings.sigmas) * len(interpreters))
+    """Of α for one interpreter at one σ: its goals have one half of it, and its picture of cells the other."""
+    return settings.alpha / (2 * len(settings.sigmas) * len(interpreters))
 
 
 def _counts_of(certificate: Certificate, cells: CellCertificate) -> CountedGoals:

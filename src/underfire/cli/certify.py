@@ -236,5 +236,5 @@ def _print_reservations(sigma: float, settings: CertifySettings, rows: Sequence[
         f"σ = {sigma:g}: {sum(row['abstained'] for row in rows)} of {len(rows)} photos abstain; on {censored} others"
         f" fewer than {FEW} of {settings.samples} draws had a wrong label (censored), so that their radii tell of the"
         f" number of draws. None can be longer than {rows[0]['cap']:.3f}. Confidence 1 − {settings.alpha:g} for each"
-        " photo, over all its goals, interpreters and σ; for each picture of cells by itself."
+        " photo, over all its goals, interpreters, σ and pictures of cells."
     )
