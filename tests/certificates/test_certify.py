@@ -199,6 +199,8 @@ class TestDraws:
             stats.binomtest(int(found.counts["other/free"]), 400, float(special.ndtr(4 * special.ndtri(0.3)))).pvalue
             > 1e-4
         )
+        in_place = _certified(FixedMap(classifier), x, y, denoise=lambda z: z.sub_(0.5).div_(4).add_(0.5))
+        assert torch.equal(in_place.counts["other/free"], found.counts["other/free"])
 
 
 class TestCost:

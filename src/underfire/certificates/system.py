@@ -44,7 +44,8 @@ class NoisySystem:
     Attributes:
         interpreter: with the classifier that it explains.
         sigma: standard deviation σ of the noise, in pixel values.
-        denoise: of what happens before the image is cut to [0, 1]; it must treat each image by itself.
+        denoise: of what happens before the image is cut to [0, 1]; it must treat each image by itself, and draw nothing
+            at random.
         batch_size: draws that go through the model together; it decides nothing but memory.
 
     Raises:
@@ -120,7 +121,8 @@ class NoisySystem:
         """
         several = range(min(2, self.batch_size))
         before, keys = self._noisy(x, source, several), tuple(source.key(draw) for draw in several)
-        z, last = self.seen(before).detach(), self.seen(before[-1:]).detach()
+        last = self.seen(before[-1:].clone()).detach()  # a denoiser may work in place
+        z = self.seen(before).detach()
         logits, maps = self.interpreter.predicted(z, keys)
         require_finite(logits, "the logits of a draw")
         require_finite(maps, f"the {self.interpreter.name} map of a draw")
