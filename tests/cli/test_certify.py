@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Iterator
+from hashlib import sha256
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ from PIL import Image
 
 import underfire as uf
 from support.toy_photos import MISCLASSIFIED, MODEL_OPTIONS, one_thread, toy_classifier, write_photos
+from underfire.auditing.certificate_folder import read_certificates
+from underfire.auditing.plan import PlannedPhoto
 from underfire.cli import certify as certify_command
 from underfire.cli import cli
 from underfire.images import read_png
@@ -188,3 +192,26 @@ def test_what_reaches_no_draw_and_what_abstains_are_said(whole: Path, photos: Pa
     output = certify(photos, whole).output
     abstained = {row["image_id"] for row in rows(whole) if row["sigma"] == 0.3 and row["abstained"]}
     assert f"σ = 0.3: {len(abstained)} of 4 photos abstain" in output
+
+
+def planned(photos: Path, names: list[str]) -> list[PlannedPhoto]:
+    classifier = toy_classifier()
+    labels = classifier.probabilities(torch.stack([read_png(photos / name) for name in names])).argmax(dim=1).tolist()
+    return [
+        PlannedPhoto(
+            name, name, sha256((photos / name).read_bytes()).hexdigest(), "", label, True, (label + 2) % 10, None
+        )
+        for name, label in zip(names, labels, strict=True)
+    ]
+
+
+def test_a_folder_is_read_as_it_was_counted(photos: Path, whole: Path) -> None:
+    names = sorted({row["image_id"] for row in rows(whole)})
+    found = read_certificates(whole, planned(photos, names), toy_classifier().fingerprint())
+    assert [(one.interpreter, one.sigma) for one in found.certificates] == list(product(("cam", "grad"), (0.1, 0.3)))
+    for row in rows(whole):
+        (one,) = (c for c in found.certificates if (c.interpreter, c.sigma) == (row["interpreter"], row["sigma"]))
+        place = one.keys.index(row["image_id"])
+        assert one.rate[row["goal"]][place].tolist() == row["rates"]
+        assert float(one.radius(row["goal"])[place]) == row["radius_1"]
+        assert bool(one.abstained[place]) == row["abstained"]

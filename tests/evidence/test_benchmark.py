@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from scipy import stats
 
 import underfire as uf
+from support.certified import SETTINGS, counts, write_certificates
 from support.made_runs import with_rows
 from support.planted_rows import PLANTED, controls
 from support.planted_rows import row as planted
@@ -17,7 +19,15 @@ from underfire.auditing.rows import Row
 from underfire.cli import cli
 from underfire.diagnostics.map_checks import MapCheck
 from underfire.errors import InputError
-from underfire.evidence.benchmark import HEADLINE_TAU, BenchmarkEntry, entries, read_entry
+from underfire.evidence.benchmark import (
+    HEADLINE_TAU,
+    BenchmarkCertificate,
+    BenchmarkEntry,
+    CertifiedGoal,
+    CertifiedNoise,
+    entries,
+    read_entry,
+)
 from underfire.evidence.leaderboard import as_html, as_markdown, ordered
 
 CHECKS = tuple(MapCheck(name, (False,) * 5, (0.5, 0.4, 0.6, 0.5, 0.4), (0.1,) * 5) for name in ("cam", "grad"))
@@ -175,3 +185,46 @@ def test_the_commands(run: uf.Run, tmp_path: Path) -> None:
     assert invoke("benchmark", tmp_path, "--out", tmp_path / "entries").exit_code == 2
     assert invoke("benchmark", run.path).exit_code == 2
     assert "table FILE" in invoke("benchmark", "--help").stdout
+
+
+def test_certificates_of_the_runs_photos_are_told(run: uf.Run, tmp_path: Path) -> None:
+    """Of two photos whose draws had 20 and 60 wrong labels of 100; the second abstains, the third is not certified."""
+    attacked = [photo for photo in run.photos if photo.excluded is None]
+    write_certificates(tmp_path / "certified", attacked, run.facts.model.fingerprint, (20, 60))
+    made = invoke("benchmark", run.path, "--certificates", tmp_path / "certified", "--out", tmp_path / "entries")
+    assert made.exit_code == 0, made.output
+    cam, grad = (read_entry(Path(file)) for file in made.stdout.splitlines())
+    assert grad.certificate is None
+    told = cam.certificate
+    assert told is not None
+    assert (told.photos, told.samples, told.alpha, told.radii) == (2, 100, 0.01, (0.0, 0.1))
+    assert [one.sigma for one in told.noise] == list(SETTINGS.sigmas)
+    for one in told.noise:
+        assert (one.abstained, one.censored) == (1, 0)
+        assert [goal.goal for goal in one.goals] == ["other/free", "other/kept", "kept/topk"]
+        for goal in one.goals:
+            pairs = [(counts(k)[goal.goal] + 1, 100 - counts(k)[goal.goal]) for k in (20, 60)]
+            limits = [stats.beta.isf(0.0025 / 3, *pair) for pair in pairs]
+            radii = [max(0.0, -one.sigma * stats.norm.ppf(limit)) for limit in limits]
+            assert goal.radius == pytest.approx(sum(radii) / 2)
+            for radius, rate in zip(told.radii, goal.rates, strict=True):
+                u = [stats.norm.cdf(stats.norm.ppf(limit) + radius / one.sigma) for limit in limits]
+                assert rate == pytest.approx(sum(u) / 2)
+        assert one.cap == pytest.approx(-one.sigma * stats.norm.ppf(stats.beta.isf(0.0025 / 3, 1, 100)))
+
+
+def test_certificates_of_others_make_no_entry(run: uf.Run, tmp_path: Path) -> None:
+    attacked = [photo for photo in run.photos if photo.excluded is None]
+    for name, model, names in (("model", "0" * 64, ("cam",)), ("interpreter", run.facts.model.fingerprint, ("ig",))):
+        write_certificates(tmp_path / name, attacked, model, (20,), names)
+        refused = invoke("benchmark", run.path, "--certificates", tmp_path / name, "--out", tmp_path / "entries")
+        assert refused.exit_code == 2
+        assert f"another {name}" in refused.output or "certify some of cam, grad" in refused.output
+    assert not (tmp_path / "entries").exists()
+
+
+def test_certified_rates_out_of_range_are_refused() -> None:
+    goal = CertifiedGoal("other/free", 0.1, (0.5, 1.5))
+    for radii in ((0.0, 0.1), (0.0,)):
+        with pytest.raises(ValueError, match="certified rates"):
+            BenchmarkCertificate(1, 100, 0.01, radii, (CertifiedNoise(0.12, 0.2, 0, 0, (goal,)),))

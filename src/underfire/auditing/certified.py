@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from underfire.attacks.goals import Goal
+from underfire.attacks.goals import OTHER_FREE, Goal
 from underfire.auditing.cache import Cache, facts_key
 from underfire.auditing.look import calling
 from underfire.auditing.plan import WHOLE, AuditPlan, PlannedPhoto, Shard
@@ -50,8 +50,9 @@ GOALS = ("other/free", "other/kept", "target/kept", "kept/topk")
 CELL_SAMPLES = 100
 """Draws for a picture of cells, beside those that choose; fewer if certificates have fewer."""
 
-_SETTINGS, _PARTS = "certify.json", "photos"
-_MOST_BYTES = 2**22
+SETTINGS, PARTS = "certify.json", "photos"
+MOST_BYTES = 2**22
+"""Of the settings, or of one part."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,7 @@ def certify_photos(
             NoisySystem(g, sigma)  # refuses what makes none, before a folder is claimed
     _claim(out, settings, plan, interpreters)
     asked = {(g.name, sigma) for g in interpreters for sigma in settings.sigmas}
-    cache = Cache(out / _PARTS, encode=asdict, decode=partial(_part, settings, asked))
+    cache = Cache(out / PARTS, encode=asdict, decode=partial(counted_part, settings, asked))
     loader = PhotoLoader(classifier.preprocessing)
 
     def make(some: Sequence[PlannedPhoto]) -> list[CountedPhoto]:
@@ -181,20 +182,41 @@ def part_key(photo: PlannedPhoto) -> str:
     return facts_key(photo.image_id, photo.sha256, photo.label, photo.target)
 
 
-def _part(settings: CertifySettings, asked: set[tuple[str, float]], value: object) -> CountedPhoto:
-    """A part as its file has it.
+def counted_part(settings: CertifySettings, asked: set[tuple[str, float]], value: object) -> CountedPhoto:
+    """A part as its file has it, which draws of these settings can have counted.
+
+    Args:
+        settings: of the folder.
+        asked: interpreters and σ.
+        value: plain values.
 
     Raises:
-        ValueError: it is none, or not of these settings.
+        ValueError: it is none; the message is a clause.
     """
     part = decoded(CountedPhoto, value)
     if len(part.found) != len(asked) or {(one.interpreter, one.sigma) for one in part.found} != asked:
         raise ValueError("it is of other interpreters or σ")
-    goals = set(map(str, goals_of(settings.goals, target=True, led=False)))
     for one in part.found:
-        if set(one.counts) != goals or not all(0 <= count <= settings.samples for count in one.counts.values()):
-            raise ValueError(f"its counts of {quoted(one.interpreter)} are none of {settings.samples} draws")
+        _check_counts(one, settings)
+    for sigma in settings.sigmas:
+        if len({one.counts[str(OTHER_FREE)] for one in part.found if one.sigma == sigma}) > 1:
+            raise ValueError(f"at σ = {sigma:g} its interpreters saw different labels in the same draws")
     return part
+
+
+def counted_goals(settings: CertifySettings) -> tuple[str, ...]:
+    """The goals that draws are counted for."""
+    return tuple(map(str, goals_of(settings.goals, target=True, led=False)))
+
+
+def _check_counts(one: CountedGoals, settings: CertifySettings) -> None:
+    n, wrong = settings.samples, one.counts.get(str(OTHER_FREE), 0)
+    most = {goal: n - wrong if goal.startswith("kept/") else wrong for goal in one.counts} | {str(OTHER_FREE): n}
+    known = set(one.counts) == set(counted_goals(settings))
+    if not known or not all(0 <= count <= most[goal] for goal, count in one.counts.items()):
+        raise ValueError(f"its counts of {quoted(one.interpreter)} are none of {n} draws")
+    if min(one.cells) < 0 or one.cells_radius < 0 or not 0 <= one.cells_iou <= 1:
+        raise ValueError(f"its cells of {quoted(one.interpreter)} are out of range")
 
 
 def _claim(out: Path, settings: CertifySettings, plan: AuditPlan, interpreters: Sequence[Interpreter]) -> None:
@@ -208,10 +230,10 @@ def _claim(out: Path, settings: CertifySettings, plan: AuditPlan, interpreters: 
         "interpreters": {g.name: settings_of(g) for g in interpreters},
         "seed": plan.seed,
         **asdict(settings),
-        "share": _share(settings, interpreters),  # of α, that decides cells
+        "share": share_of_alpha(settings, interpreters),  # of α, that decides cells
     }
     wanted = json.loads(json.dumps(wanted))  # tuples are lists there
-    path = out / _SETTINGS
+    path = out / SETTINGS
     if not path.is_file():
         entries = out.iterdir() if out.is_dir() else ()
         stranger = next((entry for entry in entries if not entry.name.startswith(".")), None)
@@ -220,7 +242,7 @@ def _claim(out: Path, settings: CertifySettings, plan: AuditPlan, interpreters: 
         write_json(path, wanted)
         return
     try:
-        found = plain_json(read_regular_file(path, limit=_MOST_BYTES))
+        found = plain_json(read_regular_file(path, limit=MOST_BYTES))
     except ValueError as error:
         raise InputError(f"{quoted(path)} cannot be read ({error}); give a new folder") from error
     if found != wanted:
@@ -253,14 +275,14 @@ def _counted(
         for sigma in settings.sigmas:
             certificates = certify_together(
                 interpreters, x, y, sigma=sigma, samples=settings.samples, radii=settings.radii,
-                alpha=_share(settings, interpreters), goals=settings.goals,
+                alpha=share_of_alpha(settings, interpreters), goals=settings.goals,
                 target=None if photo.target == photo.label else target, seed=plan.seed, keys=names,
                 batch_size=batch_size,
             )  # fmt: skip
             for g, certificate in zip(interpreters, certificates, strict=True):
                 cells = certify_cells(
                     g, x, y, sigma=sigma, samples=min(CELL_SAMPLES, settings.samples),
-                    alpha=_share(settings, interpreters), seed=plan.seed, keys=names, batch_size=batch_size,
+                    alpha=share_of_alpha(settings, interpreters), seed=plan.seed, keys=names, batch_size=batch_size,
                 )  # fmt: skip
                 pictures[f"{g.name}, σ = {sigma:g}"] = cells
                 found.append(_counts_of(certificate, cells))
@@ -268,7 +290,7 @@ def _counted(
     return CountedPhoto(photo.image_id, photo.label, photo.target, tuple(found))
 
 
-def _share(settings: CertifySettings, interpreters: Sequence[object]) -> float:
+def share_of_alpha(settings: CertifySettings, interpreters: Sequence[object]) -> float:
     """Of α for one interpreter at one σ: its goals have one half of it, and its picture of cells the other."""
     return settings.alpha / (2 * len(settings.sigmas) * len(interpreters))
 
@@ -288,7 +310,7 @@ def _rows(
         counts = {goal: torch.tensor([count]) for goal, count in counted.counts.items()}
         whole = Certificate(
             counted.interpreter, (photo.image_id,), counted.sigma, settings.samples,
-            _share(settings, tuple(interpreters)), settings.radii, IOU, SHIFT, counts,
+            share_of_alpha(settings, tuple(interpreters)), settings.radii, IOU, SHIFT, counts,
         )  # fmt: skip
         for row in whole.rows():
             goal = str(row["goal"])

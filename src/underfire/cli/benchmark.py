@@ -32,7 +32,8 @@ def benchmark() -> None:
     """Writes an entry of the benchmark for each interpreter of a run, or joins entries into a table.
 
     underfire benchmark RUN --out DIR writes DIR/MODEL--INTERPRETER.benchmark.json: joint success rates, noise,
-    transfer, the faithfulness floor and signs of a failed attack. Nothing is measured again.
+    transfer, the faithfulness floor and signs of a failed attack; with --certificates DIR also what is certified.
+    Nothing is measured again.
     """
 
 
@@ -46,12 +47,23 @@ def benchmark() -> None:
     callback=with_room,
     help="Where the entries go.",
 )
-def _entries(run: Path, out: Path) -> None:
+@click.option(
+    "--certificates",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Of the run's photos, from `underfire certify`; each entry tells of those of its interpreter.",
+)
+def _entries(run: Path, out: Path, certificates: Path | None) -> None:
     from underfire.api import load_run
+    from underfire.auditing.certificate_folder import read_certificates
     from underfire.auditing.store import write_json
     from underfire.evidence.benchmark import entries
 
-    for entry in entries(load_run(run)):
+    made = load_run(run)
+    attacked = [photo for photo in made.photos if photo.excluded is None]
+    model = made.facts.model.fingerprint
+    certified = None if certificates is None else read_certificates(certificates, attacked, model)
+    for entry in entries(made, certified):
         path = out / entry.file_name
         write_json(path, entry.to_json())
         click.echo(printable(path))

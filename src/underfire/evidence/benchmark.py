@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from underfire import __version__
+from underfire.auditing.certificate_folder import CertificateFolder
 from underfire.auditing.condition import NOISE, PGD, Condition
 from underfire.auditing.rows import Row
 from underfire.auditing.run import Run
 from underfire.auditing.summary import Headline, map_met
+from underfire.certificates import Certificate
 from underfire.decoding import decoded, plain_json
 from underfire.diagnostics.attack_signs import Weight
 from underfire.errors import InputError
@@ -71,6 +73,62 @@ class BenchmarkFloor:
 
 
 @dataclass(frozen=True)
+class CertifiedGoal:
+    """What is certified against one goal.
+
+    Attributes:
+        goal: LABEL/MAP.
+        radius: the median of the photos' R(½), an L2 distance in pixel values; 0 where a photo has none.
+        rates: at each of the certificate's ``radii`` the mean over photos of the certified success rate.
+    """
+
+    goal: str
+    radius: float
+    rates: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class CertifiedNoise:
+    """The system with noise of one σ; ``cap`` is the longest R(½) that the draws allow.
+
+    Of the photos some ``abstained``: their label is not certified. Others are ``censored``: their radii tell of the
+    number of draws.
+    """
+
+    sigma: float
+    cap: float
+    abstained: int
+    censored: int
+    goals: tuple[CertifiedGoal, ...]
+
+
+@dataclass(frozen=True)
+class BenchmarkCertificate:
+    """What no attack within an L2 distance does to the model and interpreter behind noise, which is another system.
+
+    Attributes:
+        photos: how many of the attacked ones are certified.
+        samples: draws of each.
+        alpha: the chance, for each photo, that any of its figures is wrong, over all interpreters and σ certified.
+        radii: L2 distances in pixel values.
+        noise: for each σ.
+    """
+
+    photos: int
+    samples: int
+    alpha: float
+    radii: tuple[float, ...]
+    noise: tuple[CertifiedNoise, ...]
+
+    def __post_init__(self) -> None:
+        for goal in (goal for one in self.noise for goal in one.goals):
+            if len(goal.rates) != len(self.radii) or not all(0 <= rate <= 1 for rate in goal.rates):
+                raise ValueError(
+                    f"its certified rates for {quoted(goal.goal)} are not one within 0 and 1 for each radius"
+                )
+
+
+@dataclass(frozen=True)
 class BenchmarkEntry:
     """One model and interpreter under attack.
 
@@ -86,7 +144,7 @@ class BenchmarkEntry:
         noise_l1: mean L1 distance of the map under noise of the size of ε.
         floor: of its benign maps; None where that was not looked at.
         transfer: from every other interpreter that was attacked.
-        certificate: what no attack can do; None where there is none.
+        certificate: what no attack can do to the same behind noise; None where nobody gave certificates of it.
         unreliable: whether a serious doubt is among ``doubts``.
         doubts: signs of a failed attack, and of maps that say nothing.
     """
@@ -105,7 +163,7 @@ class BenchmarkEntry:
     noise_l1: Estimate
     floor: BenchmarkFloor | None
     transfer: tuple[Transferred, ...]
-    certificate: None
+    certificate: BenchmarkCertificate | None
     unreliable: bool
     doubts: tuple[Doubt, ...]
 
@@ -141,11 +199,15 @@ class BenchmarkEntry:
         return asdict(self)
 
 
-def entries(run: Run) -> tuple[BenchmarkEntry, ...]:
+def entries(run: Run, certified: CertificateFolder | None = None) -> tuple[BenchmarkEntry, ...]:
     """One entry for each interpreter of ``run`` that ADV² attacked on its own.
 
+    Args:
+        run: a finished one.
+        certified: certificates of its attacked photos, for the entries of the interpreters that they are of.
+
     Raises:
-        InputError: the run is unfinished, or has none.
+        InputError: the run is unfinished, or has none; or none of them is certified.
     """
     if not run.finished:
         raise InputError(f"the run {quoted(run.path)} is unfinished; finish it with the command that began it")
@@ -153,10 +215,16 @@ def entries(run: Run) -> tuple[BenchmarkEntry, ...]:
         raise InputError(
             f"the run {quoted(run.path)} has no attack of ADV² on an interpreter; run an audit with --attacks pgd,adv2"
         )
-    return tuple(_entry(run, headline) for headline in run.summary.headlines)
+    made = tuple(_entry(run, headline, certified) for headline in run.summary.headlines)
+    if certified is not None and all(entry.certificate is None for entry in made):
+        names = ", ".join(entry.interpreter for entry in made)
+        raise InputError(
+            f"the certificates are of no interpreter that ADV² attacked in the run; certify some of {names}"
+        )
+    return made
 
 
-def _entry(run: Run, headline: Headline) -> BenchmarkEntry:
+def _entry(run: Run, headline: Headline, certified: CertificateFolder | None) -> BenchmarkEntry:
     name, summary, plan = headline.interpreter, run.summary, run.facts.settings
     cells = {(row.condition, row.image_id): row for row in run.records if row.interpreter == name}
     noise, floor = summary.cell(NOISE, name), headline.faithfulness
@@ -185,10 +253,33 @@ def _entry(run: Run, headline: Headline) -> BenchmarkEntry:
             for other in summary.headlines
             if other.interpreter != name
         ),
-        certificate=None,
+        certificate=None if certified is None else _certificate(certified, name),
         unreliable=doubts.unreliable,
         doubts=doubts.doubts,
     )  # fmt: skip
+
+
+def _certificate(certified: CertificateFolder, name: str) -> BenchmarkCertificate | None:
+    own = [certificate for certificate in certified.certificates if certificate.interpreter == name]
+    if not own:
+        return None
+    settings = certified.settings
+    noise = tuple(map(_of_noise, own))
+    return BenchmarkCertificate(len(own[0].keys), settings.samples, settings.alpha, settings.radii, noise)
+
+
+def _of_noise(found: Certificate) -> CertifiedNoise:
+    abstained, rates = found.abstained, found.rate
+    return CertifiedNoise(
+        found.sigma,
+        found.cap(),
+        int(abstained.sum()),
+        int((found.censored & ~abstained).sum()),
+        tuple(
+            CertifiedGoal(goal, float(found.radius(goal).quantile(0.5)), tuple(rates[goal].mean(dim=0).tolist()))
+            for goal in found.goals
+        ),
+    )
 
 
 def _under(cells: Mapping[tuple[Condition, str], Row], condition: Condition) -> list[Row]:
