@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from underfire.auditing.condition import NOISE, NONE, Condition
 from underfire.choices import Crop, Interpolation, Outputs
 from underfire.errors import InputError
+from underfire.files import quoted, shortened
 from underfire.parsing import MOST, SEEDS
 
 if TYPE_CHECKING:  # the command line reads defaults here before anything large is imported
@@ -227,6 +228,15 @@ def first_difference(old: Mapping[str, object], new: Mapping[str, object]) -> tu
         if name not in _PLACES | _REMARKS and old.get(name) != new.get(name):
             return name, old.get(name), new.get(name)
     return None
+
+
+def shown_setting(value: object) -> str:
+    """``value`` for a sentence, not longer than a line or two."""
+    if isinstance(value, dict):
+        return shortened(", ".join(f"{name} {item}" for name, item in value.items()))
+    if isinstance(value, tuple):
+        return shortened(",".join(map(str, value)))
+    return "unset" if value is None else quoted(str(value))
 
 
 @dataclass(frozen=True)

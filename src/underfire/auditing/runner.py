@@ -17,7 +17,7 @@ from underfire.auditing.given import NOTHING_GIVEN, GivenParts
 from underfire.auditing.inspection import Inspection, check_unchanged, inspect_photos
 from underfire.auditing.locks import describing, holding
 from underfire.auditing.names import make_perturbation
-from underfire.auditing.plan import WHOLE, AuditPlan, PlannedPhoto, Shard, Unit, first_difference, units
+from underfire.auditing.plan import WHOLE, AuditPlan, PlannedPhoto, Shard, Unit, first_difference, shown_setting, units
 from underfire.auditing.rows import OLDEST_SCHEMA, SCHEMA_VERSION
 from underfire.auditing.store import RunDirectory
 from underfire.auditing.targets import NO_TARGET
@@ -27,7 +27,7 @@ from underfire.choices import EngineName, Keep
 from underfire.diagnostics.map_checks import MapCheck
 from underfire.diagnostics.model_checks import Checked
 from underfire.errors import InputError
-from underfire.files import printable, quoted, shortened
+from underfire.files import printable, quoted
 from underfire.images import PhotoSet
 from underfire.interpreters.registry import INTERPRETERS
 from underfire.interpreters.rts import RTS, shipped_weights
@@ -170,7 +170,9 @@ def _check_same(directory: RunDirectory, old: RunFacts, new: RunFacts, *, strict
     difference = first_difference(old.config, new.config)
     if difference is not None:
         name, was, given = difference
-        raise InputError(f"{run} is a run with {name} {_shown(was)}, but {_shown(given)} is given now; {advice}")
+        raise InputError(
+            f"{run} is a run with {name} {shown_setting(was)}, but {shown_setting(given)} is given now; {advice}"
+        )
     if (old.attacked_under, old.seen_by) != (new.attacked_under, new.seen_by):
         raise InputError(f"{run} has rows of other attacks or interpreters than its settings give; {advice}")
     if old.model.fingerprint != new.model.fingerprint:
@@ -183,7 +185,9 @@ def _check_same(directory: RunDirectory, old: RunFacts, new: RunFacts, *, strict
         raise InputError(f"{run} is a run of a model with other names of classes, or another input size; {advice}")
     torch_before, torch_now = old.versions.get("torch"), new.versions["torch"]
     if torch_before != torch_now:
-        raise InputError(f"{run} was begun with torch {_shown(torch_before)}, and this is '{torch_now}'; {advice}")
+        raise InputError(
+            f"{run} was begun with torch {shown_setting(torch_before)}, and this is '{torch_now}'; {advice}"
+        )
     on_cpu = torch.device(new.device).type == "cpu"
     if on_cpu and old.threads != new.threads:  # they decide the order of sums
         raise InputError(
@@ -196,14 +200,6 @@ def _check_same(directory: RunDirectory, old: RunFacts, new: RunFacts, *, strict
     untargeted = next((photo for photo in old.photos if photo.excluded == NO_TARGET), None)
     if strict and untargeted is not None:
         raise InputError(f"{run} has {quoted(untargeted.image_id)} without a target; drop --strict")
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, dict):
-        return shortened(", ".join(f"{name} {item}" for name, item in value.items()))
-    if isinstance(value, tuple):
-        return shortened(",".join(map(str, value)))
-    return "unset" if value is None else quoted(str(value))
 
 
 def library_versions() -> dict[str, str]:

@@ -33,6 +33,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "evidence": ("evidence", "Writes what an auditor files of a run: figures, limits and hashes."),
     "explain": ("explain", "Shows where the model looks: attribution maps as PNG."),
     "interpreters": ("listing", "Lists the interpreters that --interpreters takes."),
+    "merge": ("merge", "Joins the runs of shards into one."),
     "models": ("listing", "Lists the models that --model takes."),
     "plan": ("audit", "Tells what an audit would do, in passes, without doing it."),
     "report": ("report", "(Re)builds the summary and the report of a run."),
