@@ -225,6 +225,13 @@ class TestCost:
         assert back * n <= backward[0] <= 1.1 * n * back
 
 
+class _ScaledTogether(FixedMap):
+    name = "scaled"
+
+    def compute(self, x: Tensor, y: Tensor, keys: tuple[str, ...]) -> Tensor:
+        return x[:, 0] / x[:, 0].max()
+
+
 class _NoNumber(FixedMap):
     name = "nan"
 
@@ -257,6 +264,13 @@ class TestRefusals:
             _certified(CoupledMap(classifier), x, y)
         with pytest.raises(uf.InputError, match="depend on each other"):
             _certified(FixedMap(classifier), x, y, denoise=lambda z: z - z.mean(dim=0, keepdim=True) + 0.5)
+
+    def test_maps_scaled_by_the_largest_value_of_a_batch(self) -> None:
+        """Which leaves as it is the draw that has it."""
+        classifier, x, y = plane(0.2)
+        for seed in range(6):
+            with pytest.raises(uf.InputError, match="depend on each other"):
+                _certified(_ScaledTogether(classifier), x, y, seed=seed, samples=2)
 
     def test_what_is_no_number_names_the_image(self) -> None:
         classifier, x, y = plane(0.2)

@@ -112,29 +112,31 @@ class NoisySystem:
     def check_rows(self, x: Tensor, source: NoiseSource) -> None:
         """Refuse a system whose draws depend on each other, or that shows another map than the interpreter's.
 
-        It takes two draws of ``x`` (C, H, W), and the second once more, alone, from the denoiser on; inside
+        It takes two draws of ``x`` (C, H, W), and each once more, alone, from the denoiser on; inside
         ``classifier.frozen()``.
 
         Raises:
-            InputError: the second shows something else alone.
+            InputError: one shows something else alone.
             NonFiniteError: logits or a map contain NaN or infinity; its index counts within the two.
         """
         several = range(min(2, self.batch_size))
         before, keys = self._noisy(x, source, several), tuple(source.key(draw) for draw in several)
-        last = self.seen(before[-1:].clone()).detach()  # a denoiser may work in place
-        z = self.seen(before).detach()
+        z = self.seen(before.clone()).detach()  # a denoiser may work in place
         logits, maps = self.interpreter.predicted(z, keys)
         require_finite(logits, "the logits of a draw")
         require_finite(maps, f"the {self.interpreter.name} map of a draw")
-        with torch.no_grad():
-            alone = self.classifier.scores(last)
-        own = self.interpreter.compute(last, logits[-1:].argmax(dim=1), keys[-1:])
-        if differing(logits[-1:], alone).any() or not float((maps[-1:] - own).abs().max()) <= _SAME_MAP:
-            raise InputError(
-                f"a draw of {self.interpreter.name} on {self.classifier.name!r} shows something else alone than beside"
-                " another: draws must not depend on each other. Give batch_size=1, or if that is no help let"
-                " the interpreter's predicted give the maps that its compute gives."
-            )
+        for row in several:  # what is scaled by the batch's largest value leaves the row that has it as it is
+            one = slice(row, row + 1)
+            own = self.seen(before[one].clone()).detach()
+            with torch.no_grad():
+                alone = self.classifier.scores(own)
+            shown = self.interpreter.compute(own, logits[one].argmax(dim=1), keys[one])
+            if differing(logits[one], alone).any() or not float((maps[one] - shown).abs().max()) <= _SAME_MAP:
+                raise InputError(
+                    f"a draw of {self.interpreter.name} on {self.classifier.name!r} shows something else alone than"
+                    " beside another: draws must not depend on each other. Give batch_size=1, or if that is no help let"
+                    " the interpreter's predicted give the maps that its compute gives."
+                )
 
     def _noisy(self, x: Tensor, source: NoiseSource, draws: range) -> Tensor:
         """``x`` (C, H, W) with the noise of these ``draws`` (B, C, H, W), before a denoiser."""
