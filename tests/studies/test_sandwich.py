@@ -1,5 +1,7 @@
 """The study of certificates and attacks: figures, censoring, a planted violation, and that it goes on where it was."""
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -166,6 +168,19 @@ def test_it_goes_on_where_it_was_stopped_amid_a_photo(
     assert study(photos, tmp_path) == whole[1]
     assert all(path.stat().st_mtime_ns == before for path, before in kept.items())
     assert content(tmp_path) == content(whole[0])
+
+
+@pytest.mark.parametrize("changed", [{"other/free": 61}, {"other/free": -1}, {}])
+def test_counts_that_no_draws_can_have_shown_are_refused(
+    photos: Path, tmp_path: Path, whole: tuple[Path, Study], changed: dict[str, int]
+) -> None:
+    work = shutil.copytree(whole[0], tmp_path / "work")
+    path = next(work.glob("counts-*/*.json"))
+    counts = json.loads(path.read_text())
+    counts["counts"]["cam"] = counts["counts"]["cam"] | changed if changed else {"other/free": 0}
+    path.write_text(json.dumps(counts))
+    with pytest.raises(InputError, match="cannot be read"):
+        study(photos, work)
 
 
 def test_the_words_tell_what_is_censored_and_what_a_map_buys() -> None:

@@ -217,7 +217,8 @@ class _Measured:
         self._classifier = interpreters[0].classifier
         parts = [settings_of(g) for g in interpreters]
         facts = (Certificate.version, self._classifier.fingerprint(), parts, options.samples, GOALS, seed)
-        self._counts = Cache(work / f"counts-{facts_key(*facts)}", encode=asdict, decode=partial(decoded, CountedDraws))
+        drawn = partial(_drawn, options.samples, [g.name for g in interpreters])
+        self._counts = Cache(work / f"counts-{facts_key(*facts)}", encode=asdict, decode=drawn)
         more = (NearestImage.version, options.effort, options.alpha, options.sigma)
         self._attacks = Cache(
             work / f"attacks-{facts_key(*facts, *more)}", encode=asdict, decode=partial(decoded, AttackedGoals)
@@ -336,6 +337,20 @@ class _Measured:
         distance = float((there.double() - asked.image.x.double()).square().sum().sqrt())
         limit = upper_limit(torch.tensor([counts]), certificate.samples, certificate.alpha / len(certificate.counts))
         return float(rate_within(limit, distance, certificate.sigma))
+
+
+def _drawn(samples: int, interpreters: Sequence[str], value: object) -> CountedDraws:
+    """What was counted, as its file has it.
+
+    Raises:
+        ValueError: it is nothing that so many draws can have shown.
+    """
+    found = decoded(CountedDraws, value)
+    for name in interpreters:
+        counts = found.counts[name]
+        if set(counts) != set(GOALS) or not all(0 <= count <= samples for count in counts.values()):
+            raise ValueError(f"its counts of {quoted(name)} are none of {samples} draws")
+    return found
 
 
 def _lowest(met: int, draws: int) -> float:
