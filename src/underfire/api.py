@@ -139,6 +139,7 @@ def audit(
     out: str | Path = "underfire-run",
     shard: Shard = WHOLE,
     engine: EngineName = "local",
+    ray_address: str | None = None,
     strict: bool = False,
     keep: Keep = "all",
     command: str | None = None,
@@ -158,6 +159,7 @@ def audit(
         out: the run directory.
         shard: the share of the audit to do.
         engine: local, or ray for the processes of a Ray cluster.
+        ray_address: with ray, the address of a cluster that is running already: HOST:PORT of its head, or auto.
         strict: refuse a photo that cannot be used, rather than leave it out.
         keep: which images and maps stay: all, those of attacks ("adversarial", images alone), or none. The report can
             show only those, and studies need all.
@@ -179,6 +181,7 @@ def audit(
         Path(out),
         shard=shard,
         engine=engine,
+        ray_address=ray_address,
         strict=strict,
         command=command,
         listener=NotebookProgress() if listener is None and in_notebook() else listener,

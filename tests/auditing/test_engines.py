@@ -1,21 +1,34 @@
 """Ray's workers may be lost: their units go elsewhere, a few times. Ray itself is a fake one here, but for one test."""
 
+import socket
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from support.stopping import DyingCAM
-from support.toy_photos import found, leftovers, one_thread, rows_of, toy_classifier, toy_plan, write_photos
+from support.toy_photos import (
+    MODEL_OPTIONS,
+    found,
+    leftovers,
+    one_thread,
+    rows_of,
+    toy_classifier,
+    toy_plan,
+    write_photos,
+)
 from underfire.auditing.given import GivenParts
 from underfire.auditing.plan import AuditPlan, Unit
 from underfire.auditing.runner import AuditOutcome, run_audit
 from underfire.auditing.store import RunDirectory
+from underfire.cli import cli
 from underfire.errors import InputError
 
 PLAN = replace(toy_plan(), steps=2, interpreters=("cam",), attacks=("pgd",), batch_size=2)
@@ -36,6 +49,9 @@ class FakeRay:
     losses: Counter[int]
     made: int = 0
     dead: int = 0
+    running: bool = True
+    wrong: BaseException | None = None  # what Ray says of an address
+    asked: list[dict[str, Any]] = field(default_factory=list)
 
     exceptions = SimpleNamespace(
         RayActorError=_ActorError,
@@ -46,7 +62,16 @@ class FakeRay:
     )
 
     def is_initialized(self) -> bool:
-        return True
+        return self.running
+
+    def init(self, **options: Any) -> None:
+        self.asked.append(options)
+        if self.wrong is not None:
+            raise self.wrong
+        self.running = True
+
+    def shutdown(self) -> None:
+        self.running = False
 
     def cluster_resources(self) -> dict[str, float]:
         return {"CPU": 2.0}
@@ -129,6 +154,50 @@ def test_a_unit_that_every_worker_is_lost_over_is_given_up(
     assert rows_of(tmp_path / "run") == rows_of(local)
 
 
+@pytest.fixture
+def head() -> Iterator[str]:
+    """The address of something that answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("auto", [False, True])
+def test_a_cluster_that_is_running_is_used(
+    auto: bool, head: str, photos: Path, local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = "auto" if auto else head
+    ray = FakeRay(Counter(), running=False)
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    assert run(photos, tmp_path / "run", ray_address=address).finished
+    assert rows_of(tmp_path / "run") == rows_of(local)
+    (asked,) = ray.asked
+    assert asked["address"] == address
+    assert "include_dashboard" not in asked
+    assert not ray.running  # it is left, as it was found
+
+
+@pytest.mark.parametrize("wrong", [ConnectionError("none"), ValueError("format"), SystemExit(15)])
+def test_an_address_that_ray_refuses_is_quoted(
+    wrong: BaseException, head: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", FakeRay(Counter(), running=False, wrong=wrong))
+    with pytest.raises(InputError, match=f"no Ray cluster can be used at '{head}'"):
+        run(photos, tmp_path / "run", ray_address=head)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1:port", "127.0.0.1:99999999", "ray://127.0.0.1:1"])
+def test_an_address_where_nothing_answers_is_refused_before_anything_is_written(
+    address: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ray = FakeRay(Counter(), running=False)
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    command = ["audit", str(photos), *MODEL_OPTIONS, "--out", str(tmp_path / "run"), "--ray-address", address]
+    for engine, words in (("ray", "no Ray cluster can be used at"), ("local", "is for the engine 'ray'")):
+        ended = CliRunner().invoke(cli, [*command, "--engine", engine])
+        assert (ended.exit_code, words in ended.stderr, repr(address) in ended.stderr) == (2, True, True), ended.output
+    assert (ray.asked, (tmp_path / "run").exists()) == ([], False)
+
+
 @pytest.mark.slow
 def test_a_real_worker_that_dies_is_replaced(photos: Path, local: Path, tmp_path: Path) -> None:
     pytest.importorskip("ray")
@@ -136,4 +205,16 @@ def test_a_real_worker_that_dies_is_replaced(photos: Path, local: Path, tmp_path
     given = GivenParts({"cam": DyingCAM(classifier, flag)})
     assert run_audit(PLAN, found(photos), classifier, tmp_path / "run", engine="ray", given=given).finished
     assert flag.exists()
+    assert rows_of(tmp_path / "run") == rows_of(local)
+
+
+@pytest.mark.slow
+def test_two_machines_of_a_real_cluster_make_the_rows_of_one(photos: Path, local: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    cluster = import_module("ray.cluster_utils").Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    try:
+        cluster.add_node(num_cpus=1)
+        assert run(photos, tmp_path / "run", ray_address=cluster.address).finished
+    finally:
+        cluster.shutdown()
     assert rows_of(tmp_path / "run") == rows_of(local)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -17,11 +18,14 @@ from underfire.auditing.plan import AuditPlan, Unit
 from underfire.auditing.store import RunDirectory
 from underfire.auditing.unit import Auditor, Event
 from underfire.errors import InputError
-from underfire.files import quoted
+from underfire.files import quoted, shortened
 from underfire.models.classifier import Classifier
 
 _LOSSES = 3
 """With so many workers lost over one unit, it is given up."""
+
+_PATIENCE = 10
+"""Seconds until a machine that does not answer is given up."""
 
 
 class Engine(Protocol):
@@ -47,11 +51,20 @@ class LocalEngine:
 class RayEngine:
     """One actor with one thread per CPU of the cluster (on CUDA: per GPU), each with a copy of the model.
 
-    Raises `InputError` where Ray is not installed.
+    ``address`` is that of a cluster which is running already, as `ray.init` takes it; None for the one that the
+    environment names, or a new one on this machine.
+
+    Raises `InputError` where Ray is not installed, or nothing answers at ``address``.
     """
 
     def __init__(
-        self, plan: AuditPlan, classifier: Classifier, directory: RunDirectory, *, given: GivenParts = NOTHING_GIVEN
+        self,
+        plan: AuditPlan,
+        classifier: Classifier,
+        directory: RunDirectory,
+        *,
+        given: GivenParts = NOTHING_GIVEN,
+        address: str | None = None,
     ) -> None:
         try:
             self._ray: Any = import_module("ray")
@@ -60,6 +73,9 @@ class RayEngine:
                 "engine 'ray' needs Ray, which is not installed; "
                 "run pip install 'underfire[ray]', or use --engine local"
             ) from error
+        if address is not None:
+            _check_answers(address)
+        self._address = address
         given.check_portable()
         self._given = given
         # Actors have their own current directory.
@@ -72,16 +88,7 @@ class RayEngine:
         ray = self._ray
         started_here = not ray.is_initialized()
         if started_here:
-            on_sigterm = signal.getsignal(signal.SIGTERM)
-            # The user's own modules are found where this process finds them.
-            places = os.pathsep.join([*filter(None, sys.path), str(Path.cwd())])
-            ray.init(
-                log_to_driver=False,
-                include_dashboard=False,
-                logging_level="ERROR",
-                runtime_env={"env_vars": {"PYTHONPATH": places}},
-            )
-            signal.signal(signal.SIGTERM, on_sigterm)  # Ray takes it for itself
+            self._start()
         try:
             yield from self._run(units)
         except ray.exceptions.RayTaskError as error:
@@ -91,6 +98,27 @@ class RayEngine:
         finally:
             if started_here:
                 ray.shutdown()
+
+    def _start(self) -> None:
+        """Connects to the cluster, or starts one here."""
+        on_sigterm = signal.getsignal(signal.SIGTERM)
+        # The user's own modules are found where this process finds them.
+        places = os.pathsep.join([*filter(None, sys.path), str(Path.cwd())])
+        # Of a cluster that is running Ray takes no wishes about its dashboard.
+        where = {"include_dashboard": False} if self._address is None else {"address": self._address}
+        try:
+            self._ray.init(
+                log_to_driver=False,
+                logging_level="ERROR",
+                runtime_env={"env_vars": {"PYTHONPATH": places}},
+                **where,
+            )
+        except (ValueError, OSError, RuntimeError, SystemExit) as error:  # it exits where a stranger answers
+            if self._address is None:
+                raise
+            raise InputError(_no_cluster(self._address, error)) from error
+        finally:
+            signal.signal(signal.SIGTERM, on_sigterm)  # Ray takes it for itself
 
     def _run(self, units: Sequence[Unit]) -> Iterator[Event]:
         ray = self._ray
@@ -127,6 +155,27 @@ class RayEngine:
             else:
                 idle.append(actor)
                 yield from events
+
+
+def _check_answers(address: str) -> None:
+    """Refuses an address of a machine where nothing answers, for which Ray itself takes a minute."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon:
+        return  # "auto", or a mistake that Ray sees at once
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE):
+            pass
+    except (ValueError, OverflowError, OSError) as error:  # of them UnicodeError: a host of more than 63 letters
+        raise InputError(_no_cluster(address, error)) from error
+
+
+def _no_cluster(address: str, error: BaseException) -> str:
+    line, *_ = [*str(error).splitlines(), ""]
+    why = "" if isinstance(error, SystemExit) or not line else f" ({shortened(line)})"
+    return (
+        f"no Ray cluster can be used at {quoted(address)}{why}; give --ray-address as HOST:PORT of its head "
+        "(`ray start --head` prints it), or 'auto' on one of its machines"
+    )
 
 
 def _lost(unit: Unit) -> str:

@@ -1,9 +1,10 @@
 """Running a plan into a run directory, from the beginning or from where it was left."""
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
@@ -74,6 +75,7 @@ def run_audit(
     *,
     shard: Shard = WHOLE,
     engine: EngineName = "local",
+    ray_address: str | None = None,
     strict: bool = False,
     command: str | None = None,
     listener: AuditListener | None = None,
@@ -85,7 +87,7 @@ def run_audit(
     Parts that are there already are left as they are, so the same call goes on where another was stopped, and
     yields the rows of an undisturbed run in all but ``seconds``. Nothing in ``out`` is touched before
     everything that can be refused has been checked. ``given`` are parts of the user's own, ``keep`` says which of the
-    artifacts stay.
+    artifacts stay, ``ray_address`` where a cluster is running for the engine "ray".
 
     Raises:
         InputError: a photo, an interpreter or the directory cannot be used; the directory is that of another
@@ -94,7 +96,7 @@ def run_audit(
     directory = RunDirectory(out, keep)
     directory.check_usable()
     auditor = Auditor(plan, classifier, directory, given=given)
-    worker: Engine = LocalEngine(auditor) if engine == "local" else RayEngine(plan, classifier, directory, given=given)
+    worker = _engine(engine, ray_address, auditor, partial(RayEngine, plan, classifier, directory, given=given))
 
     facts = _facts(plan, classifier, command, threads=1 if engine == "ray" else torch.get_num_threads())
     if given.settings():
@@ -110,7 +112,7 @@ def run_audit(
         )
         begun = run_facts(facts)
         run = _begin(directory, begun)
-    planned: Sequence[PlannedPhoto] = run.photos
+    planned = run.photos
     if run is not begun:  # by this process
         now = run.to_json() | facts | {"map_checks": None}  # which are no settings
         _check_same(directory, run, run_facts(now), strict=strict)
@@ -125,6 +127,14 @@ def run_audit(
             if listener:
                 listener.advanced(event)
     return _finish(directory, planned, plan)
+
+
+def _engine(name: EngineName, address: str | None, auditor: Auditor, ray: Callable[..., Engine]) -> Engine:
+    if name == "ray":
+        return ray(address=address)
+    if address is not None:
+        raise InputError(f"the address of Ray {quoted(address)} is for the engine 'ray', not {name!r}; give both")
+    return LocalEngine(auditor)
 
 
 def _left_to_do(directory: RunDirectory, run: RunFacts, share: Sequence[Unit]) -> list[Unit]:

@@ -76,6 +76,11 @@ _OPTIONS = (
         show_default=True,
         help="Where to work: in this process, or on a Ray cluster.",
     ),
+    click.option(
+        "--ray-address",
+        metavar="ADDRESS",
+        help="With --engine ray: HOST:PORT of the head of a cluster that is running already, or auto.",
+    ),
     click.option("--shard", type=Shards, default="1/1", metavar="i/N", help="Do every N-th part only."),
     click.option(
         "--keep",
@@ -107,6 +112,7 @@ def audit(
     plan: AuditPlan,
     out: Path,
     engine: EngineName,
+    ray_address: str | None,
     shard: Shard,
     strict: bool,
     keep: Keep,
@@ -127,10 +133,8 @@ def audit(
     from underfire.cli.progress import ProgressDisplay
     from underfire.report.soundness import warnings
 
-    if (junit or sarif) and not (gates or min_photos):
-        raise InputError(
-            f"{quoted(junit or sarif or '')} is for gates, and there is none; give one, as --fail-if 'iou>0.5'"
-        )
+    if not (gates or min_photos):
+        _check_gateless(junit or sarif)
     with interruptible(f"The finished parts in '{out}' are kept; the same command goes on from there."):
         classifier = load_model(plan.model, plan.device)
         with ProgressDisplay(notes()) as display:
@@ -141,6 +145,7 @@ def audit(
                 out=out,
                 shard=shard,
                 engine=engine,
+                ray_address=ray_address,
                 strict=strict,
                 keep=keep,
                 command=shlex.join(["underfire", *sys.argv[1:]]),
@@ -161,6 +166,12 @@ def audit(
     if (gates or min_photos) and not checks:
         click.echo("The gates were not checked: other shards have parts to do.", err=True)
     return 1 if failures else 2 if lost else 0
+
+
+def _check_gateless(written: Path | None) -> None:
+    """Refuses a file for gates where there is none."""
+    if written is not None:
+        raise InputError(f"{quoted(written)} is for gates, and there is none; give one, as --fail-if 'iou>0.5'")
 
 
 def _write_checks(run: AuditRun, checks: tuple[GateCheck, ...], junit: Path | None, sarif: Path | None) -> None:
