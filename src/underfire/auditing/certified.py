@@ -249,8 +249,8 @@ def _claim(out: Path, settings: CertifySettings, plan: AuditPlan, interpreters: 
         kept = found if isinstance(found, dict) else {}
         other = next((name for name in wanted if kept.get(name) != wanted[name]), "settings")
         raise InputError(
-            f"{quoted(out)} holds certificates with another {other}: {kept.get(other)!r} there, {wanted.get(other)!r}"
-            " here; give the same settings, or a new folder"
+            f"{quoted(out)} holds certificates made with other settings: {other} is {kept.get(other)!r} there and "
+            f"{wanted.get(other)!r} here; give the same settings, or a new folder"
         )
 
 
