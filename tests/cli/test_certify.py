@@ -157,10 +157,10 @@ def test_shards_make_the_whole(photos: Path, whole: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["--samples", "25"], "another samples: 24 there, 25 here"),
-        (["--sigma", "0.1"], "another sigmas: [0.1, 0.3] there, [0.1] here"),
-        (["--interpreters", "cam"], "another interpreters"),
-        (["--seed", "1"], "another seed"),
+        (["--samples", "25"], "samples is 24 there and 25 here"),
+        (["--sigma", "0.1"], "sigmas is [0.1, 0.3] there and [0.1] here"),
+        (["--interpreters", "cam"], "interpreters is "),
+        (["--seed", "1"], "seed is "),
         (["--goals", "kept/led"], "goal 'kept/led' needs a map"),
         (["--sigma", "0.1,0.1"], "sigma '0.1,0.1'"),
         (["--alpha", "2"], "alpha is"),
