@@ -17,7 +17,8 @@ from torch import Tensor
 
 from benchmarks.header import header
 from benchmarks.pages import draw_pages
-from benchmarks.quality.measure import Batch, View, batches, views
+from benchmarks.photos import chosen_photos, names_option
+from benchmarks.quality.measure import Batch, View, views
 from benchmarks.tables import Table, at_most, interval
 from benchmarks.timing import Ratio
 from underfire import ADV2, PGD, Classifier, Interpreter, load_classifier, stats
@@ -27,9 +28,7 @@ from underfire.auditing.summary import KEPT_IOU
 from underfire.auditing.unit import noise
 from underfire.choices import split_names
 from underfire.errors import InputError
-from underfire.images import find_photos
 from underfire.images.png import from_8bit
-from underfire.images.records import Photo
 from underfire.interpreters.registry import interpreter_title
 
 MODELS = ("pages-vit", "benchmarks.rapid_orientation:classifier")
@@ -177,22 +176,6 @@ def _ratio(ours: Sequence[float], theirs: Sequence[float]) -> Ratio:
     return Ratio(value, *(stats.bootstrap_ends(of, len(ours)) if len(ours) > 1 else (value, value)))
 
 
-def chosen_photos(classifier: Classifier, source: Path, lists: Sequence[Path], limit: int, size: int) -> list[Batch]:
-    """At most ``limit`` photos in ``source`` and in all of the ``lists`` that the classifier gets right, by batches.
-
-    Raises:
-        InputError: there is none.
-    """
-    found: Sequence[Photo] = find_photos([source], class_names=classifier.class_names).photos
-    for names in lists:
-        listed = set(names.read_text(encoding="utf-8").splitlines())
-        found = [photo for photo in found if photo.image_id in listed]
-    parts = list(batches(classifier, found, limit=limit, size=size))
-    if not parts:
-        raise InputError(f"{classifier.name} gets none of the {len(found)} photos in '{source}' right; give others.")
-    return parts
-
-
 def section(
     classifier: Classifier, names: Sequence[str], parts: Sequence[Batch], folder: Path, *, passes: int
 ) -> Table:
@@ -213,13 +196,7 @@ def section(
 @click.option("--interpreters", default=INTERPRETERS, show_default=True, help="Comma-separated.")
 @click.option("--pages", type=click.IntRange(1), default=24, show_default=True, help="To draw, a quarter each way up.")
 @click.option("--photos", type=click.Path(exists=True, path_type=Path), help="Other photos, in place of drawn pages.")
-@click.option(
-    "--names",
-    "lists",
-    multiple=True,
-    type=click.Path(exists=True, path_type=Path),
-    help="A file with the photos to use, one a line; those in all files where it is given again.",
-)
+@names_option()
 @click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="At most so many are attacked.")
 @click.option("--passes", type=click.IntRange(1), default=300, show_default=True, help="Of each attack on a photo.")
 @click.option("--batch-size", type=click.IntRange(1), default=12, show_default=True, help="Photos attacked together.")

@@ -14,9 +14,8 @@ import click
 import torch
 from torch import Tensor
 
-from benchmarks.beside_pgd import chosen_photos
 from benchmarks.header import header
-from benchmarks.minimum_norm import HELD_OUT
+from benchmarks.photos import HELD_OUT, chosen_photos, names_option
 from benchmarks.quality.measure import Batch
 from benchmarks.tables import Table, interval
 from underfire import (
@@ -280,14 +279,7 @@ def page(found: Sequence[Moved], command: str) -> str:
 @click.option("--model", default="efficientnet-lite0", show_default=True)
 @click.option("--interpreters", default=",".join(INTERPRETERS), show_default=True, help="Comma-separated.")
 @click.option("--goals", default=",".join(GOALS), show_default=True, help="Comma-separated.")
-@click.option(
-    "--names",
-    "lists",
-    multiple=True,
-    default=HELD_OUT,
-    type=click.Path(exists=True, path_type=Path),
-    help="A file with the photos to use, one a line; those in all files where it is given again. Held out by default.",
-)
+@names_option(HELD_OUT)
 @click.option("--limit", type=click.IntRange(2), default=20, show_default=True, help="Photos, of those got right.")
 @click.option("--passes", type=click.IntRange(1), default=100, show_default=True, help="Of each attack on a photo.")
 @click.option("--batch-size", type=click.IntRange(2), default=4, show_default=True, help="Photos attacked together.")

@@ -14,8 +14,8 @@ import click
 import torch
 from torch import Tensor
 
-from benchmarks.beside_pgd import chosen_photos
 from benchmarks.header import header
+from benchmarks.photos import HELD_OUT, chosen_photos, names_option
 from benchmarks.quality.measure import Batch
 from benchmarks.tables import Table, interval
 from underfire import ADV2, Interpreter, MinimumNorm, load_classifier, metrics, stats
@@ -26,8 +26,6 @@ from underfire.errors import InputError
 from underfire.images.png import from_8bit
 from underfire.interpreters.registry import interpreter_title
 
-HERE = Path(__file__).parent
-HELD_OUT = (HERE / "quality" / "held_out.txt", HERE / "rts_held_out.txt")
 IOU = 0.5
 FINE = 1.1
 """Bisection in L2 ends where the smallest radius that was enough is at most so many times the largest that was not."""
@@ -202,14 +200,7 @@ def _cells(norm: NormName, photos: dict[str, Smallest], others: dict[str, Smalle
 @click.option("--model", default="efficientnet-lite0", show_default=True)
 @click.option("--interpreters", default="cam,grad,ig,gradcam,rts", show_default=True, help="Comma-separated.")
 @click.option("--norms", default="linf,l2", show_default=True, help="Comma-separated.")
-@click.option(
-    "--names",
-    "lists",
-    multiple=True,
-    default=HELD_OUT,
-    type=click.Path(exists=True, path_type=Path),
-    help="A file with the photos to use, one a line; those in all files where it is given again. Held out by default.",
-)
+@names_option(HELD_OUT)
 @click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="Photos, of those got right.")
 @click.option("--passes", type=click.IntRange(1), default=600, show_default=True, help="Of MinimumNorm on a photo.")
 @click.option("--each", type=click.IntRange(1), default=300, show_default=True, help="Of each attack of a bisection.")

@@ -17,8 +17,8 @@ import click
 import torch
 from torch import Tensor
 
-from benchmarks.beside_pgd import chosen_photos
 from benchmarks.header import header
+from benchmarks.photos import chosen_photos, names_option
 from benchmarks.quality.measure import INTERPRETERS, Batch
 from benchmarks.tables import Table
 from underfire import ADV2, Classifier, Interpreter, MapAttack, load_classifier, stats
@@ -281,13 +281,7 @@ def costs(found: Sequence[Cell]) -> Table:
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("photos", type=click.Path(exists=True, path_type=Path))
-@click.option(
-    "--names",
-    "lists",
-    multiple=True,
-    type=click.Path(exists=True, path_type=Path),
-    help="A file with the photos to use, one a line; those in all files where it is given again.",
-)
+@names_option()
 @click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="At most so many photos.")
 @click.option("--batch-size", type=click.IntRange(1), default=4, show_default=True)
 @click.option("--few", type=click.IntRange(0), default=8, show_default=True, help=f"Photos under {LONGEST} passes.")

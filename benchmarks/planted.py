@@ -8,9 +8,10 @@ from pathlib import Path
 import click
 
 from benchmarks.header import header
+from benchmarks.photos import named_photos, names_option
 from benchmarks.tables import Table
 from underfire import ADV2, Classifier, load_classifier, stats
-from underfire.images import Photo, find_photos, load_photo
+from underfire.images import Photo, load_photo
 from underfire.testing import Standing, Validity, plant_optimum
 from underfire.testing.planted import TARGET_KEPT
 
@@ -26,22 +27,14 @@ class Found:
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("photos", type=click.Path(exists=True, path_type=Path))
-@click.option(
-    "--names",
-    multiple=True,
-    type=click.Path(exists=True, path_type=Path),
-    help="A file with the photos to use, one a line; of several, those in all.",
-)
+@names_option()
 @click.option("--limit", type=click.IntRange(1), default=8, show_default=True, help="At most so many photos.")
 @click.option("--seed", type=int, default=0, show_default=True)
-def main(photos: Path, names: tuple[Path, ...], limit: int, seed: int) -> None:
+def main(photos: Path, lists: tuple[Path, ...], limit: int, seed: int) -> None:
     """Plant an optimum for CAM at each of PHOTOS that the built-in classifier gets right, and attack it."""
     click.echo(header())
     classifier = load_classifier()
-    found = find_photos([photos], class_names=classifier.class_names).photos
-    for file in names:
-        wanted = set(file.read_text(encoding="utf-8").splitlines())
-        found = tuple(photo for photo in found if photo.image_id in wanted)
+    found = named_photos(classifier, photos, lists)
     finished: list[Found] = []
     try:
         for one in islice(measure(classifier, found, seed=seed), limit):

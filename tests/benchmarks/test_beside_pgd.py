@@ -8,7 +8,8 @@ import torch
 from click.testing import CliRunner
 
 from benchmarks import beside_pgd
-from benchmarks.beside_pgd import Beside, chosen_photos, main, measure, read, table
+from benchmarks.beside_pgd import Beside, main, measure, read, table
+from benchmarks.photos import chosen_photos
 from benchmarks.quality.measure import Batch, View
 from support.planted import RED, SIZE, planted_classifier, write_planted
 from support.toys import images
