@@ -41,7 +41,7 @@ class Setting:
             that is kept; θ itself moves on between the levels.
         finals: the looks after which what was kept since the last of them is a finalist, brought to whole grey levels;
             empty where what the loop notes of an iterate is true of it.
-        watch: is told of every iterate before it is looked at, and changes nothing.
+        watch: a callback that receives a copy of every iterate before its pass.
     """
 
     perturbation: Perturbation

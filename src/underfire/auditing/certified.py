@@ -151,7 +151,7 @@ def certify_photos(
         complete: whether that picture is there.
         shard: every which of the photos.
         batch_size: draws that go through the model together.
-        made: is told when a photo is done, with how many of the shard are.
+        made: a callback after each photo, with the number of the shard's photos that are finished.
 
     Raises:
         InputError: the folder holds something else or other settings, a setting is out of range, or a photo changed.

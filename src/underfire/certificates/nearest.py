@@ -53,7 +53,7 @@ class SearchEffort:
         steps: of each round, at a gradient that is a mean over draws.
         averaged: fresh draws for each step's gradient.
         judged: draws by which images are compared.
-        scored: fresh draws by which the rate of what is found is told.
+        scored: fresh draws that estimate how often the image found reaches the goal.
     """
 
     rounds: int = 4

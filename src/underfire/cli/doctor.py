@@ -39,7 +39,7 @@ def _broken() -> Iterator[str]:
     try:
         from underfire.attacks.registry import ATTACKS
         from underfire.interpreters.registry import INTERPRETERS
-    except ImportError:  # of torch, which is told of as what it is: a package that is missing
+    except ImportError:  # torch is missing, and is reported among the missing packages
         return
     for parts in (INTERPRETERS, ATTACKS):
         for name in parts.installed():
