@@ -40,7 +40,7 @@ class DefenseOptions:
         parse=interpreter_names,
         metavar="NAMES",
         multiple=True,
-        shown_default="all of the run's interpreters but MASK, in all combinations",
+        shown_default="all combinations of the run's interpreters that take few passes for a map",
     )
     fpr: float = option(FPR, help="The share of clean photos that may be flagged.", parse=number, metavar="RATE")
     budget: int | None = option(
