@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TypedDict, Unpack
 
 from underfire.attacks.joint import JointAttack
+from underfire.auditing.certificate_folder import certificates_of
 from underfire.auditing.gates import Gate, GateCheck, failures, parse_gate, try_gates
 from underfire.auditing.given import GivenParts, PhotosGiven, named_attacks, named_interpreters, photos_given
 from underfire.auditing.locks import describing
@@ -89,14 +90,19 @@ class AuditRun(Run):
         """One sentence for each reason why the audit fails by ``gates``, see `gates`; empty when it passes."""
         return failures(self.gates(gates, min_photos=min_photos))
 
-    def report(self) -> Path:
+    def report(self, *, certificates: str | Path | None = None) -> Path:
         """Writes summary.json and report.html into its directory; returns the path of the report.
 
+        Args:
+            certificates: a folder of ``underfire certify`` of its photos, labels, targets and model. The page has a
+                chapter of it until it is written again.
+
         Raises:
-            InputError: two rows are of the same map, or a study is damaged.
+            InputError: two rows are of the same map, a study is damaged, or the folder is none of its photos.
             OSError: the disk refused.
         """
-        page = build_report(self)
+        certified = None if certificates is None else certificates_of(self, Path(certificates))
+        page = build_report(self, certified=certified)
         write_json(self.path / "summary.json", self.summary.to_json())
         return page
 
@@ -118,15 +124,19 @@ def load_run(path: str | Path, *, model: str | ModelSettings | None = None, rts:
     return AuditRun(found.path, found.facts, found.found, found.named)
 
 
-def rebuild(path: Path) -> AuditRun:
+def rebuild(path: Path, *, certificates: Path | None = None) -> AuditRun:
     """The run in ``path`` with its summary and report written again, as far as it got.
 
+    Args:
+        path: the run directory.
+        certificates: see `AuditRun.report`.
+
     Raises:
-        InputError: it is none, or a part or a study cannot be read or does not belong to it.
+        InputError: it is none, or a part, a study or certificates cannot be read or do not belong to it.
         OSError: the disk refused.
     """
     run = load_run(path)
-    run.report()
+    run.report(certificates=certificates)
     return run
 
 

@@ -21,6 +21,7 @@ from underfire.auditing.certified import (
     share_of_alpha,
 )
 from underfire.auditing.plan import PlannedPhoto
+from underfire.auditing.run import Run
 from underfire.certificates import Certificate
 from underfire.certificates.certification import IOU, SHIFT
 from underfire.decoding import decoded, plain_json
@@ -41,6 +42,15 @@ class CertificateFolder:
 
     settings: CertifySettings
     certificates: tuple[Certificate, ...]
+
+
+def certificates_of(run: Run, folder: Path) -> CertificateFolder:
+    """The certificates in ``folder`` of the photos that ``run`` attacked, as far as it has them.
+
+    Raises:
+        InputError: as `read_certificates`, for the photos, labels, targets and model of the run.
+    """
+    return read_certificates(folder, run.attacked, run.facts.model.fingerprint)
 
 
 def read_certificates(folder: Path, photos: Sequence[PlannedPhoto], fingerprint: str) -> CertificateFolder:

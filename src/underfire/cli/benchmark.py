@@ -55,14 +55,12 @@ def benchmark() -> None:
 )
 def _entries(run: Path, out: Path, certificates: Path | None) -> None:
     from underfire.api import load_run
-    from underfire.auditing.certificate_folder import read_certificates
+    from underfire.auditing.certificate_folder import certificates_of
     from underfire.auditing.store import write_json
     from underfire.evidence.benchmark import entries
 
     made = load_run(run)
-    attacked = [photo for photo in made.photos if photo.excluded is None]
-    model = made.facts.model.fingerprint
-    certified = None if certificates is None else read_certificates(certificates, attacked, model)
+    certified = None if certificates is None else certificates_of(made, certificates)
     for entry in entries(made, certified):
         path = out / entry.file_name
         write_json(path, entry.to_json())

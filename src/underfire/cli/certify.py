@@ -229,12 +229,16 @@ def _line(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _print_reservations(sigma: float, settings: CertifySettings, rows: Sequence[Mapping[str, Any]]) -> None:
     """What a reader must know of the figures at one σ."""
-    from underfire.certificates.certificate import FEW
+    from underfire.present.certificates import reservations
 
-    censored = sum(row["censored"] and not row["abstained"] for row in rows)
     results().print(
-        f"σ = {sigma:g}: {sum(row['abstained'] for row in rows)} of {len(rows)} photos abstain; on {censored} others"
-        f" fewer than {FEW} of {settings.samples} draws had a wrong label (censored), so that their radii tell of the"
-        f" number of draws. None can be longer than {rows[0]['cap']:.3f}. Confidence 1 − {settings.alpha:g} for each"
-        " photo, over all its goals, interpreters, σ and pictures of cells."
+        reservations(
+            sigma=sigma,
+            photos=len(rows),
+            abstained=sum(row["abstained"] for row in rows),
+            censored=sum(row["censored"] and not row["abstained"] for row in rows),
+            samples=settings.samples,
+            cap=rows[0]["cap"],
+            alpha=settings.alpha,
+        )
     )

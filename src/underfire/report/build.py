@@ -6,6 +6,7 @@ from typing import Any
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from underfire.auditing.certificate_folder import CertificateFolder
 from underfire.auditing.run import Run
 from underfire.auditing.store import STUDIES
 from underfire.auditing.summary import Summary
@@ -13,6 +14,7 @@ from underfire.files import printable, write_whole
 from underfire.present.pictures import colour_bar, colour_tables
 from underfire.present.text import budget
 from underfire.report.agreement import agreement_part
+from underfire.report.certificates import certificate_part
 from underfire.report.explorer import Listing, pairs_of, script, script_data
 from underfire.report.findings import cards, findings
 from underfire.report.gallery import Album, Gallery
@@ -35,23 +37,25 @@ MOST_BYTES = 6_000_000
 _ROOM = 60_000  # bytes, for the script and what it reads beside the list
 
 
-def build_report(run: Run, *, most_photos: int = MOST_PHOTOS) -> Path:
+def build_report(run: Run, *, certified: CertificateFolder | None = None, most_photos: int = MOST_PHOTOS) -> Path:
     """Writes report.html into the directory of ``run``, whole or not at all, and returns its path.
 
     A run that is unfinished or lacks artifacts gets a report that says so. The same run gives the same bytes.
 
     Args:
         run: what an audit wrote (run.json, rows/, artifacts/), and what studies of it did (studies/).
+        certified: certificates of its attacked photos, for a chapter of their own.
         most_photos: at most so many photos are shown one by one.
 
     Raises:
-        InputError: two rows are of the same map, or a study, a picture or the maps of a photo are damaged.
+        InputError: two rows are of the same map, a study, a picture or the maps of a photo are damaged, or the
+            certificates are of no interpreter of the run.
         OSError: the disk refused.
     """
     gallery = Gallery(run, run.summary, most=most_photos)
     templates = _environment()
     template, of_photo = templates.get_template("report.html"), templates.get_template("photo.html")
-    parts = _chapters(run, gallery)
+    parts = _chapters(run, gallery, certified)
     listing = gallery.listed.packed(run.attacked, gallery.photos, run.class_names)
     without = template.render(parts | _explorer(run.summary, Album({}, 0), gallery, listing))
     album = gallery.album(
@@ -64,7 +68,7 @@ def build_report(run: Run, *, most_photos: int = MOST_PHOTOS) -> Path:
     return path
 
 
-def _chapters(run: Run, gallery: Gallery) -> dict[str, Any]:
+def _chapters(run: Run, gallery: Gallery, certified: CertificateFolder | None) -> dict[str, Any]:
     """What the template shows, but for the photos one by one."""
     summary, model_checks = run.summary, run.facts.model_checks
     norm, eps = allowed(run)
@@ -80,6 +84,7 @@ def _chapters(run: Run, gallery: Gallery) -> dict[str, Any]:
         "iou": matrix(summary, "iou_50", low_is_kept=False),
         "agreement": agreement_part(summary),
         "goals": goal_table(summary),
+        "certified": None if certified is None else certificate_part(run, certified),
         "panels": panels(summary),
         "warnings": warnings(model_checks, summary),
         "verdict": verdict(model_checks, summary),
