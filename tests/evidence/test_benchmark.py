@@ -28,7 +28,7 @@ from underfire.evidence.benchmark import (
     entries,
     read_entry,
 )
-from underfire.evidence.leaderboard import as_html, as_markdown, ordered
+from underfire.evidence.leaderboard import COLUMNS, as_html, as_markdown, ordered, rows
 
 CHECKS = tuple(MapCheck(name, (False,) * 5, (0.5, 0.4, 0.6, 0.5, 0.4), (0.1,) * 5) for name in ("cam", "grad"))
 
@@ -211,6 +211,26 @@ def test_certificates_of_the_runs_photos_are_told(run: uf.Run, tmp_path: Path) -
                 u = [stats.norm.cdf(stats.norm.ppf(limit) + radius / one.sigma) for limit in limits]
                 assert rate == pytest.approx(sum(u) / 2)
         assert one.cap == pytest.approx(-one.sigma * stats.norm.ppf(stats.beta.isf(0.0025 / 3, 1, 100)))
+
+
+def test_the_table_has_the_largest_radius_certified(run: uf.Run) -> None:
+    entry = entries(run)[0]
+    noise = tuple(
+        CertifiedNoise(sigma, 1.0, abstained, 0, (CertifiedGoal("other/free", 0.9, (1.0,)), *goals))
+        for sigma, abstained, goals in (
+            (0.06, 0, (CertifiedGoal("other/kept", 0.0512, (1.0,)),)),
+            (0.12, 1, (CertifiedGoal("other/kept", 0.2341, (1.0,)),)),
+            (0.25, 3, (CertifiedGoal("other/kept", 0.1, (1.0,)),)),
+            (0.5, 4, ()),
+        )
+    )
+    certified = BenchmarkCertificate(4, 100, 0.01, (0.0,), noise)
+    uncounted = replace(certified, noise=noise[-1:])
+    given = [replace(entry, certificate=one) for one in (certified, uncounted, None)]
+    place = COLUMNS.index("certified radius (L2)")
+    assert [row[place] for row in rows(given)] == ["0.234 (σ 0.12; 1 of 4 abstain)", "–", "–"]
+    for page in (as_markdown(given), as_html(given)):
+        assert page.count("0.234 (σ 0.12; 1 of 4 abstain)") == 1
 
 
 def test_certificates_of_others_make_no_entry(run: uf.Run, tmp_path: Path) -> None:

@@ -3,11 +3,14 @@
 from collections.abc import Sequence
 from html import escape
 
-from underfire.evidence.benchmark import HEADLINE_TAU, BenchmarkEntry, BenchmarkSettings
+from underfire.evidence.benchmark import HEADLINE_TAU, BenchmarkCertificate, BenchmarkEntry, BenchmarkSettings
 from underfire.evidence.signs import cell, xml_text
 from underfire.files import shortened
 from underfire.present.text import budget, number
 from underfire.stats import Estimate
+
+CERTIFIED_GOAL = "other/kept"
+"""The goal of the table's certificates: any other label under a map that is kept."""
 
 COLUMNS = (
     "model",
@@ -18,6 +21,7 @@ COLUMNS = (
     "by transfer, at most",
     "accuracy",
     "faithfulness",
+    "certified radius (L2)",
     "budget",
     "photos",
     "to be relied upon",
@@ -27,7 +31,10 @@ NOTE = (
     f"JSR@{HEADLINE_TAU:g} is the share of attacked photos on which ADV² chose the label and kept the map (an IoU with "
     f"the benign map of at least {HEADLINE_TAU:g}), with its 95 % interval: lower is better, and a lower bound of what "
     "an attacker can reach. Rows compare only if their photos and budget are the same. An entry that is not to be "
-    "relied upon stands last."
+    f"relied upon stands last. The certified radius is the median over photos of R(½) against {CERTIFIED_GOAL}: within "
+    "that L2 distance, in pixel values, no attacker reaches another label under a kept map in more than half of the "
+    "noisy draws. It is of the model behind noise, which is another system than the attacked one, "
+    "at the σ that certifies most; higher is better."
 )
 
 
@@ -78,10 +85,21 @@ def _row(entry: BenchmarkEntry) -> tuple[str, ...]:
         number(max(reached, default=None), 2),
         number(entry.accuracy.value, 2),
         "not looked at" if entry.floor is None else entry.floor.verdict,
+        _certified(entry.certificate),
         f"{settings.perturbation} {budget(settings.eps, settings.perturbation)}, {_effort(settings)}",
         f"{entry.attacked} ({entry.photos_sha256[:8]})",
         f"{'no' if entry.unreliable else 'bounds' if doubts else 'yes'}{': ' if doubts else ''}{', '.join(doubts)}",
     )
+
+
+def _certified(certificate: BenchmarkCertificate | None) -> str:
+    """The largest radius against `CERTIFIED_GOAL` of all σ, which are certified together, and of what it is."""
+    noise = () if certificate is None else certificate.noise
+    found = [(goal.radius, one) for one in noise for goal in one.goals if goal.goal == CERTIFIED_GOAL]
+    if certificate is None or not found:
+        return number(None)
+    radius, of = max(found, key=lambda pair: pair[0])
+    return f"{number(radius)} (σ {of.sigma:g}; {of.abstained} of {certificate.photos} abstain)"
 
 
 def _effort(settings: BenchmarkSettings) -> str:
