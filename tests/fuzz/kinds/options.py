@@ -2,13 +2,14 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from random import Random
 
 import click
 
 from fuzz.case import Case, Ended, Originals
-from fuzz.kinds.originals import FAST, resume
+from fuzz.kinds.originals import ENTRIES, FAST, resume
 from support.toy_photos import MODEL_OPTIONS
 from underfire.auditing.gates import GATE_METRICS
 from underfire.cli import cli
@@ -32,9 +33,23 @@ _WORDS = (
 _COMMANDS: tuple[tuple[str, ...], ...] = (
     ("plan",), ("plan",), ("explain",), ("attack",), ("study", "gap"), ("study", "bound"), ("study", "transfer"),
     ("study", "frontier"),
-    ("detect", "fit"), ("detect", "score"), ("train", "rts"), ("report",), ("attacks",), ("models",),
+    ("detect", "fit"), ("detect", "score"), ("train", "rts"), ("report",), ("attacks",), ("models",), ("certify",),
+    ("merge",), ("evidence",), ("benchmark",), ("benchmark", "table"),
 )  # fmt: skip
-_COSTLY = frozenset({"--input-size", "--resize", "--epochs", "--engine", "--model", "--help", "-h"})
+_OF_RUNS = frozenset({"study", "report", "merge", "evidence", "benchmark"})
+_WITHOUT_MODEL = frozenset({"report", "attacks", "models", "merge", "evidence", "benchmark"})
+_FEW: Mapping[str, tuple[str, ...]] = {
+    "plan": FAST,
+    "attack": ("--steps", "1"),
+    "study": ("--limit", "2"),
+    "certify": ("--interpreters", "cam", "--samples", "20", "--out", "out"),
+    "merge": ("--out", "out"),
+    "evidence": ("--out", "out"),
+    "benchmark": ("--out", "out.html"),
+}
+"""What is given before the odd values, so that a command has all it needs, and little to do."""
+
+_COSTLY = frozenset({"--input-size", "--resize", "--epochs", "--samples", "--engine", "--model", "--help", "-h"})
 """Options whose odd values are taken at their word, and cost what they say; --model names code."""
 
 
@@ -51,31 +66,34 @@ def options(draw: Random, home: Path, originals: Originals) -> Case:
         ]
         value = draw.choice(draw.choice((_NUMBERS, _WORDS))).replace("\0", "")
         option = draw.choice(own) if own else None
+        if option is not None and option.name == "out" and value == "/":
+            value = "."  # whoever may write there would
         if option is not None:
             chosen += (
                 [option.opts[0]]
                 if option.is_flag
                 else draw.choice(([option.opts[0], value], [f"{option.opts[0]}={value}"]))
             )
-    arguments = [str(originals.photo)]
-    if path[0] in ("study", "report"):
-        shutil.copytree(originals.run, home / "run")
-        arguments = ["run"]
-    elif path == ("detect", "score"):
-        arguments = [str(originals.detector), str(originals.photo)]
+    arguments = _arguments(path, home, originals)
     if draw.random() < 0.1:
         arguments = [draw.choice((*_NUMBERS, *_WORDS)).replace("\0", "")]
-    model = [] if path[0] in ("report", "attacks", "models") else MODEL_OPTIONS
-    few = (
-        [*FAST]
-        if path[0] == "plan"
-        else ["--steps", "1"]
-        if path[0] == "attack"
-        else ["--limit", "2"]
-        if path[0] == "study"
-        else []
-    )
-    return Case(f"{' '.join(path)} {' '.join(chosen)}"[:200], ((*path, *arguments, *model, *few, *chosen),))
+    model = [] if path[0] in _WITHOUT_MODEL else MODEL_OPTIONS
+    few = _FEW.get(path[0], ())
+    codes = (0, 1, 2) if path == ("evidence",) else (0, 2)  # 1: of a gate
+    given = (*path, *arguments, *model, *few, *chosen)
+    return Case(f"{' '.join(path)} {' '.join(chosen)}"[:200], (given,), codes=codes)
+
+
+def _arguments(path: tuple[str, ...], home: Path, originals: Originals) -> list[str]:
+    """What the command works on: a photo, a copy of the audit, or what others of its kind read."""
+    if path == ("benchmark", "table"):
+        return [str(entry) for entry in sorted((originals.path / ENTRIES).iterdir())]
+    if path == ("detect", "score"):
+        return [str(originals.detector), str(originals.photo)]
+    if path[0] not in _OF_RUNS:
+        return [str(originals.photo)]
+    shutil.copytree(originals.run, home / "run")
+    return ["run"]
 
 
 def _command(path: tuple[str, ...]) -> click.Command:
@@ -83,6 +101,10 @@ def _command(path: tuple[str, ...]) -> click.Command:
     for name in path:
         assert isinstance(command, click.Group)
         found = command.get_command(click.Context(command), name)
+        assert found is not None
+        command = found
+    if isinstance(command, click.Group):  # of benchmark: its entries, when a run is named at once
+        _, found, _ = command.resolve_command(click.Context(command), ["run"])
         assert found is not None
         command = found
     return command
