@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from support.nets import channels_classifier
-from support.toys import images
+from support.toys import images, smooth_net
 from underfire import CAM, Classifier, GradCAM, InputError
 from underfire.interpreters.maps import min_max
 
@@ -58,3 +58,10 @@ def test_another_head_is_refused_by_name() -> None:
         InputError, match=r"CAM needs global average pooling .* 'flat head' ends in another head; use gradcam"
     ):
         CAM(Classifier(net, input_size=8, name="flat head"))
+
+
+@pytest.mark.parametrize("make", [CAM, GradCAM])
+def test_a_scripted_module_shows_no_activation(make: type[CAM] | type[GradCAM]) -> None:
+    scripted = torch.jit.trace(smooth_net().eval(), images(1, 16))
+    with pytest.raises(InputError, match=r"'traced' is a scripted module.*give the module that it was made from"):
+        make(Classifier(scripted, input_size=16, name="traced"))

@@ -17,7 +17,7 @@ from support.toys import CLASSES, ReluNet, images, relu_net, smooth_net
 from support.traces import scramble, untouched
 from underfire.attacks import ADV2, PGD
 from underfire.errors import InputError, ModelError
-from underfire.interpreters import CAM, GRAD, GradCAM, Interpreter
+from underfire.interpreters import CAM, GRAD, LRP, GradCAM, Interpreter
 from underfire.models.classifier import Classifier
 from underfire.models.outputs import is_probabilities
 
@@ -121,6 +121,13 @@ class TestRefusedImages:
     def test_classes(self, relu_classifier: Classifier, y: Tensor, sentence: str) -> None:
         with pytest.raises(InputError, match=sentence):
             relu_classifier.check_classes(y, 2)
+
+
+class _Shaking(nn.Module):
+    """Adds noise of its own to what it is given."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + torch.randn_like(x)
 
 
 class _Returns(nn.Module):
@@ -541,6 +548,19 @@ class TestWhatTheModuleDoes:
         classifier = Classifier(torch.jit.trace(relu_net().eval(), images(4, 32)), input_size=32)
         result = PGD(classifier, steps=2)(images(2, 32), torch.tensor([1, 2]))
         assert (result.x_adv != result.x).any()
+
+    def test_a_module_that_was_never_called_is_refused_with_the_weight_that_has_no_shape(self) -> None:
+        lazy = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.LazyLinear(5))
+        with pytest.raises(InputError, match=r"'2\.weight' has no shape before the first call; call the module once"):
+            Classifier(lazy, input_size=8)
+        lazy(images(1, 8))
+        assert Classifier(lazy, input_size=8).num_classes == 5
+
+    @pytest.mark.parametrize("make", [CAM, LRP])
+    def test_what_looks_inside_a_module_that_draws_says_so(self, make: type[Interpreter]) -> None:
+        net = nn.Sequential(relu_net(), _Shaking())
+        with pytest.raises(InputError, match="draws random numbers"):
+            make(Classifier(net, input_size=32))
 
     def test_weights_that_are_no_plain_tensors_have_no_fingerprint(self) -> None:
         quantised = torch.ao.quantization.quantize_dynamic(relu_net().eval(), {nn.Linear})

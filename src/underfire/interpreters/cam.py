@@ -6,6 +6,7 @@ from underfire.errors import InputError
 from underfire.interpreters.activations import ActivationInterpreter
 from underfire.interpreters.base import ForwardPass
 from underfire.models.classifier import Classifier
+from underfire.models.draws import refuse_random
 from underfire.models.features import FeatureMap, find_features, head_weight
 
 
@@ -33,6 +34,7 @@ class CAM(ActivationInterpreter):
         """The features whose mean a linear head reads; raises `InputError` if there are none."""
         features = find_features(classifier, layer)
         if features.head is None:
+            refuse_random(classifier)  # no head answers twice alike
             needed = "CAM needs global average pooling and one linear layer"
             raise InputError(f"{needed}, and {classifier.name!r} ends in another head; use gradcam instead.")
         return features

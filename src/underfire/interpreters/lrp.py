@@ -23,6 +23,7 @@ from underfire.interpreters.layer_rules import LayerRules, layer_rules
 from underfire.interpreters.maps import saliency, saliency_grid
 from underfire.interpreters.relevance import Propagation, Relevance, Rule, propagated
 from underfire.models.classifier import Classifier
+from underfire.models.draws import refuse_random
 from underfire.models.gradients import gradient
 from underfire.models.remembered import Remembered
 
@@ -132,6 +133,7 @@ class RelevanceInterpreter(Interpreter):
                 wanted = self.classifier.scores(x)
             found = self.propagate(self.classifier, x, y)
         if float((found.logits - wanted).abs().max()) > _SAME * max(1.0, float(wanted.std())):
+            refuse_random(self.classifier)
             raise InputError(f"{self.name} changes the logits of {name!r}, which works in place; {self.hint}.")
         return found.met
 

@@ -97,7 +97,7 @@ class Classifier:
             channels=channels[0],
             bgr=bgr,
         )
-        self._refuse_inference_tensors()
+        self._check_tensors()
         self.module = _lengthened(self.module)
         if self.dtype not in (torch.float32, torch.float64):
             raise InputError(f"the module has parameters of {self.dtype}; convert it with .float() first.")
@@ -281,9 +281,14 @@ class Classifier:
         waves = [(step * math.tau / length).sin() * 0.5 + 0.5 for length in (5.3, 17.9, 61.7, 211.1)]
         return torch.stack(waves).reshape(4, self.channels, h, w).to(self.device, self.dtype)
 
-    def _refuse_inference_tensors(self) -> None:
+    def _check_tensors(self) -> None:
         for tensors in (self.module.named_parameters(), self.module.named_buffers()):
             for name, tensor in tensors:
+                if nn.parameter.is_lazy(tensor):
+                    raise InputError(
+                        f"the module's {name!r} has no shape before the first call; call the module once on an image, "
+                        "then give it."
+                    )
                 if tensor.is_inference():
                     raise InputError(
                         f"the module's {name!r} was made in torch.inference_mode, and no gradient goes through it; "

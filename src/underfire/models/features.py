@@ -194,6 +194,11 @@ def _found_anew(classifier: Classifier, name: str | None) -> FeatureMap | str:
             " a batch; use grad instead, or export the model for any batch."
         )
     survey = _Survey(classifier)
+    if not survey.spots:
+        return (
+            f"{classifier.name!r} is a scripted module, and its activations cannot be read; give the module that it was"
+            " made from, or use grad instead."
+        )
     spots = [spot for spot in survey.spots if name in (None, spot.module)]
     faults = {spot: survey.fault(spot) for spot in spots}
     possible = [spot for spot in spots if faults[spot] is None]
