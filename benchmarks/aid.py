@@ -22,8 +22,8 @@ from underfire.images.dataset import Photos, read_sources
 from underfire.interpreters.rts import default_weights
 from underfire.seeding import generator
 from underfire.training.batches import whole_batches
-from underfire.training.plan import TrainingPlan
-from underfire.training.scores import Score, numbers
+from underfire.training.plan import RtsPlan
+from underfire.training.scores import RtsScore, numbers
 from underfire.training.step import TrainingStep
 
 BEFORE, AFTER = "before", "after"
@@ -55,7 +55,7 @@ class Seen:
         return [value for value, reached in zip(self.l1[name], self.success, strict=True) if reached]
 
 
-def quality(photos: Photos, networks: Networks, plan: TrainingPlan) -> dict[str, dict[str, list[float]]]:
+def quality(photos: Photos, networks: Networks, plan: RtsPlan) -> dict[str, dict[str, list[float]]]:
     """By network the numbers of its score and ``moved``, the L1 distance of its map from that before, one per photo."""
     found: dict[str, list[Mapping[str, Tensor]]] = {name: [] for name in networks}
     steps = {name: TrainingStep.of(g.network, g.classifier, plan) for name, g in networks.items()}
@@ -180,7 +180,7 @@ def attack_table(found: Mapping[str, Seen], passes: int) -> Table:
 
 
 def _joined(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, list[float]]:
-    names = (*(field.name for field in fields(Score)), "moved")
+    names = (*(field.name for field in fields(RtsScore)), "moved")
     return {name: torch.cat([part[name] for part in parts]).tolist() for name in names}
 
 
@@ -209,7 +209,7 @@ def main(
             raise InputError(f"the classifier gets none of the {len(found)} photos right; give others")
         click.echo(header())
         sources, _ = read_sources(found, classifier)
-        click.echo(quality_table(quality(Photos(sources, classifier), networks, TrainingPlan(seed=seed))))
+        click.echo(quality_table(quality(Photos(sources, classifier), networks, RtsPlan(seed=seed))))
         click.echo(noise_table(noisy(parts, networks, seed)))
         seen = {name: attacked(parts, networks, attack) for name, attack in attacks(networks, passes).items()}
         click.echo(attack_table(seen, passes))

@@ -69,7 +69,7 @@ def read_about(path: Path) -> dict[str, Any]:
         InputError: there is no such file, or it was not written by :func:`write_weights`.
     """
     if not path.is_file():
-        raise InputError(f"'{path}' is no file; give weights that `underfire train rts` wrote.")
+        raise InputError(f"'{path}' is no file; give weights that `underfire train` wrote.")
     try:
         with safetensors.safe_open(path, "pt") as file:
             text = (file.metadata() or {}).get(KEY)
@@ -77,9 +77,7 @@ def read_about(path: Path) -> dict[str, Any]:
     except (safetensors.SafetensorError, OSError, ValueError, RecursionError) as error:
         raise InputError(f"'{path}' is damaged or no safetensors file; train the weights again.") from error
     if not isinstance(about, dict):
-        raise InputError(
-            f"'{path}' does not say what it was trained for; give a file that `underfire train rts` wrote."
-        )
+        raise InputError(f"'{path}' does not say what it was trained for; give a file that `underfire train` wrote.")
     return about
 
 

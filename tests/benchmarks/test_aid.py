@@ -27,7 +27,7 @@ from support.toys import images
 from underfire import RTS, Classifier, MaskingNetwork
 from underfire.images import find_photos
 from underfire.images.dataset import Photos, read_sources
-from underfire.training.plan import TrainingPlan
+from underfire.training.plan import RtsPlan
 
 
 def networks_of(classifier: Classifier) -> Networks:
@@ -104,7 +104,7 @@ def test_quality_is_the_score_of_each_photo(tmp_path: Path) -> None:
     found = find_photos([write_planted(tmp_path / "photos", 3)], class_names=("nothing", "red", "blue")).photos
     sources, _ = read_sources(found, classifier)
     networks = networks_of(classifier)
-    scores = quality(Photos(sources, classifier), networks, TrainingPlan(batch_size=2))
+    scores = quality(Photos(sources, classifier), networks, RtsPlan(batch_size=2))
     assert scores[BEFORE]["moved"] == [0.0] * 3
     x = torch.stack([Photos(sources, classifier)[i] for i in range(3)])
     top = classifier(x).argmax(dim=1)

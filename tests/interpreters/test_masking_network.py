@@ -162,7 +162,7 @@ def test_weights_of_another_shape_are_refused(relu_classifier: Classifier, saved
 
 def test_a_missing_file_is_refused(relu_classifier: Classifier, tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "none.safetensors"):
-        with pytest.raises(InputError, match="is no file; give weights that `underfire train rts` wrote"):
+        with pytest.raises(InputError, match="is no file; give weights that `underfire train` wrote"):
             MaskingNetwork.load(path, relu_classifier)
 
 

@@ -3,6 +3,7 @@
 import hashlib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -21,7 +22,7 @@ from underfire.models.classifier import Classifier
 from underfire.training.aid import METHOD, AidLesson, AidScore, train_aid
 from underfire.training.batches import Batch, random_batch, whole_batches
 from underfire.training.losses import aid_loss, show_loss
-from underfire.training.plan import AidPlan, TrainingPlan
+from underfire.training.plan import AidPlan, RtsPlan
 from underfire.training.rts import train_rts
 from underfire.training.scores import Score
 
@@ -37,7 +38,7 @@ class Heard:
     """A listener that remembers, and may have enough after an epoch."""
 
     def __init__(self, *, until: int | None = None) -> None:
-        self.until, self.scores, self.steps = until, list[Score](), 0
+        self.until, self.scores, self.steps = until, list[Any](), 0
 
     def began(self, epochs: int, finished: int, steps: int) -> None: ...
 
@@ -62,7 +63,7 @@ def split(tmp_path_factory: pytest.TempPathFactory) -> Split:
 def start(split: Split, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights that know where the planted patch is."""
     out = tmp_path_factory.mktemp("start") / "start.safetensors"
-    plan = TrainingPlan(epochs=30, batch_size=4, learning_rate=5e-3)
+    plan = RtsPlan(epochs=30, batch_size=4, learning_rate=5e-3)
     train_rts(tinted_classifier(), split, out, plan=plan, listener=Heard())
     return out
 

@@ -8,9 +8,9 @@ import torch
 from support.toys import images
 from underfire.seeding import generator
 from underfire.training.augment import blurred, random_fill, random_view
-from underfire.training.plan import TrainingPlan
+from underfire.training.plan import RtsPlan
 
-PLAN = TrainingPlan()
+PLAN = RtsPlan()
 PHOTO = images(1, 40)[0]
 
 

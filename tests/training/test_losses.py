@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from underfire.training.losses import class_loss, compose, map_loss, presence
-from underfire.training.plan import TrainingPlan
+from underfire.training.plan import RtsPlan
 
-PLAN = TrainingPlan(keep=0.3, destroy=1.0, area=8.0, area_power=0.3, smooth=0.5)
+PLAN = RtsPlan(keep=0.3, destroy=1.0, area=8.0, area_power=0.3, smooth=0.5)
 
 
 def test_composites_are_the_image_the_fill_and_what_lies_between() -> None:

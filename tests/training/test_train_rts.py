@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -15,19 +16,19 @@ from underfire.images.dataset import Split, drawn, read_sources, split_photos
 from underfire.interpreters.masking.network import MaskingNetwork
 from underfire.interpreters.rts import RTS
 from underfire.models.classifier import Classifier
-from underfire.training.plan import TrainingPlan
+from underfire.training.plan import RtsPlan
 from underfire.training.rts import train_rts
 from underfire.training.scores import Score
 
-SHORT = TrainingPlan(epochs=3, batch_size=4)
-LONG = TrainingPlan(epochs=30, batch_size=4, learning_rate=5e-3)
+SHORT = RtsPlan(epochs=3, batch_size=4)
+LONG = RtsPlan(epochs=30, batch_size=4, learning_rate=5e-3)
 
 
 class Heard:
     """A listener that remembers, and may have enough after an epoch."""
 
     def __init__(self, *, until: int | None = None) -> None:
-        self.until, self.scores = until, list[Score]()
+        self.until, self.scores = until, list[Any]()
         self.began_at: int | None = None
         self.steps = 0
 
@@ -54,7 +55,7 @@ def split_of(folder: Path, classifier: Classifier, *, held_out: int = 6) -> Spli
     return split_photos(sources, drawn(sources, held_out, 0), classifier)
 
 
-def train(folder: Path, out: Path, plan: TrainingPlan, *, heard: Heard | None = None) -> MaskingNetwork:
+def train(folder: Path, out: Path, plan: RtsPlan, *, heard: Heard | None = None) -> MaskingNetwork:
     classifier = planted_classifier()
     listener = Heard() if heard is None else heard
     return train_rts(classifier, split_of(folder, classifier), out, plan=plan, listener=listener)

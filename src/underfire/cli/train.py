@@ -1,4 +1,4 @@
-"""``underfire train``: interpreters that learn."""
+"""``underfire train``: interpreters that learn, and classifiers on noise."""
 
 from __future__ import annotations
 
@@ -24,15 +24,14 @@ from underfire.cli.options import (
 )
 from underfire.errors import InputError
 from underfire.files import printable, quoted
-from underfire.parsing import count
-from underfire.training.plan import AidPlan, TrainingPlan
+from underfire.parsing import count, names
+from underfire.training.plan import AidPlan, NoisePlan, RtsPlan, TrainingPlan
 
 if TYPE_CHECKING:
     from underfire.images.dataset import NamedPhoto, Split
-    from underfire.interpreters.masking.network import MaskingNetwork
     from underfire.models.classifier import Classifier
 
-_RTS, _AID = TrainingPlan(), AidPlan()
+_RTS, _AID, _NOISE = RtsPlan(), AidPlan(), NoisePlan()
 _HELD_OUT = 100
 
 
@@ -43,7 +42,7 @@ def _held_out(text: str) -> int | Path:
 
 @click.group()
 def train() -> None:
-    """Trains the interpreters that learn."""
+    """Trains the interpreters that learn, and classifiers on noise."""
 
 
 def training_options(plan: TrainingPlan) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -96,12 +95,12 @@ def rts(
     from underfire.cli.training import TrainingDisplay
     from underfire.training.rts import train_rts
 
-    plan = TrainingPlan(seed=seed, **numbers)
+    plan = RtsPlan(seed=seed, **numbers)
     classifier = load_model(settings, device)
     split = _split(photos, classifier, held_out, seed)
     with TrainingDisplay(notes()) as display:
-        network = train_rts(classifier, split, out, plan=plan, listener=display)
-    _tell(network, out)
+        train_rts(classifier, split, out, plan=plan, listener=display)
+    _tell(out)
 
 
 @train.command()
@@ -153,8 +152,56 @@ def aid(
     start = default_weights(classifier) if rts is None else Path(rts)
     split = _split(photos, classifier, held_out, seed)
     with TrainingDisplay(notes()) as display:
-        network = train_aid(classifier, split, start, out, plan=plan, listener=display)
-    _tell(network, out)
+        train_aid(classifier, split, start, out, plan=plan, listener=display)
+    _tell(out)
+
+
+@train.command()
+@training_options(_NOISE)
+@click.option(
+    "--sigma",
+    type=Number,
+    default=_NOISE.sigma,
+    show_default=True,
+    help="Standard deviation of the noise, in pixel values of [0, 1].",
+)
+@click.option(
+    "--layers",
+    type=Parsed("layers", names),
+    default=_NOISE.layers,
+    metavar="NAME,...",
+    show_default="the linear layer that reads the pooled features",
+    help="Layers of the model whose weights are trained.",
+)
+@click.option("--learning-rate", type=Number, default=_NOISE.learning_rate, show_default=True, help="Of Adam.")
+def noise(
+    photos: tuple[str, ...],
+    settings: ModelSettings,
+    device: str | None,
+    out: Path,
+    seed: int,
+    held_out: int | Path,
+    **numbers: Any,
+) -> None:
+    """Fine-tunes a classifier on photos with Gaussian noise, for longer certificates; photos need no labels.
+
+    What it says of a noisy photo shall be what it says of the photo itself. The weights are a checkpoint of the same
+    model: give them with --checkpoint to any command, beside the same --model.
+
+    Run again with the same settings, it goes on where it was interrupted.
+
+    The score of each epoch is of the photos that were held out, and of the label that the model gave them before,
+    without noise: how many have it still (clean), how many of their noisy copies have it (noisy) and had it before.
+    """
+    from underfire.cli.training import TrainingDisplay
+    from underfire.training.noise import train_noise
+
+    plan = NoisePlan(seed=seed, **numbers)
+    classifier = load_model(settings, device)
+    split = _split(photos, classifier, held_out, seed)
+    with TrainingDisplay(notes()) as display:
+        train_noise(classifier, split, out, plan=plan, listener=display)
+    _tell(out)
 
 
 def _split(photos: tuple[str, ...], classifier: Classifier, held_out: int | Path, seed: int) -> Split:
@@ -169,9 +216,11 @@ def _split(photos: tuple[str, ...], classifier: Classifier, held_out: int | Path
     return split
 
 
-def _tell(network: MaskingNetwork, out: Path) -> None:
+def _tell(out: Path) -> None:
     """The score of the last epoch, and where the weights are."""
-    last = network.about["history"][-1]
+    from underfire.weights import read_about
+
+    last = read_about(out)["history"][-1]
     print_table(tuple(name.replace("_", " ") for name in last), [tuple(f"{value:.3f}" for value in last.values())])
     click.echo(f"Weights: {printable(out)}")
 
@@ -190,8 +239,8 @@ def _held_out_names(held_out: int | Path, sources: list[NamedPhoto], seed: int) 
         lines = held_out.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"--held-out '{held_out}' is neither a number nor a file of photo names.") from error
-    names = frozenset(line.strip() for line in lines if line.strip())
-    missing = sorted(names - {source.image_id for source in sources})
+    named = frozenset(line.strip() for line in lines if line.strip())
+    missing = sorted(named - {source.image_id for source in sources})
     if missing:
         raise InputError(f"--held-out '{held_out}' names {quoted(missing[0])}, which is not among the photos.")
-    return names
+    return named

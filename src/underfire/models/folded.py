@@ -35,11 +35,11 @@ def _prepared(classifier: Classifier) -> Classifier:
     patterns = classifier.patterns()
     with classifier.frozen():
         pairs, wanted = _convolutions_before_norms(classifier, patterns)
-    if _copy(classifier) is classifier:
+    if copied(classifier) is classifier:
         return classifier
     plain = [pair for pair in pairs if all(_is_plain(classifier.module.get_submodule(name)) for name in pair)]
     for norms, paddings in ((pairs, True), (pairs, False), (plain, True), (plain, False), ([], False)):
-        twin = _copy(classifier)
+        twin = copied(classifier)
         for conv, norm in norms:
             _fold(twin.module, conv, norm)
         if paddings:
@@ -47,11 +47,11 @@ def _prepared(classifier: Classifier) -> Classifier:
         _lay_channels_last(twin.module)
         if _agrees(twin, patterns, wanted):
             return twin
-    return _copy(classifier)
+    return copied(classifier)
 
 
-def _copy(classifier: Classifier) -> Classifier:
-    """The classifier with a module of its own; itself where its module cannot be copied."""
+def copied(classifier: Classifier) -> Classifier:
+    """``classifier`` with a module of its own, in evaluation mode; itself where its module cannot be copied."""
     twin = copy.copy(classifier)
     try:
         twin.module = copy.deepcopy(classifier.module).eval().requires_grad_(False)

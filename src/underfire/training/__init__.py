@@ -1,1 +1,1 @@
-"""Training of interpreters that learn."""
+"""Training of interpreters that learn, and of classifiers on noise."""

@@ -8,9 +8,10 @@ an adversarial image for the target class, which is not there, becomes emptier t
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,10 +24,11 @@ from underfire.interpreters.rts import RTS
 from underfire.models.classifier import Classifier
 from underfire.seeding import generator
 from underfire.training.batches import Batch
-from underfire.training.loop import Listener, train
+from underfire.training.loop import Listener
 from underfire.training.losses import aid_loss
+from underfire.training.networks import train_network
 from underfire.training.plan import AidPlan
-from underfire.training.scores import Score, means, numbers
+from underfire.training.scores import RtsScore, means, numbers
 from underfire.training.step import StepOutput, TrainingStep
 
 METHOD = "adversarial interpretation training"
@@ -34,7 +36,7 @@ METHOD = "adversarial interpretation training"
 
 
 @dataclass(frozen=True)
-class AidScore(Score):
+class AidScore(RtsScore):
     """The score of a masking network, and what the training is for.
 
     Attributes:
@@ -72,7 +74,7 @@ def train_aid(
     def lesson() -> AidLesson:
         return AidLesson(MaskingNetwork.load(start, classifier, encoder=encoder), before, classifier, plan)
 
-    return train(
+    return train_network(
         lesson,
         classifier,
         photos,
@@ -116,6 +118,10 @@ class AidLesson:
             reached=float(reached.double().mean()),
             showed=float(showed[reached].double().mean()) if reached.any() else 0.0,
         )
+
+    def save(self, out: Path, about: Mapping[str, Any]) -> None:
+        """Write the masking network."""
+        self.network.save(out, self._classifier, **about)
 
     def _watch(self, few: Batch, seen: StepOutput) -> dict[str, Tensor]:
         """For each of the ``few``, the first that were ``seen``: whether the attack got there, and what shows."""

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from underfire.errors import InputError
+from underfire.files import quoted
 from underfire.images.dataset import Photos, stacked
 from underfire.models.classifier import Classifier
 from underfire.seeding import generator
@@ -37,6 +39,15 @@ class Batch:
     def first(self, count: int) -> "Batch":
         """The first ``count`` photos, or all where there are fewer."""
         return Batch(self.names[:count], self.moment, self.x[:count], self.fill[:count], self.pick[:count])
+
+    def check_losses(self, losses: Tensor) -> None:
+        """Refuse ``losses`` (N,) that are not numbers, naming the first photo; raises `InputError`."""
+        bad = (~torch.isfinite(losses)).nonzero()
+        if len(bad):
+            raise InputError(
+                f"the training loss is not a finite number for photo {quoted(self.names[int(bad[0])])}; "
+                "take that photo out, or look for the overflow in the model"
+            )
 
 
 def random_batch(

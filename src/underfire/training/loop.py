@@ -1,10 +1,10 @@
-"""The one loop of all trainings of a masking network: order, steps of Adam, scores, checkpoints, the file."""
+"""The one loop of all trainings: order, steps of Adam, scores, checkpoints, the file."""
 
 import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
@@ -12,13 +12,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from underfire.errors import InputError
 from underfire.images.dataset import Photos, Split
-from underfire.interpreters.masking.network import MaskingNetwork
 from underfire.models.classifier import Classifier
-from underfire.models.decisions import check_exclusive
 from underfire.seeding import generator
 from underfire.training.batches import Batch, random_batch, whole_batches
 from underfire.training.checkpoint import State, checkpoint_path, read_state, write_state
@@ -49,8 +47,8 @@ class Lesson(Protocol):
     """What a training teaches: where it starts, the loss of a step, the score of an epoch."""
 
     @property
-    def network(self) -> MaskingNetwork:
-        """The network under training."""
+    def network(self) -> nn.Module:
+        """What is trained, and nothing else."""
         ...
 
     def losses(self, batch: Batch, done: float) -> Tensor:
@@ -59,6 +57,10 @@ class Lesson(Protocol):
 
     def score(self, held_out: Iterable[Batch]) -> Score:
         """How good the network is by now."""
+        ...
+
+    def save(self, out: Path, about: Mapping[str, Any]) -> None:
+        """Write the weights to ``out``, by `write_weights`, with JSON values ``about`` how they came to be."""
         ...
 
 
@@ -70,34 +72,32 @@ def train(
     *,
     plan: TrainingPlan,
     listener: Listener,
-    encoder: Classifier | None = None,
-    **method: str,
-) -> MaskingNetwork:
-    """Train a network for ``classifier`` by a lesson and write it to ``out``.
+    **method: str | None,
+) -> None:
+    """Train a network by a lesson and write it to ``out``.
 
     A checkpoint stands beside ``out`` after each epoch; called again, training goes on from there and ends, on a CPU,
-    in the same bits as one that was never interrupted. Where ``out`` is there already, it is read and returned.
+    in the same bits as one that was never interrupted. Where ``out`` is there already, it is left as it is.
 
     Args:
         lesson_of: makes the lesson at its start; not called where there is nothing left to train.
-        classifier: what the maps shall explain; it is left as it was.
+        classifier: what it is trained for; it is left as it was.
         photos: photos to train on and to keep out, with or without labels: the classifier's own top class counts.
         out: the file of weights.
         plan: the settings.
         listener: hears how it comes along.
-        encoder: a classifier whose features are read in place of the audited one's.
         method: what else decides the weights, by name; it is kept among the settings in the file.
 
     Raises:
         InputError: there is a file or a checkpoint of other settings, or the loss of a photo is not a number.
     """
-    check_exclusive("masking networks", exclusive=classifier.decision.exclusive)
-    settings = {**_settings(classifier, encoder, photos, plan), **method}
+    settings = {**_settings(classifier, photos, plan), **method}
     if out.exists():
         if read_about(out).get("settings") != settings:
             raise InputError(f"'{out}' was trained with other settings; give another file, or remove it.")
-        return MaskingNetwork.load(out, classifier, encoder=encoder)
-    training = _Training(lesson_of(), classifier, photos, plan)
+        return
+    lesson = lesson_of()
+    training = _Training(lesson, classifier, photos, plan)
     place = checkpoint_path(out)
     if place.exists():
         training.resume(read_state(place, settings))
@@ -107,19 +107,16 @@ def train(
         write_state(place, training.state(), settings)
         listener.scored(len(training.history), score)
     made_with = {"underfire": version("underfire"), "torch": torch.__version__}
-    training.network.save(
-        out, classifier, settings=settings, made_with=made_with, seconds=training.seconds, history=training.history
-    )
+    about = {"settings": settings, "made_with": made_with, "seconds": training.seconds, "history": training.history}
+    lesson.save(out, about)
     place.unlink(missing_ok=True)
-    return MaskingNetwork.load(out, classifier, encoder=encoder)
 
 
-def _settings(classifier: Classifier, encoder: Classifier | None, photos: Split, plan: TrainingPlan) -> dict[str, Any]:
+def _settings(classifier: Classifier, photos: Split, plan: TrainingPlan) -> dict[str, Any]:
     """What decides the weights, as JSON values."""
     return {
-        "plan": asdict(plan),
+        "plan": json.loads(json.dumps(asdict(plan))),  # tuples are lists there
         "classifier": classifier.fingerprint(),
-        "encoder": None if encoder is None else encoder.fingerprint(),
         "photos": len(photos.train),
         "photos_sha256": _hash(photos.train),
         "held_out": len(photos.held_out),
@@ -168,15 +165,18 @@ class _Training:
         moments = {}
         for name, parameter in self.network.named_parameters():
             kept = self._optimiser.state[parameter]
-            moments[name] = (kept["exp_avg"], kept["exp_avg_sq"])
+            if kept:  # not of what took no part
+                moments[name] = (kept["exp_avg"], kept["exp_avg_sq"])
         steps = len(self.history) * self.steps
         return State(self.network.state_dict(), moments, steps, self.history, self.seconds)
 
     def resume(self, state: State) -> None:
         """Go on from ``state``."""
         self.network.load_state_dict(state.weights)
-        for name, parameter in self.network.named_parameters():
-            first, second = (moment.to(parameter) for moment in state.moments[name])
+        parameters = dict(self.network.named_parameters())
+        for name, moments in state.moments.items():
+            parameter = parameters[name]
+            first, second = (moment.to(parameter) for moment in moments)
             step = torch.tensor(float(state.steps))
             self._optimiser.state[parameter] = {"step": step, "exp_avg": first, "exp_avg_sq": second}
         self.history, self.seconds = list(state.history), state.seconds

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from underfire.interpreters.maps import distance
-from underfire.training.plan import AidPlan, TrainingPlan
+from underfire.training.plan import AidPlan, RtsPlan
 
 _FLOOR = 5e-4  # added to a map's values, so that the slope of their power is finite at 0
 
@@ -38,12 +38,12 @@ def presence(logits: Tensor, classes: Tensor) -> Tensor:
     return own.squeeze(1) - others
 
 
-def class_loss(shown: Tensor, destroyed: Tensor, plan: TrainingPlan) -> Tensor:
+def class_loss(shown: Tensor, destroyed: Tensor, plan: RtsPlan) -> Tensor:
     """The weighted losses (N,) of keeping and destroying, from the log-odds of the class in both composites."""
     return plan.keep * F.softplus(-shown) + plan.destroy * F.softplus(destroyed)
 
 
-def map_loss(maps: Tensor, plan: TrainingPlan, *, share: float = 1.0) -> Tensor:
+def map_loss(maps: Tensor, plan: RtsPlan, *, share: float = 1.0) -> Tensor:
     """The weighted losses (N,) of area, of whose weight ``share`` counts, and smoothness of ``maps`` (N, h, w)."""
     area = ((maps + _FLOOR) ** plan.area_power).mean(dim=(1, 2))
     down, right = maps[:, 1:] - maps[:, :-1], maps[:, :, 1:] - maps[:, :, :-1]

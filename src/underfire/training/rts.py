@@ -1,7 +1,8 @@
 """Training of RTS's masking network."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -9,9 +10,10 @@ from underfire.images.dataset import Split
 from underfire.interpreters.masking.network import MaskingNetwork
 from underfire.models.classifier import Classifier
 from underfire.training.batches import Batch
-from underfire.training.loop import Listener, train
-from underfire.training.plan import TrainingPlan
-from underfire.training.scores import Score, means, numbers
+from underfire.training.loop import Listener
+from underfire.training.networks import train_network
+from underfire.training.plan import RtsPlan
+from underfire.training.scores import RtsScore, means, numbers
 from underfire.training.step import TrainingStep
 
 
@@ -20,7 +22,7 @@ def train_rts(
     photos: Split,
     out: Path,
     *,
-    plan: TrainingPlan,
+    plan: RtsPlan,
     listener: Listener,
     encoder: Classifier | None = None,
 ) -> MaskingNetwork:
@@ -34,20 +36,24 @@ def train_rts(
     def lesson() -> RtsLesson:
         return RtsLesson(MaskingNetwork.untrained(classifier, encoder=encoder, seed=plan.seed), classifier, plan)
 
-    return train(lesson, classifier, photos, out, plan=plan, listener=listener, encoder=encoder)
+    return train_network(lesson, classifier, photos, out, plan=plan, listener=listener, encoder=encoder)
 
 
 class RtsLesson:
     """Show the part that keeps the top class and destroys it, and nothing for an absent class."""
 
-    def __init__(self, network: MaskingNetwork, classifier: Classifier, plan: TrainingPlan) -> None:
-        self.network = network
+    def __init__(self, network: MaskingNetwork, classifier: Classifier, plan: RtsPlan) -> None:
+        self.network, self._classifier = network, classifier
         self._step, self._ramp = TrainingStep.of(network, classifier, plan), plan.ramp
 
     def losses(self, batch: Batch, done: float) -> Tensor:
         """RTS's loss, the area at the weight that the plan's ramp gives it by now."""
         return self._step(batch, share=min(1.0, done / self._ramp) if self._ramp else 1.0).loss
 
-    def score(self, held_out: Iterable[Batch]) -> Score:
+    def score(self, held_out: Iterable[Batch]) -> RtsScore:
         """The score of the held-out photos."""
-        return Score(**means([numbers(self._step(batch)) for batch in held_out]))
+        return RtsScore(**means([numbers(self._step(batch)) for batch in held_out]))
+
+    def save(self, out: Path, about: Mapping[str, Any]) -> None:
+        """Write the masking network."""
+        self.network.save(out, self._classifier, **about)

@@ -11,15 +11,24 @@ from underfire.training.step import StepOutput
 
 @dataclass(frozen=True)
 class Score:
-    """Means over the held-out photos, seen whole and without augmentation; parts are replaced by the blurred image.
+    """Means over the held-out photos, seen whole and without augmentation.
 
     Attributes:
-        loss: the loss of a masking network, the area at its full weight.
+        loss: what is descended.
+    """
+
+    loss: float
+
+
+@dataclass(frozen=True)
+class RtsScore(Score):
+    """That of a masking network; its loss has the area at its full weight, and parts are replaced by the blurred image.
+
+    Attributes:
         clean, kept, destroyed: probability of the top class in the photo, in the salient part alone, and without it.
         area, absent_area: mean of the maps of the top class and of an absent one.
     """
 
-    loss: float
     clean: float
     kept: float
     destroyed: float
@@ -28,8 +37,8 @@ class Score:
 
 
 def numbers(seen: StepOutput) -> dict[str, Tensor]:
-    """The numbers of a step that a :class:`Score` averages, (N,) each."""
-    return {field.name: getattr(seen, field.name).detach() for field in fields(Score)}
+    """The numbers of a step that a :class:`RtsScore` averages, (N,) each."""
+    return {field.name: getattr(seen, field.name).detach() for field in fields(RtsScore)}
 
 
 def means(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, float]:

@@ -8,15 +8,13 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from underfire.errors import InputError
-from underfire.files import quoted
 from underfire.interpreters.base import ForwardPass
 from underfire.interpreters.masking.network import MaskingNetwork
 from underfire.models.classifier import Classifier
 from underfire.models.folded import prepared
 from underfire.training.batches import Batch
 from underfire.training.losses import class_loss, compose, map_loss, presence
-from underfire.training.plan import TrainingPlan
+from underfire.training.plan import RtsPlan
 
 
 @dataclass(frozen=True)
@@ -57,10 +55,10 @@ class TrainingStep:
     network: MaskingNetwork
     classifier: Classifier
     encoder: Classifier
-    plan: TrainingPlan
+    plan: RtsPlan
 
     @classmethod
-    def of(cls, network: MaskingNetwork, classifier: Classifier, plan: TrainingPlan) -> Self:
+    def of(cls, network: MaskingNetwork, classifier: Classifier, plan: RtsPlan) -> Self:
         """One for ``classifier``, which is left as it is: what is worked on are copies."""
         twin = prepared(classifier)
         return cls(network, twin, twin if network.encoder is None else prepared(network.encoder), plan)
@@ -76,12 +74,7 @@ class TrainingStep:
         """
         with self._frozen():
             seen = self._evaluate(batch, share)
-        bad = (~torch.isfinite(seen.loss)).nonzero()
-        if len(bad):
-            raise InputError(
-                f"the training loss is not a finite number for photo {quoted(batch.names[int(bad[0])])}; "
-                "take that photo out, or look for the overflow in the model"
-            )
+        batch.check_losses(seen.loss)
         return seen
 
     def maps(self, x: Tensor, classes: Tensor) -> Tensor:
