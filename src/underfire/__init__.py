@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         sensitivity,
     )
     from underfire.auditing.run import Run
+    from underfire.auditing.smoothed import SmoothedScore, SmoothedScores, score_smoothed
     from underfire.certificates import CellCertificate, Certificate, Smoothed, SmoothedResult, certify, certify_cells
     from underfire.defenses import EnsembleDetector
     from underfire.errors import InputError, ModelError, NonFiniteError
@@ -83,6 +84,7 @@ else:
             *("attack_draws", "score_draws", "sensitivity"),
         ),
         "auditing.run": ("Run",),
+        "auditing.smoothed": ("SmoothedScore", "SmoothedScores", "score_smoothed"),
         "certificates": (
             *("CellCertificate", "Certificate", "Smoothed", "SmoothedResult", "certify", "certify_cells"),
         ),
@@ -173,6 +175,8 @@ __all__ = [
     "SmoothGrad",
     "Smoothed",
     "SmoothedResult",
+    "SmoothedScore",
+    "SmoothedScores",
     "Square",
     "StAdv",
     "Universal",
@@ -187,6 +191,7 @@ __all__ = [
     "load_run",
     "metrics",
     "score_draws",
+    "score_smoothed",
     "sensitivity",
     "stats",
 ]
