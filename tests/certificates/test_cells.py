@@ -92,9 +92,21 @@ def test_draws_that_depend_on_each_other_are_refused() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"tau": 0.5}, {"tau": 1.0}, {"top": 0.0}, {"samples": 0}, {"selection": 0}, {"alpha": math.nan}, {"sigma": -1.0}],
+    [
+        {"tau": 0.5},
+        {"tau": 1.0},
+        {"top": 0.0},
+        {"samples": 0},
+        {"selection": 0},
+        {"alpha": math.nan},
+        {"sigma": -1.0},
+        {"tau": "0.7"},
+        {"top": None},
+        {"samples": "9"},
+        {"alpha": "0.1"},
+    ],
 )
-def test_numbers_out_of_range_are_refused(wrong: dict[str, float]) -> None:
+def test_numbers_out_of_range_are_refused(wrong: dict[str, object]) -> None:
     classifier, x, y = plane(0.1)
     with pytest.raises(uf.InputError):
         uf.certify_cells(FixedMap(classifier), x, y, **wrong)  # type: ignore[arg-type]

@@ -324,6 +324,42 @@ class TestRefusals:
         with pytest.raises(uf.InputError):
             _certified(FixedMap(classifier), x, y, **wrong)
 
+    @pytest.mark.parametrize(
+        ("wrong", "said"),
+        [
+            ({"sigma": "0.1"}, "sigma is '0.1'; give a number"),
+            ({"sigma": None}, "sigma is None"),
+            ({"samples": 10.0}, "samples is 10.0; give a whole number"),
+            ({"samples": "10"}, "samples is '10'"),
+            ({"alpha": "0.1"}, "alpha is '0.1'; give a number"),
+            ({"radii": 0.1}, "radii are 0.1; give L2 distances"),
+            ({"radii": "12"}, "radii are '12'"),
+            ({"radii": [None]}, r"radii are \[None\]"),
+            ({"radii": (r for r in (0.1,))}, "radii are <generator"),
+            ({"goals": "other/kept"}, "goals are 'other/kept'; give a list"),
+            ({"goals": [5]}, r"goals are \[5\]"),
+            ({"goals": 5}, "goals are 5"),
+            ({"iou": "0.5"}, "iou is '0.5'; give a number"),
+            ({"shift": [0.1]}, r"shift is \[0.1\]"),
+            ({"batch_size": "8"}, "batch_size is '8'; give a whole number"),
+            ({"denoise": "median"}, "denoise is 'median'; give a function"),
+        ],
+    )
+    def test_arguments_of_the_wrong_kind_are_named(self, wrong: dict[str, object], said: str) -> None:
+        classifier, x, y = plane(0.2)
+        with pytest.raises(uf.InputError, match=said):
+            _certified(FixedMap(classifier), x, y, **wrong)
+
+    def test_what_a_certificate_is_asked_has_to_be_numbers(self) -> None:
+        classifier, x, y = plane(0.2)
+        found = _certified(FixedMap(classifier), x, y, samples=4)
+        with pytest.raises(uf.InputError, match="rate is 'half'; give a number"):
+            found.radius("other/free", rate="half")  # type: ignore[arg-type]
+        with pytest.raises(uf.InputError, match=r"queries is 1\.5; give a whole number"):
+            found.radius("other/free", queries=1.5)  # type: ignore[arg-type]
+        with pytest.raises(uf.InputError, match="draws is '9'; give a whole number"):
+            found.system_rate("other/free", draws="9")  # type: ignore[arg-type]
+
     def test_a_classifier_is_no_interpreter(self) -> None:
         classifier, x, y = plane(0.2)
         with pytest.raises(uf.InputError, match="interpreter"):

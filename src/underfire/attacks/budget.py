@@ -4,7 +4,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
-from numbers import Integral
+from numbers import Integral, Real
 
 from underfire.errors import InputError
 from underfire.interpreters.base import Interpreter
@@ -39,6 +39,12 @@ def check_whole(what: str, number: object) -> None:
     """Raise InputError where ``number``, the argument ``what``, is no whole number."""
     if not isinstance(number, Integral):
         raise InputError(f"{what} is {number!r}; give a whole number.")
+
+
+def check_number(what: str, number: object) -> None:
+    """Raise InputError where ``number``, the argument ``what``, is no number."""
+    if not isinstance(number, Real):
+        raise InputError(f"{what} is {number!r}; give a number.")
 
 
 def warm_steps(steps: int) -> int:

@@ -11,6 +11,7 @@ import torch
 from scipy import special
 from torch import Tensor
 
+from underfire.attacks.budget import check_number, check_whole
 from underfire.errors import InputError
 
 
@@ -48,8 +49,10 @@ def per_query(rate: float, queries: int) -> float:
     """The rate u of one query with which one of so many succeeds at ``rate``: 1 − (1 − rate)^(1/queries).
 
     Raises:
-        InputError: ``rate`` lies outside (0, 1), or ``queries`` is below 1.
+        InputError: ``rate`` lies outside (0, 1), ``queries`` is below 1, or one of them is no number.
     """
+    check_number("rate", rate)
+    check_whole("queries", queries)
     if not 0 < rate < 1:
         raise InputError(f"rate is {rate!r}; give the probability of success to stay below, between 0 and 1.")
     if queries < 1:
@@ -76,6 +79,7 @@ def outvoted_rate(rate: Tensor, draws: int) -> Tensor:
 
 def _majority(draws: int) -> int:
     """The fewest of ``draws`` that are more than half."""
+    check_whole("draws", draws)
     if draws < 1:
         raise InputError(f"draws is {draws}; a system that votes takes at least 1.")
     return draws // 2 + 1
@@ -95,8 +99,9 @@ def check_alpha(alpha: float) -> None:
     """Refuse what is no chance of being wrong.
 
     Raises:
-        InputError: ``alpha`` lies outside (0, 1).
+        InputError: ``alpha`` is no number in (0, 1).
     """
+    check_number("alpha", alpha)
     if not 0 < alpha < 1:
         raise InputError(f"alpha is {alpha!r}; give the chance that a certificate is wrong, between 0 and 1.")
 

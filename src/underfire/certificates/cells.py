@@ -11,7 +11,7 @@ from scipy import special, stats
 from torch import Tensor
 
 from underfire import metrics
-from underfire.attacks.budget import check_whole
+from underfire.attacks.budget import check_number, check_whole
 from underfire.certificates.bounds import check_alpha
 from underfire.certificates.certification import ALPHA, SIGMA, image_named
 from underfire.certificates.noise import SeededNoise
@@ -144,6 +144,8 @@ def _check_numbers(samples: int, selection: int, tau: float, top: float, alpha: 
         check_whole(what, number)
         if number < 1:
             raise InputError(f"{what} is {number}; give at least 1 draw.")
+    for what, share in (("tau", tau), ("top", top)):
+        check_number(what, share)
     if not 0.5 < tau < 1:
         raise InputError(f"tau is {tau!r}; give the share of draws that must agree, above 0.5 and below 1.")
     if not 0 < top <= 1:

@@ -1,13 +1,13 @@
 """Certificates: with what probability an attacker within a radius can reach each goal, at most."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
-from underfire.attacks.budget import check_whole
+from underfire.attacks.budget import check_number, check_whole
 from underfire.attacks.target_maps import TargetMap, wanted_maps
 from underfire.certificates.bounds import check_alpha
 from underfire.certificates.certificate import Certificate
@@ -229,8 +229,20 @@ def check_numbers(samples: int, alpha: float, radii: Sequence[float], iou: float
     if samples < 1:
         raise InputError(f"samples is {samples}; give at least 1 draw.")
     check_alpha(alpha)
-    if not len(radii) or not all(0 <= radius < math.inf for radius in radii):
-        raise InputError(f"radii are {list(radii)}; give L2 distances of 0 and more, in pixel values.")
+    if not _are_distances(radii):
+        raise InputError(f"radii are {radii!r}; give L2 distances of 0 and more, in pixel values.")
     for what, number in (("iou", iou), ("shift", shift)):
+        check_number(what, number)
         if not 0 < number <= 1:
             raise InputError(f"{what} {number!r} is out of range; give a number above 0 and up to 1.")
+
+
+def _are_distances(radii: object) -> bool:
+    """Whether they are finite numbers of 0 and more, at least one."""
+    if not isinstance(radii, Collection) or isinstance(radii, str):
+        return False
+    try:
+        distances = [float(radius) for radius in radii]
+    except (TypeError, ValueError):
+        return False
+    return bool(distances) and all(0 <= distance < math.inf for distance in distances)

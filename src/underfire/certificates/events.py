@@ -1,6 +1,6 @@
 """Goals of an attacker as events: what one draw of a randomised system may show."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -79,8 +79,11 @@ def goals_of(asked: Sequence[str] | None, *, target: bool, led: bool) -> tuple[G
         led: whether a map to be led to is given.
 
     Raises:
-        InputError: there is no such goal, or it lacks the target class or the map that it asks for.
+        InputError: there is no such goal, they are no list of texts, or one lacks the target class or the map that it
+            asks for.
     """
+    if asked is not None and (not _are_texts(asked)):
+        raise InputError(f"goals are {asked!r}; give a list, such as ['other/kept'].")
     if asked is None:
         found = [OTHER_FREE, OTHER_KEPT, Goal("kept", "topk"), Goal("kept", "center")]
         found += [TARGET_FREE, TARGET_KEPT] if target else []
@@ -93,3 +96,7 @@ def goals_of(asked: Sequence[str] | None, *, target: bool, led: bool) -> tuple[G
         if goal.map == "led" and not led:
             raise InputError(f"the goal '{goal}' leads the map; give target_map=, one map for each image.")
     return tuple(dict.fromkeys((OTHER_FREE, *found)))
+
+
+def _are_texts(found: object) -> bool:
+    return isinstance(found, Collection) and not isinstance(found, str) and all(isinstance(text, str) for text in found)

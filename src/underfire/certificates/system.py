@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from underfire.attacks.budget import check_number, check_whole
 from underfire.certificates.noise import NoiseSource, noisy
 from underfire.errors import InputError
 from underfire.interpreters.base import ForwardPass, Interpreter, require_finite
@@ -63,6 +64,10 @@ class NoisySystem:
             raise InputError(
                 f"{self.interpreter!r} is no interpreter; give one of a classifier, such as CAM(classifier)."
             )
+        check_number("sigma", self.sigma)
+        check_whole("batch_size", self.batch_size)
+        if self.denoise is not None and not callable(self.denoise):
+            raise InputError(f"denoise is {self.denoise!r}; give a function of images, such as Median(3).")
         if not 0 < self.sigma < torch.inf:
             raise InputError(f"sigma is {self.sigma!r}; give the standard deviation of the noise, in pixel values.")
         if self.batch_size < 1:
