@@ -57,7 +57,7 @@ def test_figures_are_the_formulas(run: Run, tmp_path: Path) -> None:
     text = Page(section).text
     for sigma in SETTINGS.sigmas:
         assert (
-            f"σ = {sigma:g}: 1 of 3 photos abstain; on 1 others fewer than 10 of 100 draws had a wrong label"
+            f"σ = {sigma:g}: 1 of 3 photos abstain; on 1 other fewer than 10 of 100 draws had a wrong label"
             f" (censored), so that their radii tell of the number of draws. None can be longer than"
             f" {radius('other/free', 0, sigma):.3f}. Confidence 1 − 0.01"
         ) in text

@@ -19,8 +19,8 @@ def reservations(
         alpha: the chance, for each photo, that any of its figures is wrong.
     """
     return (
-        f"σ = {sigma:g}: {abstained} of {plural(photos, 'photo')} abstain; on {censored} others fewer than {FEW} of"
-        f" {samples} draws had a wrong label (censored), so that their radii tell of the number of draws. None can be"
-        f" longer than {cap:.3f}. Confidence 1 − {alpha:g} for each photo, over all its goals, interpreters, σ and"
-        " pictures of cells."
+        f"σ = {sigma:g}: {abstained} of {plural(photos, 'photo')} abstain; on {plural(censored, 'other')} fewer than"
+        f" {FEW} of {samples} draws had a wrong label (censored), so that their radii tell of the number of draws. None"
+        f" can be longer than {cap:.3f}. Confidence 1 − {alpha:g} for each photo, over all its goals, interpreters, σ"
+        " and pictures of cells."
     )

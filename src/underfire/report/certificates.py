@@ -25,7 +25,7 @@ MOST_CERTIFICATES = 24
 _MOST_RADII = 8  # columns of a table; the curve has all
 _STEPS = 100  # of a curve
 _WIDTH_IN, _HEIGHT_IN, _FOOT_IN = 5.6, 3.1, 0.95
-_STROKES = [(colour, line) for line in ("-", "--", ":") for colour in (svg.INK, svg.PGD, svg.ADV2, svg.NOISE)]
+_COLOURS, _DASHES = (svg.INK, svg.PGD, svg.ADV2, svg.NOISE), ("-", "--", ":")
 
 
 @dataclass(frozen=True)
@@ -151,8 +151,8 @@ def _curve(certificate: Certificate, title: str, name: str) -> str:
     distances = [end * step / _STEPS for step in range(_STEPS + 1)]
     for k, goal in enumerate(certificate.goals):
         shares = [certified_at(certificate, goal, radius).value or 0.0 for radius in distances]
-        colour, line = _STROKES[k % len(_STROKES)]
-        axes.plot(distances, shares, drawstyle="steps-pre", color=colour, linestyle=line, linewidth=1.4, label=goal)
+        colour, dash = _COLOURS[k % len(_COLOURS)], _DASHES[k % len(_DASHES)]
+        axes.plot(distances, shares, drawstyle="steps-pre", color=colour, linestyle=dash, linewidth=1.4, label=goal)
     axes.set_xlim(0, end)
     axes.set_ylim(-0.03, 1.03)
     label_axes(axes, x="L2 distance R from the photo", y="share still certified")
