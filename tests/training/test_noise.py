@@ -153,6 +153,7 @@ def test_an_interrupted_training_ends_in_the_same_bits(folder: Path, tmp_path: P
         ({"sigma": float("nan")}, "sigma is nan"),
         ({"draws": 0}, "draws is 0"),
         ({"learning_rate": -1.0}, "learning_rate is -1"),
+        ({"learning_rate": float("nan")}, "learning_rate is nan"),
     ],
 )
 def test_what_cannot_be_trained_is_refused(folder: Path, tmp_path: Path, change: dict[str, Any], said: str) -> None:

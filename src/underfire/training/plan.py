@@ -29,8 +29,8 @@ class TrainingPlan:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.name != "seed" and isinstance(value, int | float) and value < 0:
-                raise InputError(f"{field.name} is {value}; give no number below 0.")
+            if field.name != "seed" and isinstance(value, int | float) and not 0 <= value < math.inf:
+                raise InputError(f"{field.name} is {value}; give a finite number, not below 0.")
         if self.epochs < 1 or self.batch_size < 1:
             raise InputError(f"epochs is {self.epochs} and batch_size {self.batch_size}; give 1 or more of each.")
         if not 0 < self.smallest_crop <= 1:
