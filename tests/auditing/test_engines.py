@@ -25,7 +25,7 @@ from support.toy_photos import (
     write_photos,
 )
 from underfire.auditing.given import GivenParts
-from underfire.auditing.plan import AuditPlan, Unit
+from underfire.auditing.plan import AuditPlan, PlannedPhoto, Unit
 from underfire.auditing.runner import AuditOutcome, run_audit
 from underfire.auditing.store import RunDirectory
 from underfire.cli import cli
@@ -44,9 +44,9 @@ class _OtherError(Exception):
 
 @dataclass
 class FakeRay:
-    """As much of Ray as the engine uses, in this process; ``losses`` says how often a worker dies over a unit."""
+    """As much of Ray as a pool uses, in this process; ``losses`` says how often a worker dies over a unit or photo."""
 
-    losses: Counter[int]
+    losses: Counter[int | str]
     made: int = 0
     dead: int = 0
     running: bool = True
@@ -89,17 +89,19 @@ class FakeRay:
         self.made += 1
         state = SimpleNamespace(alive=True)
 
-        def run(unit: Unit) -> Callable[[], object]:
+        def run(item: Unit | PlannedPhoto) -> Callable[[], object]:
             assert state.alive, "a dead worker was asked"
 
             def result() -> object:
-                if self.losses[unit.number]:
-                    self.losses[unit.number] -= 1
+                name = item.number if isinstance(item, Unit) else item.image_id
+                if self.losses[name]:
+                    self.losses[name] -= 1
                     state.alive = False
-                    directory: RunDirectory = worker._auditor.directory
-                    (directory.artifacts / f".{unit.photos[0].key}.12345").mkdir(parents=True)  # half of its work
+                    if isinstance(item, Unit):
+                        directory: RunDirectory = worker._auditor.directory
+                        (directory.artifacts / f".{item.photos[0].key}.12345").mkdir(parents=True)  # half of its work
                     raise _ActorError
-                return worker.run(unit)
+                return worker.run(item)
 
             return result
 

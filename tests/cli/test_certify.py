@@ -1,6 +1,8 @@
 """underfire certify on the toy: figures, stops, shards, and folders that are not its own."""
 
 import json
+import sys
+from collections import Counter
 from collections.abc import Iterator
 from hashlib import sha256
 from itertools import product
@@ -14,6 +16,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 import underfire as uf
+from auditing.test_engines import FakeRay
 from support.toy_photos import MISCLASSIFIED, MODEL_OPTIONS, one_thread, toy_classifier, write_photos
 from underfire.auditing.certificate_folder import read_certificates
 from underfire.auditing.plan import PlannedPhoto
@@ -152,6 +155,35 @@ def test_shards_make_the_whole(photos: Path, whole: Path, tmp_path: Path) -> Non
     assert len(rows(tmp_path)) == len(rows(whole)) / 2
     assert "This shard" not in certify(photos, tmp_path, "--shard", "1/2").output
     assert content(tmp_path) == content(whole)
+
+
+def test_a_cluster_makes_the_same_and_what_a_lost_worker_had_goes_to_another(
+    photos: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ray = FakeRay(Counter({"photo-1.png": 2}))
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    done = certify(photos, tmp_path, "--engine", "ray")
+    assert done.exit_code == 0, done.output
+    assert content(tmp_path) == content(whole)
+    assert (ray.made, ray.dead) == (2 + 2, 2)
+
+
+def test_a_photo_that_loses_all_its_workers_is_named(
+    photos: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", FakeRay(Counter({"photo-1.png": 9})))
+    given_up = certify(photos, tmp_path, "--engine", "ray")
+    assert given_up.exit_code == 2
+    assert "3 workers of Ray were lost over 'photo-1.png'" in given_up.output
+    assert certify(photos, tmp_path).exit_code == 0
+    assert content(tmp_path) == content(whole)
+
+
+def test_an_address_without_the_engine_is_refused(photos: Path, tmp_path: Path) -> None:
+    refused = certify(photos, tmp_path / "new", "--ray-address", "127.0.0.1:1")
+    assert refused.exit_code == 2
+    assert "is for the engine 'ray'" in refused.output
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,11 @@ from torch import Tensor
 
 from underfire.attacks.goals import OTHER_FREE, Goal
 from underfire.auditing.cache import Cache, facts_key
+from underfire.auditing.engines import anywhere
 from underfire.auditing.look import calling
+from underfire.auditing.names import make_interpreters
 from underfire.auditing.plan import WHOLE, AuditPlan, PlannedPhoto, Shard
+from underfire.auditing.ray_pool import RayPool, as_actor
 from underfire.auditing.store import write_json
 from underfire.certificates import CellCertificate, Certificate, certify_cells
 from underfire.certificates.certification import (
@@ -136,6 +139,7 @@ def certify_photos(
     drawn: Drawn,
     complete: Callable[[PlannedPhoto], bool],
     shard: Shard = WHOLE,
+    pool: RayPool | None = None,
     batch_size: int = BATCH,
     made: Callable[[int], None] = lambda _: None,
 ) -> CertifiedPhotos:
@@ -143,13 +147,14 @@ def certify_photos(
 
     Args:
         settings: of the certificates.
-        plan: the seed is taken from it.
+        plan: the seed is taken from it, and by a pool the names of ``interpreters``.
         photos: with their labels and targets.
         interpreters: of one classifier.
         out: a new folder, or one of the same settings.
         drawn: draws a photo's cells.
         complete: whether that picture is there.
         shard: every which of the photos.
+        pool: works on the photos, one each; by default this process does.
         batch_size: draws that go through the model together.
         made: a callback after each photo, with the number of the shard's photos that are finished.
 
@@ -163,14 +168,18 @@ def certify_photos(
     _claim(out, settings, plan, interpreters)
     asked = {(g.name, sigma) for g in interpreters for sigma in settings.sigmas}
     cache = Cache(out / PARTS, encode=asdict, decode=partial(counted_part, settings, asked))
-    loader = PhotoLoader(classifier.preprocessing)
-
-    def make(some: Sequence[PlannedPhoto]) -> list[CountedPhoto]:
-        return [_counted(settings, plan, photo, interpreters, loader, drawn, batch_size) for photo in some]
-
     share = [photo for place, photo in enumerate(photos) if shard.has(place)]
-    for _ in cache.get_or_make(share, part_key, make, complete=complete, made=made):
-        pass
+    lacking = [photo for photo in share if cache.get(part_key(photo)) is None or not complete(photo)]
+    if pool is None:
+        certifier = _Certifier(settings, plan.seed, interpreters, batch_size)
+        found: Iterator[tuple[PlannedPhoto, _Certified]] = ((photo, certifier.run(photo)) for photo in lacking)
+    else:
+        facts = settings, anywhere(plan), batch_size
+        found = pool.run(lacking, _CertifyWorker, classifier, *facts, named=lambda photo: quoted(photo.image_id))
+    for count, (photo, certified) in enumerate(found, start=1 + len(share) - len(lacking)):
+        drawn(photo, certified.pixels, certified.cells)
+        cache.put(part_key(photo), certified.part)
+        made(count)
     there = [(photo, kept) for photo in photos if (kept := cache.get(part_key(photo))) is not None]
     rows = tuple(row for photo, kept in there for row in _rows(settings, photo, kept, classifier))
     _write_tables(out, rows)
@@ -254,40 +263,69 @@ def _claim(out: Path, settings: CertifySettings, plan: AuditPlan, interpreters: 
         )
 
 
-def _counted(
-    settings: CertifySettings,
-    plan: AuditPlan,
-    photo: PlannedPhoto,
-    interpreters: Sequence[Interpreter],
-    loader: PhotoLoader,
-    drawn: Drawn,
-    batch_size: int,
-) -> CountedPhoto:
-    loaded = loader.load(Path(photo.file))
-    if loaded.sha256 != photo.sha256:
-        raise InputError(f"photo {quoted(photo.file)} is another one than before; put it back")
-    classifier = interpreters[0].classifier
-    x = from_8bit(loaded.pixels[None], classifier.dtype).to(classifier.device)
-    y, target = (torch.tensor([label], device=x.device) for label in (photo.label, photo.target))
-    names = [photo.image_id]
-    found, pictures = [], {}
-    with calling(names):
-        for sigma in settings.sigmas:
-            certificates = certify_together(
-                interpreters, x, y, sigma=sigma, samples=settings.samples, radii=settings.radii,
-                alpha=share_of_alpha(settings, interpreters), goals=settings.goals,
-                target=None if photo.target == photo.label else target, seed=plan.seed, keys=names,
-                batch_size=batch_size,
+@dataclass(frozen=True)
+class _Certified:
+    """One photo's part, its pixels (C, H, W) in 8 bits, and its cells by interpreter and σ."""
+
+    part: CountedPhoto
+    pixels: Tensor
+    cells: Mapping[str, CellCertificate]
+
+
+class _Certifier:
+    """Certifies photos, one at a time."""
+
+    def __init__(
+        self, settings: CertifySettings, seed: int, interpreters: Sequence[Interpreter], batch_size: int
+    ) -> None:
+        self._settings, self._seed, self._interpreters, self._batch_size = settings, seed, interpreters, batch_size
+        self._classifier = interpreters[0].classifier
+        self._loader = PhotoLoader(self._classifier.preprocessing)
+
+    def run(self, photo: PlannedPhoto) -> _Certified:
+        """All certificates of ``photo``."""
+        loaded = self._loader.load(Path(photo.file))
+        if loaded.sha256 != photo.sha256:
+            raise InputError(f"photo {quoted(photo.file)} is another one than before; put it back")
+        x = from_8bit(loaded.pixels[None], self._classifier.dtype).to(self._classifier.device)
+        found, pictures = [], {}
+        with calling([photo.image_id]):
+            for sigma in self._settings.sigmas:
+                for certificate, cells in self._at(sigma, photo, x):
+                    pictures[f"{certificate.interpreter}, σ = {sigma:g}"] = cells
+                    found.append(_counts_of(certificate, cells))
+        return _Certified(
+            CountedPhoto(photo.image_id, photo.label, photo.target, tuple(found)), loaded.pixels, pictures
+        )
+
+    def _at(self, sigma: float, photo: PlannedPhoto, x: Tensor) -> Iterator[tuple[Certificate, CellCertificate]]:
+        settings, names = self._settings, [photo.image_id]
+        y, target = (torch.tensor([label], device=x.device) for label in (photo.label, photo.target))
+        share = share_of_alpha(settings, self._interpreters)
+        certificates = certify_together(
+            self._interpreters, x, y, sigma=sigma, samples=settings.samples, radii=settings.radii, alpha=share,
+            goals=settings.goals, target=None if photo.target == photo.label else target, seed=self._seed, keys=names,
+            batch_size=self._batch_size,
+        )  # fmt: skip
+        for g, certificate in zip(self._interpreters, certificates, strict=True):
+            cells = certify_cells(
+                g, x, y, sigma=sigma, samples=min(CELL_SAMPLES, settings.samples), alpha=share, seed=self._seed,
+                keys=names, batch_size=self._batch_size,
             )  # fmt: skip
-            for g, certificate in zip(interpreters, certificates, strict=True):
-                cells = certify_cells(
-                    g, x, y, sigma=sigma, samples=min(CELL_SAMPLES, settings.samples),
-                    alpha=share_of_alpha(settings, interpreters), seed=plan.seed, keys=names, batch_size=batch_size,
-                )  # fmt: skip
-                pictures[f"{g.name}, σ = {sigma:g}"] = cells
-                found.append(_counts_of(certificate, cells))
-    drawn(photo, loaded.pixels, pictures)
-    return CountedPhoto(photo.image_id, photo.label, photo.target, tuple(found))
+            yield certificate, cells
+
+
+class _CertifyWorker:
+    """A certifier in a process of its own, with interpreters by their names."""
+
+    def __init__(self, classifier: Classifier, settings: CertifySettings, plan: AuditPlan, batch_size: int) -> None:
+        as_actor()
+        interpreters = make_interpreters(plan.interpreters, classifier, rts=plan.rts)
+        self._certifier = _Certifier(settings, plan.seed, interpreters, batch_size)
+
+    def run(self, photo: PlannedPhoto) -> _Certified:
+        """All certificates of ``photo``."""
+        return self._certifier.run(photo)
 
 
 def share_of_alpha(settings: CertifySettings, interpreters: Sequence[object]) -> float:

@@ -19,6 +19,7 @@ from underfire.auditing.inspection import Inspection, check_unchanged, inspect_p
 from underfire.auditing.locks import describing, holding
 from underfire.auditing.names import make_perturbation
 from underfire.auditing.plan import WHOLE, AuditPlan, PlannedPhoto, Shard, Unit, first_difference, shown_setting, units
+from underfire.auditing.ray_pool import pool_of
 from underfire.auditing.rows import OLDEST_SCHEMA, SCHEMA_VERSION
 from underfire.auditing.store import RunDirectory
 from underfire.auditing.targets import NO_TARGET
@@ -130,11 +131,8 @@ def run_audit(
 
 
 def _engine(name: EngineName, address: str | None, auditor: Auditor, ray: Callable[..., Engine]) -> Engine:
-    if name == "ray":
-        return ray(address=address)
-    if address is not None:
-        raise InputError(f"the address of Ray {quoted(address)} is for the engine 'ray', not {name!r}; give both")
-    return LocalEngine(auditor)
+    pool = pool_of(name, address)
+    return LocalEngine(auditor) if pool is None else ray(pool=pool)
 
 
 def _left_to_do(directory: RunDirectory, run: RunFacts, share: Sequence[Unit]) -> list[Unit]:

@@ -61,6 +61,24 @@ def _file(text: str) -> Path:
 
 Written = Parsed("file", _file)
 
+
+def engine_options(command: Command) -> Command:
+    """Adds the options that say where the work is done; their values arrive as ``engine`` and ``ray_address``."""
+    engine = click.option(
+        "--engine",
+        type=click.Choice(get_args(EngineName)),
+        default="local",
+        show_default=True,
+        help="Where to work: in this process, or on a Ray cluster.",
+    )
+    address = click.option(
+        "--ray-address",
+        metavar="ADDRESS",
+        help="With --engine ray: HOST:PORT of the head of a cluster that is running already, or auto.",
+    )
+    return engine(address(command))
+
+
 _OPTIONS = (
     photos_argument(),
     plan_options,
@@ -69,18 +87,7 @@ _OPTIONS = (
         default="underfire-run",
         show_default=True,
     ),
-    click.option(
-        "--engine",
-        type=click.Choice(get_args(EngineName)),
-        default="local",
-        show_default=True,
-        help="Where to work: in this process, or on a Ray cluster.",
-    ),
-    click.option(
-        "--ray-address",
-        metavar="ADDRESS",
-        help="With --engine ray: HOST:PORT of the head of a cluster that is running already, or auto.",
-    ),
+    engine_options,
     click.option("--shard", type=Shards, default="1/1", metavar="i/N", help="Do every N-th part only."),
     click.option(
         "--keep",

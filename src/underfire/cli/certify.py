@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from underfire.auditing.plan import AuditPlan, ModelSettings, PlannedPhoto, Shard
-from underfire.cli.audit import Shards
+from underfire.choices import EngineName
+from underfire.cli.audit import Shards, engine_options
 from underfire.cli.console import notes, print_table, results
 from underfire.cli.interrupts import interruptible
 from underfire.cli.options import (
@@ -85,6 +86,7 @@ if TYPE_CHECKING:
     "--batch-size", type=Count, default=8, show_default=True, help="Draws that go through the model together."
 )
 @limit_option
+@engine_options
 @click.option("--shard", type=Shards, default="1/1", metavar="i/N", help="Do every N-th photo only.")
 @quiet_option
 @out_folder(
@@ -102,6 +104,8 @@ def certify(
     seed: int,
     batch_size: int,
     limit: int | None,
+    engine: EngineName,
+    ray_address: str | None,
     shard: Shard,
     out: Path,
     **given: Any,
@@ -114,8 +118,10 @@ def certify(
     from underfire.auditing.certified import CertifySettings, certify_photos
     from underfire.auditing.inspection import inspect_photos
     from underfire.auditing.names import make_interpreters
+    from underfire.auditing.ray_pool import pool_of
     from underfire.cli.progress import PhotosDisplay
 
+    pool = pool_of(engine, ray_address)
     wanted = CertifySettings(**{name: value for name, value in given.items() if value is not None})
     classifier = load_model(settings, device)
     names = _names(interpreters, rts, classifier)
@@ -131,7 +137,7 @@ def certify(
     ):
         certified = certify_photos(
             wanted, plan, chosen, explainers, out, drawn=pictures.draw,
-            complete=pictures.has, shard=shard, batch_size=batch_size,
+            complete=pictures.has, shard=shard, pool=pool, batch_size=batch_size,
             made=lambda done: display.advanced(done - display.done),
         )  # fmt: skip
     _print(certified, wanted, out)
