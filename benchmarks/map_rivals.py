@@ -300,7 +300,8 @@ def main(
     try:
         names = split_names(interpreters, tuple(INTERPRETERS), "interpreter")
         words = split_names(goals, GOALS, "goal")
-        options = f"--passes {passes} --limit {limit} --batch-size {batch_size}"
+        what = f"--interpreters {interpreters} --goals {goals}"
+        options = f"{what} --passes {passes} --limit {limit} --batch-size {batch_size}"
         command = f"python -m benchmarks.map_rivals PHOTOS {options} --log map-rivals.jsonl"
         if finished:
             click.echo(page([one for one in read(log) if one.budget == passes], command))
