@@ -220,6 +220,61 @@ class TestPasses:
         assert float(distance[NEVER]) > 0.01
 
 
+class TestSeldomAsked:
+    """A GPU is asked only now and then what has come of the steps: nothing else comes of them."""
+
+    @pytest.mark.parametrize("rhythm", [2, 7, 1000])
+    @pytest.mark.parametrize(
+        ("makes", "enough"), [([CAM], None), ([_ig], 0.12), ([CAM, GRAD], 0.08)], ids=["cam", "ig", "cam+grad"]
+    )
+    def test_the_outcome_is_the_same_to_the_bit(
+        self,
+        case: _Case,
+        makes: list[Make],
+        enough: float | None,
+        rhythm: int,
+        one_thread: None,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        setting = _setting() if enough is None else replace(_setting(20), map_goal=_Rough(enough))
+        whole = case.run(makes, range(N), setting)
+        assert len(set(whole.passes.tolist())) >= 4
+        monkeypatch.setattr("underfire.attacks.engine.RHYTHM", {"cpu": rhythm})
+        for rows in ([*range(N)], [NEVER, AT_ONCE, 0]):
+            _same(case.run(makes, rows, setting), whole, rows)
+
+    def test_the_batch_has_few_sizes(self, case: _Case, one_thread: None, monkeypatch: pytest.MonkeyPatch) -> None:
+        seen: list[int] = []
+        handle = case.classifier.module.register_forward_pre_hook(lambda _, args: seen.append(args[0].shape[0]))
+        try:
+            cam = CAM(case.classifier)
+            maps, twin = case.maps(cam), prepared(case.classifier)
+            monkeypatch.setattr("underfire.attacks.engine.RHYTHM", {"cpu": 2})
+            seen.clear()
+            descend(twin, case.x, case.target, [cam.objective(MapTarget(case.target, maps, KEYS, seed=0))], _setting())
+        finally:
+            handle.remove()
+        assert set(seen) <= {N, N // 2}
+        assert len(seen) == STEPS + 1
+
+    def test_nothing_is_asked_but_in_the_rhythm(self, case: _Case, monkeypatch: pytest.MonkeyPatch) -> None:
+        asked: list[bool] = []
+        truth = Tensor.__bool__
+
+        def ask(value: Tensor) -> bool:
+            asked.append(truth(value))
+            return asked[-1]
+
+        monkeypatch.setattr(Tensor, "__bool__", ask)
+        monkeypatch.setattr("underfire.attacks.engine.RHYTHM", {"cpu": 10})
+        cam = CAM(case.classifier)
+        task = MapTarget(case.target, case.maps(cam), KEYS, seed=0)
+        twin = prepared(case.classifier)
+        asked.clear()
+        descend(twin, case.x, case.target, [cam.objective(task)], _setting())
+        assert len(asked) == 1 + STEPS // 10  # and in the end
+
+
 LATE = 3  # passes that go well
 
 
@@ -251,12 +306,20 @@ class TestNotANumber:
     """An error names the image by its place in the batch that was given."""
 
     @pytest.mark.parametrize("done", [[0, 1], [0, 1, 2, 4, 5], [4, 5], [2]])
+    @pytest.mark.parametrize("rhythm", [1, 3, 8])
     @pytest.mark.parametrize(
         ("part", "what"), [("distance", "the interpretation loss"), ("direction", "the direction of the step")]
     )
     def test_of_an_objective(
-        self, case: _Case, done: list[int], part: Literal["distance", "direction"], what: str
+        self,
+        case: _Case,
+        done: list[int],
+        rhythm: int,
+        part: Literal["distance", "direction"],
+        what: str,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
+        monkeypatch.setattr("underfire.attacks.engine.RHYTHM", {"cpu": rhythm})
         x = case.x.clone()
         x[done] = case.goal[done]
         cam = CAM(case.classifier)

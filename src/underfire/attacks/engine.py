@@ -1,7 +1,8 @@
 """The one loop of all attacks: forward pass, directions, step, best iterate."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -15,11 +16,18 @@ from underfire.attacks.rules import Adam, Rule
 from underfire.attacks.trace import Recorder, Trace, Watcher
 from underfire.attacks.transforms import Transform, TransformedBatch, identity
 from underfire.errors import NonFiniteError
-from underfire.interpreters.base import ForwardPass, MapGradient, MapObjective, require_finite
+from underfire.interpreters.base import ForwardPass, MapGradient, MapObjective, not_finite, require_finite
 from underfire.interpreters.map_goals import NEAR, MapGoal
 from underfire.models.classifier import Classifier
 
 _WHOLE = 1e-3  # of a grey level: what is nearer to a whole one is one
+
+RHYTHM: Mapping[str, int] = MappingProxyType({"cuda": 16})
+"""By the kind of device, after how many steps the loop asks what has come of them; elsewhere after each.
+
+To ask is to wait until all is done that was asked for before, and a GPU has nothing to do meanwhile. In between, images
+that are done go on with the others, and nothing of it is kept or counted.
+"""
 
 
 @dataclass(frozen=True)
@@ -122,7 +130,7 @@ class _Loop:
     """The images that still take part, and all that moves with them, row by row.
 
     Sums over one image take another order than over several (see Classifier.scores): where one image is left,
-    another one keeps it company. Only the first ``_own`` rows count.
+    another one keeps it company. Only the first ``_own`` rows count, and of them those that are ``_live``.
     """
 
     def __init__(
@@ -142,7 +150,10 @@ class _Loop:
         self._label = setting.label
         self._mixer, self._stepper = setting.mix.begin(x), setting.rule.begin(self._theta)
         self._rows = torch.arange(x.shape[0], device=x.device)
-        self._own = x.shape[0]
+        self._own = self._whole = x.shape[0]
+        self._rhythm = 1 if setting.watch else RHYTHM.get(x.device.type, 1)
+        self._live: Tensor | None = None  # None: all of them
+        self._unseen: list[tuple[str, Tensor]] = []  # what was computed since the loop last asked, and where it failed
         self.finalists: list[Tensor] = []
         if self._own == 1:
             self._select(self._rows.repeat(2), own=1)
@@ -155,9 +166,12 @@ class _Loop:
                 self._step(step)
                 if step == (steps - 1) // 2:
                     self._recorder.halfway(self._best)
-                if not self._narrow():
+                if (step + 1) % self._rhythm:
+                    self._live = self._left()
+                elif not self._narrow():
                     return
             self._finish()
+            self._ask()
         except NonFiniteError as error:  # it counts the rows of a batch that may have been narrowed
             raise NonFiniteError(error.what, int(self._rows[error.index])) from error
 
@@ -174,9 +188,9 @@ class _Loop:
             direction = prediction_direction(view, self._label, self._target)
         direction = batch.pull_back(direction)
         own = slice(self._own)
-        self._recorder.step(self._rows[own], direction[own], reached[own])
+        self._recorder.step(self._rows[own], direction[own], reached[own], live=self._live)
         direction = setting.perturbation.pull_back(self._x, self._theta, direction)
-        require_finite(direction, "the direction of the step")  # sign(NaN) is 0: the image would silently stay
+        self._require_finite(direction, "the direction of the step")  # sign(NaN) is 0: the image would silently stay
         # The rule sees the warm start too: its first joint moves are not those of a fresh mean.
         considered = self._stepper(direction) if self._objectives else direction
         model = setting.perturbation
@@ -193,13 +207,49 @@ class _Loop:
 
     def _narrow(self) -> bool:
         """Let images that are done leave the batch; False if nobody is left."""
-        if not (self._setting.keep.narrows and self._objectives) or self._setting.finals:
-            return True  # where maps taken afresh decide, no image is known to be done
-        left = (~self._best.done(self._rows[: self._own])).nonzero().flatten()
+        self._ask()
+        live = self._left()
+        if live is None:
+            return True
+        left = live.nonzero().flatten()
         if 0 < len(left) < self._own:
-            company = left if len(left) > 1 else left.repeat(2)
-            self._select(company, own=len(left))
+            self._select(self._company(left, live), own=len(left))
+        self._live = None
         return len(left) > 0
+
+    def _left(self) -> Tensor | None:
+        """Which of the images need further steps; None for all, as where maps taken afresh decide in the end."""
+        if not (self._setting.keep.narrows and self._objectives) or self._setting.finals:
+            return None
+        return ~self._best.done(self._rows[: self._own])
+
+    def _company(self, left: Tensor, live: Tensor) -> Tensor:
+        """The places of those that are ``left``, at least one, and of others that fill up the batch.
+
+        Where the loop seldom asks it is halved and halved again, so that there are few sizes of it.
+        """
+        if self._rhythm == 1:
+            return left if len(left) > 1 else left.repeat(2)
+        size = self._whole
+        while size // 2 >= max(2, len(left)):
+            size //= 2
+        others = torch.cat([left, (~live).nonzero().flatten()])
+        return others.repeat(2)[:size]
+
+    def _require_finite(self, values: Tensor, what: str) -> None:
+        """Stop at NaN or infinity in ``values`` (N, ...), as soon as the loop asks."""
+        if self._rhythm == 1:
+            require_finite(values, what)
+        else:
+            failed = not_finite(values)[: self._own]
+            self._unseen.append((what, failed if self._live is None else failed & self._live))
+
+    def _ask(self) -> None:
+        """Stop at the first that was not finite since the loop last asked."""
+        unseen, self._unseen = self._unseen, []
+        if unseen and bool(torch.stack([failed for _, failed in unseen]).any()):
+            what, failed = next((what, failed) for what, failed in unseen if bool(failed.any()))
+            raise NonFiniteError(what, int(failed.nonzero()[0]))
 
     def _joint(self, step: int) -> bool:
         """Whether ``step`` comes after the warm start of an attack on maps."""
@@ -221,22 +271,23 @@ class _Loop:
         view = ForwardPass(self._classifier, batch.images, taps=taps, attached=not values_only)
         decision = view.classifier.decision
         nll = label.loss(decision, view.logits, target)
-        require_finite(nll[:, None], "the prediction loss")
+        self._require_finite(nll[:, None], "the prediction loss")
         if not values_only and not (mapped and any(objective.needs_backward for objective in self._objectives)):
             aim = label.aim(decision, view.logits, target)
             view.nll_gradient(aim, last=True)  # before anybody needs memory for passes of its own
         answers = [objective(view) for objective in self._objectives] if mapped else []
         distance = torch.stack([answer.distance for answer in answers]).mean(dim=0) if mapped else nll
-        require_finite(distance[:, None], "the interpretation loss")
+        self._require_finite(distance[:, None], "the interpretation loss")
         reached = (label.label_reached if joint else label.met)(decision, view.logits, target)
         own, passes = slice(self._own), 1 + sum(answer.passes for answer in answers)
         rows = self._rows[own]
-        self._recorder.look(rows, nll[own], distance[own] if mapped else None, passes, reached=reached[own])
+        seen = distance[own] if mapped else None
+        self._recorder.look(rows, nll[own], seen, passes, reached=reached[own], live=self._live)
         if step - 1 in setting.finals:
             self._best.begin_anew()
         if (mapped or not self._objectives) and (step - setting.schedule.warm) % setting.every == 0:
             kept = {"rows": rows, "reached": reached[own], "nll": nll[own], "distance": distance[own]}
-            self._best.offer(theta[own], **kept)
+            self._best.offer(theta[own], **kept, live=self._live)
         if step in setting.finals:
             self.finalists.append(self._best.theta.clone())
         return batch, view, answers, reached

@@ -108,13 +108,28 @@ class KeptIterates:
         self._reached = torch.zeros(n, dtype=torch.bool, device=theta.device)
         self._keeper = keeper
 
-    def offer(self, theta: Tensor, *, rows: Tensor, reached: Tensor, nll: Tensor, distance: Tensor) -> None:
-        """Keep ``theta`` of the images ``rows``, whose losses (n,) are these, where the keeper says so."""
+    def offer(
+        self,
+        theta: Tensor,
+        *,
+        rows: Tensor,
+        reached: Tensor,
+        nll: Tensor,
+        distance: Tensor,
+        live: Tensor | None = None,
+    ) -> None:
+        """Keep ``theta`` of the images ``rows``, whose losses (n,) are these, where the keeper says so.
+
+        ``live`` (n,) bool: those that take part; None for all.
+        """
         kept = IterateLosses(self._reached[rows], self.nll[rows], self.distance[rows])
         wins = self._keeper.wins(kept, IterateLosses(reached, nll, distance))
-        taken = rows[wins]
-        self.theta[taken], self._reached[taken] = theta[wins], reached[wins]
-        self.nll[taken], self.distance[taken] = nll[wins], distance[wins]
+        wins = wins if live is None else wins & live
+        # Chosen by value and not by place: nothing waits to hear how many there are.
+        self.theta[rows] = torch.where(wins.reshape(-1, *[1] * (theta.ndim - 1)), theta, self.theta[rows])
+        self._reached[rows] = torch.where(wins, reached, kept.reached)
+        self.nll[rows] = torch.where(wins, nll, kept.nll)
+        self.distance[rows] = torch.where(wins, distance, kept.distance)
 
     def begin_anew(self) -> None:
         """Forget how good what is kept was, so that of the next iterates the best takes its place."""

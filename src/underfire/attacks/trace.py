@@ -67,24 +67,36 @@ class Recorder:
         self._steps, self._stuck = torch.zeros_like(self._nll), torch.zeros_like(self._nll)
 
     def look(
-        self, rows: Tensor, nll: Tensor, distance: Tensor | None, passes: int, *, reached: Tensor | None = None
+        self,
+        rows: Tensor,
+        nll: Tensor,
+        distance: Tensor | None,
+        passes: int,
+        *,
+        reached: Tensor | None = None,
+        live: Tensor | None = None,
     ) -> None:
         """One look at an iterate: its losses (N,), the map distance where maps are attacked, and what it cost.
 
         ``reached`` (N,) bool: whether it has the label; None where it always does when the map is asked for.
+        ``live`` (N,) bool: who pays for it; None for all. The others have been looked at before.
         """
-        self.passes[rows] += passes
+        self.passes[rows] += passes if live is None else passes * live
         _note_once(self._nll, rows, nll)
         if distance is not None:
             _note_once(self._distance, rows, distance)
             if reached is not None:
-                _note_once(self._with_label, rows[reached], distance[reached])
+                _note_once(self._with_label, rows, distance.where(reached, torch.nan))
 
-    def step(self, rows: Tensor, direction: Tensor, reached: Tensor) -> None:
-        """One step along ``direction`` (N, ...) away from an iterate whose label ``reached`` (N,) or not."""
-        self._steps[rows] += 1
+    def step(self, rows: Tensor, direction: Tensor, reached: Tensor, *, live: Tensor | None = None) -> None:
+        """One step along ``direction`` (N, ...) away from an iterate whose label ``reached`` (N,) or not.
+
+        ``live`` (N,) bool: who takes it; None for all.
+        """
+        taken = torch.ones_like(reached) if live is None else live
         still = direction.flatten(1).abs().amax(dim=1) == 0
-        self._stuck[rows] += (still & ~reached).to(self._stuck)
+        self._steps[rows] += taken.to(self._steps)
+        self._stuck[rows] += (still & ~reached & taken).to(self._stuck)
 
     def halfway(self, best: KeptIterates) -> None:
         """Half of the steps are taken, and ``best`` is kept."""

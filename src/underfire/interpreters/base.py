@@ -114,8 +114,11 @@ class ForwardPass:
 
         With ``last`` nobody goes backward through this pass afterwards, so that its memory is given back on the way.
         """
-        if self._nll_gradient is None or not torch.equal(self._nll_gradient[0], classes):
-            self._nll_gradient = (classes, self.gradient(self.nll(classes), last=last))
+        if self._nll_gradient is not None:
+            known, found = self._nll_gradient
+            if known is classes or torch.equal(known, classes):  # to compare them, a GPU has to be waited for
+                return found
+        self._nll_gradient = (classes, self.gradient(self.nll(classes), last=last))
         return self._nll_gradient[1]
 
     def gradient_at(self, tap: FeatureMap, losses: Tensor) -> Tensor:
@@ -450,9 +453,14 @@ def _underivable(name: str) -> str:
 
 def require_finite(values: Tensor, what: str) -> None:
     """Raise NonFiniteError naming the first row of ``values`` (N, …) that holds NaN or infinity."""
-    bad = ~torch.isfinite(values).flatten(1).all(dim=1)
+    bad = not_finite(values)
     if bad.any():
         raise NonFiniteError(what, int(bad.nonzero()[0]))
+
+
+def not_finite(values: Tensor) -> Tensor:
+    """Which rows (N,) of ``values`` (N, …) hold NaN or infinity."""
+    return ~torch.isfinite(values).flatten(1).all(dim=1)
 
 
 def check_together(interpreters: Sequence[Interpreter]) -> None:
