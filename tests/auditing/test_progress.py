@@ -50,8 +50,52 @@ def expected(plan: AuditPlan) -> dict[str, float | None]:
 
 def test_what_is_unknown_is_counted_in_passes() -> None:
     assert expected(AuditPlan(passes=40)) == pytest.approx({"cam": 10.0, "grad": 10.0})
-    assert expected(AuditPlan(steps=40)) == pytest.approx({"cam": 10.0, "grad": 20.0})
-    assert expected(AuditPlan(preset="authors")) == pytest.approx({"cam": 10.0, "grad": 10.0 * 2 * 1004 / 1600})
+    maps = 2 * 2  # of the image as computed and as saved: a prediction and a map
+    assert expected(AuditPlan(steps=40)) == pytest.approx({"cam": 10.0, "grad": 10.0 * (80 + maps) / (40 + maps)})
+    authors = 10.0 * (2 * 1004 + maps) / (1600 + maps)
+    assert expected(AuditPlan(preset="authors")) == pytest.approx({"cam": 10.0, "grad": authors})
+
+
+def test_the_first_estimate_starts_from_the_passes_of_the_plan() -> None:
+    """Before any attack is done, the price of a pass is that of the maps of the untouched photos."""
+    plan = AuditPlan(interpreters=("ig", "cam"), passes=300)
+    eta = Eta(plan, [unit(number) for number in range(5)])
+    eta.advance(Event(0, NONE, 2, 3.4))  # 34 passes a photo: a prediction, 32 for the map of IG and one for CAM's
+    price = 3.4 / (2 * 34)
+    whole = 10 * price * (34 + 2 * 34 + 3 * (300 + 2 * 34))
+    assert eta.remaining(3.4) == pytest.approx(whole - 3.4)
+
+
+def test_attacks_on_the_same_interpreter_cost_alike() -> None:
+    plan = AuditPlan(interpreters=("grad", "cam"), goals=("target/kept", "kept/topk"), passes=100)
+    eta = Eta(plan, [unit(0)])
+    seconds = {"grad": 9.0, "cam": 4.0}
+    done = [c for c in plan.conditions if c.attack != "map"]
+    for condition in done:
+        eta.advance(Event(0, condition, 2, seconds.get(condition.source, 0.0)))
+    assert [str(c) for c in plan.conditions if c not in done] == ["map-grad", "map-cam"]
+    assert eta.remaining(13.0) == pytest.approx(13.0)
+
+
+@pytest.mark.parametrize("speed", [1.0, 3.0])
+@pytest.mark.parametrize("fast", ["cam", "ig"])
+def test_from_a_tenth_of_the_work_on_it_is_within_a_fifth(fast: str, speed: float) -> None:
+    """Passes of one interpreter are half as dear as those of others, and units differ by a tenth."""
+    plan = AuditPlan(interpreters=("cam", "grad", "ig"), goals=("target/kept", "kept/topk"), passes=300)
+    todo = [unit(number) for number in range(20)]
+    events = []
+    for part in todo:
+        for condition in plan.conditions:
+            maps = (34 + 1) * (1 if condition == NONE else 2)
+            passes = maps + (plan.effort_of(condition).passes or 0)
+            price = speed * (0.5 if condition.source == fast else 1.0) * (0.9 if part.number % 2 else 1.1)
+            events.append(Event(part.number, condition, 2, 2 * passes * price))
+    whole, elapsed, eta = sum(event.seconds for event in events), 0.0, Eta(plan, todo)
+    for event in events[:-1]:
+        eta.advance(event)
+        elapsed += event.seconds
+        if elapsed >= 0.1 * whole:
+            assert eta.remaining(elapsed) == pytest.approx(whole - elapsed, rel=0.2)
 
 
 def test_the_clock_tells_the_speed_when_several_units_run_at_once() -> None:

@@ -8,14 +8,15 @@ from underfire.auditing.condition import NONE, Condition
 from underfire.auditing.plan import AuditPlan, Unit
 from underfire.auditing.unit import Event
 from underfire.display import NotebookBar
-from underfire.interpreters.registry import passes_per_step
+from underfire.interpreters.registry import passes_per_map, passes_per_step
 
 
 class Eta:
     """Estimates the rest from what is done: a condition costs per photo what it has cost so far.
 
-    A condition that has not been seen yet costs its passes, at the mean price of a pass. How many units are
-    worked on at once does not matter: prices only weigh the work, and the clock tells the speed.
+    A condition that has not been seen yet costs its passes, those of maps included, at the mean price of a pass: of
+    attacks on the same interpreters, or else of all attacks, or else of all that was done. How many units are worked on
+    at once does not matter: prices only weigh the work, and the clock tells the speed.
     """
 
     def __init__(self, plan: AuditPlan, todo: Sequence[Unit]) -> None:
@@ -53,18 +54,23 @@ class Eta:
     def _price(self, condition: Condition) -> float:
         if self._done[condition]:
             return self._seconds[condition] / self._done[condition]
-        passes = {known: _passes(self._plan, known) * count for known, count in self._done.items()}
-        total = sum(passes.values())
-        rate = sum(self._seconds[known] for known, count in passes.items() if count) / total if total else 1.0
-        return _passes(self._plan, condition) * rate
+        done = [known for known, count in self._done.items() if count]
+        attacks = [known for known in done if not known.is_control]
+        alike = [known for known in attacks if known.sources == condition.sources]
+        rated = alike or attacks or done
+        passes = sum(_passes(self._plan, known) * self._done[known] for known in rated)
+        seconds = sum(self._seconds[known] for known in rated)
+        return _passes(self._plan, condition) * (seconds / passes if passes else 1.0)
 
 
 def _passes(plan: AuditPlan, condition: Condition) -> int:
     """About how many passes a photo takes under ``condition``: steps count as if all of them minded the map."""
+    seen = 1 + sum(passes_per_map(name) or 1 for name in plan.interpreters)
+    maps = seen if condition == NONE else 2 * seen  # of the image as computed and as saved
     effort = plan.effort_of(condition)
     if effort.passes is not None:
-        return effort.passes
-    return (effort.steps or 0) * (passes_per_step(condition.source) or 1)
+        return effort.passes + maps
+    return (effort.steps or 0) * (passes_per_step(condition.source) or 1) + maps
 
 
 class NotebookProgress:

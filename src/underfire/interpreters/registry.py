@@ -25,3 +25,11 @@ def passes_per_step(name: str) -> int | None:
         return INTERPRETERS.find(name).passes_per_step
     except InputError:
         return None
+
+
+def passes_per_map(name: str) -> int | None:
+    """Forward and backward passes of a map of the interpreter; None where it is not known."""
+    try:
+        return INTERPRETERS.find(name).passes_per_map
+    except InputError:
+        return None
