@@ -11,7 +11,7 @@ from torch import Tensor
 
 from underfire.attacks.perturbations import Perturbation
 from underfire.attacks.trace import Trace
-from underfire.auditing.attackers import attack_of
+from underfire.auditing.attackers import attack_of, attacked
 from underfire.auditing.condition import NOISE, NONE, Condition
 from underfire.auditing.given import NOTHING_GIVEN, GivenParts
 from underfire.auditing.look import ModelView, calling, look
@@ -126,13 +126,13 @@ class Auditor:
             yield Event(unit.number, NONE, len(unit.photos), time.perf_counter() - started)
 
             batch, index = everyone.attackable()
-            benign, attacked = benign.part(index), [records[i] for i in index]
+            benign, theirs = benign.part(index), [records[i] for i in index]
             for condition in self.plan.conditions[1:] if batch.photos else ():
                 started = time.perf_counter()
                 perturbed = self._perturb(condition, batch, benign)
                 classes = _explained(condition, batch, perturbed)
                 view = self._look(batch, perturbed.x, classes, known=perturbed.maps)
-                self._record(attacked, batch, condition, perturbed, view, benign)
+                self._record(theirs, batch, condition, perturbed, view, benign)
                 yield Event(unit.number, condition, len(batch.photos), time.perf_counter() - started)
 
             for folder, record in zip(folders, records, strict=True):
@@ -168,16 +168,17 @@ class Auditor:
             model = self.plan.perturbation_of(condition)
             x, used = noise(batch.x, model, seed=self.plan.seed, keys=batch.ids)
             return _Perturbed(x, model, used)
-        x, labels, attack = batch.x.to(device), batch.labels.to(device), self._attacks[condition]
-        goal = condition.wanted
+        maps = {name: found.to(device) for name, found in benign.maps.items()}
         with calling(batch.ids):
-            maps = {g.name: benign.maps[g.name].to(device) for g in attack.interpreters} or None
-            if goal is not None and goal.label == "kept":
-                result = attack(x, labels, keys=batch.ids)
-            elif goal is not None and goal.label == "other":
-                result = attack(x, None, target_map=maps, label=labels, keys=batch.ids)
-            else:
-                result = attack(x, batch.targets.to(device), target_map=maps, keys=batch.ids)
+            result = attacked(
+                self._attacks[condition],
+                condition,
+                batch.x.to(device),
+                batch.labels.to(device),
+                batch.targets.to(device),
+                benign=maps,
+                keys=batch.ids,
+            )
         return _Perturbed(
             result.x_adv.detach().cpu(),
             result.perturbation,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+import time
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -33,7 +34,9 @@ from underfire.parsing import count
 
 if TYPE_CHECKING:
     from underfire.api import AuditRun
+    from underfire.auditing.cost import ConditionCost
     from underfire.auditing.gates import Gate, GateCheck
+    from underfire.auditing.probe import Speed
     from underfire.auditing.summary import Summary
 
 _FROM_PLAN = tuple(field.name for field in fields(AuditPlan) if field.name not in ("interpreters", "left_out"))
@@ -194,17 +197,23 @@ def _write_checks(run: AuditRun, checks: tuple[GateCheck, ...], junit: Path | No
 
 @click.command("plan")
 @_with_arguments
+@click.option(
+    "--probe/--no-probe", "probed", default=True, show_default=True, help="Time the beginning of every attack."
+)
 def plan_command(
     photos: tuple[str, ...],
     interpreters: tuple[str, ...] | None,
     plan: AuditPlan,
     shard: Shard,
     strict: bool,
+    keep: Keep,
+    probed: bool,
     **_: Any,
 ) -> None:
-    """Says what an audit with the same arguments would do, and what it would take in passes; attacks nothing.
+    """Says what an audit with the same arguments would do, and what it would take: passes, hours, disk.
 
-    A pass is one forward and backward pass of one image. Attacks may end sooner.
+    A pass is one forward and backward pass of one image; attacks may end sooner. Hours come from a probe of half a
+    minute at most: the beginning of every attack on the first photos. They are those of one process on this machine.
     """
     from underfire.auditing.attackers import attack_of
     from underfire.auditing.cost import costs_of
@@ -217,7 +226,9 @@ def plan_command(
     plan = completed(plan, interpreters, classifier)
     parts = make_interpreters(plan.interpreters, classifier, rts=plan.rts)
     attacks = {c: attack_of(plan, c, classifier, parts) for c in plan.conditions if not c.is_control}
+    began = time.perf_counter()
     found = inspect_photos(plan, classifier, photos_of(photos, classifier), strict=strict)
+    inspected = time.perf_counter() - began
     share = list(units(found.photos, batch_size=plan.batch_size, shard=shard))
     seen = [photo for unit in share for photo in unit.photos]
     costs = costs_of(attacks, plan.conditions, parts, seen)
@@ -234,6 +245,38 @@ def plan_command(
     )
     click.echo(f"Once for the run, whether its maps depend on the model: {checks} passes.")
     click.echo(f"{sum(c.total for c in costs) + checks} passes in all.")
+    if probed and any(photo.excluded is None for photo in seen):
+        from underfire.auditing.probe import probe
+
+        speed = probe(plan, classifier, parts, attacks, seen)
+        once = inspected + checks * speed.look / (1 + sum(g.passes_per_map for g in parts))
+        _print_speed(speed, costs, plan, once=once, parts=len(share), keep=keep)
+
+
+def _print_speed(
+    speed: Speed, costs: tuple[ConditionCost, ...], plan: AuditPlan, *, once: float, parts: int, keep: Keep
+) -> None:
+    """What a probe says of the hours and of the disk; ``once`` are the seconds before the first part."""
+    from underfire.auditing.condition import attack_title, interpreters_title
+    from underfire.cli.progress import clock
+    from underfire.report.build import MOST_BYTES
+
+    print_table(
+        ("attack", "on", "seconds of a pass"),
+        [
+            (attack_title(attack), interpreters_title(sources) or "-", f"{seconds:.3g}")
+            for (attack, sources), seconds in speed.passes.items()
+        ],
+    )
+    unknown = sorted({c.condition.attack for c in costs if c.attack is None})
+    if unknown:
+        click.echo(f"Without {', '.join(unknown)}, which does not say how many passes it takes:")
+    seconds = once + sum(speed.seconds(cost, batch_size=plan.batch_size) for cost in costs)
+    size = speed.bytes_of(costs, interpreters=len(plan.interpreters), parts=parts, keep=keep)
+    click.echo(
+        f"About {clock(seconds)} (h:mm:ss or m:ss) in one process on this machine, and {size / 1e6:.1f} MB on the disk "
+        f"besides the report, which has {MOST_BYTES / 1e6:.0f} MB at most."
+    )
 
 
 def _print_run(run: AuditRun, *, lost: bool) -> None:
