@@ -48,6 +48,7 @@ from underfire.cli import cli
 from underfire.diagnostics.model_checks import ModelCheck
 from underfire.errors import InputError, ShortageError
 from underfire.images import Photo, PhotoSet, decode, find_photos, read_png
+from underfire.models import folded
 from underfire.models.classifier import Classifier
 from underfire.report import build_report
 
@@ -134,6 +135,26 @@ def test_rows_say_what_the_saved_images_and_maps_show(whole: Path) -> None:
         assert torch.allclose(maps[f"none/{row.interpreter}"], benign_map[0], atol=1e-5)
         stored = maps[f"{row.condition}/{row.interpreter}"][None]
         assert row.l1 == pytest.approx(float(metrics.l1(stored, benign_map)), abs=1e-5)
+
+
+def test_the_model_is_prepared_once_for_all_attacks(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Classifier] = []
+    prepare = folded._prepared
+
+    def counted(classifier: Classifier) -> Classifier:
+        made.append(classifier)
+        return prepare(classifier)
+
+    monkeypatch.setattr(folded, "_prepared", counted)
+    counts = []
+    for attacks in (("pgd",), ("pgd", "adv2")):
+        made.clear()
+        plan = replace(toy_plan(), attacks=attacks, steps=2)
+        run_audit(plan, found(photos), toy_classifier(), tmp_path / "-".join(attacks))
+        counts.append(len(made))
+    assert counts[0] == counts[1] > 0
 
 
 def test_run_json_describes_the_run(whole: Path, photos: Path) -> None:

@@ -18,7 +18,7 @@ from underfire.attacks import PGD
 from underfire.interpreters import CAM, GRAD, ForwardPass
 from underfire.models.classifier import Classifier
 from underfire.models.features import find_features
-from underfire.models.folded import prepared
+from underfire.models.folded import SharedCopies, prepared
 
 SIZE = 16
 
@@ -386,3 +386,31 @@ def test_efficientnet(efficientnet: Classifier) -> None:
     twin = prepared(efficientnet)
     assert _norms(twin) == 0
     _check_same_function(efficientnet, twin, images(2, efficientnet.input_size[0]))
+
+
+class TestSharedCopies:
+    def test_one_copy_serves_until_the_block_is_left_or_the_weights_change(self) -> None:
+        classifier, copies = Classifier(relu_net(), mean=0.5, std=0.25, input_size=SIZE), SharedCopies()
+        with copies.used():
+            first = prepared(classifier)
+            assert prepared(classifier) is first
+            assert prepared(Classifier(relu_net(), mean=0.5, std=0.25, input_size=SIZE)) is not first
+        assert prepared(classifier) is not first
+        with copies.used():
+            assert prepared(classifier) is first
+            with torch.no_grad():
+                next(classifier.module.parameters()).add_(1)
+            second = prepared(classifier)
+        assert second is not first
+        x = images(2, SIZE)
+        torch.testing.assert_close(second(x), classifier(x))
+
+    def test_threads_share_none(self) -> None:
+        classifier = Classifier(relu_net(), mean=0.5, std=0.25, input_size=SIZE)
+        found: list[Classifier] = []
+        with SharedCopies().used():
+            own = prepared(classifier)
+            other = threading.Thread(target=lambda: found.append(prepared(classifier)))
+            other.start()
+            other.join()
+        assert found[0] is not own

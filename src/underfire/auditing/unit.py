@@ -25,6 +25,7 @@ from underfire.files import quoted
 from underfire.images import PhotoLoader, save_png
 from underfire.images.png import from_8bit, read_pngs
 from underfire.models.classifier import Classifier
+from underfire.models.folded import SharedCopies
 from underfire.seeding import generator
 
 
@@ -99,6 +100,7 @@ class Auditor:
         self.classifier = classifier
         self.directory = directory
         self.loader = PhotoLoader(classifier.preprocessing)
+        self._copies = SharedCopies()
         load_parts(
             [name for name in plan.interpreters if name not in given.interpreters],
             [name for name in plan.attacks if name not in given.attacks],
@@ -169,7 +171,7 @@ class Auditor:
             x, used = noise(batch.x, model, seed=self.plan.seed, keys=batch.ids)
             return _Perturbed(x, model, used)
         maps = {name: found.to(device) for name, found in benign.maps.items()}
-        with calling(batch.ids):
+        with calling(batch.ids), self._copies.used():
             result = attacked(
                 self._attacks[condition],
                 condition,

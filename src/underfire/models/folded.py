@@ -6,12 +6,16 @@ The copy is used inside attacks only; whatever is reported is scored on the unmo
 """
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor, nn
 
 from underfire.errors import ModelError
 from underfire.models.classifier import Classifier
+from underfire.models.remembered import Remembered
 
 TOLERANCE = 1e-4  # largest difference of the logits, relative to their spread, that still counts as the same
 
@@ -27,8 +31,30 @@ def prepared(classifier: Classifier) -> Classifier:
     """
     if classifier.is_frozen:
         raise RuntimeError("an attack cannot start inside Classifier.frozen(): leave the block first.")
+    shared = _SHARED.get()
     with classifier.alone(), torch.no_grad():
-        return _prepared(classifier)
+        if shared is None:
+            return _prepared(classifier)
+        return shared.get(classifier, "copy", lambda: _prepared(classifier))
+
+
+_SHARED: ContextVar[Remembered[Classifier] | None] = ContextVar("shared copies", default=None)
+
+
+class SharedCopies:
+    """Has `prepared` make one copy of a classifier for many attacks, whose caller changes nothing but its tensors."""
+
+    def __init__(self) -> None:
+        self._copies: Remembered[Classifier] = Remembered()
+
+    @contextmanager
+    def used(self) -> Iterator[None]:
+        """Inside the block a copy that was made in an earlier one serves again."""
+        token = _SHARED.set(self._copies)
+        try:
+            yield
+        finally:
+            _SHARED.reset(token)
 
 
 def _prepared(classifier: Classifier) -> Classifier:
