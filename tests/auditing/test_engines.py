@@ -1,7 +1,10 @@
 """Ray's workers may be lost: their units go elsewhere, a few times. Ray itself is a fake one here, but for one test."""
 
+import os
 import socket
+import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,6 +31,7 @@ from underfire.auditing.given import GivenParts
 from underfire.auditing.plan import AuditPlan, PlannedPhoto, Unit
 from underfire.auditing.runner import AuditOutcome, run_audit
 from underfire.auditing.store import RunDirectory
+from underfire.auditing.unit import Event
 from underfire.cli import cli
 from underfire.errors import InputError
 
@@ -52,6 +56,7 @@ class FakeRay:
     running: bool = True
     wrong: BaseException | None = None  # what Ray says of an address
     asked: list[dict[str, Any]] = field(default_factory=list)
+    unready: int = 0  # so many workers die before they are ready
 
     exceptions = SimpleNamespace(
         RayActorError=_ActorError,
@@ -89,6 +94,14 @@ class FakeRay:
         self.made += 1
         state = SimpleNamespace(alive=True)
 
+        def ready() -> Callable[[], object]:
+            def result() -> None:
+                if self.unready:
+                    self.unready -= 1
+                    raise _ActorError("cannot import name 'mine'")
+
+            return result
+
         def run(item: Unit | PlannedPhoto) -> Callable[[], object]:
             assert state.alive, "a dead worker was asked"
 
@@ -105,7 +118,8 @@ class FakeRay:
 
             return result
 
-        return SimpleNamespace(run=SimpleNamespace(remote=run))
+        parts = {"run": run, "__ray_ready__": ready}
+        return SimpleNamespace(**{name: SimpleNamespace(remote=part) for name, part in parts.items()})
 
     def wait(self, results: Sequence[Callable[[], object]]) -> tuple[list[Any], list[Any]]:
         return list(results[:1]), list(results[1:])
@@ -154,6 +168,18 @@ def test_a_unit_that_every_worker_is_lost_over_is_given_up(
     monkeypatch.setitem(sys.modules, "ray", FakeRay(Counter()))
     assert run(photos, tmp_path / "run").finished
     assert rows_of(tmp_path / "run") == rows_of(local)
+
+
+def test_workers_that_die_before_they_are_ready_are_replaced_a_few_times(
+    photos: Path, local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", FakeRay(Counter(), unready=2))
+    assert run(photos, tmp_path / "run").finished
+    assert rows_of(tmp_path / "run") == rows_of(local)
+    monkeypatch.setitem(sys.modules, "ray", FakeRay(Counter(), unready=3))
+    with pytest.raises(InputError, match=r"lost before they were ready \(cannot import name 'mine'\)"):
+        run(photos, tmp_path / "other")
+    assert leftovers(tmp_path / "other") == []
 
 
 @pytest.fixture
@@ -220,3 +246,50 @@ def test_two_machines_of_a_real_cluster_make_the_rows_of_one(photos: Path, local
     finally:
         cluster.shutdown()
     assert rows_of(tmp_path / "run") == rows_of(local)
+
+
+@pytest.mark.slow
+def test_a_node_that_is_lost_costs_no_rows(photos: Path, local: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    cluster = import_module("ray.cluster_utils").Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    try:
+        node = cluster.add_node(num_cpus=1)
+
+        class Losing:
+            """Takes a machine away when the first part is there."""
+
+            there = True
+
+            def started(self, plan: AuditPlan, todo: Sequence[Unit], finished: int) -> None:
+                pass
+
+            def advanced(self, event: Event) -> None:
+                if self.there:
+                    cluster.remove_node(node, allow_graceful=False)
+                    self.there = False
+
+        assert run(photos, tmp_path / "run", ray_address=cluster.address, listener=Losing()).finished
+    finally:
+        cluster.shutdown()
+    assert rows_of(tmp_path / "run") == rows_of(local)
+
+
+@pytest.mark.slow
+def test_a_driver_that_is_killed_and_started_again_makes_no_row_twice(
+    photos: Path, local: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("ray")
+    out = tmp_path / "run"
+    options = ["--interpreters", "cam", "--attacks", "pgd", "--steps", "2", "--batch-size", "2", "--engine", "ray"]
+    command = [sys.executable, "-m", "underfire", "audit", str(photos), *MODEL_OPTIONS, *options, "--out", str(out)]
+    where = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    driver = subprocess.Popen(command, env=where)
+    try:
+        while driver.poll() is None and not any(out.glob("rows/*.parquet")):
+            time.sleep(0.05)
+    finally:
+        driver.kill()
+        driver.wait()
+    ended = subprocess.run(command, env=where, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert rows_of(out) == rows_of(local)

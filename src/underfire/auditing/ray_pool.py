@@ -135,30 +135,44 @@ class RayPool:
         def start() -> Any:
             return actors.remote(model, *facts)
 
-        idle = [start() for _ in range(count)]
-        waiting, working = list(reversed(range(len(items)))), dict[Any, tuple[Any, int]]()
-        losses = Counter[int]()
+        # An actor has an item when it is ready, and not before: on a machine that is gone none ever is.
+        starting = {actor.__ray_ready__.remote(): actor for actor in (start() for _ in range(count))}
+        waiting, working, idle = list(reversed(range(len(items)))), dict[Any, tuple[Any, int]](), list[Any]()
+        losses, unready = Counter[int](), 0
         known = ray.exceptions
         deaths = (known.RayActorError, known.NodeDiedError, known.OutOfMemoryError, known.ObjectLostError)
         while waiting or working:
             while waiting and idle:
-                actor, place = idle.pop(), waiting.pop()
-                working[actor.run.remote(items[place])] = actor, place
-            (done,), _ = ray.wait(list(working))
-            actor, place = working.pop(done)
+                free, upcoming = idle.pop(), waiting.pop()
+                working[free.run.remote(items[upcoming])] = free, upcoming
+            (done,), _ = ray.wait([*starting, *working])
+            place: int | None = None
+            if done in starting:
+                actor = starting.pop(done)
+            else:
+                actor, place = working.pop(done)
             try:
                 found = ray.get(done)
             except deaths as error:
                 ray.kill(actor)  # one that cannot be reached may be at work still
-                losses[place] += 1
-                if losses[place] == _LOSSES:
-                    raise InputError(_given_up(named(items[place]))) from error
-                lost(items[place])
-                waiting.append(place)
-                idle.append(start())
+                if place is None:
+                    unready += 1
+                else:
+                    losses[place] += 1
+                    if losses[place] == _LOSSES:
+                        raise InputError(_given_up(named(items[place]))) from error
+                    lost(items[place])
+                    waiting.append(place)
+                if unready == _LOSSES:
+                    raise InputError(_never_ready(error)) from error
+                new = start()
+                starting[new.__ray_ready__.remote()] = new
             else:
                 idle.append(actor)
-                yield items[place], found
+                if place is None:
+                    unready = 0
+                else:
+                    yield items[place], found
 
 
 def pool_of(engine: EngineName, address: str | None) -> RayPool | None:
@@ -204,4 +218,12 @@ def _given_up(what: str) -> str:
     return (
         f"{_LOSSES} workers of Ray were lost over {what}: they may have run out of memory, or the model may end its "
         "process; finished parts are kept, and the same command goes on from there"
+    )
+
+
+def _never_ready(error: BaseException) -> str:
+    line, *_ = [*str(error).splitlines(), ""]
+    return (
+        f"{_LOSSES} workers of Ray in turn were lost before they were ready ({shortened(line)}); install underfire and "
+        "the model's code on each machine, and see whether the model fits into its memory"
     )
