@@ -9,7 +9,7 @@ from underfire.auditing.certificate_folder import certificates_of
 from underfire.auditing.gates import Gate, GateCheck, failures, parse_gate, try_gates
 from underfire.auditing.given import GivenParts, PhotosGiven, named_attacks, named_interpreters, photos_given
 from underfire.auditing.locks import describing
-from underfire.auditing.plan import WHOLE, AuditPlan, ModelSettings, Preset, Shard
+from underfire.auditing.plan import ANY_RAY, WHOLE, AuditPlan, ModelSettings, Preset, RaySettings, Shard
 from underfire.auditing.progress import NotebookProgress
 from underfire.auditing.run import Named, Run, open_run
 from underfire.auditing.runner import AuditListener, run_audit
@@ -149,7 +149,7 @@ def audit(
     out: str | Path = "underfire-run",
     shard: Shard = WHOLE,
     engine: EngineName = "local",
-    ray_address: str | None = None,
+    ray: RaySettings = ANY_RAY,
     strict: bool = False,
     keep: Keep = "all",
     command: str | None = None,
@@ -169,7 +169,7 @@ def audit(
         out: the run directory.
         shard: the share of the audit to do.
         engine: local, or ray for the processes of a Ray cluster.
-        ray_address: with ray, the address of a cluster that is running already: HOST:PORT of its head, or auto.
+        ray: how the engine ray uses its cluster.
         strict: refuse a photo that cannot be used, rather than leave it out.
         keep: which images and maps stay: all, those of attacks ("adversarial", images alone), or none. The report can
             show only those, and studies need all.
@@ -191,7 +191,7 @@ def audit(
         Path(out),
         shard=shard,
         engine=engine,
-        ray_address=ray_address,
+        ray=ray,
         strict=strict,
         command=command,
         listener=NotebookProgress() if listener is None and in_notebook() else listener,

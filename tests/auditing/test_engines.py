@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from click.testing import CliRunner
 
 from support.stopping import DyingCAM
@@ -28,10 +29,12 @@ from support.toy_photos import (
     write_photos,
 )
 from underfire.auditing.given import GivenParts
-from underfire.auditing.plan import AuditPlan, PlannedPhoto, Unit
+from underfire.auditing.plan import AuditPlan, PlannedPhoto, RaySettings, Unit
+from underfire.auditing.ray_pool import RayPool
 from underfire.auditing.runner import AuditOutcome, run_audit
 from underfire.auditing.store import RunDirectory
-from underfire.auditing.unit import Event
+from underfire.auditing.unit import Auditor, Event
+from underfire.choices import Keep
 from underfire.cli import cli
 from underfire.errors import InputError
 
@@ -56,6 +59,7 @@ class FakeRay:
     running: bool = True
     wrong: BaseException | None = None  # what Ray says of an address
     asked: list[dict[str, Any]] = field(default_factory=list)
+    wanted: list[dict[str, Any]] = field(default_factory=list)  # what workers are to have
     unready: int = 0  # so many workers die before they are ready
 
     exceptions = SimpleNamespace(
@@ -79,12 +83,13 @@ class FakeRay:
         self.running = False
 
     def cluster_resources(self) -> dict[str, float]:
-        return {"CPU": 2.0}
+        return {"CPU": 2.0, "GPU": 1.0}
 
     def put(self, value: object) -> object:
         return value
 
-    def remote(self, **_: object) -> Callable[[type], Any]:
+    def remote(self, **wanted: object) -> Callable[[type], Any]:
+        self.wanted.append(wanted)
         return lambda cls: SimpleNamespace(remote=lambda *given: self._actor(cls(*given)))
 
     def kill(self, actor: Any) -> None:
@@ -102,7 +107,7 @@ class FakeRay:
 
             return result
 
-        def run(item: Unit | PlannedPhoto) -> Callable[[], object]:
+        def run(item: Unit | PlannedPhoto, contents: list[bytes] | None) -> Callable[[], object]:
             assert state.alive, "a dead worker was asked"
 
             def result() -> object:
@@ -114,7 +119,7 @@ class FakeRay:
                         directory: RunDirectory = worker._auditor.directory
                         (directory.artifacts / f".{item.photos[0].key}.12345").mkdir(parents=True)  # half of its work
                     raise _ActorError
-                return worker.run(item)
+                return worker.run(item, contents)
 
             return result
 
@@ -182,6 +187,72 @@ def test_workers_that_die_before_they_are_ready_are_replaced_a_few_times(
     assert leftovers(tmp_path / "other") == []
 
 
+def files_of(folder: Path) -> dict[str, bytes]:
+    """All files of a run but those that hold times."""
+    files = (path for path in sorted(folder.rglob("*")) if path.suffix in (".png", ".safetensors"))
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+@pytest.mark.parametrize("keep", ["all", "adversarial", "none"])
+def test_without_a_shared_disk_photos_go_to_the_workers_and_results_come_back(
+    keep: Keep, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with one_thread():
+        run(photos, tmp_path / "local", engine="local", keep=keep)
+    monkeypatch.setitem(sys.modules, "ray", FakeRay(Counter({1: 1})))
+    used: set[Path] = set()
+    work = Auditor.run
+
+    def watched(auditor: Auditor, unit: Unit) -> Iterator[Event]:
+        used.update([*(Path(photo.file) for photo in unit.photos), auditor.directory.path])
+        return work(auditor, unit)
+
+    monkeypatch.setattr(Auditor, "run", watched)
+    assert run(photos, tmp_path / "run", keep=keep, ray=RaySettings(shared_disk=False)).finished
+    assert rows_of(tmp_path / "run") == rows_of(tmp_path / "local")
+    assert files_of(tmp_path / "run") == files_of(tmp_path / "local")
+    assert bool(files_of(tmp_path / "run")) == (keep != "none")
+    assert used
+    assert not [path for path in used if path.is_relative_to(photos) or path.is_relative_to(tmp_path / "run")]
+    assert not [path for path in used if path.exists()]
+    assert leftovers(tmp_path / "run") == []
+
+
+@pytest.mark.parametrize(("gpus", "room"), [(1.0, 1), (0.25, 4), (1 / 3, 3), (2.0, 1)])
+def test_workers_share_a_gpu(gpus: float, room: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Idle:
+        """Only says what it was given."""
+
+        def __init__(self, classifier: object) -> None:
+            pass
+
+        def run(self, item: PlannedPhoto, contents: Sequence[bytes] | None) -> None:
+            assert contents is None
+
+    ray = FakeRay(Counter())
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    on_gpu: Any = SimpleNamespace(device=torch.device("cuda"))
+    items: Any = [SimpleNamespace(image_id=str(place)) for place in range(9)]
+    done = RayPool(RaySettings(gpus_per_worker=gpus)).run(items, Idle, on_gpu, named=str, files=lambda _: [])
+    assert [item for item, _ in done] == items
+    assert (ray.made, ray.wanted) == (room, [{"num_cpus": 0, "num_gpus": gpus}])
+
+
+@pytest.mark.parametrize("gpus", ["0", "-1", "1.5", "inf", "nan"])
+def test_shares_that_no_gpu_has_are_refused(gpus: str, photos: Path, tmp_path: Path) -> None:
+    command = ["audit", str(photos), *MODEL_OPTIONS, "--out", str(tmp_path / "run"), "--engine", "ray"]
+    ended = CliRunner().invoke(cli, [*command, "--gpus-per-worker", gpus])
+    assert (ended.exit_code, f"'{gpus}'" in ended.stderr) == (2, True), ended.output
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("option", ["--gpus-per-worker=0.5", "--no-shared-disk"])
+def test_settings_of_ray_are_refused_without_it(option: str, photos: Path, tmp_path: Path) -> None:
+    ended = CliRunner().invoke(cli, ["audit", str(photos), *MODEL_OPTIONS, "--out", str(tmp_path / "run"), option])
+    assert (ended.exit_code, "is for the engine 'ray'" in ended.stderr) == (2, True), ended.output
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.fixture
 def head() -> Iterator[str]:
     """The address of something that answers."""
@@ -196,7 +267,7 @@ def test_a_cluster_that_is_running_is_used(
     address = "auto" if auto else head
     ray = FakeRay(Counter(), running=False)
     monkeypatch.setitem(sys.modules, "ray", ray)
-    assert run(photos, tmp_path / "run", ray_address=address).finished
+    assert run(photos, tmp_path / "run", ray=RaySettings(address)).finished
     assert rows_of(tmp_path / "run") == rows_of(local)
     (asked,) = ray.asked
     assert asked["address"] == address
@@ -210,7 +281,7 @@ def test_an_address_that_ray_refuses_is_quoted(
 ) -> None:
     monkeypatch.setitem(sys.modules, "ray", FakeRay(Counter(), running=False, wrong=wrong))
     with pytest.raises(InputError, match=f"no Ray cluster can be used at '{head}'"):
-        run(photos, tmp_path / "run", ray_address=head)
+        run(photos, tmp_path / "run", ray=RaySettings(head))
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1:port", "127.0.0.1:99999999", "ray://127.0.0.1:1"])
@@ -242,7 +313,7 @@ def test_two_machines_of_a_real_cluster_make_the_rows_of_one(photos: Path, local
     cluster = import_module("ray.cluster_utils").Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     try:
         cluster.add_node(num_cpus=1)
-        assert run(photos, tmp_path / "run", ray_address=cluster.address).finished
+        assert run(photos, tmp_path / "run", ray=RaySettings(cluster.address)).finished
     finally:
         cluster.shutdown()
     assert rows_of(tmp_path / "run") == rows_of(local)
@@ -268,7 +339,7 @@ def test_a_node_that_is_lost_costs_no_rows(photos: Path, local: Path, tmp_path: 
                     cluster.remove_node(node, allow_graceful=False)
                     self.there = False
 
-        assert run(photos, tmp_path / "run", ray_address=cluster.address, listener=Losing()).finished
+        assert run(photos, tmp_path / "run", ray=RaySettings(cluster.address), listener=Losing()).finished
     finally:
         cluster.shutdown()
     assert rows_of(tmp_path / "run") == rows_of(local)

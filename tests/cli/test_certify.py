@@ -157,12 +157,13 @@ def test_shards_make_the_whole(photos: Path, whole: Path, tmp_path: Path) -> Non
     assert content(tmp_path) == content(whole)
 
 
+@pytest.mark.parametrize("more", [[], ["--no-shared-disk"]])
 def test_a_cluster_makes_the_same_and_what_a_lost_worker_had_goes_to_another(
-    photos: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    more: list[str], photos: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ray = FakeRay(Counter({"photo-1.png": 2}))
     monkeypatch.setitem(sys.modules, "ray", ray)
-    done = certify(photos, tmp_path, "--engine", "ray")
+    done = certify(photos, tmp_path, "--engine", "ray", *more)
     assert done.exit_code == 0, done.output
     assert content(tmp_path) == content(whole)
     assert (ray.made, ray.dead) == (2 + 2, 2)

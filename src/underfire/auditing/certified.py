@@ -19,7 +19,7 @@ from torch import Tensor
 
 from underfire.attacks.goals import OTHER_FREE, Goal
 from underfire.auditing.cache import Cache, facts_key
-from underfire.auditing.engines import anywhere
+from underfire.auditing.engines import anywhere, readable
 from underfire.auditing.look import calling
 from underfire.auditing.names import make_interpreters
 from underfire.auditing.plan import WHOLE, AuditPlan, PlannedPhoto, Shard
@@ -175,7 +175,10 @@ def certify_photos(
         found: Iterator[tuple[PlannedPhoto, _Certified]] = ((photo, certifier.run(photo)) for photo in lacking)
     else:
         facts = settings, anywhere(plan), batch_size
-        found = pool.run(lacking, _CertifyWorker, classifier, *facts, named=lambda photo: quoted(photo.image_id))
+        found = pool.run(
+            lacking, _CertifyWorker, classifier, *facts,
+            named=lambda photo: quoted(photo.image_id), files=lambda photo: [photo.file],
+        )  # fmt: skip
     for count, (photo, certified) in enumerate(found, start=1 + len(share) - len(lacking)):
         drawn(photo, certified.pixels, certified.cells)
         cache.put(part_key(photo), certified.part)
@@ -323,9 +326,10 @@ class _CertifyWorker:
         interpreters = make_interpreters(plan.interpreters, classifier, rts=plan.rts)
         self._certifier = _Certifier(settings, plan.seed, interpreters, batch_size)
 
-    def run(self, photo: PlannedPhoto) -> _Certified:
-        """All certificates of ``photo``."""
-        return self._certifier.run(photo)
+    def run(self, photo: PlannedPhoto, contents: Sequence[bytes] | None) -> _Certified:
+        """All certificates of ``photo``, of whose file ``contents`` may be sent."""
+        with readable([photo], contents) as (here,):
+            return self._certifier.run(here)
 
 
 def share_of_alpha(settings: CertifySettings, interpreters: Sequence[object]) -> float:

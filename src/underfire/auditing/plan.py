@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
@@ -260,6 +261,35 @@ class Shard:
 
 WHOLE = Shard()
 """The share of a process that does everything."""
+
+
+@dataclass(frozen=True)
+class RaySettings:
+    """How a Ray cluster is used.
+
+    Attributes:
+        address: of a cluster that is running already: HOST:PORT of its head, or auto; None for the one that the
+            environment names, or a new one on this machine.
+        gpus_per_worker: what a worker takes of the GPUs where the model is on one: a part of 1, or a whole number.
+        shared_disk: whether all machines see the photos and the run directory. If not, photos are sent to the workers,
+            and results come back through the process that was started.
+
+    Raises:
+        InputError: ``gpus_per_worker`` is not above 0, or above 1 and not whole.
+    """
+
+    address: str | None = None
+    gpus_per_worker: float = 1.0
+    shared_disk: bool = True
+
+    def __post_init__(self) -> None:
+        gpus = self.gpus_per_worker
+        if not 0 < gpus < math.inf or (gpus > 1 and gpus % 1):
+            raise InputError(f"a worker cannot take '{gpus:g}' GPUs; give a part of 1, such as 0.25, or a whole number")
+
+
+ANY_RAY = RaySettings()
+"""The cluster that is found, with a GPU for each worker and a disk that all machines see."""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 
+from underfire.auditing.plan import ANY_RAY, RaySettings
 from underfire.choices import EngineName
 from underfire.errors import InputError
 from underfire.files import quoted, shortened
@@ -32,21 +33,18 @@ Found = TypeVar("Found", covariant=True)
 class Worker(Protocol[Item, Found]):
     """What an actor is made of, in a process of its own with one thread."""
 
-    def run(self, item: Item, /) -> Found:
-        """Works on ``item`` to its end."""
+    def run(self, item: Item, contents: Sequence[bytes] | None, /) -> Found:
+        """Works on ``item`` to its end; ``contents`` are those of its files, None where a worker can read them."""
         ...
 
 
 class RayPool:
-    """One actor with one thread per CPU of the cluster (on CUDA: per GPU), each with a copy of the classifier.
+    """One actor with one thread per CPU of the cluster (on CUDA: by GPUs), each with a copy of the classifier.
 
-    ``address`` is that of a cluster which is running already, as `ray.init` takes it; None for the one that the
-    environment names, or a new one on this machine.
-
-    Raises `InputError` where Ray is not installed, or nothing answers at ``address``.
+    Raises `InputError` where Ray is not installed, or nothing answers at the address of ``settings``.
     """
 
-    def __init__(self, address: str | None = None) -> None:
+    def __init__(self, settings: RaySettings = ANY_RAY) -> None:
         try:
             self._ray: Any = import_module("ray")
         except ImportError as error:
@@ -54,9 +52,9 @@ class RayPool:
                 "engine 'ray' needs Ray, which is not installed; "
                 "run pip install 'underfire[ray]', or use --engine local"
             ) from error
-        if address is not None:
-            _check_answers(address)
-        self._address = address
+        if settings.address is not None:
+            _check_answers(settings.address)
+        self._settings, self._address = settings, settings.address
 
     def run(
         self,
@@ -65,6 +63,7 @@ class RayPool:
         classifier: Classifier,
         *facts: object,
         named: Callable[[P], str],
+        files: Callable[[P], Sequence[str]],
         lost: Callable[[P], None] = lambda _: None,
     ) -> Iterator[tuple[P, T]]:
         """Each of ``items`` with what came of it, worked on by the actor that is free first.
@@ -75,18 +74,20 @@ class RayPool:
             classifier: sent to each machine once; where it stands decides whether actors take GPUs.
             facts: small.
             named: an item in words.
+            files: what a worker reads for an item; sent with it, when it is its turn, where no disk is shared.
             lost: called with an item whose worker was lost, before another takes it.
 
         Raises:
             InputError: of a worker, or three of them were lost over one item.
-            OSError: of a worker.
+            OSError: of a worker, or a file that is to be sent cannot be read.
         """
         ray = self._ray
         started_here = not ray.is_initialized()
         if started_here:
             self._start()
         try:
-            yield from self._run(items, worker, classifier, facts, named, lost)
+            start, room = self._actors(worker, classifier, facts)
+            yield from self._run(items, start, min(len(items), room), named, files, lost)
         except ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, InputError | OSError):
                 raise error.cause from None  # its sentence, without the traceback of another process
@@ -116,25 +117,30 @@ class RayPool:
         finally:
             signal.signal(signal.SIGTERM, on_sigterm)  # Ray takes it for itself
 
+    def _actors(
+        self, worker: Callable[..., object], classifier: Classifier, facts: tuple[object, ...]
+    ) -> tuple[Callable[[], Any], int]:
+        """How to start an actor, and how many there is room for, at least one."""
+        ray, gpus = self._ray, self._settings.gpus_per_worker
+        resource, each = ("GPU", gpus) if classifier.device.type == "cuda" else ("CPU", 1)
+        room = int(ray.cluster_resources().get(resource, 1) / each + 1e-6)  # of thirds there are three in one
+        wants = {"num_cpus": 0, "num_gpus": gpus} if resource == "GPU" else {"num_cpus": 1, "num_gpus": 0}
+        actors, model = ray.remote(**wants)(worker), ray.put(classifier)
+        return (lambda: actors.remote(model, *facts)), max(1, room)
+
+    def _contents(self, files: Sequence[str]) -> list[bytes] | None:
+        return None if self._settings.shared_disk else [Path(file).read_bytes() for file in files]
+
     def _run(
         self,
         items: Sequence[P],
-        worker: Callable[..., Worker[P, T]],
-        classifier: Classifier,
-        facts: tuple[object, ...],
+        start: Callable[[], Any],
+        count: int,
         named: Callable[[P], str],
+        files: Callable[[P], Sequence[str]],
         lost: Callable[[P], None],
     ) -> Iterator[tuple[P, T]]:
         ray = self._ray
-        on_gpu = classifier.device.type == "cuda"
-        resource = "GPU" if on_gpu else "CPU"
-        count = max(1, min(len(items), int(ray.cluster_resources().get(resource, 1))))
-        actors = ray.remote(num_cpus=0 if on_gpu else 1, num_gpus=1 if on_gpu else 0)(worker)
-        model = ray.put(classifier)
-
-        def start() -> Any:
-            return actors.remote(model, *facts)
-
         # An actor has an item when it is ready, and not before: on a machine that is gone none ever is.
         starting = {actor.__ray_ready__.remote(): actor for actor in (start() for _ in range(count))}
         waiting, working, idle = list(reversed(range(len(items)))), dict[Any, tuple[Any, int]](), list[Any]()
@@ -144,7 +150,7 @@ class RayPool:
         while waiting or working:
             while waiting and idle:
                 free, upcoming = idle.pop(), waiting.pop()
-                working[free.run.remote(items[upcoming])] = free, upcoming
+                working[free.run.remote(items[upcoming], self._contents(files(items[upcoming])))] = free, upcoming
             (done,), _ = ray.wait([*starting, *working])
             place: int | None = None
             if done in starting:
@@ -175,17 +181,23 @@ class RayPool:
                     yield items[place], found
 
 
-def pool_of(engine: EngineName, address: str | None) -> RayPool | None:
+def pool_of(engine: EngineName, settings: RaySettings) -> RayPool | None:
     """The pool that ``engine`` works on, None for this process.
 
     Raises:
-        InputError: as `RayPool`; or there is an address, which ``engine`` has no use for.
+        InputError: as `RayPool`; or there are ``settings`` of Ray, which ``engine`` has no use for.
     """
     if engine == "ray":
-        return RayPool(address)
-    if address is not None:
-        raise InputError(f"the address of Ray {quoted(address)} is for the engine 'ray', not {engine!r}; give both")
-    return None
+        return RayPool(settings)
+    if settings.address is not None:
+        what = f"the address of Ray {quoted(settings.address)} is"
+    elif settings.gpus_per_worker != ANY_RAY.gpus_per_worker:
+        what = f"a worker with '{settings.gpus_per_worker:g}' GPUs is"
+    elif not settings.shared_disk:
+        what = "work without a shared disk is"
+    else:
+        return None
+    raise InputError(f"{what} for the engine 'ray', not {engine!r}; give both")
 
 
 def as_actor() -> None:

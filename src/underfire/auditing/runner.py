@@ -18,7 +18,18 @@ from underfire.auditing.given import NOTHING_GIVEN, GivenParts
 from underfire.auditing.inspection import Inspection, check_unchanged, inspect_photos
 from underfire.auditing.locks import describing, holding
 from underfire.auditing.names import make_perturbation
-from underfire.auditing.plan import WHOLE, AuditPlan, PlannedPhoto, Shard, Unit, first_difference, shown_setting, units
+from underfire.auditing.plan import (
+    ANY_RAY,
+    WHOLE,
+    AuditPlan,
+    PlannedPhoto,
+    RaySettings,
+    Shard,
+    Unit,
+    first_difference,
+    shown_setting,
+    units,
+)
 from underfire.auditing.ray_pool import pool_of
 from underfire.auditing.rows import OLDEST_SCHEMA, SCHEMA_VERSION
 from underfire.auditing.store import RunDirectory
@@ -76,7 +87,7 @@ def run_audit(
     *,
     shard: Shard = WHOLE,
     engine: EngineName = "local",
-    ray_address: str | None = None,
+    ray: RaySettings = ANY_RAY,
     strict: bool = False,
     command: str | None = None,
     listener: AuditListener | None = None,
@@ -88,7 +99,7 @@ def run_audit(
     Parts that are there already are left as they are, so the same call goes on where another was stopped, and
     yields the rows of an undisturbed run in all but ``seconds``. Nothing in ``out`` is touched before
     everything that can be refused has been checked. ``given`` are parts of the user's own, ``keep`` says which of the
-    artifacts stay, ``ray_address`` where a cluster is running for the engine "ray".
+    artifacts stay, ``ray`` how the engine "ray" uses its cluster.
 
     Raises:
         InputError: a photo, an interpreter or the directory cannot be used; the directory is that of another
@@ -97,7 +108,7 @@ def run_audit(
     directory = RunDirectory(out, keep)
     directory.check_usable()
     auditor = Auditor(plan, classifier, directory, given=given)
-    worker = _engine(engine, ray_address, auditor, partial(RayEngine, plan, classifier, directory, given=given))
+    worker = _engine(engine, ray, auditor, partial(RayEngine, plan, classifier, directory, given=given))
 
     facts = _facts(plan, classifier, command, threads=1 if engine == "ray" else torch.get_num_threads())
     if given.settings():
@@ -130,9 +141,9 @@ def run_audit(
     return _finish(directory, planned, plan)
 
 
-def _engine(name: EngineName, address: str | None, auditor: Auditor, ray: Callable[..., Engine]) -> Engine:
-    pool = pool_of(name, address)
-    return LocalEngine(auditor) if pool is None else ray(pool=pool)
+def _engine(name: EngineName, ray: RaySettings, auditor: Auditor, on_ray: Callable[..., Engine]) -> Engine:
+    pool = pool_of(name, ray)
+    return LocalEngine(auditor) if pool is None else on_ray(pool=pool)
 
 
 def _left_to_do(directory: RunDirectory, run: RunFacts, share: Sequence[Unit]) -> list[Unit]:

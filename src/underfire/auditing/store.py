@@ -151,6 +151,21 @@ class RunDirectory:
         with naming(folder / MAPS_FILE):
             (folder / MAPS_FILE).write_bytes(content)
 
+    def made(self, unit: Unit) -> dict[tuple[str, ...], bytes]:
+        """The artifacts of the finished ``unit``, by the photo's key and the file's name, and by () its part."""
+        folders = [(photo.key, self.inside("artifacts", photo.key)) for photo in unit.photos]
+        files = [(key, file) for key, folder in folders if folder.is_dir() for file in folder.iterdir()]
+        return {(): self.part(unit.number).read_bytes()} | {(key, file.name): file.read_bytes() for key, file in files}
+
+    def take(self, unit: Unit, files: Mapping[tuple[str, ...], bytes]) -> None:
+        """Writes what `made` found of ``unit`` elsewhere, its part last."""
+        for photo in unit.photos:
+            with self.new_artifacts(photo) as folder:
+                for path, content in files.items():
+                    if path[:1] == (photo.key,):
+                        (folder / self.artifact(photo, path[1]).name).write_bytes(content)
+        write_whole(self.part(unit.number), files[()])
+
     def sweep_descriptions(self) -> None:
         """Removes what a killed process left unfinished of run.json, the summary or the report."""
         for leftover in self.path.glob(".*.tmp"):

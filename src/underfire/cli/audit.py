@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from underfire.auditing.condition import NOISE, PGD
-from underfire.auditing.plan import AuditPlan, Shard, units
+from underfire.auditing.plan import AuditPlan, RaySettings, Shard, units
 from underfire.choices import EngineName, Keep
 from underfire.cli.console import notes, print_table, results
 from underfire.cli.interrupts import interruptible
@@ -20,6 +20,7 @@ from underfire.cli.options import (
     Command,
     Parsed,
     completed,
+    engine_options,
     gate_options,
     load_model,
     out_folder,
@@ -65,23 +66,6 @@ def _file(text: str) -> Path:
 Written = Parsed("file", _file)
 
 
-def engine_options(command: Command) -> Command:
-    """Adds the options that say where the work is done; their values arrive as ``engine`` and ``ray_address``."""
-    engine = click.option(
-        "--engine",
-        type=click.Choice(get_args(EngineName)),
-        default="local",
-        show_default=True,
-        help="Where to work: in this process, or on a Ray cluster.",
-    )
-    address = click.option(
-        "--ray-address",
-        metavar="ADDRESS",
-        help="With --engine ray: HOST:PORT of the head of a cluster that is running already, or auto.",
-    )
-    return engine(address(command))
-
-
 _OPTIONS = (
     photos_argument(),
     plan_options,
@@ -122,7 +106,7 @@ def audit(
     plan: AuditPlan,
     out: Path,
     engine: EngineName,
-    ray_address: str | None,
+    ray: RaySettings,
     shard: Shard,
     strict: bool,
     keep: Keep,
@@ -155,7 +139,7 @@ def audit(
                 out=out,
                 shard=shard,
                 engine=engine,
-                ray_address=ray_address,
+                ray=ray,
                 strict=strict,
                 keep=keep,
                 command=shlex.join(["underfire", *sys.argv[1:]]),

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from underfire.auditing.plan import AuditPlan, ModelSettings, PlannedPhoto, Shard
+from underfire.auditing.plan import AuditPlan, ModelSettings, PlannedPhoto, RaySettings, Shard
 from underfire.choices import EngineName
-from underfire.cli.audit import Shards, engine_options
+from underfire.cli.audit import Shards
 from underfire.cli.console import notes, print_table, results
 from underfire.cli.interrupts import interruptible
 from underfire.cli.options import (
@@ -21,6 +21,7 @@ from underfire.cli.options import (
     Number,
     Numbers,
     Seed,
+    engine_options,
     limit_option,
     load_model,
     model_options,
@@ -105,7 +106,7 @@ def certify(
     batch_size: int,
     limit: int | None,
     engine: EngineName,
-    ray_address: str | None,
+    ray: RaySettings,
     shard: Shard,
     out: Path,
     **given: Any,
@@ -121,7 +122,7 @@ def certify(
     from underfire.auditing.ray_pool import pool_of
     from underfire.cli.progress import PhotosDisplay
 
-    pool = pool_of(engine, ray_address)
+    pool = pool_of(engine, ray)
     wanted = CertifySettings(**{name: value for name, value in given.items() if value is not None})
     classifier = load_model(settings, device)
     names = _names(interpreters, rts, classifier)

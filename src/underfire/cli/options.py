@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 import click
 
 from underfire import parsing
-from underfire.auditing.plan import PASSES, AuditPlan, ModelSettings
-from underfire.choices import EVERY, PERTURBATIONS, Crop, Interpolation, Outputs
+from underfire.auditing.plan import ANY_RAY, PASSES, AuditPlan, ModelSettings, RaySettings
+from underfire.choices import EVERY, PERTURBATIONS, Crop, EngineName, Interpolation, Outputs
 from underfire.cli.console import QUIET
 from underfire.errors import InputError
 
@@ -349,9 +349,46 @@ _GATE_OPTIONS = (
 _PLAN_FIELDS = ("rts", "attacks", "goals", "preset", "targets", "batch_size", "limit", "device")
 
 
+_ENGINE_OPTIONS = (
+    click.option(
+        "--engine",
+        type=click.Choice(get_args(EngineName)),
+        default="local",
+        show_default=True,
+        help="Where to work: in this process, or on a Ray cluster.",
+    ),
+    click.option(
+        "--ray-address",
+        "address",
+        metavar="ADDRESS",
+        help="With --engine ray: HOST:PORT of the head of a cluster that is running already, or auto.",
+    ),
+    click.option(
+        "--gpus-per-worker",
+        type=Number,
+        default=ANY_RAY.gpus_per_worker,
+        show_default=True,
+        metavar="F",
+        help="With --engine ray and --device cuda: what a worker takes, such as 0.25 for four on a GPU.",
+    ),
+    click.option(
+        "--shared-disk/--no-shared-disk",
+        default=ANY_RAY.shared_disk,
+        show_default=True,
+        help="With --engine ray: all machines see photos and DIR; without, both travel through this process.",
+    ),
+)
+
+
 def gate_options(command: Command) -> Command:
     """Adds the options that make a command fail; their values arrive in ``gates`` and ``min_photos``."""
     return _with_options(_GATE_OPTIONS, command)
+
+
+def engine_options(command: Command) -> Command:
+    """Adds the options that say where the work is done; their values arrive as ``engine`` and ``ray: RaySettings``."""
+    names = tuple(field.name for field in fields(RaySettings))
+    return _with_options(_ENGINE_OPTIONS, _gathered(command, "ray", names, RaySettings))
 
 
 def model_options(command: Command) -> Command:
