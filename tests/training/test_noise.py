@@ -8,6 +8,7 @@ import pytest
 import safetensors.torch
 import torch
 from click.testing import CliRunner
+from torch import nn
 
 import underfire as uf
 from support.planted import NOTHING, SIZE, flat_net, planted, tinted_net
@@ -150,6 +151,7 @@ def test_an_interrupted_training_ends_in_the_same_bits(folder: Path, tmp_path: P
         ({"layers": ("7",)}, "layer '7' is none of 'tinted'"),
         ({"layers": ("1",)}, "layer '1' of 'tinted' has no weights"),
         ({"sigma": 0.0}, "sigma is 0"),
+        ({"sigma": -1.0}, "sigma is -1; .* above 0"),
         ({"sigma": float("nan")}, "sigma is nan"),
         ({"draws": 0}, "draws is 0"),
         ({"learning_rate": -1.0}, "learning_rate is -1"),
@@ -169,6 +171,16 @@ def test_a_model_without_a_pooled_head_names_its_layers(folder: Path, tmp_path: 
     plan = replace(PLAN, epochs=1, layers=("2",))
     train_noise(classifier, split_of(folder), tmp_path / "w.safetensors", plan=plan, listener=Heard())
     assert (tmp_path / "w.safetensors").is_file()
+
+
+def test_a_layer_that_the_classes_do_not_depend_on_is_refused(folder: Path, tmp_path: Path) -> None:
+    net = tinted_net()
+    net[-1].register_module("unused", nn.Linear(2, 2))
+    classifier = Classifier(net, input_size=SIZE, name="tinted")
+    plan = replace(PLAN, layers=("6.unused",))
+    with pytest.raises(InputError, match=r"'tinted' does not use the weights of '6\.unused'"):
+        train_noise(classifier, split_of(folder), tmp_path / "w.safetensors", plan=plan, listener=Heard())
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_command_writes_a_checkpoint_that_commands_take(

@@ -71,7 +71,7 @@ class NoiseLesson:
     """Say of a noisy image what was said of the image itself."""
 
     def __init__(self, classifier: Classifier, layers: tuple[str, ...], plan: NoisePlan) -> None:
-        self._before, self._plan = prepared(classifier), plan
+        self._before, self._plan, self._layers = prepared(classifier), plan, layers
         self._student = copied(classifier)
         if self._student is classifier:
             raise InputError(f"the model {classifier.name!r} cannot be copied, and so not be trained; give its module.")
@@ -80,6 +80,11 @@ class NoiseLesson:
     def losses(self, batch: Batch, done: float) -> Tensor:  # noqa: ARG002 - part of a lesson
         """Cross-entropy (N,) of one noisy copy of each photo to the probabilities before, without noise."""
         logits = self._logits(self._noisy(batch, f"training {batch.moment}", 0))
+        if not logits.requires_grad:
+            raise InputError(
+                f"{self._student.name!r} does not use the weights of {quoted(', '.join(self._layers))}; name layers that"
+                " its classes depend on."
+            )
         losses = _cross_entropy(logits, self._logits_before(batch.x))
         batch.check_losses(losses)
         return losses

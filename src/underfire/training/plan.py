@@ -118,8 +118,8 @@ class NoisePlan(TrainingPlan):
     layers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if not 0 < self.sigma < math.inf:
             raise InputError(f"sigma is {self.sigma:g}; give the standard deviation of the noise, above 0.")
+        super().__post_init__()
         if self.draws < 1:
             raise InputError(f"draws is {self.draws}; give 1 or more.")
