@@ -93,3 +93,9 @@ def test_images_that_were_not_kept_are_named(run: uf.Run, system: uf.Smoothed) -
     run.picture(run.photos[0], none).unlink()
     with pytest.raises(uf.InputError, match=r"benign\.png.* is missing"):
         uf.score_smoothed(run, system)
+
+
+def test_a_classifier_is_no_system(system: uf.Smoothed, tmp_path: Path) -> None:
+    run = open_run(write_run(tmp_path / "run", Recipe()))
+    with pytest.raises(uf.InputError, match="a Smoothed"):
+        uf.score_smoothed(run, system.classifier)  # type: ignore[arg-type]

@@ -81,10 +81,12 @@ def score_smoothed(run: Run, system: Smoothed) -> SmoothedScores:
         system: with an interpreter of its own, whether that was attacked or not.
 
     Raises:
-        InputError: the run's model has other classes or another input than the system, nothing was attacked, or images
-            are missing.
+        InputError: the system is no `Smoothed`, the run's model has other classes or another input than it, nothing was
+            attacked, or images are missing.
         NonFiniteError: a draw's logits or map contain NaN or infinity.
     """
+    if not isinstance(system, Smoothed):
+        raise InputError(f"the system is {system!r}; give one that votes over noisy draws, a Smoothed.")
     classifier, model = system.classifier, run.facts.model
     fits = (model.num_classes, tuple(model.input_size)) == (classifier.num_classes, classifier.input_size)
     if not fits or run.picture_shape[0] != classifier.channels:
