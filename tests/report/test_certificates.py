@@ -1,5 +1,6 @@
 """The chapter of certificates in a report: its figures are the formula's, and no other run's certificates get in."""
 
+import json
 import math
 import re
 from dataclasses import replace
@@ -104,6 +105,24 @@ def test_certificates_that_are_not_the_runs_are_refused_and_the_page_stays(run: 
         assert said in refused.output
         assert refused.output.count("\n") == 1
         assert (run.path / "report.html").read_bytes() == before
+
+
+def test_a_run_that_attacked_nothing_has_no_certificates(run: Run, tmp_path: Path) -> None:
+    excluded = dict.fromkeys(range(4), "misclassified")
+    bare = open_run(write_run(tmp_path / "bare", Recipe(interpreters=("cam",), excluded=excluded)))
+    refused = report(bare, "--certificates", certify(run, tmp_path / "certified", ("cam",)))
+    assert refused.exit_code == 2
+    assert "attacked no photo" in refused.output
+    assert "the same photos" not in refused.output
+
+
+def test_a_share_of_alpha_that_is_none_is_refused_with_its_file(run: Run, tmp_path: Path) -> None:
+    settings = certify(run, tmp_path / "certified", ("cam",)) / "certify.json"
+    told = json.loads(settings.read_text(encoding="utf-8"))
+    settings.write_text(json.dumps({**told, "alpha": 5e-324, "share": 0.0}), encoding="utf-8")
+    refused = report(run, "--certificates", tmp_path / "certified")
+    assert refused.exit_code == 2
+    assert str(settings) in refused.output
 
 
 def test_the_page_without_certificates_is_as_before(run: Run, tmp_path: Path) -> None:

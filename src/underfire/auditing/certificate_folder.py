@@ -23,6 +23,7 @@ from underfire.auditing.certified import (
 from underfire.auditing.plan import PlannedPhoto
 from underfire.auditing.run import Run
 from underfire.certificates import Certificate
+from underfire.certificates.bounds import check_alpha
 from underfire.certificates.certification import IOU, SHIFT
 from underfire.decoding import decoded, plain_json
 from underfire.errors import InputError
@@ -48,8 +49,10 @@ def certificates_of(run: Run, folder: Path) -> CertificateFolder:
     """The certificates in ``folder`` of the photos that ``run`` attacked, as far as it has them.
 
     Raises:
-        InputError: as `read_certificates`, for the photos, labels, targets and model of the run.
+        InputError: as `read_certificates`, for the photos, labels, targets and model of the run; or it attacked none.
     """
+    if not run.attacked:
+        raise InputError("the run attacked no photo that certificates could be of; leave --certificates out")
     return read_certificates(folder, run.attacked, run.facts.model.fingerprint)
 
 
@@ -110,7 +113,8 @@ def _settings(path: Path, fingerprint: str) -> tuple[CertifySettings, tuple[str,
             raise ValueError("it is not an object")
         return _decoded_settings(told, fingerprint)
     except (OSError, ValueError) as error:
-        raise InputError(f"{quoted(path)} holds no usable certificates ({error}); certify into a new folder") from error
+        why = str(error).rstrip(".")
+        raise InputError(f"{quoted(path)} holds no usable certificates ({why}); certify into a new folder") from error
 
 
 def _decoded_settings(told: Mapping[str, Any], fingerprint: str) -> tuple[CertifySettings, tuple[str, ...]]:
@@ -135,6 +139,7 @@ def _decoded_settings(told: Mapping[str, Any], fingerprint: str) -> tuple[Certif
         raise ValueError(f"sigma is {min(settings.sigmas):g}, not above 0")
     if told.get("share") != share_of_alpha(settings, tuple(names)):
         raise ValueError("its share is not that of its alpha")
+    check_alpha(share_of_alpha(settings, tuple(names)) / len(counted_goals(settings)))  # that of one goal
     if len(names) * len(settings.sigmas) > _MOST_CERTIFICATES:
         raise ValueError(f"it has more than {_MOST_CERTIFICATES} interpreters and sigmas")
     return settings, tuple(names)
