@@ -82,8 +82,8 @@ class NoiseLesson:
         logits = self._logits(self._noisy(batch, f"training {batch.moment}", 0))
         if not logits.requires_grad:
             raise InputError(
-                f"{self._student.name!r} does not use the weights of {quoted(', '.join(self._layers))}; name layers that"
-                " its classes depend on."
+                f"{self._student.name!r} does not use the weights of {quoted(', '.join(self._layers))}; name layers"
+                " that its classes depend on."
             )
         losses = _cross_entropy(logits, self._logits_before(batch.x))
         batch.check_losses(losses)
