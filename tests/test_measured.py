@@ -14,7 +14,7 @@ from underfire.cli import cli
 from underfire.evaluation.results import DetectorRecord
 from underfire.evaluation.words import CLAIM as DEFENSE
 from underfire.present.tables import to_arrow
-from underfire.studies import bound, frontier, gap, goals, sensitivity, transfer
+from underfire.studies import bound, frontier, gap, goals, sandwich, sandwich_rows, sensitivity, transfer
 
 PAGES = sorted((Path(__file__).parents[1] / "docs" / "measured").glob("*.md"))
 STUDIES = {
@@ -23,6 +23,7 @@ STUDIES = {
     "frontier": (frontier.CLAIM, frontier.FrontierRow),
     "gap": (gap.CLAIM, gap.GapRow),
     "goals": (goals.CLAIM, goals.GoalRow),
+    "sandwich": (sandwich.CLAIM, sandwich_rows.SandwichRow),
     "sensitivity": (sensitivity.CLAIM, sensitivity.SensitivityRow),
     "defence": (DEFENSE, DetectorRecord),
 }

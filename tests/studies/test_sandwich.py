@@ -105,6 +105,10 @@ class TestCensoring:
         assert photo(0.05, 0.0).ratio == 0.0
         assert photo(0.1, goal="other/free").buys is None
 
+    def test_a_map_buys_nothing_where_the_label_stays(self) -> None:
+        assert photo(0.2, goal="target/kept").buys == pytest.approx(1.0)
+        assert photo(0.2, goal="kept/topk").buys is None
+
 
 class TestFalsifier:
     """Planted: the first draws of each photo are counted as if none of very many had met a goal."""

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from underfire.attacks.goals import OTHER_FREE
+from underfire.attacks.goals import OTHER_FREE, Goal
 from underfire.stats import NO_ESTIMATE, Estimate, median
 
 BUYS = 0.03
@@ -54,8 +54,13 @@ class SandwichPhoto:
 
     @property
     def buys(self) -> float | None:
-        """By which share the radius is longer than that of a wrong label; None where the photo is censored."""
-        return None if self.censored or self.goal == str(OTHER_FREE) else self.radius / self.label_radius - 1
+        """By which share the radius is longer than that of a wrong label under any map.
+
+        None where the photo is censored, and where the label is not to change.
+        """
+        if self.censored or self.goal == str(OTHER_FREE) or Goal.parse(self.goal).label == "kept":
+            return None
+        return self.radius / self.label_radius - 1
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,8 @@ class SandwichRow:
         distance: of the nearest image found, over all others.
         ratio: of that distance to the radius, over photos that are not censored.
         held: as ``distance``, where noise is one draw that the attacker knows.
-        buys: by which share the radius is longer than that of a wrong label, over photos that are not censored.
+        buys: by which share the radius is longer than that of a wrong label, over photos that are not censored; of goals
+            with another label.
         passes: of an attack, in the mean.
     """
 
