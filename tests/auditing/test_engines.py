@@ -284,6 +284,17 @@ def test_an_address_that_ray_refuses_is_quoted(
         run(photos, tmp_path / "run", ray=RaySettings(head))
 
 
+def test_ray_that_does_not_start_here_is_a_shortage(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = Exception("The current node timed out during startup.")  # as Ray raises it
+    monkeypatch.setitem(sys.modules, "ray", FakeRay(Counter(), running=False, wrong=late))
+    command = ["audit", str(photos), *MODEL_OPTIONS, "--out", str(tmp_path / "run"), "--engine", "ray"]
+    ended = CliRunner().invoke(cli, command)
+    assert ended.exit_code == 2, ended.output
+    assert "Ray did not start here (The current node timed out during startup.); try again" in ended.stderr
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1:port", "127.0.0.1:99999999", "ray://127.0.0.1:1"])
 def test_an_address_where_nothing_answers_is_refused_before_anything_is_written(
     address: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

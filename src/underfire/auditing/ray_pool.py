@@ -14,7 +14,7 @@ import torch
 
 from underfire.auditing.plan import ANY_RAY, RaySettings
 from underfire.choices import EngineName
-from underfire.errors import InputError
+from underfire.errors import InputError, ShortageError
 from underfire.files import quoted, shortened
 from underfire.models.classifier import Classifier
 
@@ -110,9 +110,10 @@ class RayPool:
                 runtime_env={"env_vars": {"PYTHONPATH": places}},
                 **where,
             )
-        except (ValueError, OSError, RuntimeError, SystemExit) as error:  # it exits where a stranger answers
+        except (Exception, SystemExit) as error:  # of no class of its own; it exits where a stranger answers
             if self._address is None:
-                raise
+                why = shortened(str(error).strip() or type(error).__name__)
+                raise ShortageError(f"Ray did not start here ({why}); try again, or take --engine local.") from error
             raise InputError(_no_cluster(self._address, error)) from error
         finally:
             signal.signal(signal.SIGTERM, on_sigterm)  # Ray takes it for itself

@@ -77,8 +77,8 @@ class SandwichRow:
         distance: of the nearest image found, over all others.
         ratio: of that distance to the radius, over photos that are not censored.
         held: as ``distance``, where noise is one draw that the attacker knows.
-        buys: by which share the radius is longer than that of a wrong label, over photos that are not censored; of goals
-            with another label.
+        buys: by which share the radius is longer than that of a wrong label, over photos that are not censored; of
+            goals with another label.
         passes: of an attack, in the mean.
     """
 
