@@ -77,7 +77,7 @@ def test_a_certificate_shows_counts_radii_and_what_abstains() -> None:
     html = found._repr_html_()
     assert "<b>one" not in html
     assert html.count("<tr>") == 7
-    assert "1 of 3 photos abstain, 1 more are censored" in html
+    assert "1 of 3 photos abstains, 1 more is censored" in html
     for goal in found.goals:
         for place in range(3):
             cells = [str(int(found.counts[goal][place]))]

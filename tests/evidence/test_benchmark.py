@@ -228,9 +228,9 @@ def test_the_table_has_the_largest_radius_certified(run: uf.Run) -> None:
     uncounted = replace(certified, noise=noise[-1:])
     given = [replace(entry, certificate=one) for one in (certified, uncounted, None)]
     place = COLUMNS.index("certified radius (L2)")
-    assert [row[place] for row in rows(given)] == ["0.234 (σ 0.12; 1 of 4 abstain)", "–", "–"]
+    assert [row[place] for row in rows(given)] == ["0.234 (σ 0.12; 1 of 4 abstains)", "–", "–"]
     for page in (as_markdown(given), as_html(given)):
-        assert page.count("0.234 (σ 0.12; 1 of 4 abstain)") == 1
+        assert page.count("0.234 (σ 0.12; 1 of 4 abstains)") == 1
 
 
 def test_certificates_of_others_make_no_entry(run: uf.Run, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from underfire.present.text import budget, class_title, interval, limit, listing, number, percent
+from underfire.present.text import agreeing, budget, class_title, interval, limit, listing, number, of, percent, plural
 from underfire.stats import wilson
 
 
@@ -29,6 +29,15 @@ def test_percent_keeps_certainty_for_the_certain(share: float, written: str) -> 
 def test_budget(eps: float, norm: str, written: str) -> None:
     assert budget(eps, norm) == written
     assert written in limit(eps, norm)
+
+
+@pytest.mark.parametrize(
+    ("k", "n", "written"), [(0, 1, "0 of 1 photo are"), (1, 1, "1 of 1 photo is"), (2, 3, "2 of 3 photos are")]
+)
+def test_nouns_and_verbs_agree_with_their_counts(k: int, n: int, written: str) -> None:
+    assert f"{of(wilson(k, n), 'photo')} {agreeing(k, 'is', 'are')}" == written
+    assert of(wilson(k, n)) == f"{k} of {n}"
+    assert plural(0, "photo") == "0 photos"
 
 
 def test_names() -> None:

@@ -205,7 +205,7 @@ def test_pictures_are_capped_and_the_rest_is_counted(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", Recipe(files=("a.jpg", "b.jpg", "c.jpg"), interpreters=("cam",)))
     page = Page(build_report(open_run(folder), most_photos=1).read_text(encoding="utf-8"))
     assert len([tag for tag, attrs in page.tags if attrs.get("class") == "photo"]) == 1
-    assert "one photo is shown, at even distances in the order of the run, and 2 left out" in page.text
+    assert "1 photo is shown, at even distances in the order of the run, and 2 left out" in page.text
     assert "of 3 photos" in page.text
 
 
@@ -218,7 +218,7 @@ def test_pictures_are_capped_and_the_rest_is_counted(tmp_path: Path) -> None:
         pytest.param(Recipe(artifacts=False), "not there", id="no artifacts"),
         pytest.param(Recipe(files=("a.jpg",)), "on 1 of 1 photo;", id="one photo"),
         pytest.param(Recipe(names={}), "class 9", id="no class names"),
-        pytest.param(Recipe(finished=False), "unfinished. The figures are of the 3 of 4 photos", id="unfinished"),
+        pytest.param(Recipe(finished=False), "unfinished. 3 of 4 photos are done so far", id="unfinished"),
     ],
 )  # fmt: skip
 def test_runs_of_every_kind(tmp_path: Path, recipe: Recipe, said: str) -> None:

@@ -90,7 +90,7 @@ class Sensitivity:
             dict(zip(("image", *columns), row, strict=True)) for row in zip(itertools.count(), *values, strict=False)
         ]
         median = f": the attack finds {float(self.factor.median()):.3g} times as much, in the median" if rows else ""
-        return display.table(f"Sensitivity of {len(rows)} maps{median}", rows)
+        return display.table(f"Sensitivity of {display.plural(len(rows), 'map')}{median}", rows)
 
 
 def sensitivity(

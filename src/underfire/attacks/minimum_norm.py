@@ -89,14 +89,21 @@ class MinimumNormResult(AttackResult):
         drawn = display.figure(5, 3)
         axes = drawn.subplots()
         axes.step([0.0, *steps, right], [0.0, *shares, shares[-1] if shares else 0.0], where="post")
-        axes.set(xlim=(0, right), ylim=(0, 1.02), ylabel="share of images", title=f"{self.goal}, {len(found)} images")
+        axes.set(
+            xlim=(0, right),
+            ylim=(0, 1.02),
+            ylabel="share of images",
+            title=f"{self.goal}, {display.plural(len(found), 'image')}",
+        )
         axes.set_xlabel(f"largest change allowed, {self.perturbation.name}{', in levels of 1/255' if levels else ''}")
         return drawn
 
     def _headline(self) -> str:
         found = self.used[self.found]
         median = f", the median change of these {float(found.median()):.4g}" if len(found) else ""
-        return f"{self.attack}, goal {self.goal}: met on {len(found)} of {len(self.keys)} images{median}"
+        return (
+            f"{self.attack}, goal {self.goal}: met on {len(found)} of {display.plural(len(self.keys), 'image')}{median}"
+        )
 
 
 class MinimumNorm(JointAttack):

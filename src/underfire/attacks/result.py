@@ -139,6 +139,6 @@ class AttackResult:
     def _headline(self) -> str:
         eps = self.perturbation.eps
         budget = f"{255 * eps:g}/255" if self.perturbation.name == "linf" else f"{eps:g}"
-        reached = f"the label on {int(self.success.sum())} of {len(self.keys)} images"
+        reached = f"the label on {int(self.success.sum())} of {display.plural(len(self.keys), 'image')}"
         both = f", label and map (τ = 0.5) on {int(self.met().sum())}" if self.maps else ""
         return f"{self.attack}, {self.perturbation.name} ε = {budget}, goal {self.goal}: {reached}{both}"

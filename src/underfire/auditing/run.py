@@ -179,7 +179,9 @@ class Run:
         ]
         unfinished = "" if self.finished else f", unfinished: {self.finished_parts} of {self.parts} parts"
         title = f"Audit of {self.facts.model.name} in {self.path}{unfinished}"
-        note = f"{len(self.photos)} photos; {self.skipped} files were skipped. run.report() writes the report."
+        photos, files = display.plural(len(self.photos), "photo"), display.plural(self.skipped, "file")
+        were = display.agreeing(self.skipped, "was", "were")
+        note = f"{photos}; {files} {were} skipped. run.report() writes the report."
         return display.table(title, rows, note=note) + (display.picture(self.plot(), alt="shares") if rows else "")
 
     @cached_property

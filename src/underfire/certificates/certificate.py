@@ -175,9 +175,11 @@ class Certificate:
         shown = ("key", "goal", "count", *(f"radius_{k}" for k in QUERIES), "censored")
         rows = [{name: row[name] for name in shown} for row in self.rows()]
         number, abstained = len(self.keys), int(self.abstained.sum())
+        censored = int(self.censored.sum()) - abstained
         title = (
             f"Certificate of {self.interpreter}, σ = {self.sigma:g}, {self.samples} draws: {abstained} of"
-            f" {number} photos abstain, {int(self.censored.sum()) - abstained} more are censored"
+            f" {display.plural(number, 'photo')} {display.agreeing(abstained, 'abstains', 'abstain')}, {censored} more"
+            f" {display.agreeing(censored, 'is', 'are')} censored"
         )
         note = (
             f"No radius for one query can be longer than {self.cap():.3g}."

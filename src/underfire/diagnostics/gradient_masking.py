@@ -8,6 +8,7 @@ from torch import Tensor
 
 from underfire.attacks.labels import Confidence
 from underfire.attacks.result import AttackResult
+from underfire.display import plural
 from underfire.errors import InputError
 
 CLEARLY = 0.01
@@ -71,7 +72,7 @@ def finding(
         blind: that attack, to begin a sentence with.
         white_box: the other one.
     """
-    photos = "1 photo" if n == 1 else f"{n} photos"
+    photos = plural(n, "photo")
     if n == 0:
         return f"{blind} was compared with {white_box} on no photo."
     if better:

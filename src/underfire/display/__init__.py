@@ -27,11 +27,21 @@ def text(value: object) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
+def plural(count: int, noun: str) -> str:
+    """``1 photo``, ``2 photos``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def agreeing(count: float, one: str, many: str) -> str:
+    """What is said of ``count``: ``is`` or ``are``, ``abstains`` or ``abstain``."""
+    return one if count == 1 else many
+
+
 def table(title: str, rows: Sequence[Mapping[str, object]], *, note: str = "") -> str:
     """``rows`` with the same keys as an HTML table; of more than `ROWS` the first ones, with a line that says so."""
     left = len(rows) - ROWS
     notes = [note] if note else []
-    notes += [f"{left} more rows are not shown."] if left > 0 else []
+    notes += [f"{plural(left, 'more row')} {agreeing(left, 'is', 'are')} not shown."] if left > 0 else []
     head = "".join(f"<th>{escape(name)}</th>" for name in rows[0]) if rows else ""
     body = "".join(
         "<tr>" + "".join(f"<td>{escape(text(value))}</td>" for value in row.values()) + "</tr>" for row in rows[:ROWS]

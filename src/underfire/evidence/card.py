@@ -71,7 +71,7 @@ def _metadata(run: Run, found: tuple[Figure, ...]) -> str:
             "task": {"type": _TASK, "name": "Image classification under attack"},
             "dataset": {
                 "type": "custom",
-                "name": f"{run.summary.photos.total} photos",
+                "name": text.plural(run.summary.photos.total, "photo"),
                 "revision": dataset(run)["sha256"],
             },
             "metrics": [
@@ -98,4 +98,5 @@ def _filled(template: str, **values: object) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.filters.update(plural=text.plural, agreeing=text.agreeing)
     return environment.get_template(template).render(**values)

@@ -6,7 +6,7 @@ from html import escape
 from underfire.evidence.benchmark import HEADLINE_TAU, BenchmarkCertificate, BenchmarkEntry, BenchmarkSettings
 from underfire.evidence.signs import cell, xml_text
 from underfire.files import shortened
-from underfire.present.text import budget, number
+from underfire.present.text import agreeing, budget, number
 from underfire.stats import Estimate
 
 CERTIFIED_GOAL = "other/kept"
@@ -99,7 +99,8 @@ def _certified(certificate: BenchmarkCertificate | None) -> str:
     if certificate is None or not found:
         return number(None)
     radius, of = max(found, key=lambda pair: pair[0])
-    return f"{number(radius)} (σ {of.sigma:g}; {of.abstained} of {certificate.photos} abstain)"
+    abstained = f"{of.abstained} of {certificate.photos} {agreeing(of.abstained, 'abstains', 'abstain')}"
+    return f"{number(radius)} (σ {of.sigma:g}; {abstained})"
 
 
 def _effort(settings: BenchmarkSettings) -> str:

@@ -1,7 +1,7 @@
 """What a reader must know of certified radii, wherever they stand."""
 
 from underfire.certificates.certificate import FEW
-from underfire.present.text import plural
+from underfire.present.text import agreeing, plural
 
 
 def reservations(
@@ -18,8 +18,9 @@ def reservations(
         cap: the longest radius for one query that so many draws allow.
         alpha: the chance, for each photo, that any of its figures is wrong.
     """
+    abstain = agreeing(abstained, "abstains", "abstain")
     return (
-        f"σ = {sigma:g}: {abstained} of {plural(photos, 'photo')} abstain; on {plural(censored, 'other')} fewer than"
+        f"σ = {sigma:g}: {abstained} of {plural(photos, 'photo')} {abstain}; on {plural(censored, 'other')} fewer than"
         f" {FEW} of {samples} draws had a wrong label (censored), so that their radii tell of the number of draws. None"
         f" can be longer than {cap:.3f}. Confidence 1 − {alpha:g} for each photo, over all its goals, interpreters, σ"
         " and pictures of cells."

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 
 from underfire.auditing.condition import Condition, has_title
+from underfire.display import agreeing as agreeing
+from underfire.display import plural as plural
 from underfire.interpreters.registry import interpreter_title as interpreter_title
 from underfire.stats import Estimate, Share
 
@@ -29,7 +31,7 @@ def percent(share: float) -> str:
 def budget(eps: float, norm: str) -> str:
     """``8/255`` where a change of pixel values is a whole number of grey levels, a number elsewhere, or pixels."""
     if norm == "flow":
-        return f"{eps:.4g} {'pixel' if eps == 1 else 'pixels'}"
+        return f"{eps:.4g} {agreeing(eps, 'pixel', 'pixels')}"
     if norm == "l2":
         return f"{eps:.4g}"
     levels = eps * 255
@@ -46,14 +48,9 @@ def limit(eps: float, norm: str) -> str:
     return f"With no pixel changed by more than {amount}"
 
 
-def plural(count: int, noun: str) -> str:
-    """``1 photo``, ``2 photos``."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
-def of(rate: Share) -> str:
-    """``9 of 10``."""
-    return f"{rate.k} of {rate.n}"
+def of(rate: Share, noun: str = "") -> str:
+    """``9 of 10``, or ``9 of 10 photos`` where there is a ``noun``."""
+    return f"{rate.k} of {plural(rate.n, noun) if noun else rate.n}"
 
 
 def interval(rate: Share) -> str:

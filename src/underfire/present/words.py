@@ -37,6 +37,7 @@ _FILTERS = {
     "number": text.number,
     "percent": text.percent,
     "plural": text.plural,
+    "agreeing": text.agreeing,
     "signed": text.signed,
     "interpreter": text.interpreter_title,
     "condition": text.title,

@@ -12,7 +12,7 @@ from underfire.auditing.store import STUDIES
 from underfire.auditing.summary import Summary
 from underfire.files import printable, write_whole
 from underfire.present.pictures import colour_bar, colour_tables
-from underfire.present.text import budget
+from underfire.present.text import agreeing, budget, plural
 from underfire.report.agreement import agreement_part
 from underfire.report.certificates import certificate_part
 from underfire.report.explorer import Listing, pairs_of, script, script_data
@@ -115,10 +115,12 @@ def _explorer(summary: Summary, album: Album, gallery: Gallery, listing: Listing
 
 
 def _environment() -> Environment:
-    return Environment(
+    environment = Environment(
         loader=ChoiceLoader([PackageLoader("underfire.report"), PackageLoader("underfire.present")]),
         autoescape=True,  # file names and class names are data
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters.update(plural=plural, agreeing=agreeing)
+    return environment

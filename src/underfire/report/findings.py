@@ -110,9 +110,8 @@ def _on(rate: Share, noun: str = "") -> str:
     """``on 9 of 10 photos``, ``on all 10``, ``on no photo``."""
     if rate.k == 0:
         return f"on no {noun}" if noun else "on none"
-    counted = f"all {rate.n}" if rate.k == rate.n > 1 else of(rate)
-    many = "" if rate.n == 1 else "s"
-    return f"on {counted} {noun}{many}" if noun else f"on {counted}"
+    everyone = f"all {plural(rate.n, noun) if noun else rate.n}"
+    return f"on {everyone if rate.k == rate.n > 1 else of(rate, noun)}"
 
 
 def _bar(who: str, style: str, rate: Share) -> Bar | None:
