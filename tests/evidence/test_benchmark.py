@@ -28,7 +28,7 @@ from underfire.evidence.benchmark import (
     entries,
     read_entry,
 )
-from underfire.evidence.leaderboard import COLUMNS, as_html, as_markdown, ordered, rows
+from underfire.evidence.leaderboard import COLUMNS, as_html, as_markdown, comparable, ordered, rows
 
 CHECKS = tuple(MapCheck(name, (False,) * 5, (0.5, 0.4, 0.6, 0.5, 0.4), (0.1,) * 5) for name in ("cam", "grad"))
 
@@ -131,8 +131,26 @@ def test_the_table_has_the_lowest_rate_first_and_the_unreliable_last(run: uf.Run
     lines = [line for line in as_markdown(given).splitlines() if line.startswith("| ")]
     assert [line.split(" | ")[0] for line in lines[2:]] == ["| strong", "| weak", "| doubtful"]
     assert "no: " in lines[-1]
-    assert "linf 8/255, 300 passes" in lines[-1]
+    assert "linf 8/255, 300 passes" in as_markdown(given)
     assert "zero\\_gradients" in lines[-1]
+
+
+def test_entries_that_do_not_compare_stand_in_tables_of_their_own(run: uf.Run) -> None:
+    entry = entries(run)[0]
+    given = [
+        with_rate(entry, 0.1, model="fewer passes", settings=replace(entry.settings, passes=7)),
+        with_rate(entry, 0.9, model="weak"),
+        with_rate(entry, 0.2, model="other photos", photos_sha256="f" * 64),
+        with_rate(entry, 0.1, model="more photos", photos=entry.photos + 1),
+        with_rate(entry, 0.1, model="strong"),
+    ]
+    groups = [[one.model for one in some] for some in comparable(given).values()]
+    assert groups[0] == ["more photos"]
+    assert ["strong", "weak"] in groups[1:]
+    assert len(groups) == 4
+    for page, mark in ((as_markdown(given), "\n## "), (as_html(given), "<table>")):
+        assert page.count(mark) == 4
+    assert as_markdown(given).count(f"## {entry.photos} photos (ffffffff), linf 8/255, 300 passes\n") == 1
 
 
 def test_hostile_names_stay_text(run: uf.Run) -> None:

@@ -84,7 +84,7 @@ def _page(text: str) -> Path:
     help="Where the page goes; by default it is printed as Markdown.",
 )
 def table(files: tuple[Path, ...], out: Path | None) -> None:
-    """Joins entries into one table, the lowest joint success rate first, unreliable ones last."""
+    """Joins entries into tables of what compares, the lowest joint success rate first, unreliable ones last."""
     from underfire.evidence.benchmark import read_entry
     from underfire.evidence.leaderboard import as_html, as_markdown
 

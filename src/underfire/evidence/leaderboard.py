@@ -1,16 +1,18 @@
-"""Entries of the benchmark joined into one table, as Markdown or as a page of HTML."""
+"""Entries of the benchmark joined into tables of what compares, as Markdown or as a page of HTML."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 
 from underfire.evidence.benchmark import HEADLINE_TAU, BenchmarkCertificate, BenchmarkEntry, BenchmarkSettings
 from underfire.evidence.signs import cell, xml_text
 from underfire.files import shortened
-from underfire.present.text import agreeing, budget, number
+from underfire.present.text import agreeing, budget, number, plural
 from underfire.stats import Estimate
 
 CERTIFIED_GOAL = "other/kept"
 """The goal of the table's certificates: any other label under a map that is kept."""
+
+TITLE = "Joint attacks on prediction and explanation"
 
 COLUMNS = (
     "model",
@@ -22,19 +24,18 @@ COLUMNS = (
     "accuracy",
     "faithfulness",
     "certified radius (L2)",
-    "budget",
-    "photos",
+    "attacked",
     "to be relied upon",
 )
 
 NOTE = (
     f"JSR@{HEADLINE_TAU:g} is the share of attacked photos on which ADV² chose the label and kept the map (an IoU with "
     f"the benign map of at least {HEADLINE_TAU:g}), with its 95 % interval: lower is better, and a lower bound of what "
-    "an attacker can reach. Rows compare only if their photos and budget are the same. An entry that is not to be "
-    f"relied upon stands last. The certified radius is the median over photos of R(½) against {CERTIFIED_GOAL}: within "
-    "that L2 distance, in pixel values, no attacker reaches another label under a kept map in more than half of the "
-    "noisy draws. It is of the model behind noise, which is another system than the attacked one, "
-    "at the σ that certifies most; higher is better."
+    "an attacker can reach. Each table is of the same photos under the same budget: its rows compare. An entry that is "
+    "not to be relied upon stands last. The certified radius is the median over photos of R(½) against "
+    f"{CERTIFIED_GOAL}: within that L2 distance, in pixel values, no attacker reaches another label under a kept map "
+    "in more than half of the noisy draws. It is of the model behind noise, which is another system than the attacked "
+    "one, at the σ that certifies most; higher is better."
 )
 
 
@@ -43,21 +44,31 @@ def ordered(entries: Sequence[BenchmarkEntry]) -> list[BenchmarkEntry]:
     return sorted(entries, key=lambda e: (e.unreliable, e.jsr.value is None, e.jsr.value or 0, e.model, e.interpreter))
 
 
+def comparable(entries: Sequence[BenchmarkEntry]) -> Mapping[str, Sequence[BenchmarkEntry]]:
+    """``entries`` as `ordered`, by what they have in common in words: photos and budget; most photos first."""
+    groups: dict[str, list[BenchmarkEntry]] = {}
+    for entry in sorted(ordered(entries), key=lambda e: (-e.photos, e.photos_sha256)):  # stable: the order stays
+        groups.setdefault(_conditions(entry), []).append(entry)
+    return groups
+
+
 def rows(entries: Sequence[BenchmarkEntry]) -> list[tuple[str, ...]]:
     """The cells of every entry, under `COLUMNS`, as plain text: printable, and no longer than a page can show."""
     return [tuple(xml_text(shortened(text)) for text in _row(entry)) for entry in ordered(entries)]
 
 
 def as_markdown(entries: Sequence[BenchmarkEntry]) -> str:
-    """A page with one table."""
-    lines = [COLUMNS, ("---",) * len(COLUMNS), *(tuple(map(cell, row)) for row in rows(entries))]
-    return "# Joint attacks on prediction and explanation\n\n" + NOTE + "\n\n" + "\n".join(map(_line, lines)) + "\n"
+    """A page with a table for each group of comparable entries."""
+    text = f"# {TITLE}\n\n{NOTE}\n"
+    for heading, some in comparable(entries).items():
+        lines = [COLUMNS, ("---",) * len(COLUMNS), *(tuple(map(cell, row)) for row in rows(some))]
+        text += f"\n## {cell(heading)}\n\n" + "\n".join(map(_line, lines)) + "\n"
+    return text
 
 
 def as_html(entries: Sequence[BenchmarkEntry]) -> str:
     """The same as one file that opens from disk, without a script."""
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in COLUMNS)
-    body = "\n".join(f"<tr>{''.join(f'<td>{escape(text)}</td>' for text in row)}</tr>" for row in rows(entries))
+    tables = "\n".join(_table(heading, some) for heading, some in comparable(entries).items())
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
@@ -66,15 +77,31 @@ def as_html(entries: Sequence[BenchmarkEntry]) -> str:
         ":root{color-scheme:light dark}body{font:16px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:80rem;"
         "padding:0 1rem}.wide{overflow-x:auto}table{border-collapse:collapse}th,td{text-align:left;padding:.3rem .7rem;"
         "border-bottom:1px solid #8886;white-space:nowrap}</style></head><body><main>"
-        f"<h1>Joint attacks on prediction and explanation</h1><p>{escape(NOTE)}</p>"
-        f'<div class="wide" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table></div>'
-        "</main></body></html>\n"
+        f"<h1>{TITLE}</h1><p>{escape(NOTE)}</p>\n{tables}\n</main></body></html>\n"
+    )
+
+
+def _table(heading: str, entries: Sequence[BenchmarkEntry]) -> str:
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in COLUMNS)
+    body = "\n".join(f"<tr>{''.join(f'<td>{escape(text)}</td>' for text in row)}</tr>" for row in rows(entries))
+    return (
+        f'<h2>{escape(heading)}</h2>\n<div class="wide" tabindex="0" role="region" aria-label="{escape(heading)}">'
+        f"<table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table></div>"
+    )
+
+
+def _conditions(entry: BenchmarkEntry) -> str:
+    """What entries must have in common to compare."""
+    settings = entry.settings
+    size = budget(settings.eps, settings.perturbation)
+    photos = plural(entry.photos, "photo")
+    return xml_text(
+        shortened(f"{photos} ({entry.photos_sha256[:8]}), {settings.perturbation} {size}, {_effort(settings)}")
     )
 
 
 def _row(entry: BenchmarkEntry) -> tuple[str, ...]:
     reached = [one.jsr.value for one in entry.transfer if one.jsr.value is not None]
-    settings = entry.settings
     doubts = sorted({doubt.id for doubt in entry.doubts})
     return (
         entry.model,
@@ -86,8 +113,7 @@ def _row(entry: BenchmarkEntry) -> tuple[str, ...]:
         number(entry.accuracy.value, 2),
         "not looked at" if entry.floor is None else entry.floor.verdict,
         _certified(entry.certificate),
-        f"{settings.perturbation} {budget(settings.eps, settings.perturbation)}, {_effort(settings)}",
-        f"{entry.attacked} ({entry.photos_sha256[:8]})",
+        str(entry.attacked),
         f"{'no' if entry.unreliable else 'bounds' if doubts else 'yes'}{': ' if doubts else ''}{', '.join(doubts)}",
     )
 
