@@ -42,9 +42,9 @@ def rise(run: Callable[[], object], device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device) - before
     _give_back()
     _CLEAR.write_text("5")
-    before = _resident("VmRSS")
+    before = resident("VmRSS")
     run()
-    return _resident("VmHWM") - before
+    return resident("VmHWM") - before
 
 
 def peak(recipe: Recipe, family: str, contender: str) -> int:
@@ -72,7 +72,7 @@ def _measured(words: str) -> int:
     return rise(lambda: contender.run(subject), subject.x.device)
 
 
-def _resident(field: str) -> int:
+def resident(field: str) -> int:
     """A line of this process's status, in bytes."""
     line = next(line for line in _STATUS.read_text().splitlines() if line.startswith(field))
     return int(line.split()[1]) * 1024
