@@ -25,7 +25,7 @@ from underfire.models.classifier import Classifier
 
 CAM = ("adv2", ("cam",))
 SPEED = Speed(
-    passes={("pgd", ()): 2.0, CAM: 3.0}, begin={CAM: 5.0}, look=7.0, image=0.5,
+    passes={("pgd", ()): 2.0, CAM: 3.0}, begin={CAM: 5.0}, look=7.0, look_passes=2, image=0.5,
     bytes_benign=100, bytes_adversarial=1000, bytes_maps=10,
 )  # fmt: skip
 
@@ -40,6 +40,11 @@ def test_seconds_are_those_of_passes_looks_images_and_of_how_an_attack_begins() 
     assert SPEED.seconds(cost(Condition.on("adv2", "cam"), 10), batch_size=4) == 6 * (14.5 + 30.0) + 2 * 5.0
     assert SPEED.seconds(cost(Condition("square"), 10), batch_size=4) == 6 * (14.5 + 25.0)
     assert SPEED.seconds(cost(Condition("square"), None), batch_size=4) == 6 * 14.5
+
+
+def test_where_no_attack_was_tried_its_passes_take_what_a_look_s_do() -> None:
+    untried = replace(SPEED, passes={}, begin={})
+    assert untried.seconds(cost(Condition("square"), 10), batch_size=4) == 6 * (14.5 + 10 * 3.5)
 
 
 def test_artifacts_that_do_not_stay_take_no_disk() -> None:
@@ -77,6 +82,18 @@ def test_a_probe_finds_the_price_of_a_pass(tmp_path: Path) -> None:
     assert speed.passes == pytest.approx({("pgd", ()): 0.25 * filled, CAM: 0.25 * filled})
     assert speed.look == pytest.approx(2 * 0.25 * filled)  # a prediction, and a map of CAM
     assert LOOKS < 200
+
+
+def test_a_probe_of_attacks_that_cannot_be_watched_tells_passes_too(tmp_path: Path) -> None:
+    classifier = toy_classifier()
+    plan = replace(toy_plan(), batch_size=4, interpreters=("cam",), attacks=("square",), steps=200)
+    photos = inspect_photos(plan, classifier, found(write_photos(tmp_path / "photos")), strict=False).photos
+    with ticking(classifier, 0.25) as now:
+        interpreters = make_interpreters(plan.interpreters, classifier)
+        attacks = {c: attack_of(plan, c, classifier, interpreters) for c in plan.conditions[2:]}
+        speed = probe(plan, classifier, interpreters, attacks, photos, clock=lambda: now[0])
+    assert speed.passes == {}
+    assert 0 < speed.look == pytest.approx(2 * speed.of_pass(plan.conditions[2]))
 
 
 def test_a_probe_ends_with_its_time(tmp_path: Path) -> None:

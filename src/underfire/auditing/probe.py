@@ -48,7 +48,7 @@ class Speed:
     Attributes:
         passes: seconds of a forward and backward pass of one photo within an attack, by what is attacked.
         begin: seconds of an attack on one batch before its first pass, by what is attacked.
-        look: seconds of the prediction and all maps of one photo.
+        look: seconds of the prediction and all maps of one photo, which are ``look_passes`` passes.
         image: seconds to save one photo and read it back.
         bytes_benign, bytes_adversarial, bytes_maps: of one photo as it was, of one under noise of full size, and of all
             maps of one image.
@@ -57,14 +57,15 @@ class Speed:
     passes: Mapping[Kind, float]
     begin: Mapping[Kind, float]
     look: float
+    look_passes: int
     image: float
     bytes_benign: int
     bytes_adversarial: int
     bytes_maps: int
 
     def of_pass(self, condition: Condition) -> float:
-        """Seconds of a pass under ``condition``; of one that was not tried the mean of the others."""
-        known = list(self.passes.values()) or [0.0]
+        """Seconds of a pass under ``condition``; of one not tried the mean of the others, or that of a look."""
+        known = list(self.passes.values()) or [self.look / self.look_passes]
         return self.passes.get(kind_of(condition), sum(known) / len(known))
 
     def seconds(self, cost: ConditionCost, *, batch_size: int) -> float:
@@ -164,7 +165,8 @@ def probe(
     x = from_8bit(torch.stack([loader.load(photo.file).pixels for photo in some]), classifier.dtype)
     labels, targets = (torch.tensor([getattr(photo, name) for photo in some]) for name in ("label", "target"))
     keys = [photo.image_id for photo in some]
-    at_once = len(some) if sum(g.passes_per_map for g in interpreters) <= FEW else 1
+    of_maps = sum(g.passes_per_map for g in interpreters)
+    at_once = len(some) if of_maps <= FEW else 1
     look(classifier, (), x, labels, names=keys)  # the first pass is slower than all others
     began = clock()
     seen = look(classifier, interpreters, x[:at_once], labels[:at_once], names=keys[:at_once])
@@ -181,9 +183,8 @@ def probe(
     passes = {kind: watch.of_pass for kind, watch in watched.items() if watch.of_pass is not None}
     image, benign, adversarial = _pictures(plan, x, keys, clock)
     cells = sum(found[0].numel() for found in seen.maps.values())
-    return Speed(
-        passes, {kind: watch.begin for kind, watch in watched.items()}, looked, image, benign, adversarial, 4 * cells
-    )
+    begin = {kind: watch.begin for kind, watch in watched.items()}
+    return Speed(passes, begin, looked, 1 + of_maps, image, benign, adversarial, 4 * cells)
 
 
 def _watched(attack: Descent, condition: Condition, batch: _FirstPhotos, seconds: float, clock: Clock) -> _Stopwatch:

@@ -233,7 +233,7 @@ def plan_command(
         from underfire.auditing.probe import probe
 
         speed = probe(plan, classifier, parts, attacks, seen)
-        once = inspected + checks * speed.look / (1 + sum(g.passes_per_map for g in parts))
+        once = inspected + checks * speed.look / speed.look_passes
         _print_speed(speed, costs, plan, once=once, parts=len(share), keep=keep)
 
 
