@@ -26,6 +26,7 @@ def folder(tmp_path: Path) -> Path:
 def test_what_holds_is_read(folder: Path) -> None:
     found = read_certificates(folder, PHOTOS, MODEL)
     assert found.settings == SETTINGS
+    assert found.interpreters == {"cam": {"class": "cam", "points": 32}}
     assert [(one.interpreter, one.sigma) for one in found.certificates] == [("cam", 0.12), ("cam", 0.25)]
     for one in found.certificates:
         assert one.keys == ("a.png", "b.png")
@@ -45,7 +46,10 @@ def test_what_holds_is_read(folder: Path) -> None:
         ({"samples": "many"}, "samples"),
         ({"alpha": 1.5}, "alpha is 1.5"),
         ({"sigmas": [-0.12, 0.25]}, "sigma is -0.12"),
+        ({"sigmas": [0.12, 1e308]}, "sigma is 1e+308"),
+        ({"sigmas": [1e-308]}, "sigma is 1e-308"),
         ({"sigmas": []}, "sigma"),
+        ({"interpreters": {"cam": []}}, "no interpreters"),
         ({"radii": [-1]}, "radii"),
         ({"goals": ["other/moved"]}, "other/moved"),
         ({"goals": ["kept/led"]}, "kept/led"),

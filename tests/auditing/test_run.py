@@ -62,7 +62,7 @@ def test_a_run_is_read_as_it_was_made(run: Path) -> None:
 )
 def test_the_plan_of_an_old_run_comes_back_from_its_configuration(run: Path, plan: AuditPlan) -> None:
     facts = json.loads((run / "run.json").read_text(encoding="utf-8"))
-    for name in ("plan", "conditions", "interpreters", "map_checks"):
+    for name in ("plan", "conditions", "interpreters", "interpreter_settings", "map_checks"):
         del facts[name]
     facts["config"] = plan.as_config() | {"rts_sha256": None}
     facts["threat_model"] |= {"norm": plan.perturbation, "eps": plan.as_config()["eps"]}

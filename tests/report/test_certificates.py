@@ -108,6 +108,30 @@ def test_certificates_that_are_not_the_runs_are_refused_and_the_page_stays(run: 
         assert (run.path / "report.html").read_bytes() == before
 
 
+@pytest.mark.parametrize("command", [("report",), ("benchmark", "--out", "entries")])
+def test_certificates_of_other_settings_are_refused_and_of_unknown_ones_said(
+    command: tuple[str, ...], run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = certify(run, tmp_path / "certified")
+    told = json.loads((folder / "certify.json").read_text())
+    told["interpreters"]["cam"]["points"] = 8
+    (folder / "certify.json").write_text(json.dumps(told))
+    first, *more = command
+    arguments = [first, str(run.path), *more, "--certificates", str(folder)]
+    refused = CliRunner().invoke(cli, arguments)
+    assert refused.exit_code == 2
+    assert "certifies 'cam' with 'points' '8', and the run had '32';" in refused.output
+    assert refused.output.count("\n") == 1
+    assert not (tmp_path / "entries").exists()
+    facts = json.loads((run.path / "run.json").read_text())
+    del facts["interpreter_settings"]
+    (run.path / "run.json").write_text(json.dumps(facts))
+    said = CliRunner().invoke(cli, arguments)
+    assert said.exit_code == 0, said.output
+    assert said.stderr.count("does not say with which settings") == 1
+
+
 def test_a_run_that_attacked_nothing_has_no_certificates(run: Run, tmp_path: Path) -> None:
     excluded = dict.fromkeys(range(4), "misclassified")
     bare = open_run(write_run(tmp_path / "bare", Recipe(interpreters=("cam",), excluded=excluded)))

@@ -30,7 +30,7 @@ def write_certificates(
     told: dict[str, Any] = {
         "version": Certificate.version,
         "model": fingerprint,
-        "interpreters": {name: {} for name in names},
+        "interpreters": {name: {"class": name, "points": 32} for name in names},
         "seed": 0,
         **asdict(SETTINGS),
         "share": share_of_alpha(SETTINGS, names),

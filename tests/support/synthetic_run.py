@@ -151,6 +151,7 @@ def _run_json(recipe: Recipe, photos: list[dict[str, Any]]) -> dict[str, Any]:
         "threat_model": {"norm": "linf", "eps": EPS, "bounds": [0.0, 1.0]},
         "plan": asdict(plan),
         "config": plan.as_config(),
+        "interpreter_settings": {name: {"class": name, "points": 32} for name in recipe.interpreters},
         "model_checks": [
             {"check": name, "shown": 5 * (name in recipe.faults), "of": 8, "fired": name in recipe.faults}
             for name in (ModelCheck if recipe.checked else ())

@@ -37,6 +37,7 @@ from underfire.certificates.certification import (
     check_numbers,
 )
 from underfire.certificates.events import goals_of
+from underfire.certificates.noise import check_sigma
 from underfire.certificates.system import BATCH, NoisySystem
 from underfire.decoding import decoded, plain_json
 from underfire.defenses.ensemble import settings_of
@@ -75,6 +76,8 @@ class CertifySettings:
     def __post_init__(self) -> None:
         """Check the numbers and the goals."""
         check_numbers(self.samples, self.alpha, self.radii)
+        for sigma in self.sigmas:
+            check_sigma(sigma)
         if not self.sigmas or len(set(self.sigmas)) < len(self.sigmas):
             shown = ",".join(f"{sigma:g}" for sigma in self.sigmas)
             raise InputError(f"sigma '{shown}' is no list of different numbers; give each once")

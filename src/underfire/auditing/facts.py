@@ -32,7 +32,7 @@ _NAMES = frozenset(entry.name for entry in BUILT_IN)
 _LATER = frozenset({"goals"})
 """Settings of a plan that runs of version 0.1 have not: they stand for their defaults."""
 
-_SINCE_0_2 = ("plan", "conditions", "interpreters", "map_checks")
+_SINCE_0_2 = ("plan", "conditions", "interpreters", "interpreter_settings", "map_checks")
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,8 @@ class RunFacts:
         config: the settings as they were resolved, for people and for what resumes the run.
         conditions: what the photos that are attacked have rows of; None in runs of version 0.1.
         interpreters: the names in the rows of those that maps were taken with; None in runs of version 0.1.
+        interpreter_settings: for each of these, what decides its maps beside the model, as `flat_settings` of
+            `settings_of`; None in older runs.
         map_checks: what the benign maps of each interpreter show of the model; None in older runs.
         photos: all of them, the excluded ones among them.
         finished: whether the run came to its end; that its rows are there is another question.
@@ -109,6 +111,7 @@ class RunFacts:
     config: Mapping[str, Setting]
     conditions: tuple[str, ...] | None = None
     interpreters: tuple[str, ...] | None = None
+    interpreter_settings: Mapping[str, Mapping[str, Scalar]] | None = None
     model_checks: tuple[Checked, ...]
     map_checks: tuple[MapCheck, ...] | None = None
     photos: tuple[PlannedPhoto, ...]
@@ -163,6 +166,8 @@ def run_facts(content: Any) -> RunFacts:
     for names in (facts.attacked_under, facts.seen_by):
         if not names or len(set(names)) < len(names):
             raise ValueError("it names a condition or an interpreter twice, or none")
+    if facts.interpreter_settings is not None and set(facts.interpreter_settings) != set(facts.seen_by):
+        raise ValueError("its interpreter_settings are not those of its interpreters")
     checked = [check.interpreter for check in facts.map_checks or ()]
     if len(set(checked)) < len(checked) or not set(checked) <= set(facts.seen_by):
         raise ValueError("its map_checks are of an interpreter twice, or of one that took no part")
@@ -193,6 +198,19 @@ def _check_photos(photos: Sequence[PlannedPhoto], classes: int) -> None:
             raise ValueError(f"photo {quoted(photo.image_id)} has the key {photo.key!r}")
         if not (0 <= photo.label < classes and 0 <= photo.target < classes):
             raise ValueError(f"photo {quoted(photo.image_id)} is of a class that the model has not")
+
+
+def flat_settings(settings: Mapping[str, Any]) -> dict[str, Scalar]:
+    """Nested plain values as one mapping, whose names are the path to each, with dots."""
+    found: dict[str, Scalar] = {}
+    for name, value in settings.items():
+        if isinstance(value, list | tuple):
+            value = {str(place): item for place, item in enumerate(value)}
+        if isinstance(value, Mapping):
+            found |= {f"{name}.{inner}": item for inner, item in flat_settings(value).items()}
+        else:
+            found[name] = value
+    return found
 
 
 def plan_of_config(config: Mapping[str, Any]) -> AuditPlan:

@@ -13,7 +13,7 @@ import torch
 
 from underfire.auditing.checks import check_maps_on_photos, check_on_photos
 from underfire.auditing.engines import Engine, LocalEngine, RayEngine
-from underfire.auditing.facts import RunFacts, run_facts
+from underfire.auditing.facts import RunFacts, flat_settings, run_facts
 from underfire.auditing.given import NOTHING_GIVEN, GivenParts
 from underfire.auditing.inspection import Inspection, check_unchanged, inspect_photos
 from underfire.auditing.locks import describing, holding
@@ -37,6 +37,7 @@ from underfire.auditing.targets import NO_TARGET
 from underfire.auditing.unit import Auditor, Event
 from underfire.auditing.verification import verified_tables
 from underfire.choices import EngineName, Keep
+from underfire.defenses.ensemble import settings_of
 from underfire.diagnostics.map_checks import MapCheck
 from underfire.diagnostics.model_checks import Checked
 from underfire.errors import InputError
@@ -110,9 +111,7 @@ def run_audit(
     auditor = Auditor(plan, classifier, directory, given=given)
     worker = _engine(engine, ray, auditor, partial(RayEngine, plan, classifier, directory, given=given))
 
-    facts = _facts(plan, classifier, command, threads=1 if engine == "ray" else torch.get_num_threads())
-    if given.settings():
-        facts["config"]["given"] = given.settings()
+    facts = _facts(plan, auditor, given, command, threads=1 if engine == "ray" else torch.get_num_threads())
     run, begun = directory.read(), None
     if run is None:
         inspection = inspect_photos(plan, classifier, photos, strict=strict, loader=auditor.loader)
@@ -226,8 +225,11 @@ def library_versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}}
 
 
-def _facts(plan: AuditPlan, classifier: Classifier, command: str | None, *, threads: int) -> dict[str, Any]:
+def _facts(
+    plan: AuditPlan, auditor: Auditor, given: GivenParts, command: str | None, *, threads: int
+) -> dict[str, Any]:
     """Everything in run.json but the photos."""
+    classifier, own = auditor.classifier, given.settings()
     plan = replace(plan, device=plan.device or str(classifier.device))
     return {
         "schema": SCHEMA_VERSION,
@@ -251,9 +253,10 @@ def _facts(plan: AuditPlan, classifier: Classifier, command: str | None, *, thre
         },
         "threat_model": _threat_model(plan),
         "plan": asdict(plan),
-        "config": plan.as_config() | {"rts_sha256": rts_sha256(plan, classifier)},
+        "config": plan.as_config() | {"rts_sha256": rts_sha256(plan, classifier)} | ({"given": own} if own else {}),
         "conditions": [str(condition) for condition in plan.conditions],
         "interpreters": [INTERPRETERS.name_of(name) for name in plan.interpreters],
+        "interpreter_settings": {g.name: flat_settings(settings_of(g)) for g in auditor.interpreters},
     }
 
 

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from underfire.attacks.budget import check_number
+from underfire.errors import InputError
 from underfire.seeding import generator
 
 LEVELS = 4096
@@ -17,8 +19,11 @@ LEVELS = 4096
 
 A classifier could tell from the last bits of a sum of floating-point numbers what was added to what, and the theorem is
 of real numbers. Formed in float64 and rounded so coarsely, an image of 224×224×3 sums differs from the exact one with a
-probability below 1e-5, as long as σ is at most 1 (``docs/explanation/certificates.md``).
+probability below 1e-5, as long as σ is at most `MOST_SIGMA` (``docs/explanation/certificates.md``).
 """
+
+MOST_SIGMA = 1.0
+"""Of pixel values from 0 to 1: up to here the rounding to `LEVELS` is proven to be harmless."""
 
 _BITS = 53  # of a uniform number in float64
 
@@ -83,6 +88,16 @@ class SystemNoise:
     def key(self, draw: int) -> str:  # noqa: ARG002
         """As the protocol says."""
         return secrets.token_hex(16)
+
+
+def check_sigma(sigma: float) -> None:
+    """Refuses, with an `InputError`, what is no standard deviation of noise in pixel values."""
+    check_number("sigma", sigma)
+    if not 1 / LEVELS <= sigma <= MOST_SIGMA:
+        raise InputError(
+            f"sigma is {sigma!r}; give the standard deviation of the noise, in pixel values from 1/{LEVELS} to "
+            f"{MOST_SIGMA:g}."
+        )
 
 
 def normal(source: NoiseSource, draw: int, shape: torch.Size) -> Tensor:

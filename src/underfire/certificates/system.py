@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from underfire.attacks.budget import check_number, check_whole
-from underfire.certificates.noise import NoiseSource, noisy
+from underfire.attacks.budget import check_whole
+from underfire.certificates.noise import NoiseSource, check_sigma, noisy
 from underfire.errors import InputError
 from underfire.interpreters.base import ForwardPass, Interpreter, require_finite
 from underfire.models.classifier import Classifier, differing
@@ -50,7 +50,7 @@ class NoisySystem:
         batch_size: draws that go through the model together; it decides nothing but memory.
 
     Raises:
-        InputError: σ is not positive, the batch is empty, or the classifier draws random numbers of its own or has
+        InputError: σ is out of range, the batch is empty, or the classifier draws random numbers of its own or has
             labels that don't exclude each other.
     """
 
@@ -64,12 +64,10 @@ class NoisySystem:
             raise InputError(
                 f"{self.interpreter!r} is no interpreter; give one of a classifier, such as CAM(classifier)."
             )
-        check_number("sigma", self.sigma)
+        check_sigma(self.sigma)
         check_whole("batch_size", self.batch_size)
         if self.denoise is not None and not callable(self.denoise):
             raise InputError(f"denoise is {self.denoise!r}; give a function of images, such as Median(3).")
-        if not 0 < self.sigma < torch.inf:
-            raise InputError(f"sigma is {self.sigma!r}; give the standard deviation of the noise, in pixel values.")
         if self.batch_size < 1:
             raise InputError(f"batch_size is {self.batch_size}; it must be at least 1.")
         check_exclusive("certificates", exclusive=self.classifier.decision.exclusive)
