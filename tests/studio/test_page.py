@@ -141,6 +141,31 @@ class TestPage:
         assert page.locator(".strip figcaption b", has_text="target map").count() == 1
         assert page.locator("#error").inner_text() == ""
 
+    def test_a_perturbation_has_a_budget_of_its_own(self, page: "Page", tmp_path: Path) -> None:
+        slider = page.get_by_label("Budget ε")
+        for name, shown, unit in (
+            ("flow", "1 pixel", "moves"),
+            ("linf", "8/255", "values"),
+            ("l2", "3", "length"),
+        ):
+            page.get_by_label("What may change").select_option(name)
+            assert page.locator("#eps-text").inner_text() == slider.get_attribute("aria-valuetext") == shown
+            assert unit in page.locator("#unit").inner_text()
+        slider.press("ArrowLeft")
+        assert page.locator("#eps-text").inner_text() == "2.625"
+        page.get_by_label("Target class").fill("class 3")
+        page.get_by_label("Passes of the model").fill("30")
+        page.get_by_role("button", name="Attack").click()
+        told(page, "Done after")
+        assert page.locator(".strip .more", has_text="ε 2.625 (l2)").count() == 1
+        with page.expect_download() as waiting:
+            page.get_by_role("link", name="Download").click()
+        waiting.value.save_as(tmp_path / "evidence.zip")
+        with zipfile.ZipFile(tmp_path / "evidence.zip") as packed:
+            result = json.loads(packed.read("result.json"))
+        assert (result["settings"]["perturbation"], result["settings"]["eps"]) == ("l2", 2.625)
+        assert 2 < result["result"]["l2"] <= 2.625
+
     def test_what_is_bad_is_one_sentence(self, page: "Page") -> None:
         page.locator("#file").set_input_files({"name": "a.png", "mimeType": "image/png", "buffer": b"no photo"})
         page.locator("#error", has_text="not a usable photo").wait_for()

@@ -8,10 +8,11 @@ import torch
 from support.studio import asking, toy_session, wait, wish
 from support.toy_photos import toy_classifier
 from support.toys import images
-from underfire import ADV2, CAM, GRAD, IG, metrics
+from underfire import ADV2, CAM, GRAD, IG, metrics, parsing
 from underfire.attacks.goals import Goal
+from underfire.auditing.names import known_perturbations
 from underfire.studio.trial import TAU
-from underfire.studio.wish import DRAWN, GOALS
+from underfire.studio.wish import DRAWN, GOALS, PerturbationChoice, perturbation_choices
 
 
 def patch() -> list[int]:
@@ -41,6 +42,20 @@ def test_every_goal_of_the_page_runs_and_is_scored_as_it_is_defined(goal: str) -
     else:
         assert result["maps_met"]["cam"] == (d["top"] <= TAU)
     assert result["met"] == (result["label_met"] and all(result["maps_met"].values()))
+
+
+@pytest.mark.parametrize("perturbation", perturbation_choices(), ids=lambda p: p.name)
+@pytest.mark.parametrize("goal", ["target/kept", "target/free", "kept/topk"])
+def test_every_perturbation_keeps_to_its_budget(goal: str, perturbation: PerturbationChoice) -> None:
+    session = toy_session()
+    budget = perturbation.budgets[perturbation.default]
+    asked = wish(goal=goal, perturbation=perturbation.name, eps=budget)
+    assert asking(session).post("attack", json=asked).status_code == 202
+    told = wait(session)
+    assert told["phase"] == "done", told["message"]
+    assert told["asked"]["perturbation"] == perturbation.name
+    assert told["frame"]["gain"] >= 1
+    assert known_perturbations()[perturbation.name].eps == pytest.approx(parsing.number(budget))
 
 
 @pytest.mark.parametrize("make", [CAM, GRAD, IG], ids=lambda make: make.name)

@@ -7,7 +7,7 @@ import socket
 import sys
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.resources import files
 from types import FrameType
 
@@ -24,7 +24,7 @@ from underfire.errors import InputError
 from underfire.present.pictures import COLORMAP
 from underfire.studio.guard import Guard
 from underfire.studio.session import BusyError, StudioSession
-from underfire.studio.wish import DRAWN, GOALS, MOST_PASSES, wish_of
+from underfire.studio.wish import DRAWN, GOALS, MOST_PASSES, perturbation_choices, wish_of
 
 HOST = "127.0.0.1"
 """The only address that is listened on."""
@@ -127,6 +127,7 @@ class _Pages:
         found |= {
             "models": [model.name for model in self._session.models],
             "goals": list(GOALS),
+            "perturbations": [asdict(choice) for choice in perturbation_choices()],
             "drawn": DRAWN,
             "most_passes": MOST_PASSES,
             "most_upload": MOST_UPLOAD,

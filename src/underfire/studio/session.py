@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from torch import Tensor
 
+from underfire.attacks.perturbations import Linf
 from underfire.errors import InputError
 from underfire.images import PhotoLoader, Pixels, builtin_photos
 from underfire.images.decode import decode, pixels_of
@@ -234,7 +235,7 @@ class StudioSession:
     def _glanced(self, trial: Trial, glance: Glance) -> None:
         benign = _picture(trial.benign.pixels.pixels)
         seen = _picture((glance.x[0] * 255).round().byte())
-        gain = gain_for(trial.perturbation.eps)
+        gain = gain_for(trial.perturbation.eps if trial.perturbation.name == Linf.name else _largest(seen, benign))
         frame = {
             "image": data_uri(seen, side=_SIDE),
             "change": data_uri(amplified(seen, benign, gain), side=_SIDE),
@@ -296,13 +297,19 @@ def _sentence(error: Exception) -> str:
 
 
 def _told_again(wish: Wish | None) -> dict[str, Any] | None:
-    return None if wish is None else {name: getattr(wish, name) for name in ("goal", "eps", "passes", "target")}
+    shown = ("goal", "perturbation", "eps", "passes", "target")
+    return None if wish is None else {name: getattr(wish, name) for name in shown}
 
 
 def _picture(pixels: Tensor) -> Bytes:
     """uint8 (C, H, W) to look at, (H, W, 3)."""
     shown: Bytes = pixels.permute(1, 2, 0).contiguous().numpy()
     return shown.repeat(3 // shown.shape[2], axis=2)
+
+
+def _largest(seen: Bytes, benign: Bytes) -> float:
+    """The largest change of a pixel value, in [0, 1]."""
+    return float(np.abs(seen.astype(int) - benign).max()) / 255
 
 
 def _overlays(photo: Bytes, maps: Mapping[str, Tensor]) -> dict[str, str]:

@@ -12,12 +12,14 @@ from underfire import parsing
 from underfire.attacks import ADV2, PGD, MapAttack
 from underfire.attacks.goals import Goal
 from underfire.attacks.joint import Descent
-from underfire.auditing.names import make_perturbation
+from underfire.attacks.perturbations import Linf
+from underfire.auditing.names import known_perturbations, make_perturbation
 from underfire.auditing.targets import class_index
 from underfire.decoding import decoded, plain_json
 from underfire.errors import InputError
 from underfire.interpreters import Interpreter
 from underfire.models.classifier import Classifier
+from underfire.present.text import budget
 
 DRAWN = 28
 """Cells on a side of the grid on which a target map is drawn."""
@@ -35,6 +37,39 @@ GOALS = (
 """The goals that the page offers, the first by default."""
 
 
+_STEPS = 32  # budgets of each perturbation, in eighths of its default, which has a place among them so
+_DEFAULT_STEP = 8
+
+
+@dataclass(frozen=True)
+class PerturbationChoice:
+    """What an attack may change, for people to choose.
+
+    Attributes:
+        name: that command lines use.
+        summary, unit: of the perturbation and its budget, in words.
+        budgets: as a wish states them; ``shown`` as people read them.
+        default: the place of the default budget among them.
+    """
+
+    name: str
+    summary: str
+    unit: str
+    budgets: tuple[str, ...]
+    shown: tuple[str, ...]
+    default: int
+
+
+def perturbation_choices() -> tuple[PerturbationChoice, ...]:
+    """All that attacks take."""
+    found = []
+    for name, cls in known_perturbations().items():
+        shown = tuple(budget(cls.eps * step / _DEFAULT_STEP, name) for step in range(1, _STEPS + 1))
+        written = tuple(text.partition(" ")[0] for text in shown)  # without its unit
+        found.append(PerturbationChoice(name, cls.summary, cls.unit, written, shown, _DEFAULT_STEP - 1))
+    return tuple(found)
+
+
 @dataclass(frozen=True)
 class Wish:
     """An attack as the page asks for it.
@@ -44,9 +79,10 @@ class Wish:
         photo: the place of a built-in one; None for the one that was dropped.
         interpreters: the names of those attacked.
         goal: LABEL/MAP.
-        eps: of the L∞ ball, as people write it.
+        eps: the budget, as people write it, in the unit of ``perturbation``.
         target: the class to reach, by name or index; for goals of the label ``target``.
         target_map: the drawn map, `DRAWN` × `DRAWN` values from 0 to 255, row by row; for goals of the map ``led``.
+        perturbation: what the attack may change, by its name.
     """
 
     model: int
@@ -58,6 +94,7 @@ class Wish:
     seed: int = 0
     target: str | None = None
     target_map: tuple[int, ...] | None = None
+    perturbation: str = Linf.name
 
     def __post_init__(self) -> None:
         if self.goal not in GOALS:
@@ -104,9 +141,10 @@ class Wish:
         """The attack for the goal.
 
         Raises:
-            InputError: eps is out of range, the passes don't pay for a step, or an interpreter cannot be attacked.
+            InputError: the perturbation is unknown, eps is out of its range, the passes don't pay for a step, or an
+                interpreter cannot be attacked.
         """
-        perturbation = make_perturbation("linf", parsing.number(self.eps))
+        perturbation = make_perturbation(self.perturbation, parsing.number(self.eps))
         goal, passes = self.wanted, self.passes
         if goal.label == "kept":
             moved: Any = goal.map  # one of those that the attack takes, by GOALS

@@ -11,6 +11,7 @@ from fuzz.case import Case, Ended, Originals
 from fuzz.kinds.images import spoilt_photo
 from fuzz.mutate import as_json, odd, spoilt_bytes, spoilt_json
 from support.studio import ENDED, ORIGIN, PORT, TOKEN, asking, photo, toy_session, wait, wish
+from underfire.auditing.names import known_perturbations
 from underfire.studio.wish import DRAWN, GOALS
 
 _STRANGERS: tuple[Mapping[str, str], ...] = (
@@ -64,6 +65,8 @@ def _wish(draw: Random) -> tuple[bytes, str]:
         goal=draw.choice(GOALS),
         interpreters=draw.sample(("cam", "grad", "gradcam", "inputxgradient"), draw.choice((1, 1, 2))),
         passes=draw.choice((4, 12)),
+        perturbation=draw.choice(tuple(known_perturbations())),
+        eps=draw.choice(("8/255", "3", "1")),
         target_map=[draw.randrange(256) for _ in range(DRAWN**2)] if draw.random() < 0.5 else None,
     )
     told = "a good wish"

@@ -46,13 +46,15 @@ function complain(error) { $("error").textContent = error ? error.message : ""; 
 
 function chosen(name) { return [...form.querySelectorAll(`input[name="${name}"]:checked`)].map((box) => box.value); }
 
+function perturbation() { return options.perturbations.find((one) => one.name === $("perturbation").value); }
+
 function goal() { return `${$("label").value}/${$("map").value}`; }
 
 function wish() {
   const photo = chosen("photo")[0];
   const wanted = {
     model: Number($("model").value), photo: photo === "dropped" ? null : Number(photo), interpreters: chosen("interpreter"),
-    goal: goal(), eps: `${$("eps").value}/255`, passes: Math.trunc(Number($("passes").value)) || 0, seed: Math.trunc(Number($("seed").value)) || 0,
+    goal: goal(), perturbation: $("perturbation").value, eps: perturbation().budgets[$("eps").value], passes: Math.trunc(Number($("passes").value)) || 0, seed: Math.trunc(Number($("seed").value)) || 0,
   };
   if ($("label").value === "target") wanted.target = $("target").value;
   if ($("map").value === "led") wanted.target_map = [...drawing];
@@ -97,7 +99,9 @@ function showGoal() {
   $("draw").hidden = map.value !== "led";
   const attack = label === "kept" ? "the map attack" : map.value === "free" ? "PGD, which looks at no map" : "ADV²";
   $("goal").textContent = `Goal ${goal()}, by ${attack}.`;
-  $("eps-text").value = `${$("eps").value}/255`;
+  const shown = perturbation().shown[$("eps").value];
+  $("eps-text").value = shown;
+  $("eps").setAttribute("aria-valuetext", shown);
   const named = new Set(chosen("interpreter"));
   const costs = options.interpreters.filter((one) => named.has(one.name));
   const step = map.value === "free" ? 1 : 1 + costs.reduce((sum, one) => sum + one.passes_per_step - 1, 0);
@@ -106,13 +110,22 @@ function showGoal() {
     (slow.length ? ` Maps of ${slow.join(" and ")} take long and are shown before and after alone.` : "") : "Choose at least one.";
 }
 
+function showPerturbation() {
+  const { budgets, unit, default: place } = perturbation();
+  $("eps").max = budgets.length - 1;
+  $("eps").value = place;
+  $("unit").textContent = `In ${unit}.`;
+}
+
 async function loadModel() {
   $("status").textContent = "Loading the model and finding the interpreters that suit it …";
   $("start").disabled = true;
   options = await ask(`options/${$("model").value || 0}`);
   if (!$("model").options.length) {
     $("model").append(...options.models.map((name, i) => element("option", { value: String(i), textContent: name })));
+    $("perturbation").append(...options.perturbations.map((one) => element("option", { value: one.name, textContent: `${one.summary} (${one.name})` })));
     showPhotos();
+    showPerturbation();
   }
   $("passes").max = options.most_passes;
   $("classes").replaceChildren(...[...new Set(options.classes)].map((name) => element("option", { value: name })));
@@ -249,7 +262,7 @@ function show() {
   if (benign) {
     const confidence = result ? result.confidence : null;
     const seen = now ? `${now.prediction}${confidence === null ? "" : ` ${percent(confidence)}`}` : "";
-    const changed = frame ? `ε ${asked?.eps ?? ""}, drawn ×${frame.gain}` : "";
+    const changed = frame ? `ε ${asked?.eps ?? ""} (${asked?.perturbation ?? ""}), drawn ×${frame.gain}` : "";
     rows.push(strip("Photo", "", figure("before", benign.image, "before", `${benign.label} ${percent(benign.confidence)}`),
       figure("now", now?.image, "now", seen), figure("more", frame?.change, "change", changed)));
     for (const one of options?.interpreters ?? []) {
@@ -453,6 +466,7 @@ form.addEventListener("submit", (event) => { event.preventDefault(); begin(); })
 form.addEventListener("change", (event) => {
   if (event.target.id === "model") { loadModel().catch(complain); return; }
   if (event.target.id === "file") { drop(event.target.files[0]); event.target.value = ""; return; }
+  if (event.target.id === "perturbation") showPerturbation();
   showGoal();
   if (["photo", "interpreter"].includes(event.target.name)) look();
 });
