@@ -5,9 +5,9 @@ from collections import Counter
 from pathlib import Path
 
 SRC = Path(__file__).parents[1] / "src" / "underfire"
-FLOORS = """errors | choices parsing plugins installation display files decoding seeding metrics stats weights | images
-    | models | interpreters | attacks | certificates | training defenses diagnostics | testing auditing | present
-    | studies | evaluation | report | evidence | studio | api maite | cli"""
+FLOORS = """errors | choices parsing plugins installation display files decoding seeding devices metrics stats weights
+    | images | models | interpreters | attacks | certificates | training defenses diagnostics | testing auditing
+    | present | studies | evaluation | report | evidence | studio | api maite | cli"""
 FLOOR = {room: height for height, floor in enumerate(FLOORS.split("|")) for room in floor.split()}
 TREES = {path.relative_to(SRC): ast.parse(path.read_text(encoding="utf-8")) for path in sorted(SRC.rglob("*.py"))}
 NODES = [(path, node) for path, tree in TREES.items() for node in ast.walk(tree)]

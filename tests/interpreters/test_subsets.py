@@ -27,7 +27,7 @@ def test_chances_add_up_and_follow_the_sizes(sizes: list[float], count: int) -> 
 def test_no_part_is_drawn_twice(sizes: list[float], count: int, start: float) -> None:
     count = min(count, len(sizes))
     chances = inclusion_chances(torch.tensor([sizes], dtype=torch.float64), count)
-    (drawn,) = systematic(chances, torch.tensor([start], dtype=torch.float64)).tolist()
+    (drawn,) = systematic(chances, torch.tensor([start], dtype=torch.float64), count).tolist()
     assert len(set(drawn)) == len(drawn) == count
 
 
@@ -36,7 +36,7 @@ def test_each_is_drawn_with_its_chance() -> None:
     starts = (torch.arange(1000, dtype=torch.float64) + 0.5) / 1000
     counts = torch.zeros(2, 5, dtype=torch.float64)
     for start in starts:
-        places = systematic(chances, start.expand(2))
+        places = systematic(chances, start.expand(2), 2)
         counts.scatter_add_(1, places, torch.ones_like(places, dtype=torch.float64))
     torch.testing.assert_close(counts / 1000, chances, rtol=0, atol=2e-3)
     assert chances[0].tolist() == [1, 0.5, 0.25, 0.125, 0.125]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from underfire.devices import sent
 from underfire.errors import InputError
 from underfire.interpreters.faithfulness import blurred
 from underfire.seeding import generator
@@ -78,7 +79,7 @@ class Noise(Unmoving):
         """``x`` with each image's own noise."""
         draws = [generator(self.seed, key, self.name) for key in keys]
         parts = [torch.randn(x.shape[1:], generator=draw, dtype=x.dtype) for draw in draws]
-        noise = torch.stack(parts).to(x.device) if parts else torch.zeros_like(x)
+        noise = sent(torch.stack(parts), x) if parts else torch.zeros_like(x)
         return (x + self.sigma / 255 * noise).clamp(0, 1)
 
 

@@ -4,10 +4,10 @@ import math
 from dataclasses import dataclass, replace
 from typing import Self, get_args
 
-import torch
 from torch import Tensor
 
 from underfire.choices import Crop, Interpolation
+from underfire.devices import filled
 from underfire.errors import InputError
 
 
@@ -72,10 +72,7 @@ class Preprocessing:
 
     def normalised(self, x: Tensor) -> Tensor:
         """Images (N, C, H, W) in [0, 1] as the module takes them; differentiable."""
-        mean, std = (
-            torch.tensor(numbers, dtype=x.dtype, device=x.device).reshape(1, -1, 1, 1)
-            for numbers in (self.mean, self.std)
-        )
+        mean, std = (filled(numbers, x).reshape(1, -1, 1, 1) for numbers in (self.mean, self.std))
         return ((x.flip(1) if self.bgr else x) - mean) / std
 
 

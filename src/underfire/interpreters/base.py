@@ -2,16 +2,19 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from typing import ClassVar, Protocol, TypeAlias, overload
+from weakref import ReferenceType, ref
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.weak import WeakTensorKeyDictionary
 
+from underfire import metrics
 from underfire.errors import InputError, NonFiniteError
 from underfire.interpreters.attached import Attached, differentiable_once
 from underfire.interpreters.map_goals import NEAR, MapGoal
@@ -116,7 +119,7 @@ class ForwardPass:
         """
         if self._nll_gradient is not None:
             known, found = self._nll_gradient
-            if known is classes or torch.equal(known, classes):  # to compare them, a GPU has to be waited for
+            if _alike(known, classes):
                 return found
         self._nll_gradient = (classes, self.gradient(self.nll(classes), last=last))
         return self._nll_gradient[1]
@@ -210,20 +213,27 @@ class MapTarget:
         return replace(self, classes=self.classes[places], maps=self.maps[places], keys=keys)
 
     def distance(self, maps: Tensor) -> Tensor:
-        """How far (N,) ``maps`` (N, h, w) in [0, 1] are from the goal."""
-        return self.goal.distance(maps, self.maps)
+        """How far (N,) ``maps`` (N, h, w) in [0, 1] are from the goal; NaN where one is not finite."""
+        return self._measure(maps, self.maps)
 
     def loss(self, raw: Tensor, own: RawLoss) -> Tensor:
         """The loss (N,) of unscaled maps ``raw`` (N, h, w), attached to them; ``own`` is of maps led to a target."""
-        return self.goal.loss(own)(raw, self.maps)
+        with metrics.unchecked():
+            return self.goal.loss(own)(raw, self.maps)
 
     def saliency_slope(self, attributions: Tensor, own: RawLoss = shape_distance) -> tuple[Tensor, Tensor, Tensor]:
         """Distance, loss and its gradient of the saliency maps of pixel-wise ``attributions`` (N, C, H, W)."""
-        return saliency_slope(attributions, self.maps, self.goal.loss(own), self.goal.distance)
+        with metrics.unchecked():
+            return saliency_slope(attributions, self.maps, self.goal.loss(own), self._measure)
 
     def map_slope(self, raw: Tensor, own: RawLoss = shape_distance) -> tuple[Tensor, Tensor, Tensor]:
         """Distance, loss and its gradient of unscaled maps ``raw`` (N, h, w)."""
-        return map_slope(raw, self.maps, self.goal.loss(own), self.goal.distance)
+        with metrics.unchecked():
+            return map_slope(raw, self.maps, self.goal.loss(own), self._measure)
+
+    def _measure(self, maps: Tensor, aimed: Tensor) -> Tensor:
+        with metrics.unchecked():
+            return self.goal.distance(maps, aimed).where(~not_finite(maps), torch.nan)
 
 
 @dataclass(frozen=True)
@@ -449,6 +459,21 @@ def attribution_gradient(
 
 def _underivable(name: str) -> str:
     return f"the map of {name} has no derivative in the image"
+
+
+_ALIKE: MutableMapping[Tensor, ReferenceType[Tensor]] = WeakTensorKeyDictionary()
+"""From classes to others, in another place, that are the same."""
+
+
+def _alike(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors of classes, which nobody writes to, are equal; for what is, a GPU is waited for once."""
+    known = _ALIKE.get(one)
+    if one is other or (known is not None and known() is other):
+        return True
+    alike = torch.equal(one, other)
+    if alike:
+        _ALIKE[one] = ref(other)
+    return alike
 
 
 def require_finite(values: Tensor, what: str) -> None:

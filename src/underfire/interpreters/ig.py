@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from underfire.devices import sent
 from underfire.errors import InputError
 from underfire.interpreters.base import ForwardPass, Interpreter, MapGradient, MapObjective, MapTarget
 from underfire.interpreters.directional import Linearised, along
@@ -211,4 +212,4 @@ class PathObjective:
     def _uniform(self, like: Tensor) -> Tensor:
         """A random number in [0, 1) for each image, (N,), by its own generator."""
         numbers = [float(torch.rand((), generator=draw, dtype=torch.float64)) for draw in self._draws]
-        return torch.tensor(numbers, dtype=like.dtype, device=like.device)
+        return sent(torch.tensor(numbers, dtype=like.dtype), like)

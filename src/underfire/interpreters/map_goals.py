@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from underfire import metrics
-from underfire.errors import NonFiniteError
+from underfire.devices import filled
 from underfire.interpreters.maps import RawLoss, distance
 
 ENOUGH = 0.5 / 255
@@ -163,7 +163,7 @@ _BESIDE = 0.02  # of the map's sides: from the benign centre, away from the corn
 def _center_loss(raw: Tensor, aimed: Tensor) -> Tensor:
     benign = metrics.mass_center(1 - aimed)
     beside = benign + _BESIDE * torch.where(benign < 0.5, -1.0, 1.0)
-    sides = torch.tensor(raw.shape[1:], dtype=raw.dtype, device=raw.device)
+    sides = filled(raw.shape[1:], raw)
     risen = _risen(raw)
     weighed = risen.sum(dim=(1, 2), keepdim=True) > torch.finfo(raw.dtype).tiny  # what is less has no slope in floats
     shift = (metrics.mass_center(risen * weighed) - beside) * sides
@@ -171,12 +171,5 @@ def _center_loss(raw: Tensor, aimed: Tensor) -> Tensor:
 
 
 def _risen(raw: Tensor) -> Tensor:
-    """The maps ``raw`` (N, h, w), counted from their minimum.
-
-    Raises:
-        NonFiniteError: one contains NaN or infinity.
-    """
-    finite = torch.isfinite(raw.detach()).flatten(1).all(dim=1)
-    if not finite.all():
-        raise NonFiniteError("the map under attack", int((~finite).nonzero()[0]))
+    """The maps ``raw`` (N, h, w), counted from their minimum."""
     return raw - raw.amin(dim=(1, 2), keepdim=True)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from underfire.devices import sent
 from underfire.errors import InputError
 from underfire.interpreters.base import ForwardPass, Interpreter, MapGradient, MapObjective, MapTarget
 from underfire.interpreters.maps import min_max
@@ -190,11 +191,11 @@ class MaskedObjective:
         map_distance, loss, slope = target.map_slope(self._masks.maps(values))
         slopes, steep = self._masks.slopes(slope), self._steepness(values)
         chances = self._chances(slopes * steep)
-        shares = slopes / chances.to(x.device, x.dtype)
+        shares = slopes / chances.to(x.dtype)
         expected = self._expected()
         rows = torch.arange(len(x), device=x.device)
         direction = self._masks.together(slopes * steep, interpreter.classifier.input_size)[:, None] * expected
-        for place in systematic(chances, self._uniform(chances)).to(x.device).T:
+        for place in systematic(chances, self._uniform(chances), interpreter.per_step).T:
             value, gradient, pixels = self._look(view.classifier, x, rows, place)
             surprise = gradient - _wide(steep[rows, place]) * expected
             direction += _wide(shares[rows, place]) * pixels[:, None] * surprise
@@ -246,8 +247,8 @@ class MaskedObjective:
         self._seen = (_FADE * self._seen[0] + gradient, _FADE * self._seen[1] + steep)
 
     def _chances(self, weighed: Tensor) -> Tensor:
-        """The chance (N, K) of each mask to be drawn, in float64 on the CPU; never 0."""
-        sizes = weighed.abs().to("cpu", torch.float64)
+        """The chance (N, K) of each mask to be drawn, in float64; never 0."""
+        sizes = weighed.abs().double()
         total, alike = sizes.sum(dim=1, keepdim=True), torch.full_like(sizes, 1 / sizes.shape[1])
         shares = torch.where(total > 0, sizes / total.where(total > 0, 1.0), alike)
         return inclusion_chances(_EVEN * alike + (1 - _EVEN) * shares, self._interpreter.per_step)
@@ -255,7 +256,7 @@ class MaskedObjective:
     def _uniform(self, like: Tensor) -> Tensor:
         """A random number in [0, 1) for each image, (N,), by its own generator."""
         numbers = [float(torch.rand((), generator=draw, dtype=torch.float64)) for draw in self._draws]
-        return torch.tensor(numbers, dtype=like.dtype)
+        return sent(torch.tensor(numbers, dtype=like.dtype), like)
 
 
 def _wide(numbers: Tensor) -> Tensor:

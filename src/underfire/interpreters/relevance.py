@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from underfire.devices import filled
 from underfire.errors import InputError
 from underfire.interpreters import transposed
 from underfire.interpreters.base import twice_differentiable
@@ -259,7 +260,7 @@ def propagated(
             raise mode.refuse("pixels that reach the logits through gates alone")
         mode.end()
         own = classifier.preprocessing
-        mean = torch.tensor(own.mean[:: -1 if own.bgr else 1], dtype=x.dtype, device=x.device).reshape(1, -1, 1, 1)
+        mean = filled(own.mean[:: -1 if own.bgr else 1], x).reshape(1, -1, 1, 1)
         factors = (leaf - mean, -leaf, 1 - leaf)
         values = torch.zeros_like(leaf)
         for factor, back in zip(factors, found, strict=True):

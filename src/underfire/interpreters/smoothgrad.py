@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from underfire.devices import sent
 from underfire.errors import InputError
 from underfire.interpreters.base import ForwardPass, Interpreter, MapGradient, MapObjective, MapTarget
 from underfire.interpreters.directional import along
@@ -55,7 +56,7 @@ class SmoothGrad(Interpreter):
         """The noise (N, C, H, W) of copy number ``sample`` of the images ``x`` that ``keys`` name."""
         draws = [generator(self.seed, key, self.name, sample) for key in keys]
         parts = [torch.randn(x.shape[1:], generator=draw, dtype=x.dtype) for draw in draws]
-        return self.sigma * torch.stack(parts).to(x.device)
+        return self.sigma * sent(torch.stack(parts), x)
 
     def compute(self, x: Tensor, y: Tensor, keys: tuple[str, ...]) -> Tensor:
         """The maps (N, H/4, W/4) of ``x`` for ``y``."""

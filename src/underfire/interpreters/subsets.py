@@ -19,15 +19,14 @@ def inclusion_chances(sizes: Tensor, count: int) -> Tensor:
     return chances.masked_fill(certain, 1)
 
 
-def systematic(chances: Tensor, start: Tensor) -> Tensor:
-    """The places (N, n) of the parts drawn with ``chances`` (N, K) by one number each, ``start`` (N,) in [0, 1).
+def systematic(chances: Tensor, start: Tensor, count: int) -> Tensor:
+    """The places (N, n) of the n = ``count`` parts drawn with ``chances`` (N, K) by ``start`` (N,) in [0, 1).
 
-    Systematic sampling (Madow 1949): the chances, which add up to the whole number n, are laid end to end, and the
-    parts at ``start``, ``start`` + 1 … are taken. Each is taken with its chance exactly, and none twice.
+    Systematic sampling (Madow 1949): the chances, which add up to n, are laid end to end, and the parts at ``start``,
+    ``start`` + 1 … are taken. Each is taken with its chance exactly, and none twice.
     """
     ends = chances.cumsum(dim=1)
-    counts = ends[:, -1:].round()
-    steps = torch.arange(int(counts.max()), dtype=ends.dtype, device=ends.device)
-    exact = ends * (counts / ends[:, -1:])  # as if nothing had been rounded
+    steps = torch.arange(count, dtype=ends.dtype, device=ends.device)
+    exact = ends * (count / ends[:, -1:])  # as if nothing had been rounded
     points = start.clamp(max=1 - 1e-9)[:, None] + steps  # so that no sum is rounded up to the next part
     return torch.searchsorted(exact, points, right=True).clamp(max=chances.shape[1] - 1)
