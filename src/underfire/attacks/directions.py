@@ -10,11 +10,14 @@ from underfire.attacks.labels import LabelGoal
 from underfire.interpreters.base import ForwardPass, MapGradient
 
 
-def prediction_direction(view: ForwardPass, label: LabelGoal, target: Tensor) -> Tensor:
-    """The direction (N, C, H, W) that lowers the prediction loss of ``label`` at the classes ``target`` (N,)."""
+def prediction_direction(view: ForwardPass, label: LabelGoal, target: Tensor, *, last: bool = False) -> Tensor:
+    """The direction (N, C, H, W) that lowers the prediction loss of ``label`` at the classes ``target`` (N,).
+
+    With ``last`` nobody goes backward through ``view`` afterwards.
+    """
     decision, logits = view.classifier.decision, view.logits
     sign = label.sign(decision, logits, target)
-    return view.nll_gradient(label.aim(decision, logits, target)) * sign[:, None, None, None]
+    return view.nll_gradient(label.aim(decision, logits, target), last=last) * sign[:, None, None, None]
 
 
 def joint_direction(
@@ -41,7 +44,7 @@ def joint_direction(
             nll = view.nll(label.aim(decision, logits, target)) * label.sign(decision, logits, target)
         mixed = mixer(view.gradient_at(tap, nll), directions, distances, needs_confidence, step)
         return view.carried(tap, mixed, last=True)
-    prediction = prediction_direction(view, label, target)
+    prediction = prediction_direction(view, label, target, last=not answers)
     last = max((i for i, a in enumerate(answers) if a.at is not None), default=None)
     directions = [
         a.direction if a.at is None else view.carried(a.at, a.direction, last=i == last) for i, a in enumerate(answers)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from underfire.attacks.control import Balance, Mix, Schedule
 from underfire.attacks.directions import joint_direction, prediction_direction
+from underfire.attacks.finite import FiniteChecks
 from underfire.attacks.keepers import BEST, Keeper, KeptIterates
 from underfire.attacks.labels import Confidence, LabelGoal
 from underfire.attacks.perturbations import Perturbation
@@ -16,7 +17,7 @@ from underfire.attacks.rules import Adam, Rule
 from underfire.attacks.trace import Recorder, Trace, Watcher
 from underfire.attacks.transforms import Transform, TransformedBatch, identity
 from underfire.errors import NonFiniteError
-from underfire.interpreters.base import ForwardPass, MapGradient, MapObjective, not_finite, require_finite
+from underfire.interpreters.base import ForwardPass, MapGradient, MapObjective
 from underfire.interpreters.map_goals import NEAR, MapGoal
 from underfire.models.classifier import Classifier
 
@@ -153,7 +154,7 @@ class _Loop:
         self._own = self._whole = x.shape[0]
         self._rhythm = 1 if setting.watch else RHYTHM.get(x.device.type, 1)
         self._live: Tensor | None = None  # None: all of them
-        self._unseen: list[tuple[str, Tensor]] = []  # what was computed since the loop last asked, and where it failed
+        self._checks = FiniteChecks(at_once=self._rhythm == 1)
         self.finalists: list[Tensor] = []
         if self._own == 1:
             self._select(self._rows.repeat(2), own=1)
@@ -171,7 +172,7 @@ class _Loop:
                 elif not self._narrow():
                     return
             self._finish()
-            self._ask()
+            self._checks.ask()
         except NonFiniteError as error:  # it counts the rows of a batch that may have been narrowed
             raise NonFiniteError(error.what, int(self._rows[error.index])) from error
 
@@ -185,7 +186,7 @@ class _Loop:
         if joint:
             direction = joint_direction(view, self._label, self._target, answers, self._mixer, step)
         else:
-            direction = prediction_direction(view, self._label, self._target)
+            direction = prediction_direction(view, self._label, self._target, last=True)
         direction = batch.pull_back(direction)
         own = slice(self._own)
         self._recorder.step(self._rows[own], direction[own], reached[own], live=self._live)
@@ -207,7 +208,7 @@ class _Loop:
 
     def _narrow(self) -> bool:
         """Let images that are done leave the batch; False if nobody is left."""
-        self._ask()
+        self._checks.ask()
         live = self._left()
         if live is None:
             return True
@@ -238,18 +239,7 @@ class _Loop:
 
     def _require_finite(self, values: Tensor, what: str) -> None:
         """Stop at NaN or infinity in ``values`` (N, ...), as soon as the loop asks."""
-        if self._rhythm == 1:
-            require_finite(values, what)
-        else:
-            failed = not_finite(values)[: self._own]
-            self._unseen.append((what, failed if self._live is None else failed & self._live))
-
-    def _ask(self) -> None:
-        """Stop at the first that was not finite since the loop last asked."""
-        unseen, self._unseen = self._unseen, []
-        if unseen and bool(torch.stack([failed for _, failed in unseen]).any()):
-            what, failed = next((what, failed) for what, failed in unseen if bool(failed.any()))
-            raise NonFiniteError(what, int(failed.nonzero()[0]))
+        self._checks.add(values, what, own=self._own, live=self._live)
 
     def _joint(self, step: int) -> bool:
         """Whether ``step`` comes after the warm start of an attack on maps."""
@@ -272,7 +262,7 @@ class _Loop:
         decision = view.classifier.decision
         nll = label.loss(decision, view.logits, target)
         self._require_finite(nll[:, None], "the prediction loss")
-        if not values_only and not (mapped and any(objective.needs_backward for objective in self._objectives)):
+        if mapped and not values_only and not any(objective.needs_backward for objective in self._objectives):
             aim = label.aim(decision, view.logits, target)
             view.nll_gradient(aim, last=True)  # before anybody needs memory for passes of its own
         answers = [objective(view) for objective in self._objectives] if mapped else []

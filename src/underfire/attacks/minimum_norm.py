@@ -13,6 +13,7 @@ from underfire.attacks.budget import check_whole
 from underfire.attacks.control import Balance
 from underfire.attacks.directions import joint_direction
 from underfire.attacks.engine import Outcome
+from underfire.attacks.finite import FiniteChecks
 from underfire.attacks.goals import Goal, Until
 from underfire.attacks.joint import SEARCH, JointAttack, nearest_classes
 from underfire.attacks.keepers import KeptIterates
@@ -23,8 +24,9 @@ from underfire.attacks.result import AttackResult
 from underfire.attacks.scored import score
 from underfire.attacks.target_maps import TargetMap, of_one_classifier, wanted_maps
 from underfire.attacks.trace import Recorder
+from underfire.devices import ANSWERING
 from underfire.errors import InputError, NonFiniteError
-from underfire.interpreters.base import ForwardPass, Interpreter, MapGradient, MapTarget, require_finite
+from underfire.interpreters.base import ForwardPass, Interpreter, MapGradient, MapTarget
 from underfire.models.classifier import Classifier
 from underfire.models.decisions import probability
 from underfire.models.folded import prepared
@@ -324,6 +326,7 @@ class _Descending:
         self.sizes = torch.full_like(self.radii.best, torch.inf)
         self._candidates, self._best_theta, self._taken = x.clone(), x.clone(), torch.zeros_like(self._rows)
         self._unchecked = torch.full_like(self._rows, self._check_passes)
+        self._checks = FiniteChecks(at_once=x.device.type in ANSWERING)
         self.recorder, self.nearest, self.steps = Recorder(x), KeptIterates(x), 0
         self.recorder.passes += spent
 
@@ -357,19 +360,19 @@ class _Descending:
         saved = norm.saved(self._x, self._theta, self.radii.now[self._rows])
         view = ForwardPass(classifier, saved, taps=self._taps)
         nll = self._label.loss(classifier.decision, view.logits, self._target)
-        require_finite(nll[:, None], "the prediction loss")
+        self._checks.add(nll[:, None], "the prediction loss", own=self._own)
         reached = self._label.met(classifier.decision, view.logits, self._target)
         if not any(objective.needs_backward for objective in self._objectives):
             view.nll_gradient(self._label.aim(classifier.decision, view.logits, self._target), last=True)
         answers = [objective(view) for objective in self._objectives]
         short = torch.stack([answer.distance for answer in answers]).amax(dim=0)
-        require_finite(short[:, None], "the interpretation loss")
+        self._checks.add(short[:, None], "the interpretation loss", own=self._own)
         self.recorder.look(rows, nll[own], short[own], _cost(tuple(self._goals), self.steps))
         self.nearest.offer(saved[own], rows=rows, reached=reached[own], nll=nll[own], distance=short[own])
         direction = joint_direction(
             view, self._label, self._target, [_asking(answer) for answer in answers], self._mixer, self.steps
         )
-        require_finite(direction, "the direction of the step")
+        self._checks.add(direction, "the direction of the step", own=self._own)
         self.recorder.step(rows, direction[own], reached[own])
         radius = self.radii.now[self._rows]
         looked_at = self._theta
@@ -396,26 +399,29 @@ class _Descending:
         now = (claimed & due) | (doubtful & due if self._guesses else torch.zeros_like(due))
         before = overdue & ~claimed & pending
         asked = (now | before) & (self.recorder.passes[rows] + self._check_passes <= self._budget)
-        held = self._confirmed(rows, asked, torch.where(before[:, None, None, None], self._candidates[rows], saved))
+        held = self._confirmed(rows, asked, self._candidates[rows].where(_wide(before), saved))
         better = (now & held) | (claimed & ~due)
-        self._candidates[rows[better]], self._best_theta[rows[better]] = saved[better], theta[better]
-        radii.met(rows[better], sizes[better])
-        refused = rows[before & ~held]
-        radii.refuse(refused, self.sizes[refused])
-        self._best_theta[refused] = self._theta[: self._own][before & ~held]
-        given_up = (overdue & ~better).nonzero().flatten()
-        back = given_up[radii.give_up(rows[given_up])]
-        self._theta[back] = self._best_theta[rows[back]]
-        self._taken[rows[given_up[radii.best[rows[given_up]].isinf()]]] = 0
+        # Chosen by value and not by place, here and in the radii: nothing waits to hear how many there are.
+        self._candidates[rows] = saved.where(_wide(better), self._candidates[rows])
+        self._best_theta[rows] = theta.where(_wide(better), self._best_theta[rows])
+        radii.met(rows, sizes, better)
+        refused, moved = before & ~held, self._theta[: self._own]
+        radii.refuse(rows, self.sizes[rows], refused)
+        self._best_theta[rows] = moved.where(_wide(refused), self._best_theta[rows])
+        given_up = overdue & ~better
+        back = radii.give_up(rows, given_up)
+        self._theta[: self._own] = self._best_theta[rows].where(_wide(back), moved)
+        self._taken[rows] = self._taken[rows].where(~(given_up & radii.best[rows].isinf()), 0)
 
     def _confirmed(self, rows: Tensor, asked: Tensor, images: Tensor) -> Tensor:
         """Which (n,) of the ``images`` of ``rows`` that are ``asked`` meet the goal; these are the best from now on."""
         held = torch.zeros_like(asked)
+        self._checks.ask()
         if asked.any():
             held[asked] = self._check(images[asked], rows[asked])
-        self._unchecked[rows[asked]] = 0
-        self.images[rows[held]] = images[held]
-        self.sizes[rows[held]] = self._norm.size(self._all_x[rows[held]], images[held])
+            self._unchecked[rows[asked]] = 0
+            self.images[rows[held]] = images[held]
+            self.sizes[rows[held]] = self._norm.size(self._all_x[rows[held]], images[held])
         return held
 
     def _check(self, images: Tensor, rows: Tensor) -> Tensor:
@@ -442,7 +448,12 @@ class _Descending:
 
 def _asking(answer: MapGradient) -> MapGradient:
     """``answer`` with no direction where the map meets its goal with something to spare."""
-    return replace(answer, direction=answer.direction * (answer.distance > -SPARE)[:, None, None, None])
+    return replace(answer, direction=answer.direction * _wide(answer.distance > -SPARE))
+
+
+def _wide(chosen: Tensor) -> Tensor:
+    """``chosen`` (N,), each for a whole image."""
+    return chosen[:, None, None, None]
 
 
 def _length(steps: Tensor) -> Tensor:

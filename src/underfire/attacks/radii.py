@@ -37,19 +37,23 @@ class Radii:
         self._labelled = torch.zeros_like(self.steps, dtype=torch.bool)  # at the present radius
         self._low, self._stride = torch.zeros_like(self.now), torch.full_like(self.now, STRIDE)
 
-    def met(self, rows: Tensor, sizes: Tensor) -> None:
-        """At changes of ``sizes`` (n,) the goal of the images ``rows`` is met."""
+    def met(self, rows: Tensor, sizes: Tensor, where: Tensor) -> None:
+        """At changes of ``sizes`` (n,) the goal of the images ``rows`` is met, ``where`` (n,) that says so."""
         factor = torch.where(self.steps[rows] <= QUICK, 2.0, 0.5).to(sizes)
         stride = self._stride[rows] * factor.where(self.best[rows].isfinite(), 1.0)
-        self._stride[rows] = stride.clamp(max=LONGEST)
-        self.best[rows] = sizes
+        self._stride[rows] = stride.clamp(max=LONGEST).where(where, self._stride[rows])
+        self.best[rows] = sizes.where(where, self.best[rows])
         low = self._low[rows]
-        self._low[rows] = low.where(low < sizes, 0.0)  # an attack that goes on reached what was given up
-        self._go(rows, self._norm.below(self._low[rows], sizes, self._stride[rows]))
+        self._low[rows] = low.where(~where | (low < sizes), 0.0)  # an attack that goes on reached what was given up
+        self._go(rows, self._norm.below(self._low[rows], sizes, self._stride[rows]), where)
 
-    def refuse(self, rows: Tensor, sizes: Tensor) -> None:
-        """What was taken for met by the images ``rows`` was not; ``sizes`` (n,) are the best that are known to be."""
-        self.best[rows], self._stride[rows] = sizes, LONGEST
+    def refuse(self, rows: Tensor, sizes: Tensor, where: Tensor) -> None:
+        """What was taken for met by the images ``rows``, ``where`` (n,) it was, was not.
+
+        ``sizes`` (n,) are the best that are known to be.
+        """
+        self.best[rows] = sizes.where(where, self.best[rows])
+        self._stride[rows] = self._stride[rows].where(~where, LONGEST)
 
     def step(self, rows: Tensor, reached: Tensor) -> Tensor:
         """A step is taken from the images ``rows``, with the label or not; which (n,) of them give up their radius."""
@@ -58,17 +62,21 @@ class Radii:
         waiting = self._labelled[rows] & self.best[rows].isinf()
         return self.steps[rows] >= torch.where(waiting, UNMET, PATIENCE)
 
-    def give_up(self, rows: Tensor) -> Tensor:
-        """The images ``rows`` try a larger radius where there is one; which (n,) go on from the best they have."""
+    def give_up(self, rows: Tensor, where: Tensor) -> Tensor:
+        """The images ``rows``, ``where`` (n,) they do, try a larger radius if there is one.
+
+        Returns which (n,) of them go on from the best they have.
+        """
         before, best = self.now[rows], self.best[rows]
         found = best.isfinite()
-        self._low[rows] = before
-        self._stride[rows] /= 2
+        self._low[rows] = before.where(where, self._low[rows])
+        self._stride[rows] = (self._stride[rows] / 2).where(where, self._stride[rows])
         between = self._norm.below(before, best.where(found, 1.0), self._stride[rows])
-        self._go(rows, between.where(found, (2 * before).clamp(max=self._most)))
-        return found & (self.now[rows] != before)
+        self._go(rows, between.where(found, (2 * before).clamp(max=self._most)), where)
+        return where & found & (self.now[rows] != before)
 
-    def _go(self, rows: Tensor, radii: Tensor) -> None:
-        changed = radii != self.now[rows]
-        self.now[rows] = radii
-        self.steps[rows[changed]], self._labelled[rows[changed]] = 0, False
+    def _go(self, rows: Tensor, radii: Tensor, where: Tensor) -> None:
+        changed = where & (radii != self.now[rows])
+        self.now[rows] = radii.where(changed, self.now[rows])
+        self.steps[rows] = self.steps[rows].where(~changed, 0)
+        self._labelled[rows] &= ~changed

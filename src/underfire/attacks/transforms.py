@@ -105,6 +105,7 @@ class Cycle:
     def __init__(self, transforms: Sequence[ImageTransform], keys: tuple[str, ...]) -> None:
         self._transforms, self._keys = tuple(transforms), keys
         self.current = 0
+        self._named: tuple[Tensor | None, list[str]] = (None, [])  # the latest rows, and their keys
 
     def __call__(self, images: Tensor, rows: Tensor, step: int, /) -> TransformedBatch:
         """The iterates under the transform whose turn ``step`` is."""
@@ -113,13 +114,18 @@ class Cycle:
             return identity(images, rows, step)
         transform, leaf = self._transforms[self.current - 1], images.detach().requires_grad_()
         with torch.enable_grad():
-            transformed = transform.apply(leaf, rows, [self._keys[row] for row in rows.tolist()], step)
+            transformed = transform.apply(leaf, rows, self._keys_of(rows), step)
 
         def pull_back(direction: Tensor) -> Tensor:
             (pulled,) = torch.autograd.grad(transformed, leaf, direction)
             return pulled
 
         return TransformedBatch(transformed.detach(), pull_back, maps=transform.maps)
+
+    def _keys_of(self, rows: Tensor) -> list[str]:
+        if self._named[0] is not rows:  # a loop gives the same ones, until an image leaves it
+            self._named = (rows, [self._keys[row] for row in rows.tolist()])
+        return self._named[1]
 
     def target_maps(self, maps: Tensor, size: tuple[int, int]) -> list[Tensor]:
         """The target ``maps`` (N, h, w) of images of ``size`` under each transform that attacks maps.

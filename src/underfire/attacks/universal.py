@@ -12,6 +12,7 @@ from underfire.attacks.budget import check_whole, descent_of, warm_steps
 from underfire.attacks.control import Balance, Mixer, Schedule
 from underfire.attacks.directions import joint_direction
 from underfire.attacks.engine import Outcome
+from underfire.attacks.finite import FiniteChecks
 from underfire.attacks.labels import Confidence
 from underfire.attacks.perturbations import Linf, Perturbation, chosen
 from underfire.attacks.perturbations.additive import Additive
@@ -20,9 +21,10 @@ from underfire.attacks.rules import Adam, Stepper
 from underfire.attacks.scored import score
 from underfire.attacks.target_maps import classifier_and_interpreters, wanted_maps
 from underfire.attacks.trace import Course, Trace
+from underfire.devices import ANSWERING
 from underfire.errors import InputError, NonFiniteError
 from underfire.images.png import from_8bit
-from underfire.interpreters.base import ForwardPass, Interpreter, MapGradient, MapObjective, MapTarget, require_finite
+from underfire.interpreters.base import ForwardPass, Interpreter, MapGradient, MapObjective, MapTarget
 from underfire.interpreters.directional import unit
 from underfire.interpreters.map_goals import ENOUGH
 from underfire.interpreters.maps import distance
@@ -267,6 +269,7 @@ class _Fit:
     ) -> None:
         self.classifier, self.passes = classifier, 0
         self._parts, self._model, self._epochs, self._seed = parts, model, epochs, seed
+        self._checks = FiniteChecks(at_once=parts[0].x.device.type in ANSWERING)
         self._grey = torch.full_like(parts[0].x[:1], _GREY / 255)
         self._theta = model.start(self._grey)
         warm = warm_steps(epochs) if parts[0].objectives else 0
@@ -287,9 +290,9 @@ class _Fit:
             for place in order.tolist():
                 seen.append(self._step(self._parts[place], step, stepper, joint=joint))
                 step += 1
-            yield _mean(seen)
+            yield self._mean(seen)
         delta = self.delta()
-        yield _mean([self._look(part, delta, joint=joint)[2] for part in self._parts])
+        yield self._mean([self._look(part, delta, joint=joint)[2] for part in self._parts])
 
     def _step(self, part: _Part, step: int, stepper: Stepper, *, joint: bool) -> Tensor:
         delta = self.delta()
@@ -304,7 +307,7 @@ class _Fit:
         changed = part.x + delta
         inside = (changed >= 0) & (changed <= 1)  # what is cut off at black or white does not move
         votes = unit(direction * inside)
-        _require_finite(votes, "the direction of the step", part)
+        self._checks.add(votes, "the direction of the step", rows=part.rows)
         move = stepper(votes.mean(dim=0, keepdim=True)) * self._model.share(self._theta)
         self._theta = self._model.project(self._grey, self._theta - self._schedule.size(step) * move)
         return losses
@@ -315,14 +318,20 @@ class _Fit:
         taps = tuple({tap: None for objective in objectives for tap in objective.taps})
         view = ForwardPass(self.classifier, _added(self._model, part.x, delta), taps=taps)
         nll = view.nll(part.target).detach()
-        _require_finite(nll[:, None], "the prediction loss", part)
+        self._checks.add(nll[:, None], "the prediction loss", rows=part.rows)
         answers = [objective(view) for objective in objectives]
         gaps = torch.stack([answer.distance for answer in answers]).mean(dim=0) if joint else nll * torch.nan
         if joint:
-            _require_finite(gaps[:, None], "the interpretation loss", part)
+            self._checks.add(gaps[:, None], "the interpretation loss", rows=part.rows)
         reached = view.classifier.decision.predict(view.logits.detach(), part.target) == part.target
         self.passes += len(part.x) * (1 + sum(answer.passes for answer in answers))
         return view, answers, torch.stack([reached.to(nll), nll, gaps], dim=1)
+
+    def _mean(self, seen: Sequence[Tensor]) -> EpochLosses:
+        """Of the losses (n, 3) of all batches, all of them finite."""
+        self._checks.ask()
+        reached, nll, gap = torch.cat(list(seen)).double().mean(dim=0).tolist()
+        return EpochLosses(reached, nll, None if gap != gap else gap)
 
 
 def _asking(answer: MapGradient) -> MapGradient:
@@ -369,19 +378,6 @@ def _classes(
     return wanted
 
 
-def _mean(seen: Sequence[Tensor]) -> EpochLosses:
-    reached, nll, gap = torch.cat(list(seen)).double().mean(dim=0).tolist()
-    return EpochLosses(reached, nll, None if gap != gap else gap)
-
-
 def _once(losses: Tensor) -> Course:
     """The course of what was looked at once."""
     return Course(losses, losses, losses)
-
-
-def _require_finite(values: Tensor, what: str, part: _Part) -> None:
-    """As `require_finite`, with the image's place among all."""
-    try:
-        require_finite(values, what)
-    except NonFiniteError as error:
-        raise NonFiniteError(error.what, int(part.rows[error.index])) from error

@@ -1,0 +1,57 @@
+"""Stopping at what is no number, without waiting for a GPU at every step."""
+
+import torch
+from torch import Tensor
+
+from underfire.errors import NonFiniteError
+from underfire.interpreters.base import not_finite
+
+
+class FiniteChecks:
+    """What was computed since the host last asked, and which rows of it are not finite.
+
+    Args:
+        at_once: nothing is put off, as where a device answers at no cost.
+    """
+
+    def __init__(self, *, at_once: bool) -> None:
+        self._at_once = at_once
+        self._unseen: list[tuple[str, Tensor, Tensor | None]] = []
+
+    def add(
+        self,
+        values: Tensor,
+        what: str,
+        *,
+        rows: Tensor | None = None,
+        own: int | None = None,
+        live: Tensor | None = None,
+    ) -> None:
+        """Stop at NaN or infinity in ``values`` (N, …), here or when it is asked.
+
+        Args:
+            values: that must be finite.
+            what: they are, for the error.
+            rows: (N,) the places of the images that the error shall name, by default those in ``values``.
+            own: only the first so many rows count; None for all.
+            live: (own,) bool, and of them these; None for all.
+
+        Raises:
+            NonFiniteError: a row of ``values`` is not finite.
+        """
+        failed = not_finite(values)[:own]
+        self._unseen.append((what, failed if live is None else failed & live, rows))
+        if self._at_once:
+            self.ask()
+
+    def ask(self) -> None:
+        """Wait, and stop at the first that was not finite.
+
+        Raises:
+            NonFiniteError: there was one, of the row that it names.
+        """
+        unseen, self._unseen = self._unseen, []
+        if unseen and bool(torch.cat([failed for _, failed, _ in unseen]).any()):
+            what, failed, rows = next(one for one in unseen if bool(one[1].any()))
+            place = int(failed.nonzero()[0])
+            raise NonFiniteError(what, place if rows is None else int(rows[place]))
