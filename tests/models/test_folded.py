@@ -366,6 +366,19 @@ def test_a_module_that_cannot_be_copied_is_attacked_itself() -> None:
         assert PGD(classifier, steps=3)(images(2, 32), torch.tensor([1, 2])).x_adv.shape == (2, 3, 32, 32)
 
 
+def test_what_may_be_folded_is_looked_for_once_until_the_weights_change(relu_classifier: Classifier) -> None:
+    calls: list[nn.Module] = []
+    relu_classifier.module.register_forward_hook(lambda module, _, __: calls.append(module))
+    first, again = prepared(relu_classifier), prepared(relu_classifier)
+    assert calls.count(relu_classifier.module) == 1
+    assert first.module is not again.module
+    with torch.no_grad():
+        assert torch.equal(first(images(2, 32)), again(images(2, 32)))
+        next(relu_classifier.module.parameters()).mul_(2)
+        torch.testing.assert_close(prepared(relu_classifier)(images(2, 32)), relu_classifier(images(2, 32)))
+    assert calls.count(relu_classifier.module) == 3
+
+
 def test_inside_a_frozen_block_it_is_refused(relu_classifier: Classifier) -> None:
     with relu_classifier.frozen(), pytest.raises(RuntimeError, match="leave the block first"):
         prepared(relu_classifier)

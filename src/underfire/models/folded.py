@@ -9,6 +9,7 @@ import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +28,7 @@ def prepared(classifier: Classifier) -> Classifier:
     keeps its layers of padding (a convolution may pad in a way of its own); if they still differ, its layers that are
     no plain convolution or batch norm but derived from one; and then all batch norms (somebody else may read a
     convolution's output). A module that cannot be copied, as a scripted one or one that
-    holds a lock, is used itself.
+    holds a lock, is used itself. What may be folded is looked for again only if the classifier's tensors were changed.
     """
     if classifier.is_frozen:
         raise RuntimeError("an attack cannot start inside Classifier.frozen(): leave the block first.")
@@ -57,23 +58,53 @@ class SharedCopies:
             _SHARED.reset(token)
 
 
+@dataclass(frozen=True)
+class _Plan:
+    """What a copy may have changed without computing another function.
+
+    Attributes:
+        norms: names of convolutions, each with the batch norm to be folded into it.
+        paddings: layers of padding are folded too.
+    """
+
+    norms: tuple[tuple[str, str], ...]
+    paddings: bool
+
+    def follow(self, twin: Classifier) -> None:
+        """Change ``twin`` so, a copy of the classifier."""
+        for conv, norm in self.norms:
+            _fold(twin.module, conv, norm)
+        if self.paddings:
+            _fold_paddings(twin.module)
+        _lay_channels_last(twin.module)
+
+
+_plans: Remembered[_Plan | None] = Remembered()
+"""By classifier; None where even another layout changes the function."""
+
+
 def _prepared(classifier: Classifier) -> Classifier:
+    twin = copied(classifier)
+    if twin is classifier:
+        return classifier
+    plan = _plans.get(classifier, "plan", lambda: _plan(classifier))
+    if plan is not None:
+        plan.follow(twin)
+    return twin
+
+
+def _plan(classifier: Classifier) -> _Plan | None:
+    """The plan that folds most of those under which a copy's logits are the same."""
     patterns = classifier.patterns()
     with classifier.frozen():
         pairs, wanted = _convolutions_before_norms(classifier, patterns)
-    if copied(classifier) is classifier:
-        return classifier
     plain = [pair for pair in pairs if all(_is_plain(classifier.module.get_submodule(name)) for name in pair)]
     for norms, paddings in ((pairs, True), (pairs, False), (plain, True), (plain, False), ([], False)):
-        twin = copied(classifier)
-        for conv, norm in norms:
-            _fold(twin.module, conv, norm)
-        if paddings:
-            _fold_paddings(twin.module)
-        _lay_channels_last(twin.module)
+        plan, twin = _Plan(tuple(norms), paddings), copied(classifier)
+        plan.follow(twin)
         if _agrees(twin, patterns, wanted):
-            return twin
-    return copied(classifier)
+            return plan
+    return None
 
 
 def copied(classifier: Classifier) -> Classifier:

@@ -91,25 +91,29 @@ def _use_of(module: nn.Module) -> _Use:
 
 @contextmanager
 def _settled(module: nn.Module) -> Iterator[None]:
-    modes = [(m, m.training) for m in module.modules() if hasattr(m, "training")]
+    modules = list(module.modules())
+    modes = [(m, m.training) for m in modules if hasattr(m, "training")]
     flags = [(p, p.requires_grad) for p in module.parameters()]
     with ExitStack() as stack:
         try:
             _evaluate(module, training=any(mode for _, mode in modes))
-            for p, _ in flags:
-                p.requires_grad_(False)
-            for m in module.modules():
+            for p, flag in flags:
+                if flag:
+                    p.requires_grad_(False)
+            for m in modules:
                 if isinstance(m, nn.Linear):
                     stack.enter_context(_padded_rows(m))
             yield
         finally:
             for p, flag in flags:
-                p.requires_grad_(flag)
+                if p.requires_grad != flag:
+                    p.requires_grad_(flag)
             for m, mode in modes:
                 if m.training != mode and not _is_exported(m):
                     m.train(mode)  # its own, which may do more than set a flag, as LoRA's does
             for m, mode in modes:
-                m.training = mode
+                if m.training != mode:
+                    m.training = mode
 
 
 def _is_exported(module: nn.Module) -> bool:
