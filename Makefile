@@ -19,7 +19,7 @@ help:
 	@echo "make full   lint, types and all tests, with coverage"
 	@echo "make lint   ruff only"
 	@echo "make lowest tests with the lowest versions that pyproject.toml declares, torch aside"
-	@echo "make bench  the cost of a step and the comparison with other libraries, as ratios; some minutes"
+	@echo "make bench  the cost of a step and the comparison with other libraries, as ratios; half an hour"
 	@echo "make fuzz   hostile inputs of every kind, and a table of how they ended; SEED=1 N=300 KINDS='runs images'"
 	@echo "make docs   the documentation as a site, in build/site/index.html; a warning fails it"
 	@echo "make package  build wheel and source distribution, and try each in an environment of its own"
@@ -59,7 +59,7 @@ unit: $(VENV)/.dev-stamp
 every: $(VENV)/.dev-stamp
 	$(SHARED) --hypothesis-profile=full --cov --cov-report=term
 
-bench: $(VENV)/.dev-stamp
+bench: $(VENV)/.bench-stamp
 	$(BIN)/python -m benchmarks
 
 SEED ?= 0
@@ -90,6 +90,12 @@ $(VENV)/.run-stamp: pyproject.toml constraints.txt
 $(VENV)/.dev-stamp: $(VENV)/.run-stamp
 	$(PIP) -c constraints.txt -e ".[dev]"
 	$(PIP) --no-deps -c constraints.txt torchattacks torchvision onnx2torch timm
+	@touch $@
+
+# The libraries that only `make bench` sets beside ours, without their dependencies, and what they import of those.
+$(VENV)/.bench-stamp: $(VENV)/.dev-stamp
+	$(PIP) -c constraints.txt cloudpickle opencv-python-headless pandas scikit-learn statsmodels
+	$(PIP) --no-deps -c constraints.txt adv-lib adversarial-robustness-toolbox grad-cam ttach zennit
 	@touch $@
 
 # The lowest versions that pyproject.toml declares. torch and what only tests use stay as constraints.txt pins them; the

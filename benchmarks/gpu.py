@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib.util import find_spec
 
 import click
 import torch
 from torch import Tensor
 
 from benchmarks.header import header
-from benchmarks.rivals import FAMILIES, STEPS
+from benchmarks.rival_attacks import STEPS
+from benchmarks.rivals import FAMILIES
 from benchmarks.steps import forward_backward
 from benchmarks.subject import Recipe, Subject
 from benchmarks.tables import Table
@@ -192,9 +192,9 @@ def stage_row(name: str, subject: Subject, seconds: float, foolbox: float | None
 
 def rival_rate(name: str, subject: Subject, seconds: float) -> float:
     """Of another library's PGD, eager, as its users call it."""
-    contender = FAMILIES["PGD"][name]
-    if find_spec(contender.library) is None:
-        raise ModuleNotFoundError(f"{contender.library} is not installed")
+    contender = FAMILIES["PGD"].contenders[name]
+    if reason := contender.missing():
+        raise ModuleNotFoundError(reason)
 
     def run() -> int:
         contender.run(subject)

@@ -5,12 +5,11 @@
 
 import ctypes
 import gc
-import importlib
 import json
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -49,7 +48,7 @@ def rise(run: Callable[[], object], device: torch.device) -> int:
 
 def peak(recipe: Recipe, family: str, contender: str) -> int:
     """:func:`rise` of a contender of ``benchmarks.rivals`` in a new process, after the imports, the loading of the
-    model and a forward pass.
+    model and a run on one image.
 
     Raises:
         RuntimeError: the process failed.
@@ -65,10 +64,10 @@ def peak(recipe: Recipe, family: str, contender: str) -> int:
 def _measured(words: str) -> int:
     told = json.loads(words)
     subject = Subject.make(Recipe(**told["recipe"]))
-    contender = FAMILIES[told["family"]][told["contender"]]
-    importlib.import_module(contender.library)
-    with torch.no_grad():
-        subject.plain(subject.x)
+    contender = FAMILIES[told["family"]].contenders[told["contender"]]
+    if reason := contender.missing():
+        raise ImportError(reason)
+    contender.run(replace(subject, x=subject.x[:1], label=subject.label[:1], target=subject.target[:1]))
     return rise(lambda: contender.run(subject), subject.x.device)
 
 

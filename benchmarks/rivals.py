@@ -1,23 +1,28 @@
-"""The same work done by underfire and by other libraries, each through its own public calls.
+"""The same work done by underfire and by other libraries.
 
 The others get the plain module in evaluation mode with frozen parameters; underfire gets the classifier of the same
 network and pays, within its time, for preparing its own copy, for checking its input and for scoring the result.
 """
 
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from benchmarks.subject import Plain, Subject
-from underfire import GRAD, IG, PGD, GradCAM
-from underfire.interpreters.maps import min_max, saliency
-from underfire.models.features import FeatureMap
+from benchmarks import rival_attacks as attacks
+from benchmarks import rival_certificates as certificates
+from benchmarks import rival_maps as maps
+from benchmarks.stand_ins import importable
+from benchmarks.subject import Subject
 
-EPS, STEPS, STEP_SIZE = 8 / 255, 10, 1 / 255
-POINTS = 4  # of integrated gradients, midpoint rule
+OURS = "underfire"
+SAME = 1e-9
+"""Results of float64 that differ by no more are equal."""
+
+
+def _none(_: Subject) -> str:
+    return ""
 
 
 @dataclass(frozen=True)
@@ -26,139 +31,112 @@ class Contender:
 
     Attributes:
         library: the module that must be there.
-        run: from a subject to images (N, C, H, W) or maps (N, h, w), which must not depend on the library.
+        run: from a subject to images (N, C, H, W), maps (N, h, w) or radii (N,), which must not depend on the library
+            unless it differs.
+        lacks: in words, why it cannot do the work on a subject; empty if it can.
+        differs: in words, what it does otherwise than ours on a subject; empty if it computes the same.
+        same: how far results of float64 may differ.
     """
 
     library: str
     run: Callable[[Subject], Tensor]
+    lacks: Callable[[Subject], str] = _none
+    differs: Callable[[Subject], str] = _none
+    same: float = SAME
+
+    def missing(self) -> str:
+        """In words, why the library cannot be imported; empty if it can."""
+        importable()
+        try:
+            import_module(self.library)
+        except (ImportError, RuntimeError) as error:  # RuntimeError: built for another torch
+            return str(error)
+        return ""
 
 
-def our_pgd(subject: Subject) -> Tensor:
-    """The last iterate, as the others return it."""
-    attack = PGD(subject.classifier, eps=EPS, steps=STEPS, step_size=STEP_SIZE, keep="last")
-    return attack(subject.x, subject.target).x_adv
+def _always(words: str) -> Callable[[Subject], str]:
+    return lambda _: words
 
 
-def foolbox_pgd(subject: Subject) -> Tensor:
-    import foolbox
-    from foolbox.models.pytorch import PyTorchModel
+@dataclass(frozen=True)
+class Family:
+    """Those who do the same work.
 
-    attack = foolbox.attacks.LinfPGD(abs_stepsize=STEP_SIZE, steps=STEPS, random_start=False)
-    model = PyTorchModel(subject.plain, bounds=(0, 1), device=subject.x.device)
-    found: Tensor = attack(model, subject.x, foolbox.criteria.TargetedMisclassification(subject.target), epsilons=EPS)[
-        1
-    ]
-    return found
-
-
-def torchattacks_pgd(subject: Subject) -> Tensor:
-    import torchattacks
-
-    attack = torchattacks.PGD(subject.plain, eps=EPS, alpha=STEP_SIZE, steps=STEPS, random_start=False)
-    attack.set_mode_targeted_by_label(quiet=True)
-    found: Tensor = attack(subject.x, subject.target)
-    return found
-
-
-def captum_pgd(subject: Subject) -> Tensor:
-    from captum import robust
-
-    attack = robust.PGD(subject.plain, nn.CrossEntropyLoss(reduction="none"), lower_bound=0.0, upper_bound=1.0)
-    attack.fgsm.zero_thresh = 0.0  # by default it leaves pixels alone whose gradient is below 1e-6
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Input Tensor 0 did not already require gradients")  # at every step
-        found: Tensor = attack.perturb(
-            subject.x, radius=EPS, step_size=STEP_SIZE, step_num=STEPS, target=subject.target, targeted=True
-        )
-    return found.detach()
-
-
-def our_grad(subject: Subject) -> Tensor:
-    return GRAD(subject.classifier)(subject.x, subject.label)
-
-
-def captum_saliency(subject: Subject) -> Tensor:
-    from captum.attr import Saliency
-
-    method = Saliency(lambda x: -subject.plain(x).log_softmax(dim=1))
-    return saliency(method.attribute(subject.x.clone().requires_grad_(), target=subject.label, abs=True))
-
-
-def our_ig(subject: Subject) -> Tensor:
-    return IG(subject.classifier, points=POINTS, rule="midpoint")(subject.x, subject.label)
-
-
-def captum_ig(subject: Subject) -> Tensor:
-    return _captum_ig(subject, None)
-
-
-def captum_ig_in_batches(subject: Subject) -> Tensor:
-    return _captum_ig(subject, len(subject.x))
-
-
-def _captum_ig(subject: Subject, internal_batch_size: int | None) -> Tensor:
-    from captum.attr import IntegratedGradients
-
-    method = IntegratedGradients(nn.Sequential(subject.plain, nn.Softmax(dim=1)))
-    attributions: Tensor = method.attribute(
-        subject.x,
-        target=subject.label,
-        n_steps=POINTS,
-        method="riemann_middle",
-        internal_batch_size=internal_batch_size,
-    )
-    return saliency(attributions.detach())
-
-
-def our_gradcam(subject: Subject) -> Tensor:
-    return GradCAM(subject.classifier)(subject.x, subject.label)
-
-
-def captum_gradcam(subject: Subject) -> Tensor:
-    from captum.attr import LayerGradCam
-
-    layer, at_input = _layer(subject.plain, GradCAM(subject.classifier).features, subject.x[:1])
-    maps = LayerGradCam(subject.plain, layer).attribute(
-        subject.x, target=subject.label, attribute_to_layer_input=at_input
-    )
-    return min_max(maps.detach().squeeze(1))
-
-
-FAMILIES: Mapping[str, Mapping[str, Contender]] = {
-    "PGD": {
-        "underfire": Contender("underfire", our_pgd),
-        "Foolbox": Contender("foolbox", foolbox_pgd),
-        "torchattacks": Contender("torchattacks", torchattacks_pgd),
-        "Captum": Contender("captum", captum_pgd),
-    },
-    "GRAD": {"underfire": Contender("underfire", our_grad), "Captum": Contender("captum", captum_saliency)},
-    "IG": {
-        "underfire": Contender("underfire", our_ig),
-        "Captum": Contender("captum", captum_ig),
-        "Captum, a point at a time": Contender("captum", captum_ig_in_batches),
-    },
-    "Grad-CAM": {"underfire": Contender("underfire", our_gradcam), "Captum": Contender("captum", captum_gradcam)},
-}
-"""The contenders by what they do and who they are; ours comes first."""
-
-
-def _layer(plain: Plain, features: FeatureMap, x: Tensor) -> tuple[nn.Module, bool]:
-    """The layer at which Captum finds the activation ``features``, and whether it is that layer's input.
-
-    It is the layer's output unless the layer is called several times in a pass, as a shared ReLU is: then the first
-    layer that reads the activation serves.
+    Attributes:
+        title: what the work is.
+        contenders: by name, ours first.
     """
-    made_by = plain.net.get_submodule(features.module)
-    calls: list[tuple[nn.Module, object, object]] = []
-    handles = [
-        module.register_forward_hook(lambda m, inputs, output: calls.append((m, inputs[0], output)))
-        for module in plain.net.modules()
-    ]
-    with torch.no_grad():
-        plain(x)
-    for handle in handles:
-        handle.remove()
-    outputs = [output for module, _, output in calls if module is made_by]
-    if len(outputs) == 1:
-        return made_by, False
-    return next(module for module, read, _ in calls if read is outputs[features.spot.call]), True
+
+    title: str
+    contenders: Mapping[str, Contender]
+
+
+_EARLIER = "it returns the last image before the last step that has the target class, and the photo where none has"
+_FLOAT32 = "its images are float32 whatever the model's type"
+_ENLARGED = "it cuts its maps at 0 and enlarges them to the image"
+_OTHER_DRAWS = "it draws other noise"
+
+FAMILIES: Mapping[str, Family] = {
+    "PGD": Family(
+        f"PGD, {attacks.STEPS} steps at ε = {attacks.EPS * 255:.0f}/255",
+        {
+            OURS: Contender("underfire", attacks.our_pgd),
+            "Foolbox": Contender("foolbox", attacks.foolbox_pgd),
+            "torchattacks": Contender("torchattacks", attacks.torchattacks_pgd),
+            "Captum": Contender("captum", attacks.captum_pgd),
+            "adv-lib": Contender("adv_lib.attacks", attacks.adv_lib_pgd, differs=_always(_EARLIER)),
+            "ART": Contender("art.attacks.evasion", attacks.art_pgd, differs=_always(_FLOAT32)),
+        },
+    ),
+    "GRAD": Family(
+        "Maps of GRAD",
+        {
+            OURS: Contender("underfire", maps.our_grad),
+            "Captum": Contender("captum", maps.captum_saliency),
+            "zennit": Contender("zennit.attribution", maps.zennit_gradient),
+        },
+    ),
+    "IG": Family(
+        f"Maps of IG, {maps.POINTS} points",
+        {
+            OURS: Contender("underfire", maps.our_ig),
+            "Captum": Contender("captum", maps.captum_ig),
+            "Captum, a point at a time": Contender("captum", maps.captum_ig_in_batches),
+        },
+    ),
+    "Grad-CAM": Family(
+        "Maps of Grad-CAM",
+        {
+            OURS: Contender("underfire", maps.our_gradcam),
+            "Captum": Contender("captum", maps.captum_gradcam, lacks=maps.no_grid),
+            "pytorch-grad-cam": Contender("pytorch_grad_cam", maps.pytorch_grad_cam, differs=_always(_ENLARGED)),
+        },
+    ),
+    "guided": Family(
+        "Maps of guided back-propagation",
+        {
+            OURS: Contender("underfire", maps.our_guided, lacks=maps.no_relu),
+            "Captum": Contender("captum", maps.captum_guided, differs=maps.relu6),
+            "zennit": Contender("zennit.composites", maps.zennit_guided),
+        },
+    ),
+    "LRP": Family(
+        "Maps of LRP, ε = 0, γ = 0.25, z^B",
+        {
+            OURS: Contender("underfire", maps.our_lrp, lacks=maps.no_rules),
+            # z^B divides by what may be 0, and each adds its own 1e-6 to that.
+            "zennit": Contender("zennit.composites", maps.zennit_lrp, differs=maps.sums, same=1e-5),
+        },
+    ),
+    "certificate": Family(
+        f"Certificates of {certificates.PHOTOS} labels at σ = {certificates.SIGMA}",
+        {
+            OURS: Contender("underfire", certificates.our_radii),
+            "ART": Contender(
+                "art.estimators.certification.randomized_smoothing",
+                certificates.art_radii,
+                differs=_always(_OTHER_DRAWS),
+            ),
+        },
+    ),
+}

@@ -24,12 +24,14 @@ class Recipe:
         device: ``cpu``, ``cuda``, …
         batch_size: photos in the batch; where there are fewer they come again.
         photos: a photo, folder or manifest; None for the built-in photos.
+        draws: of each photo, for certificates.
     """
 
     model: str
     device: str
     batch_size: int
     photos: str | None = None
+    draws: int = 64
 
 
 class Plain(nn.Module):

@@ -1,17 +1,20 @@
 """The benchmarks measure what they say; how long anything takes is asserted nowhere."""
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count
+from types import ModuleType
 
 import pytest
 import torch
 from click.testing import CliRunner
 from torch import Tensor, nn
 
-from benchmarks import memory, peers, preparation, steps
+from benchmarks import __main__ as command
+from benchmarks import memory, models, peers, preparation, steps
 from benchmarks.__main__ import SECTIONS, main
 from benchmarks.header import header
-from benchmarks.rivals import FAMILIES, Contender
+from benchmarks.rivals import FAMILIES, Contender, Family
 from benchmarks.subject import Recipe, Subject
 from benchmarks.tables import Table, at_least, at_most
 from benchmarks.timing import Ratio, in_turn, ratio
@@ -34,6 +37,7 @@ from underfire import (
 )
 from underfire.attacks.engine import Outcome, Setting, descend
 from underfire.interpreters import MapObjective
+from underfire.models import DEFAULT_MODEL
 from underfire.models.folded import prepared
 from underfire.testing import token_classifier
 
@@ -176,38 +180,86 @@ def test_steps_and_preparation_make_tables(subject: Subject) -> None:
     assert table.rows[1][-1] == "met"  # the logits
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_peers_agree_with_ours(subject: Subject, family: str) -> None:
-    for contender in FAMILIES[family].values():
-        pytest.importorskip(contender.library)
-    before = subject.x.clone()
-    seen = peers.measured(FAMILIES[family], subject, subject.in_float64(4), turns=1, peaks={})
-    for name in FAMILIES[family]:
-        assert seen.apart(name) <= peers.SAME
-        assert seen.results[name].dtype == torch.float32
-        assert not seen.results[name].requires_grad
+@pytest.mark.parametrize("name", FAMILIES)
+def test_peers_agree_with_ours(subject: Subject, name: str) -> None:
+    """Those that are installed."""
+    family, before = FAMILIES[name], subject.x.clone()
+    present, absent = peers.sorted_out(family, subject)
+    assert present.keys() | absent.keys() == family.contenders.keys()
+    seen = peers.measured(present, subject, subject.in_float64(4), turns=1, peaks={}, absent=absent)
+    assert seen.differing.keys() == {who for who in present if family.contenders[who].differs(subject)}
+    for who in seen.exact:
+        assert seen.apart(who) <= family.contenders[who].same
+    for result in seen.results.values():
+        assert result.is_floating_point()
+        assert not result.requires_grad
     assert torch.equal(subject.x, before)
     assert not subject.x.requires_grad
     notes = peers.table(family, subject, seen).notes
-    assert notes[-1].startswith("Equal results in float64: met")
+    assert notes[-1].startswith("Equal results in float64: met") == (len(seen.exact) > 1)
+    assert any(note.startswith("No slower than 1.05 × the fastest") for note in notes) == (len(present) > 1)
 
 
 def test_a_library_that_is_missing_is_named_and_a_result_that_differs_shows(subject: Subject) -> None:
     def planted(given: Subject) -> Tensor:
-        return FAMILIES["GRAD"]["underfire"].run(given) + 0.5
+        return ours.run(given) + 0.5
 
-    contenders = {
-        "underfire": FAMILIES["GRAD"]["underfire"],
-        "other": Contender("torch", planted),
-        "absent": Contender("no_such_library", planted),
-    }
-    seen = peers.measured(contenders, subject, subject.in_float64(2), turns=1, peaks={"underfire": 30, "other": 60})
-    table = peers.table("GRAD", subject, seen)
-    assert table.notes[0] == "Not installed: absent."
+    ours = FAMILIES["GRAD"].contenders["underfire"]
+    family = Family(
+        "Maps",
+        {
+            "underfire": ours,
+            "other": Contender("torch", planted),
+            "another": Contender("torch", planted, differs=lambda _: "it adds a half"),
+            "absent": Contender("no_such_library", planted),
+            "unable": Contender("torch", planted, lacks=lambda _: "it knows no toys"),
+        },
+    )
+    present, absent = peers.sorted_out(family, subject)
+    peaks = {"underfire": 30, "other": 60, "another": 60}
+    seen = peers.measured(present, subject, subject.in_float64(2), turns=1, peaks=peaks, absent=absent)
+    table = peers.table(family, subject, seen)
+    assert table.notes[0] == "absent is left out: not installed (No module named 'no_such_library')."
+    assert table.notes[1] == "unable is left out: it knows no toys."
+    assert table.notes[2] == "another, time alone: it adds a half."
     assert table.notes[-1] == "Equal results in float64: missed, 5.0e-01."
-    other = dict(zip(table.columns, table.rows[1], strict=True))
+    other, another = (dict(zip(table.columns, row, strict=True)) for row in table.rows[1:])
     assert other["memory, ours / theirs"] == "0.50"
     assert other["max difference, float32"] == "5.0e-01"
+    assert another["max difference, float32"] == another["max difference, float64"] == ""
+
+
+def test_a_model_that_our_method_does_not_suit_has_no_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "measurable", lambda _: False)
+    tokens = Subject.of(Recipe("toy", "cpu", 2, draws=2), token_classifier(dtype=torch.float32), images(2, 16))
+    titles = [table.title for table in peers.tables(tokens, turns=1)]
+    assert not any("LRP" in title or "guided" in title for title in titles)
+    assert sum(title.startswith(("PGD", "Maps of GRAD", "Maps of IG", "Maps of Grad-CAM")) for title in titles) == 4
+
+
+def test_larger_models_are_measured_beside_other_libraries_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setitem(sys.modules, "timm", ModuleType("timm"))
+    everything = list(command.work(tuple(SECTIONS), None, None, None, None))
+    assert [recipe.model for recipe, _ in everything] == [DEFAULT_MODEL, *command.LARGE]
+    assert [names for _, names in everything] == [tuple(SECTIONS), ["peers"], ["peers"]]
+    assert {recipe.batch_size for recipe, _ in everything[1:]} == {2}
+    assert len(list(command.work(("steps",), None, None, None, None))) == 1
+    assert [recipe.model for recipe, _ in command.work(("peers",), "timm:other", None, 3, None)] == ["timm:other"]
+    monkeypatch.setitem(sys.modules, "timm", None)
+    assert len(list(command.work(("peers",), None, None, None, None))) == 1
+    assert capsys.readouterr().out.startswith("No ResNet-50 and no ViT: timm can't be imported")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [models.resnet50, models.vit_small])
+def test_larger_models_have_fixed_weights(make: Callable[[], Classifier], torchvision: ModuleType) -> None:
+    pytest.importorskip("timm")
+    x = images(1, 224)
+    with torch.no_grad():
+        assert torch.equal(make()(x), make()(x))
 
 
 needs_proc = pytest.mark.skipif(not memory.measurable(torch.device("cpu")), reason="Linux tells a process its peak")
