@@ -114,7 +114,7 @@ function showPerturbation() {
   const { budgets, unit, default: place } = perturbation();
   $("eps").max = budgets.length - 1;
   $("eps").value = place;
-  $("unit").textContent = `In ${unit}.`;
+  $("unit").textContent = `Unit: ${unit}.`;
 }
 
 async function loadModel() {
@@ -123,7 +123,7 @@ async function loadModel() {
   options = await ask(`options/${$("model").value || 0}`);
   if (!$("model").options.length) {
     $("model").append(...options.models.map((name, i) => element("option", { value: String(i), textContent: name })));
-    $("perturbation").append(...options.perturbations.map((one) => element("option", { value: one.name, textContent: `${one.summary} (${one.name})` })));
+    $("perturbation").append(...options.perturbations.map((one) => element("option", { value: one.name, textContent: `${one.name}: ${one.summary}` })));
     showPhotos();
     showPerturbation();
   }
@@ -253,7 +253,7 @@ function figure(kind, source, caption, detail) {
   return element("figure", { className: kind }, picture, element("figcaption", {}, element("b", { textContent: caption }), detail));
 }
 
-const percent = (p) => `${(100 * p).toFixed(p > 0.995 || p < 0.005 ? 2 : 1)} %`;
+const percent = (p) => `${(100 * p).toFixed(p > 0.995 || p < 0.005 ? 2 : 1)}\u00a0%`;
 
 function show() {
   const easel = $("easel-photo");
