@@ -47,7 +47,9 @@ def main(kinds: tuple[str, ...], seed: int, n: int, only: tuple[int, ...], secon
                 if outcome.verdict not in HELD:
                     click.echo(f"{kind} {number}: {outcome.verdict}: {outcome.why} [{outcome.told[:200]}]", err=True)
             click.echo(f"{kind}: {len(found[kind])} tried", err=True)
-    click.echo(_page(kinds, seed, n, seconds, table(found)))
+    chosen = "".join(f" --only {number}" for number in only) if only else f" --n {n}"
+    command = " ".join(("cd tests && python -m fuzz", f"--seed {seed}{chosen}", *kinds))
+    click.echo(_page(command, seconds, table(found)))
     sys.exit(any(outcome.verdict not in HELD for outcomes in found.values() for outcome in outcomes))
 
 
@@ -59,20 +61,20 @@ def _import_everything() -> None:
             importlib.import_module(name)
 
 
-def _page(kinds: tuple[str, ...], seed: int, n: int, seconds: float, found: str) -> str:
+def _page(command: str, seconds: float, found: str) -> str:
     """The page of docs/measured."""
-    chosen = f" KINDS='{' '.join(kinds)}'" if kinds else ""
     versions = f"underfire {underfire.__version__}, torch {torch.__version__}, Python {platform.python_version()}"
     return f"""# Hostile inputs
 
-By `make fuzz SEED={seed} N={n}{chosen}` on {datetime.now(UTC):%Y-%m-%d},
+By `{command}` on {datetime.now(UTC):%Y-%m-%d},
 {versions}. Each input is a valid file, folder or command line, spoilt at
 random by its seed, kind and number, and opened by the commands that read it.
 
 {found}
 
 * refused: one sentence and exit code 2, or a gate that failed. accepted: exit code 0.
-* crash: another exit code, or a process that died. hang: more than {seconds:g} seconds of the processor's time.
+* crash: another exit code, or a process that died. hang: more than {seconds:g} seconds of the processor's time, or a
+  minute without any.
 * silent: a run or a study whose figures are not the original's, though nothing was said; of two gates of which one must
   fail, none did; a stopped audit that went on to other rows than an undisturbed one, or left files behind.
 * harm: anything written, deleted or read outside the folder of the input, a process begun, a socket, code imported.

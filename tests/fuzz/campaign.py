@@ -6,6 +6,7 @@ import resource
 import shutil
 import signal
 import sys
+import time
 import traceback
 import warnings
 from collections import Counter
@@ -19,9 +20,10 @@ from pathlib import Path
 from fuzz.case import HELD, Kinds, Originals, Outcome, Verdict
 from fuzz.trial import try_input
 
-_PATIENCE = 12  # times the limit on the processor's time that an input may take by the clock: others work here too
+_PATIENCE = 12  # times the limit on an input that making it may take
+_BEAT = 1.0  # seconds between looks at a child that says nothing
 _ROOM = 8 * 2**30  # bytes of addresses beyond those at the start
-_LIMITS = (signal.SIGVTALRM, signal.SIGPROF, signal.SIGALRM, signal.SIGXCPU)
+_LIMITS = (signal.SIGPROF, signal.SIGALRM, signal.SIGXCPU)
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class Campaign:
         folder: where inputs are made, and those that failed stay.
         originals: what is valid.
         prepare: makes the originals, in a child.
+        idle: seconds in which an input that is no hang uses some of the processor's time, however many others do.
     """
 
     kinds: Kinds
@@ -43,6 +46,7 @@ class Campaign:
     folder: Path
     originals: Originals
     prepare: Callable[[Originals], None]
+    idle: float = 60.0
 
     def run(self, kind: str, numbers: Iterable[int]) -> Iterator[tuple[int, Outcome]]:
         """Each input of ``numbers``, and what came of it. A child that dies takes the blame for its input alone."""
@@ -71,6 +75,7 @@ class Campaign:
         process.start()
         sender.close()
         for number in numbers:
+            _wait(receiver, process.pid or 0, self.idle)
             try:
                 outcome: Outcome | None = receiver.recv()
             except EOFError:
@@ -112,9 +117,33 @@ class Campaign:
 
 
 def _limit_time(seconds: float) -> None:
-    """From now on so many of the processor's, and a multiple of it by the clock; 0 for any."""
+    """From now on so many of the processor's; 0 for any."""
     signal.setitimer(signal.ITIMER_PROF, seconds)
-    signal.setitimer(signal.ITIMER_REAL, _PATIENCE * seconds)
+
+
+def _wait(receiver: Connection, process: int, idle: float) -> None:
+    """Until the child has something to say. What waits for ever uses no time of the processor, and is ended."""
+    used, since = -1, 0.0
+    while not receiver.poll(_BEAT):
+        family = _ticks(process)
+        if sum(family.values()) != used:
+            used, since = sum(family.values()), time.monotonic()
+        elif time.monotonic() - since > idle:
+            for member in family or (process,):
+                with suppress(ProcessLookupError):
+                    os.kill(member, signal.SIGALRM)
+
+
+def _ticks(process: int) -> dict[int, int]:
+    """The processor's time of a process and of those that it began, as Linux tells it; empty elsewhere."""
+    told = {}
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has ended
+            told[int(file.parent.name)] = file.read_text().rpartition(")")[2].split()
+    family = {process}
+    while more := {pid for pid, fields in told.items() if int(fields[1]) in family} - family:
+        family |= more
+    return {pid: sum(map(int, told[pid][11:15])) for pid in family if pid in told}
 
 
 def _limit_addresses() -> None:

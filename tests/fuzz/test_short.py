@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
@@ -36,7 +37,7 @@ def originals(tmp_path_factory: pytest.TempPathFactory) -> Originals:
 @pytest.fixture(autouse=True)
 def _alarm() -> Iterator[None]:
     """A pipe that is waited for ends the test, not the day."""
-    signal.alarm(120)
+    signal.alarm(900)  # by the clock, and others work here too
     yield
     signal.alarm(0)
 
@@ -129,6 +130,22 @@ def sees_figures(*_: object) -> str:
 
 def nothing(*_: object) -> None:
     return None
+
+
+def waits(*_: object) -> str:
+    reader, _writer = os.pipe()
+    return os.read(reader, 1).decode()
+
+
+def test_what_waits_for_ever_is_ended_and_what_only_gets_no_time_is_not(tmp_path: Path) -> None:
+    kinds = {"waits": planted(waits), "slow": planted(lambda *_: time.sleep(2.5))}
+    found = {}
+    for name, idle in (("waits", 1.0), ("slow", 60.0)):
+        campaign = Campaign(kinds, 0, 1.0, tmp_path / name, Originals(tmp_path), lambda _: None, idle)
+        ((_, outcome),) = campaign.run(name, (0,))
+        found[name] = outcome
+    assert (found["waits"].verdict, found["waits"].why) == (Verdict.HANG, "SIGALRM")
+    assert found["slow"].verdict is Verdict.ACCEPTED
 
 
 PLANTED = {

@@ -24,7 +24,7 @@ from support.toy_photos import MODEL_OPTIONS, leftovers, rows_of
 from underfire.cli import cli
 
 _CHANGES = frozenset({"os.rename", "os.remove", "os.rmdir", "os.mkdir", "shutil.rmtree"})
-_ALARM = 120  # seconds after which a process that was forked ends itself
+_MOST_SECONDS = 60  # of the processor, after which a process that was forked ends itself
 _STRANGER = 4_000_000  # beyond all numbers of processes
 
 
@@ -128,7 +128,7 @@ def _together(commands: Sequence[tuple[str, ...]], seconds: float | None) -> Non
     for command in commands:
         process = os.fork()
         if process == 0:
-            signal.alarm(_ALARM)
+            signal.setitimer(signal.ITIMER_PROF, _MOST_SECONDS)
             CliRunner().invoke(cli, command)
             os._exit(0)
         processes.append(process)
