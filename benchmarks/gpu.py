@@ -59,7 +59,8 @@ class Stage:
         return x.contiguous(memory_format=torch.channels_last) if self.channels_last else x
 
 
-def _bf16(device: torch.device) -> Callable[[], AbstractContextManager[object]]:
+def bf16(device: torch.device) -> Callable[[], AbstractContextManager[object]]:
+    """Passes in bfloat16 on ``device``, as a context to enter."""
     # Weights are not kept in both precisions: they are frozen, and a cache of them would not outlive a graph.
     return partial(torch.autocast, device.type, torch.bfloat16, cache_enabled=False)
 
@@ -76,7 +77,7 @@ def folded(subject: Subject) -> Stage:
 
 def half(subject: Subject) -> Stage:
     """The same in bfloat16."""
-    return replace(folded(subject), precision=_bf16(subject.x.device))
+    return replace(folded(subject), precision=bf16(subject.x.device))
 
 
 def compiled(subject: Subject) -> Stage:

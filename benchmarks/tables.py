@@ -49,9 +49,9 @@ def at_least(found: Ratio, limit: float) -> str:
     return "missed, within the interval" if found.high >= limit else "missed"
 
 
-def interval(found: Estimate, *, signed: bool = False) -> str:
+def interval(found: Estimate, *, signed: bool = False, digits: int = 3) -> str:
     """A mean or share with its interval, as ``0.512 [0.431, 0.590]``."""
-    form = "+.3f" if signed else ".3f"
+    form = f"{'+' if signed else ''}.{digits}f"
     if found.value is None:
         return "-"
     if found.low is None or found.high is None:
