@@ -203,26 +203,45 @@ class TestDraws:
         assert torch.equal(in_place.counts["other/free"], found.counts["other/free"])
 
 
+def _passes(make: Callable[[uf.Classifier], Interpreter], **options: object) -> tuple[int, int]:
+    """How many images went forward and how many back in a certificate of one."""
+    net = relu_net()
+    forward, backward = [0], [0]
+
+    def seen(_: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> None:
+        forward[0] += len(out)
+        if out.requires_grad:
+            out.register_hook(lambda g: backward.__setitem__(0, backward[0] + len(g)))
+
+    g = make(uf.Classifier(net, mean=0.5, std=0.25, input_size=32))
+    net.features.register_forward_hook(seen)
+    _certified(g, images(1, 32), torch.zeros(1, dtype=torch.int64), sigma=0.2, batch_size=8, **options)
+    return forward[0], backward[0]
+
+
 class TestCost:
     @pytest.mark.parametrize(("make", "back"), [(uf.CAM, 0), (uf.GRAD, 1), (uf.GradCAM, 1)])
     def test_draws_cost_little_more_than_their_passes(
         self, make: Callable[[uf.Classifier], Interpreter], back: int
     ) -> None:
-        net = relu_net()
-        forward, backward = [0], [0]
-
-        def seen(_: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> None:
-            forward[0] += len(out)
-            if out.requires_grad:
-                out.register_hook(lambda g: backward.__setitem__(0, backward[0] + len(g)))
-
-        classifier = uf.Classifier(net, mean=0.5, std=0.25, input_size=32)
-        g, x = make(classifier), images(1, 32)
-        net.features.register_forward_hook(seen)
         n = 200
-        uf.certify(g, x, torch.zeros(1, dtype=torch.int64), sigma=0.2, samples=n, batch_size=8)
-        assert n <= forward[0] <= 1.1 * n
-        assert back * n <= backward[0] <= 1.1 * n * back
+        forward, backward = _passes(make, samples=n)
+        assert n <= forward <= 1.1 * n
+        assert back * n <= backward <= 1.1 * n * back
+
+    def test_a_certificate_of_the_label_alone_takes_no_maps(self) -> None:
+        forward, backward = _passes(uf.GRAD, samples=200, goals=["other/free"])
+        assert forward <= 206  # two draws, and each again alone, which is filled to two
+        assert backward == 0
+
+    def test_the_label_has_the_same_counts_with_maps_and_without(self) -> None:
+        classifier, x, y = plane(0.2)
+        g = FixedMap(classifier)
+        several = [g, SwitchedMap(classifier)]
+        wanted = _certified(g, x, y).counts["other/free"]
+        assert torch.equal(_certified(g, x, y, goals=["other/free"]).counts["other/free"], wanted)
+        for found in certify_together(several, x, y, sigma=SIGMA, samples=400, radii=RADII, goals=["other/free"]):
+            assert torch.equal(found.counts["other/free"], wanted)
 
 
 class _ScaledTogether(FixedMap):

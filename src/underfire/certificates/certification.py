@@ -11,7 +11,7 @@ from underfire.attacks.budget import check_number, check_whole
 from underfire.attacks.target_maps import TargetMap, wanted_maps
 from underfire.certificates.bounds import check_alpha
 from underfire.certificates.certificate import Certificate
-from underfire.certificates.events import BenignImage, ImageGoals, goals_of
+from underfire.certificates.events import BenignImage, ImageGoals, ask_for_maps, goals_of
 from underfire.certificates.noise import NoiseSource, SeededNoise
 from underfire.certificates.system import BATCH, Denoiser, NoisySystem, shown_together
 from underfire.errors import InputError, NonFiniteError
@@ -50,7 +50,8 @@ def certify(
     """Certify images ``x`` (N, C, H, W) in [0, 1] of labels ``y`` (N,) against every goal of an attacker.
 
     ``docs/explanation/certificates.md`` has the theorem and its conditions. A draw costs one pass for CAM and GRAD, and
-    a forward pass beside the map's for interpreters that don't share it. Memory does not grow with ``samples``.
+    a forward pass beside the map's for interpreters that don't share it; a forward pass where all goals leave the map
+    free. Memory does not grow with ``samples``.
 
     Args:
         interpreter: whose map depends on the image that it is given, the class and random numbers alone.
@@ -113,7 +114,8 @@ def certify_together(
     check_together(interpreters)
     wanted = goals_of(goals, target=target is not None, led=target_map is not None)
     check_numbers(samples, alpha, radii, iou, shift)
-    images = _images(systems, x, y, target, benign_map, target_map, seed, keys)
+    maps = ask_for_maps(wanted)
+    images = _images(systems, x, y, target, benign_map, target_map, seed, keys, maps=maps)
     asked = [[ImageGoals(wanted, image, iou, shift) for image in own] for own in images]
     counts = _counted(systems, asked, len(wanted), samples, seed)
     names, distances = tuple(image.key for image in images[0]), tuple(map(float, radii))
@@ -133,8 +135,10 @@ def _images(
     target_map: TargetMap | None,
     seed: int,
     keys: Sequence[str] | None,
+    *,
+    maps: bool,
 ) -> list[list[BenignImage]]:
-    """For each system the images, checked, with the maps that their goals are measured against."""
+    """For each system the images, checked, with the maps that their goals are measured against, if any are."""
     classifier, interpreters = systems[0].classifier, [system.interpreter for system in systems]
     classifier.check_images(x)
     classifier.check_classes(y, len(x))
@@ -148,6 +152,8 @@ def _images(
         x, y = detached(x), detached(y)
         if isinstance(benign_map, int):
             benign = {s.interpreter: _mean_maps(s, x, y, benign_map, seed, names) for s in systems}
+        elif benign_map is None and not maps:
+            benign = {g: x.new_zeros((len(x), *g.grid)) for g in interpreters}
         else:
             benign = wanted_maps(interpreters, x, benign_map, label=y, keys=names)
         led = {} if target_map is None else wanted_maps(interpreters, x, target_map, label=y, keys=names)
@@ -192,7 +198,7 @@ def _counted(
             with image_named(i):
                 if not i:
                     for system in systems:
-                        system.check_rows(image.x, source)
+                        system.check_rows(image.x, source, maps=ask_for_maps(own[0].goals))
                 counts[:, i] = count_together(systems, own, image.x, source, samples)
     return counts
 
@@ -205,7 +211,8 @@ def count_together(
     int64; inside ``classifier.frozen()``.
     """
     total = torch.zeros((len(systems), len(asked[0].goals)), dtype=torch.int64)
-    for shown in shown_together(systems, x, source, range(samples)):
+    maps = any(ask_for_maps(goals.goals) for goals in asked)
+    for shown in shown_together(systems, x, source, range(samples), maps=maps):
         total += torch.stack([goals.count(draws) for goals, draws in zip(asked, shown, strict=True)])
     return total
 

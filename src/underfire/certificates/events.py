@@ -1,6 +1,6 @@
 """Goals of an attacker as events: what one draw of a randomised system may show."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -68,6 +68,11 @@ class ImageGoals:
         if goal.label == "target" and self.image.target is not None:
             return labels == self.image.target
         return labels != self.image.label if goal.label == "other" else labels == self.image.label
+
+
+def ask_for_maps(goals: Iterable[Goal]) -> bool:
+    """Whether any of ``goals`` wants something of the map."""
+    return any(goal.map != "free" for goal in goals)
 
 
 def goals_of(asked: Sequence[str] | None, *, target: bool, led: bool) -> tuple[Goal, ...]:

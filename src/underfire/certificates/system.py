@@ -30,7 +30,7 @@ class Shown:
     Attributes:
         images: (B, C, H, W) as the classifier sees them, in [0, 1].
         labels: (B,) its predictions.
-        maps: (B, h, w) of these labels.
+        maps: (B, h, w) of these labels; (B, 0, 0) where nobody asks for them.
     """
 
     images: Tensor
@@ -86,18 +86,20 @@ class NoisySystem:
         """What the classifier sees of noisy images ``z`` (N, C, H, W); attached to them."""
         return (z if self.denoise is None else _denoised(self.denoise, z)).clamp(0, 1)
 
-    def shown(self, x: Tensor, source: NoiseSource, draws: range) -> Iterator[Shown]:
+    def shown(self, x: Tensor, source: NoiseSource, draws: range, *, maps: bool = True) -> Iterator[Shown]:
         """What ``draws`` of one image ``x`` (C, H, W) show, a batch at a time; inside ``classifier.frozen()``.
+
+        Without ``maps`` it is the labels alone, for a forward pass each.
 
         Raises:
             NonFiniteError: logits or a map contain NaN or infinity; its index counts within the batch.
         """
         for some in self.batches(draws):
             z = self.images(x, source, some)
-            logits, maps = self.interpreter.predicted(z, tuple(source.key(draw) for draw in some))
+            logits, found = self._looked_at(z, tuple(source.key(draw) for draw in some), maps=maps)
             require_finite(logits, "the logits of a draw")
-            require_finite(maps, f"the {self.interpreter.name} map of a draw")
-            yield Shown(z, logits.argmax(dim=1), maps)
+            require_finite(found, f"the {self.interpreter.name} map of a draw")
+            yield Shown(z, logits.argmax(dim=1), found)
 
     def maps_of(self, label: Tensor, x: Tensor, source: NoiseSource, draws: range) -> Iterator[Tensor]:
         """The maps (B, h, w) of one given ``label`` () in ``draws``, whatever is predicted; otherwise as above."""
@@ -112,11 +114,11 @@ class NoisySystem:
         """``draws`` in order, so many at a time."""
         return [draws[start : start + self.batch_size] for start in range(0, len(draws), self.batch_size)]
 
-    def check_rows(self, x: Tensor, source: NoiseSource) -> None:
+    def check_rows(self, x: Tensor, source: NoiseSource, *, maps: bool = True) -> None:
         """Refuse a system whose draws depend on each other, or that shows another map than the interpreter's.
 
         It takes two draws of ``x`` (C, H, W), and each once more, alone, from the denoiser on; inside
-        ``classifier.frozen()``.
+        ``classifier.frozen()``. Without ``maps`` it looks at the logits alone.
 
         Raises:
             InputError: one shows something else alone.
@@ -125,21 +127,31 @@ class NoisySystem:
         several = range(min(2, self.batch_size))
         before, keys = self._noisy(x, source, several), tuple(source.key(draw) for draw in several)
         z = self.seen(before.clone()).detach()  # a denoiser may work in place
-        logits, maps = self.interpreter.predicted(z, keys)
+        logits, beside = self._looked_at(z, keys, maps=maps)
         require_finite(logits, "the logits of a draw")
-        require_finite(maps, f"the {self.interpreter.name} map of a draw")
+        require_finite(beside, f"the {self.interpreter.name} map of a draw")
         for row in several:  # what is scaled by the batch's largest value leaves the row that has it as it is
             one = slice(row, row + 1)
             own = self.seen(before[one].clone()).detach()
             with torch.no_grad():
                 alone = self.classifier.scores(own)
-            shown = self.interpreter.compute(own, logits[one].argmax(dim=1), keys[one])
-            if differing(logits[one], alone).any() or not float((maps[one] - shown).abs().max()) <= _SAME_MAP:
+            same = not differing(logits[one], alone).any()
+            if same and maps:
+                shown = self.interpreter.compute(own, logits[one].argmax(dim=1), keys[one])
+                same = float((beside[one] - shown).abs().max()) <= _SAME_MAP
+            if not same:
                 raise InputError(
                     f"a draw of {self.interpreter.name} on {self.classifier.name!r} shows something else alone than"
                     " beside another: draws must not depend on each other. Give batch_size=1, or if that is no help let"
                     " the interpreter's predicted give the maps that its compute gives."
                 )
+
+    def _looked_at(self, z: Tensor, keys: tuple[str, ...], *, maps: bool) -> tuple[Tensor, Tensor]:
+        """The logits (B, K) of images ``z``, and the maps (B, h, w) of their predictions, or (B, 0, 0)."""
+        if maps:
+            return self.interpreter.predicted(z, keys)
+        with torch.no_grad():
+            return self.classifier.scores(z), z.new_empty((len(z), 0, 0))
 
     def _noisy(self, x: Tensor, source: NoiseSource, draws: range) -> Tensor:
         """``x`` (C, H, W) with the noise of these ``draws`` (B, C, H, W), before a denoiser."""
@@ -147,15 +159,15 @@ class NoisySystem:
 
 
 def shown_together(
-    systems: Sequence[NoisySystem], x: Tensor, source: NoiseSource, draws: range
+    systems: Sequence[NoisySystem], x: Tensor, source: NoiseSource, draws: range, *, maps: bool = True
 ) -> Iterator[tuple[Shown, ...]]:
     """What ``draws`` of one image ``x`` (C, H, W) show on each of ``systems``, which differ in the interpreter alone.
 
     One forward pass serves all interpreters that have a reading, and the prediction. Otherwise as `NoisySystem.shown`.
     """
     first, *others = systems
-    if not others:
-        yield from ((shown,) for shown in first.shown(x, source, draws))
+    if not (others and maps):
+        yield from ((shown,) * len(systems) for shown in first.shown(x, source, draws, maps=maps))
         return
     readings = [system.interpreter.reading() for system in systems]
     taps = tuple({tap: None for reading in readings if reading for tap in reading.taps})
@@ -168,9 +180,9 @@ def shown_together(
         found = []
         for system, reading in zip(systems, readings, strict=True):
             g = system.interpreter
-            maps = g.compute(z, labels, keys) if reading is None else reading.maps(view, labels)
-            require_finite(maps, f"the {g.name} map of a draw")
-            found.append(Shown(z, labels, maps))
+            own = g.compute(z, labels, keys) if reading is None else reading.maps(view, labels)
+            require_finite(own, f"the {g.name} map of a draw")
+            found.append(Shown(z, labels, own))
         yield tuple(found)
 
 
