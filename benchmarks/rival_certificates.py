@@ -5,18 +5,17 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.subject import Subject
-from underfire import CAM, GRAD, certify
+from underfire import GRAD, certify
 
 SIGMA, ALPHA, PHOTOS = 0.12, 0.001, 2
 
 
 def our_radii(subject: Subject) -> Tensor:
-    """The radii (N,) of the first photos."""
-    x, y, kind = subject.x[:PHOTOS], subject.label[:PHOTOS], CAM if CAM.available(subject.classifier) is None else GRAD
+    """The radii (N,) of the first photos. No map is taken, and the first photo is looked at four times more."""
     found = certify(
-        kind(subject.classifier),
-        x,
-        y,
+        GRAD(subject.classifier),
+        subject.x[:PHOTOS],
+        subject.label[:PHOTOS],
         sigma=SIGMA,
         alpha=ALPHA,
         samples=subject.recipe.draws,
