@@ -60,11 +60,12 @@ class _Moments:
     def __call__(self, direction: Tensor) -> Tensor:
         rule = self._rule
         self._count += 1
-        self._mean = rule.mean * self._mean + (1 - rule.mean) * direction
-        self._square = rule.spread * self._square + (1 - rule.spread) * direction.square()
+        # In place: at this size a tensor is dearer to allocate than to fill.
+        self._mean.mul_(rule.mean).add_(direction * (1 - rule.mean))
+        self._square.mul_(rule.spread).add_(direction.square().mul_(1 - rule.spread))
         mean = self._mean / (1 - rule.mean**self._count)
-        spread = (self._square / (1 - rule.spread**self._count)).sqrt()
-        return (mean / spread.clamp_min(torch.finfo(spread.dtype).tiny)).clamp(-rule.longest, rule.longest)
+        spread = (self._square / (1 - rule.spread**self._count)).sqrt_()
+        return mean.div_(spread.clamp_min_(torch.finfo(spread.dtype).tiny)).clamp_(-rule.longest, rule.longest)
 
     def select(self, places: Tensor) -> None:
         self._mean, self._square = self._mean[places], self._square[places]

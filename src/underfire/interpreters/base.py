@@ -478,6 +478,8 @@ def _alike(one: Tensor, other: Tensor) -> bool:
 
 def require_finite(values: Tensor, what: str) -> None:
     """Raise NonFiniteError naming the first row of ``values`` (N, …) that holds NaN or infinity."""
+    if bool(values.sum().isfinite()):  # which reads them once; a sum may overflow where they are finite
+        return
     bad = not_finite(values)
     if bad.any():
         raise NonFiniteError(what, int(bad.nonzero()[0]))

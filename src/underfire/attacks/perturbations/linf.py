@@ -59,11 +59,10 @@ class Linf(Additive):
 
     def rounded(self, x: Tensor, image: Tensor) -> Tensor:
         """The nearest whole grey levels, uint8; where these leave the ball, the next ones on the side of ``x``."""
-        centre = (x.double() * 255).round()
+        centre = (x.double() * 255).round_()
         radius = self.grey_levels
-        nearest = (image.double() * 255).round()
-        inside = torch.minimum(torch.maximum(nearest, centre - radius), centre + radius)
-        return inside.clamp(0, 255).to(torch.uint8)
+        nearest = (image.double() * 255).round_()
+        return nearest.clamp_(centre - radius, centre + radius).clamp_(0, 255).to(torch.uint8)
 
     def contains(self, x: Tensor, image: Tensor) -> Tensor:
         """(N,) bool: no value changed by more than ``eps``, but for the rounding of sums."""
