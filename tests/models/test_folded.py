@@ -379,6 +379,16 @@ def test_what_may_be_folded_is_looked_for_once_until_the_weights_change(relu_cla
     assert calls.count(relu_classifier.module) == 3
 
 
+def test_a_hook_that_comes_later_is_not_folded_over(relu_classifier: Classifier) -> None:
+    """One that stands between a convolution and its norm, and changes what the norm reads."""
+    first, x = prepared(relu_classifier), images(2, 32)
+    norm = next(m for m in relu_classifier.module.modules() if isinstance(m, nn.BatchNorm2d))
+    norm.register_forward_pre_hook(lambda _, inputs: (inputs[0] * 3 + 1,))
+    with torch.no_grad():
+        assert not torch.allclose(first(x), relu_classifier(x))
+        torch.testing.assert_close(prepared(relu_classifier)(x), relu_classifier(x))
+
+
 def test_inside_a_frozen_block_it_is_refused(relu_classifier: Classifier) -> None:
     with relu_classifier.frozen(), pytest.raises(RuntimeError, match="leave the block first"):
         prepared(relu_classifier)

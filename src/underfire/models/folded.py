@@ -6,7 +6,7 @@ The copy is used inside attacks only; whatever is reported is scored on the unmo
 """
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -27,8 +27,8 @@ def prepared(classifier: Classifier) -> Classifier:
     The copy's logits are compared with the original's. Where folding changes them by more than ``TOLERANCE``, the copy
     keeps its layers of padding (a convolution may pad in a way of its own); if they still differ, its layers that are
     no plain convolution or batch norm but derived from one; and then all batch norms (somebody else may read a
-    convolution's output). A module that cannot be copied, as a scripted one or one that
-    holds a lock, is used itself. What may be folded is looked for again only if the classifier's tensors were changed.
+    convolution's output). A module that cannot be copied, as a scripted one or one that holds a lock, is used itself.
+    What may be folded is looked for again if the classifier's tensors, modules or hooks were changed.
     """
     if classifier.is_frozen:
         raise RuntimeError("an attack cannot start inside Classifier.frozen(): leave the block first.")
@@ -80,17 +80,25 @@ class _Plan:
 
 
 _plans: Remembered[_Plan | None] = Remembered()
-"""By classifier; None where even another layout changes the function."""
+"""By classifier and structure; None where even another layout changes the function."""
 
 
 def _prepared(classifier: Classifier) -> Classifier:
     twin = copied(classifier)
     if twin is classifier:
         return classifier
-    plan = _plans.get(classifier, "plan", lambda: _plan(classifier))
+    plan = _plans.get(classifier, _structure(classifier.module), lambda: _plan(classifier))
     if plan is not None:
         plan.follow(twin)
     return twin
+
+
+def _structure(module: nn.Module) -> Hashable:
+    """What decides which function the tensors of ``module`` make, as far as it shows without a call."""
+    return tuple(
+        (name, type(part), tuple(part._forward_hooks), tuple(part._forward_pre_hooks), part.__dict__.get("forward"))
+        for name, part in module.named_modules()
+    )
 
 
 def _plan(classifier: Classifier) -> _Plan | None:
