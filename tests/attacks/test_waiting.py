@@ -1,12 +1,12 @@
 """Between two looks of the loop nothing is asked of the device, for which a GPU would have to be waited for."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from support.layouts import TokenNet
 from support.toys import OF_TOKENS, every, images, relu_net
@@ -21,6 +21,7 @@ from underfire import (
     Classifier,
     EigenCAM,
     Flow,
+    GuidedBackprop,
     Interpreter,
     Linf,
     MinimumNorm,
@@ -34,9 +35,11 @@ from underfire.attacks.minimum_norm import _Descending
 from underfire.attacks.perturbations import Perturbation
 from underfire.attacks.perturbations.norms import NormName
 from underfire.attacks.rules import Momentum, Rule, Sign
-from underfire.attacks.transforms import Cycle, CycledObjective
+from underfire.attacks.transforms import Cycle, CycledObjective, ImageTransform
 from underfire.attacks.universal import _Fit
+from underfire.defenses.signals.agreed import Agreed
 from underfire.defenses.signals.views import _FreshView
+from underfire.defenses.squeezing import SqueezingSignals
 from underfire.defenses.views import Noise
 from underfire.interpreters import MapTarget
 from underfire.interpreters.map_goals import APART, APART_L2, CENTER, NEAR, TOPK, MapGoal
@@ -45,7 +48,7 @@ from underfire.models.folded import prepared
 STILL = {
     EigenCAM: {"_linalg_eigh in eigencam.py, _first_component"},  # torch asks whether a decomposition came to its end
 }
-"""By interpreter what a step still waits for."""
+"""By interpreter what a step still waits for, apart from guided back-propagation that has to tell a ReLU by values."""
 
 Make = Callable[[Classifier], Interpreter]
 
@@ -80,8 +83,8 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> Waits:
     return found
 
 
-def _setting(**options: Any) -> Setting:
-    schedule = Schedule(4, warm=0, first=1 / 255, peak=2 / 255, last=0.1 / 255)
+def _setting(steps: int = 4, **options: Any) -> Setting:
+    schedule = Schedule(steps, warm=0, first=1 / 255, peak=2 / 255, last=0.1 / 255)
     return Setting(**{"perturbation": Linf(8 / 255), "schedule": schedule, **options})
 
 
@@ -103,6 +106,18 @@ def _found(
 def test_a_joint_step_waits_for_nothing(make: Make, toy: Classifier, waits: Waits) -> None:
     still = next((known for cls, known in STILL.items() if make is cls), set[str]())
     assert set(_found(waits, toy, [make])) == still
+
+
+class _Product(nn.Module):
+    def forward(self, z: Tensor) -> Tensor:
+        return z * (z > 0)
+
+
+def test_a_relu_written_as_a_product_is_told_by_its_values(waits: Waits) -> None:
+    net = relu_net()
+    net.features[2] = _Product()
+    toy = Classifier(net, mean=0.5, std=0.25, input_size=32)
+    assert {found.split()[0] for found in _found(waits, toy, [GuidedBackprop])} == {"__bool__"}
 
 
 @pytest.mark.parametrize("make", [*OF_TOKENS, AttnLRP], ids=lambda cls: cls.name)
@@ -138,14 +153,28 @@ def test_whatever_is_wanted_of_the_prediction(label: LabelGoal, toy: Classifier,
     assert _found(waits, toy, [], label=label) == []
 
 
-def test_under_transforms(toy: Classifier, waits: Waits) -> None:
-    cycle, cam, x = Cycle([_FreshView(Noise(8), seed=0)], ("a", "b")), CAM(toy), images(2, 32)
+@pytest.mark.parametrize("kind", ["noise", "region", "squeezed"])
+def test_under_transforms(kind: str, toy: Classifier, waits: Waits) -> None:
+    """It asks once whose images they are, and of which region, and no more in twice as many steps."""
+    cam, x = CAM(toy), images(2, 32)
     target = toy(x).argmin(dim=1)
-    tasks = [MapTarget(target, maps, ("a", "b"), 0) for maps in cycle.target_maps(cam(x, target), (32, 32))]
-    with waits:
-        objective = CycledObjective(cycle, [cam.objective(task) for task in tasks])
-        descend(prepared(toy), x, target, [objective], _setting(transform=cycle))
-    assert waits.found == ["tolist in transforms.py, _keys_of"]  # whose images they are, at the first
+    wanted = cam(x, target)
+    asked = []
+    for steps in (4, 8):
+        transforms: Mapping[str, Sequence[ImageTransform]] = {
+            "noise": [_FreshView(Noise(8), seed=0)],
+            "region": Agreed().transforms({"cam": wanted}, 0),
+            "squeezed": SqueezingSignals(toy).transforms({}, 0)[:1],
+        }
+        cycle = Cycle(transforms[kind], ("a", "b"))
+        tasks = [MapTarget(target, maps, ("a", "b"), 0) for maps in cycle.target_maps(wanted, (32, 32))]
+        waits.found.clear()
+        with waits:
+            objective = CycledObjective(cycle, [cam.objective(task) for task in tasks])
+            descend(prepared(toy), x, target, [objective], _setting(steps, transform=cycle))
+        asked.append(sorted(waits.found))
+    assert asked[0] == asked[1]
+    assert "tolist in transforms.py, _keys_of" in asked[0]
 
 
 def _grey(n: int) -> Tensor:

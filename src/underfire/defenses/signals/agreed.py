@@ -1,7 +1,6 @@
 """The evidence for the class in the region that the maps agree on."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import ClassVar, Self
 
 import torch
@@ -43,37 +42,41 @@ class Agreed(Signal):
 
     def measure(self, given: SignalInput) -> Tensor:
         """The log-odds (N, 1)."""
-        logits = given.predict(self.region(given.x, given.maps, given.keys))
+        logits = given.predict(self.region(given.x, self.shown(given.maps, given.x, given.keys)))
         return log_odds(logits, given.classes)[:, None]
 
     def transforms(self, target_maps: Mapping[str, Tensor], _seed: int) -> tuple[ImageTransform, ...]:
         """The region in which the target maps agree, for the prediction alone."""
         return (_TargetRegion(self, target_maps),)
 
-    def region(self, x: Tensor, maps: Mapping[str, Tensor], keys: Sequence[str]) -> Tensor:
-        """Images ``x`` (N, C, H, W) of which only the top fifth of the mean of ``maps`` is visible, the rest blurred.
+    def shown(self, maps: Mapping[str, Tensor], like: Tensor, keys: Sequence[str]) -> Tensor:
+        """Which pixels (N, H, W) of images ``like`` (N, C, H, W) are in the top fifth of the mean of ``maps``, bool.
 
         ``maps`` (N, h, w) are one interpreter's each, on any grid; ``keys`` name the owners of the order of ties.
-        Differentiable in ``x``.
         """
         mean = torch.stack([on_grid(found) for found in maps.values()]).mean(dim=0)
-        size, probe = (int(x.shape[2]), int(x.shape[3])), self._probe
-        parts = []
-        for image, agreed, key in zip(x, mean, keys, strict=True):
-            shown = ranks(agreed, size, seed=probe.seed, key=key) < round(probe.share * size[0] * size[1])
-            away = blurred(image[None], probe.blur * min(size))[0]
-            parts.append(torch.where(shown.to(x.device), image, away))
-        return torch.stack(parts)
+        size, probe = (int(like.shape[2]), int(like.shape[3])), self._probe
+        found = [ranks(agreed, size, seed=probe.seed, key=key) for agreed, key in zip(mean, keys, strict=True)]
+        return (torch.stack(found) < round(probe.share * size[0] * size[1])).to(like.device)
+
+    def region(self, x: Tensor, shown: Tensor) -> Tensor:
+        """Images ``x`` (N, C, H, W), blurred where they are not ``shown`` (N, H, W); differentiable."""
+        sigma = self._probe.blur * min(x.shape[2:])
+        away = torch.cat([blurred(image[None], sigma) for image in x])
+        return torch.where(shown[:, None], x, away)
 
 
-@dataclass(frozen=True)
 class _TargetRegion(Unmoving):
     """Images of which only the top fifth of the mean of the target maps (N, h, w) is visible."""
 
-    signal: Agreed
-    target_maps: Mapping[str, Tensor]
-    maps: bool = field(default=False, init=False)
+    def __init__(self, signal: Agreed, target_maps: Mapping[str, Tensor]) -> None:
+        self._signal, self._target_maps = signal, target_maps
+        self._shown: tuple[Tensor | None, Tensor] = (None, torch.zeros(0))  # the latest rows, and what of them is
+        self.maps = False
 
     def apply(self, images: Tensor, rows: Tensor, keys: Sequence[str], _step: int, /) -> Tensor:
         """``images``, blurred outside the region."""
-        return self.signal.region(images, {name: maps[rows] for name, maps in self.target_maps.items()}, keys)
+        if self._shown[0] is not rows:  # a loop gives the same ones, until an image leaves it
+            wanted = {name: maps[rows] for name, maps in self._target_maps.items()}
+            self._shown = (rows, self._signal.shown(wanted, images, keys))
+        return self._signal.region(images, self._shown[1])
