@@ -162,20 +162,24 @@ class _Loop:
 
     def run(self) -> None:
         """All steps, or as many as the images need."""
-        steps = self._setting.schedule.steps
         try:
-            for step in range(steps):
-                self._step(step)
-                if step == (steps - 1) // 2:
-                    self._recorder.halfway(self._best)
-                if (step + 1) % self._rhythm:
-                    self._live = self._left()
-                elif not self._narrow():
-                    return
-            self._finish()
-            self._checks.ask()
+            with self._checks.first():
+                self._run()
         except NonFiniteError as error:  # it counts the rows of a batch that may have been narrowed
             raise NonFiniteError(error.what, int(self._rows[error.index])) from error
+
+    def _run(self) -> None:
+        steps = self._setting.schedule.steps
+        for step in range(steps):
+            self._step(step)
+            if step == (steps - 1) // 2:
+                self._recorder.halfway(self._best)
+            if (step + 1) % self._rhythm:
+                self._live = self._left()
+            elif not self._narrow():
+                return
+        self._finish()
+        self._checks.ask()
 
     def _step(self, step: int) -> None:
         """Look at the present iterates, offer them, and take one step from each."""

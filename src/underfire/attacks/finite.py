@@ -1,5 +1,8 @@
 """Stopping at what is no number, without waiting for a GPU at every step."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 
@@ -43,6 +46,19 @@ class FiniteChecks:
         self._unseen.append((what, failed if live is None else failed & live, rows))
         if self._at_once:
             self.ask()
+
+    @contextmanager
+    def first(self) -> Iterator[None]:
+        """An error inside the block is not told where something was not finite before it, which may have led to it.
+
+        Raises:
+            NonFiniteError: there was.
+        """
+        try:
+            yield
+        except Exception:
+            self.ask()
+            raise
 
     def ask(self) -> None:
         """Wait, and stop at the first that was not finite.

@@ -339,8 +339,9 @@ class _Descending:
             self._select(self._rows.repeat(2), own=1)
         with classifier.frozen():
             try:
-                while self._narrow():
-                    self._step(classifier)
+                with self._checks.first():
+                    while self._narrow():
+                        self._step(classifier)
             except NonFiniteError as error:  # it counts the rows of a batch that may have been narrowed
                 raise NonFiniteError(error.what, int(self._rows[error.index])) from error
 

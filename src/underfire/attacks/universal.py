@@ -212,7 +212,7 @@ class Universal:
             classes = _classes(self.classifier, x, target, label, at_once=self.batch_size)
             parts = [self._part(x, classes, label, names, rows) for rows in self._partition(names)]
             fit = _Fit(prepared(self.classifier), parts, self.perturbation, self.epochs, self.seed)
-            with fit.classifier.frozen():
+            with fit.classifier.frozen(), fit.checks.first():
                 course = tuple(fit.run(joint=bool(self.interpreters)))
         return UniversalPerturbation(
             classifier=self.classifier,
@@ -261,6 +261,7 @@ class _Fit:
 
     Attributes:
         classifier: the prepared one.
+        checks: of what was computed.
         passes: forward and backward passes of single images so far.
     """
 
@@ -269,7 +270,7 @@ class _Fit:
     ) -> None:
         self.classifier, self.passes = classifier, 0
         self._parts, self._model, self._epochs, self._seed = parts, model, epochs, seed
-        self._checks = FiniteChecks(at_once=parts[0].x.device.type in ANSWERING)
+        self.checks = FiniteChecks(at_once=parts[0].x.device.type in ANSWERING)
         self._grey = torch.full_like(parts[0].x[:1], _GREY / 255)
         self._theta = model.start(self._grey)
         warm = warm_steps(epochs) if parts[0].objectives else 0
@@ -307,7 +308,7 @@ class _Fit:
         changed = part.x + delta
         inside = (changed >= 0) & (changed <= 1)  # what is cut off at black or white does not move
         votes = unit(direction * inside)
-        self._checks.add(votes, "the direction of the step", rows=part.rows)
+        self.checks.add(votes, "the direction of the step", rows=part.rows)
         move = stepper(votes.mean(dim=0, keepdim=True)) * self._model.share(self._theta)
         self._theta = self._model.project(self._grey, self._theta - self._schedule.size(step) * move)
         return losses
@@ -318,18 +319,18 @@ class _Fit:
         taps = tuple({tap: None for objective in objectives for tap in objective.taps})
         view = ForwardPass(self.classifier, _added(self._model, part.x, delta), taps=taps)
         nll = view.nll(part.target).detach()
-        self._checks.add(nll[:, None], "the prediction loss", rows=part.rows)
+        self.checks.add(nll[:, None], "the prediction loss", rows=part.rows)
         answers = [objective(view) for objective in objectives]
         gaps = torch.stack([answer.distance for answer in answers]).mean(dim=0) if joint else nll * torch.nan
         if joint:
-            self._checks.add(gaps[:, None], "the interpretation loss", rows=part.rows)
+            self.checks.add(gaps[:, None], "the interpretation loss", rows=part.rows)
         reached = view.classifier.decision.predict(view.logits.detach(), part.target) == part.target
         self.passes += len(part.x) * (1 + sum(answer.passes for answer in answers))
         return view, answers, torch.stack([reached.to(nll), nll, gaps], dim=1)
 
     def _mean(self, seen: Sequence[Tensor]) -> EpochLosses:
         """Of the losses (n, 3) of all batches, all of them finite."""
-        self._checks.ask()
+        self.checks.ask()
         reached, nll, gap = torch.cat(list(seen)).double().mean(dim=0).tolist()
         return EpochLosses(reached, nll, None if gap != gap else gap)
 
