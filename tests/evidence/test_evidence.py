@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from click.testing import CliRunner, Result
@@ -171,6 +172,16 @@ def test_results_have_a_row_for_each_photo_and_attack(evidence: Path, run: Run) 
     kept = sum(row["success"] and row["iou"] >= content["interpreters"]["cam"]["jsr_tau"] for row in mine)
     assert kept == content["interpreters"]["cam"]["jsr"]["k"]
     assert (content["unreliable"], content["why"], content["cautions"]) == (False, [], [])
+
+
+def test_results_do_not_depend_on_the_order_of_rows_in_a_file(run: Run, tmp_path: Path) -> None:
+    shutil.copytree(run.path, tmp_path / "run")
+    for part in (tmp_path / "run" / "rows").iterdir():
+        table = pq.read_table(part)
+        pq.write_table(table.take(list(range(len(table)))[::-1]), part, write_page_checksum=True)
+    turned = uf.load_run(tmp_path / "run")
+    assert [row.image_id for row in turned.records] != [row.image_id for row in run.records]
+    assert results(replace(turned, facts=run.facts)) == results(run)
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ def results(run: Run) -> dict[str, Any]:
             | asdict(figure.estimate)
             for figure in figures(run)
         ],
-        "samples": [_sample(row) for row in run.records if _told(row)],
+        "samples": [_sample(row) for row in _told(run)],
     }
 
 
@@ -76,10 +76,17 @@ def _of_interpreter(run: Run, headline: Headline) -> dict[str, Any]:
     }
 
 
-def _told(row: Row) -> bool:
-    """Whether ``row`` is of an attack on its own map, or of one on the prediction alone."""
-    condition = row.condition
-    return not condition.is_control and (not condition.sources or row.interpreter in condition.sources)
+def _told(run: Run) -> list[Row]:
+    """The rows of attacks on their own map or on the prediction alone, in the run's order, not that of its files."""
+    photos = {photo.image_id: place for place, photo in enumerate(run.photos)}
+    conditions = {condition: place for place, condition in enumerate(run.facts.attacked_under)}
+    names = {name: place for place, name in enumerate(run.facts.seen_by)}
+    told = [
+        row
+        for row in run.records
+        if not row.condition.is_control and (not row.condition.sources or row.interpreter in row.condition.sources)
+    ]
+    return sorted(told, key=lambda row: (photos[row.image_id], conditions[row.condition], names[row.interpreter]))
 
 
 def _sample(row: Row) -> dict[str, Any]:
