@@ -58,13 +58,14 @@ def test_figures_are_the_formulas(run: Run, tmp_path: Path) -> None:
     text = Page(section).text
     for sigma in SETTINGS.sigmas:
         assert (
-            f"σ = {sigma:g}: 1 of 3 photos abstains; on 1 other fewer than 10 of 100 draws had a wrong label"
-            f" (censored), so that their radii tell of the number of draws. None can be longer than"
+            f"σ = {sigma:g}: 1 of 3 photos abstains. Of the rest, 1 had a wrong label in fewer than 10 of 100 draws"
+            f" (censored), so that their radii tell of the number of draws. No radius can be longer than"
             f" {radius('other/free', 0, sigma):.3f}. Confidence 1 − 0.01"
         ) in text
     assert f"8/255 in every value, a length of up to {8 / 255 * math.sqrt(3 * 64 * 64):.1f}" in text
     assert section.count("<svg") == 2
     assert text.count("R(½) is the median") == 1
+    assert text.count("Confidence 1 − 0.01") == len(SETTINGS.sigmas)
 
 
 def test_attacks_stand_beside_the_goals_they_reach(run: Run, tmp_path: Path) -> None:

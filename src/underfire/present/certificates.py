@@ -18,10 +18,10 @@ def reservations(
         cap: the longest radius for one query that so many draws allow.
         alpha: the chance, for each photo, that any of its figures is wrong.
     """
-    abstain = agreeing(abstained, "abstains", "abstain")
+    abstain = f"{abstained} of {plural(photos, 'photo')} {agreeing(abstained, 'abstains', 'abstain')}"
     return (
-        f"σ = {sigma:g}: {abstained} of {plural(photos, 'photo')} {abstain}; on {plural(censored, 'other')} fewer than"
-        f" {FEW} of {samples} draws had a wrong label (censored), so that their radii tell of the number of draws. None"
+        f"σ = {sigma:g}: {abstain}. Of the rest, {censored} had a wrong label in"
+        f" fewer than {FEW} of {samples} draws (censored), so that their radii tell of the number of draws. No radius"
         f" can be longer than {cap:.3f}. Confidence 1 − {alpha:g} for each photo, over all its goals, interpreters, σ"
         " and pictures of cells."
     )

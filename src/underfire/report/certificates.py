@@ -25,7 +25,7 @@ MOST_CERTIFICATES = 24
 _MOST_RADII = 8  # columns of a table; the curve has all
 _STEPS = 100  # of a curve
 _WIDTH_IN, _HEIGHT_IN, _FOOT_IN = 5.6, 3.1, 0.95
-_COLOURS, _DASHES = (svg.INK, svg.PGD, svg.ADV2, svg.NOISE), ("-", "--", ":")
+_COLOURS, _DASHES = (svg.INK, svg.PGD, svg.ADV2, svg.NOISE), ("-", "--", ":", "-.")
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,6 @@ class CertifiedPanel:
     title: str
     lines: tuple[CertifiedLine, ...]
     curve: Markup
-    told: str
 
 
 @dataclass(frozen=True)
@@ -56,6 +55,7 @@ class CertificatePart:
         photos: how many of the attacked ones are certified.
         samples: draws of each.
         radii: L2 distances in pixel values, the columns of each table.
+        told: what must be known of the radii at each σ, whatever the interpreter.
         panels: by interpreter and σ; ``left_out`` are further ones.
         budget: how long a change the attacks were allowed, as a sentence.
     """
@@ -63,6 +63,7 @@ class CertificatePart:
     photos: int
     samples: int
     radii: tuple[float, ...]
+    told: tuple[str, ...]
     panels: tuple[CertifiedPanel, ...]
     left_out: int
     budget: str
@@ -83,10 +84,10 @@ def certificate_part(run: Run, folder: CertificateFolder) -> CertificatePart:
     settings = folder.settings
     radii = tuple(sorted(settings.radii)[:_MOST_RADII])
     shown = own[:MOST_CERTIFICATES]
-    panels = tuple(_panel(place, one, radii, settings.alpha, summary) for place, one in enumerate(shown))
-    return CertificatePart(
-        len(own[0].keys), settings.samples, radii, panels, len(own) - len(shown), _budget(run)
-    )  # fmt: skip
+    panels = tuple(_panel(place, one, radii, summary) for place, one in enumerate(shown))
+    told = tuple({one.sigma: _told(one, settings.alpha) for one in shown}.values())
+    left_out = len(own) - len(shown)
+    return CertificatePart(len(own[0].keys), settings.samples, radii, told, panels, left_out, _budget(run))
 
 
 def certified_at(certificate: Certificate, goal: str, radius: float) -> Share:
@@ -94,11 +95,17 @@ def certified_at(certificate: Certificate, goal: str, radius: float) -> Share:
     return wilson(int((certificate.radius(goal) > radius).sum()), len(certificate.keys))
 
 
-def _panel(
-    place: int, certificate: Certificate, radii: Sequence[float], alpha: float, summary: Summary
-) -> CertifiedPanel:
-    title = f"{interpreter_title(certificate.interpreter)}, σ = {certificate.sigma:g}"
+def _told(certificate: Certificate, alpha: float) -> str:
     abstained = certificate.abstained
+    return reservations(
+        sigma=certificate.sigma, photos=len(certificate.keys), abstained=int(abstained.sum()),
+        censored=int((certificate.censored & ~abstained).sum()), samples=certificate.samples, cap=certificate.cap(),
+        alpha=alpha,
+    )  # fmt: skip
+
+
+def _panel(place: int, certificate: Certificate, radii: Sequence[float], summary: Summary) -> CertifiedPanel:
+    title = f"{interpreter_title(certificate.interpreter)}, σ = {certificate.sigma:g}"
     lines = tuple(
         CertifiedLine(
             goal,
@@ -108,13 +115,8 @@ def _panel(
         )
         for goal in certificate.goals
     )
-    told = reservations(
-        sigma=certificate.sigma, photos=len(certificate.keys), abstained=int(abstained.sum()),
-        censored=int((certificate.censored & ~abstained).sum()), samples=certificate.samples, cap=certificate.cap(),
-        alpha=alpha,
-    )  # fmt: skip
     curve = Markup(_curve(certificate, title, f"certified-{place}"))  # noqa: S704 - matplotlib escapes its text
-    return CertifiedPanel(title, lines, curve, told)
+    return CertifiedPanel(title, lines, curve)
 
 
 def _attack(certificate: Certificate, goal: str, summary: Summary) -> str:
