@@ -26,6 +26,7 @@ from underfire import (
     load_classifier,
 )
 from underfire.interpreters import ForwardPass
+from underfire.interpreters.activations import GradientWeighted
 from underfire.interpreters.maps import distance, min_max
 from underfire.models.features import find_features
 from underfire.testing import smooth_classifier
@@ -178,3 +179,18 @@ class TestHiResCAMOfSumsThatCancel:
     def test_the_vision_transformer_of_the_package_is_refused_and_the_built_in_model_is_not(self) -> None:
         assert HiResCAM.available(load_classifier("pages-vit")) is not None
         assert HiResCAM.available(load_classifier("efficientnet-lite0")) is None
+
+
+@pytest.mark.parametrize("layer", [None, "features.1"])
+@pytest.mark.parametrize("kind", [GradCAM, GradCAMPlusPlus, HiResCAM, LayerCAM])
+def test_a_map_by_itself_is_that_of_a_pass_that_others_read(kind: type[GradientWeighted], layer: str | None) -> None:
+    """Which keeps its graph from the pixels on; what is behind the layer may work in place."""
+    net = relu_net().eval()
+    net.features[2] = nn.ReLU(inplace=True)
+    classifier = Classifier(net, mean=0.5, std=0.25, input_size=32)
+    g, x, y = kind(classifier, layer=layer), images(3, 32), torch.tensor([0, 3, 7])
+    reading = g.reading()
+    with classifier.frozen():
+        shared = reading.maps(ForwardPass(classifier, x, taps=reading.taps), y)
+    assert torch.equal(g(x, y), shared)
+    assert float(shared.std()) > 0

@@ -157,6 +157,14 @@ class GradientWeighted(ActivationInterpreter):
         super().__init__(classifier, layer=layer)
         self.relu = relu
 
+    def _view(self, x: Tensor) -> ForwardPass:
+        """A pass that keeps nothing of what comes before the activation.
+
+        With tokens an ordinary one: their layers take fused ways where nothing requires grad.
+        """
+        alone = self.features.layout.kind == "channels first" and self.features.spot.item is None
+        return ForwardPass(self.classifier, x, taps=(self.features,), behind=self.features if alone else None)
+
     def raw_maps(self, view: ForwardPass, classes: Tensor, *, attackable: bool = True) -> Tensor:
         """Unscaled maps (N, h, w) of ``view`` for ``classes`` (N,), attached to it if ``attackable``."""
         chosen = view.logits.gather(1, classes[:, None]).squeeze(1)

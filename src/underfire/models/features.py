@@ -150,8 +150,11 @@ def check_kept(interpreter: str, features: FeatureMap) -> None:
 
 
 @contextmanager
-def capture(classifier: Classifier, features: FeatureMap) -> Iterator[list[Tensor]]:
-    """Inside the block, every forward pass appends the output that ``features`` names to the list yielded."""
+def capture(classifier: Classifier, features: FeatureMap, *, anew: bool = False) -> Iterator[list[Tensor]]:
+    """Inside the block, every forward pass appends the output that ``features`` names to the list yielded.
+
+    With ``anew`` the graph of the pass begins at that output, which must be all that its module returns.
+    """
     seen: list[Tensor] = []
     calls = 0
 
@@ -159,11 +162,16 @@ def capture(classifier: Classifier, features: FeatureMap) -> Iterator[list[Tenso
         nonlocal calls
         calls = 0
 
-    def keep(_: nn.Module, __: object, output: object) -> None:
+    def keep(_: nn.Module, __: object, output: object) -> Tensor | None:
         nonlocal calls
-        if calls == features.spot.call:
-            seen.append(tensors_in(output)[features.spot.item])
         calls += 1
+        if calls - 1 != features.spot.call:
+            return None
+        found = tensors_in(output)[features.spot.item]
+        if anew:  # a clone, for what is behind may work in place
+            found = found.detach().requires_grad_(True).clone()
+        seen.append(found)
+        return found if anew else None
 
     root, tapped = classifier.module, classifier.module.get_submodule(features.module)
     handles = (root.register_forward_pre_hook(start, prepend=True), tapped.register_forward_hook(keep))
