@@ -183,7 +183,7 @@ class TestDirections:
         """Captum's hook cuts what comes back below the gate, ours above: the same values, another derivative."""
 
         def cut_below(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
-            coming = grads[0] * gates._gate(ctx)
+            coming = gates._through_gate(ctx, grads[0])
             return F.relu(coming) if ctx.rule.holds else coming, None, None, None
 
         monkeypatch.setattr(gates._GuidedClip, "backward", staticmethod(cut_below))
