@@ -65,6 +65,8 @@ def test_the_page_is_of_thousands_and_all_of_them_held() -> None:
     page = Path(__file__).parents[2] / "docs" / "measured" / "hostile-inputs.md"
     rows = [line.strip("| ").split(" | ") for line in page.read_text(encoding="utf-8").splitlines() if line[:2] == "| "]
     assert rows[0][2:-1] == list(COLUMNS)
+    assert {row[0] for row in rows[1:]} == {*KINDS, "all"}
+    assert [int(cell) for cell in rows[-1][1:4]] == [sum(int(row[k]) for row in rows[1:-1]) for k in (1, 2, 3)]
     assert int(rows[-1][1]) >= 2000
     assert {tuple(cells) for *_, cells in ([row[0], row[4:-1]] for row in rows[1:])} == {("0",) * 5}
 

@@ -11,8 +11,7 @@ from fuzz.case import Case, Ended, Originals
 from fuzz.kinds.images import spoilt_photo
 from fuzz.mutate import as_json, odd, spoilt_bytes, spoilt_json
 from support.studio import ENDED, ORIGIN, PORT, TOKEN, asking, photo, toy_session, wait, wish
-from underfire.auditing.names import known_perturbations
-from underfire.studio.wish import DRAWN, GOALS
+from underfire.studio.wish import DRAWN, GOALS, perturbation_choices
 
 _STRANGERS: tuple[Mapping[str, str], ...] = (
     {"host": "evil.example"}, {"host": f"127.0.0.1:{PORT}.evil.example"}, {"host": f"127.0.0.1:{PORT}@evil.example"},
@@ -60,13 +59,14 @@ def _photo(draw: Random) -> _Call:
 
 
 def _wish(draw: Random) -> tuple[bytes, str]:
+    choice = draw.choice(perturbation_choices())
     content: Any = wish(
         photo=draw.choice((0, 0, 5, None)),
         goal=draw.choice(GOALS),
         interpreters=draw.sample(("cam", "grad", "gradcam", "inputxgradient"), draw.choice((1, 1, 2))),
         passes=draw.choice((4, 12)),
-        perturbation=draw.choice(tuple(known_perturbations())),
-        eps=draw.choice(("8/255", "3", "1")),
+        perturbation=choice.name,
+        eps=draw.choice(choice.budgets),
         target_map=[draw.randrange(256) for _ in range(DRAWN**2)] if draw.random() < 0.5 else None,
     )
     told = "a good wish"
@@ -137,7 +137,7 @@ def _ended(call: _Call, answer: Any) -> Ended:
         return Ended(70, "", f"a good request was answered with {status}: {text[:300]}")
     if status < 400:
         return Ended(0, "", "")
-    if status in (404, 405):
+    if status in (404, 405) or (call.method == "HEAD" and status < 500):  # an answer without words
         return Ended(2, "", "Error: no such address")
     if status >= 500:
         return Ended(70, "", text)
