@@ -30,6 +30,7 @@ from underfire.evidence.benchmark import (
 )
 from underfire.evidence.leaderboard import COLUMNS, as_html, as_markdown, comparable, ordered, rows
 
+DOCS = Path(__file__).parents[2] / "docs"
 CHECKS = tuple(MapCheck(name, (False,) * 5, (0.5, 0.4, 0.6, 0.5, 0.4), (0.1,) * 5) for name in ("cam", "grad"))
 
 
@@ -266,3 +267,9 @@ def test_certified_rates_out_of_range_are_refused() -> None:
     for radii in ((0.0, 0.1), (0.0,)):
         with pytest.raises(ValueError, match="certified rates"):
             BenchmarkCertificate(1, 100, 0.01, radii, (CertifiedNoise(0.12, 0.2, 0, 0, (goal,)),))
+
+
+def test_the_published_tables_are_those_of_the_published_entries() -> None:
+    published = [read_entry(file) for file in sorted((DOCS / "benchmark").glob("*.benchmark.json"))]
+    assert len(published) >= 10
+    assert (DOCS / "measured" / "benchmark.md").read_text(encoding="utf-8") == as_markdown(published)
