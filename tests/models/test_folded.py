@@ -389,6 +389,31 @@ def test_a_hook_that_comes_later_is_not_folded_over(relu_classifier: Classifier)
         torch.testing.assert_close(prepared(relu_classifier)(x), relu_classifier(x))
 
 
+class _Switched(nn.Module):
+    """Its norm can be switched off by a plain attribute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.head = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 5)
+        self.norm.running_mean = torch.tensor([0.3, -0.4, 0.5, -0.6])
+        self.norms, self.calls = True, 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        x = self.conv(x)
+        logits: Tensor = self.head((self.norm(x) if self.norms else x).relu().mean(dim=(2, 3)))
+        return logits
+
+
+def test_a_flag_that_is_switched_later_is_seen() -> None:
+    torch.manual_seed(0)
+    classifier, x = Classifier(_Switched(), input_size=32), images(2, 32)
+    with torch.no_grad():
+        for norms in (True, False, True):
+            classifier.module.norms = norms  # type: ignore[assignment]
+            torch.testing.assert_close(prepared(classifier)(x), classifier(x))
+
+
 def test_inside_a_frozen_block_it_is_refused(relu_classifier: Classifier) -> None:
     with relu_classifier.frozen(), pytest.raises(RuntimeError, match="leave the block first"):
         prepared(relu_classifier)

@@ -28,7 +28,7 @@ def prepared(classifier: Classifier) -> Classifier:
     keeps its layers of padding (a convolution may pad in a way of its own); if they still differ, its layers that are
     no plain convolution or batch norm but derived from one; and then all batch norms (somebody else may read a
     convolution's output). A module that cannot be copied, as a scripted one or one that holds a lock, is used itself.
-    What may be folded is looked for again if the classifier's tensors, modules or hooks were changed.
+    What may be folded is looked for again if the classifier's tensors, modules, hooks or flags were changed.
     """
     if classifier.is_frozen:
         raise RuntimeError("an attack cannot start inside Classifier.frozen(): leave the block first.")
@@ -79,15 +79,20 @@ class _Plan:
         _lay_channels_last(twin.module)
 
 
-_plans: Remembered[_Plan | None] = Remembered()
-"""By classifier and structure; None where even another layout changes the function."""
+_plans: Remembered[dict[Hashable, _Plan | None]] = Remembered()
+"""By classifier, of its latest structure; None where even another layout changes the function."""
 
 
 def _prepared(classifier: Classifier) -> Classifier:
     twin = copied(classifier)
     if twin is classifier:
         return classifier
-    plan = _plans.get(classifier, _structure(classifier.module), lambda: _plan(classifier))
+    latest, structure = _plans.get(classifier, "latest", dict), _structure(classifier.module)
+    if structure not in latest:
+        found = _plan(classifier)
+        latest.clear()  # a module that counts its calls has another structure after each
+        latest[structure] = found
+    plan = latest[structure]
     if plan is not None:
         plan.follow(twin)
     return twin
@@ -96,9 +101,21 @@ def _prepared(classifier: Classifier) -> Classifier:
 def _structure(module: nn.Module) -> Hashable:
     """What decides which function the tensors of ``module`` make, as far as it shows without a call."""
     return tuple(
-        (name, type(part), tuple(part._forward_hooks), tuple(part._forward_pre_hooks), part.__dict__.get("forward"))
+        (
+            name,
+            type(part),
+            tuple(part._forward_hooks),
+            tuple(part._forward_pre_hooks),
+            part.__dict__.get("forward"),
+            tuple((flag, value) for flag, value in vars(part).items() if _is_setting(flag, value)),
+        )
         for name, part in module.named_modules()
     )
+
+
+def _is_setting(name: str, value: object) -> bool:
+    """Whether an attribute of a module may say how it works; an attack looks at it in evaluation mode."""
+    return name != "training" and isinstance(value, bool | int | float | str | None)
 
 
 def _plan(classifier: Classifier) -> _Plan | None:
