@@ -30,12 +30,17 @@ def plain_json(data: bytes) -> Any:
         if depth > _DEEPEST:
             raise InputError("it is nested too deeply")
         for value in level:
-            usable = -_WHOLE <= value < _WHOLE if isinstance(value, int) else not isinstance(value, float)
-            if not (usable or (isinstance(value, float) and math.isfinite(value))):
+            if isinstance(value, int | float) and isinstance(told_number(value), str):
                 raise InputError(f"it holds the number {shortened(str(value))}, which is too large or none")
         inner = [item.values() if isinstance(item, dict) else item for item in level if isinstance(item, dict | list)]
         level, depth = [item for items in inner for item in items], depth + 1
     return found
+
+
+def told_number(value: float) -> float | str:
+    """``value`` as `plain_json` reads it: as text where it is not finite, or whole and none of 64 bits."""
+    usable = -_WHOLE <= value < _WHOLE if isinstance(value, int) else math.isfinite(value)
+    return value if usable else str(value)
 
 
 def decoded(kind: type[T], value: Any, place: str = "it") -> T:

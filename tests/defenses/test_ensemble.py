@@ -1,5 +1,7 @@
 """The ensemble detector, from clean toy pictures to flags, and its file."""
 
+import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,8 @@ from underfire import (
     MaskingNetwork,
     SmoothGrad,
 )
+from underfire.auditing.given import GivenParts
+from underfire.decoding import plain_json
 from underfire.defenses.ensemble import settings_of
 from underfire.defenses.signals import Pairs, Shapes, Views
 from underfire.defenses.views import Noise, Shift
@@ -154,6 +158,16 @@ def test_what_tells_interpreters_apart_is_worded_as_version_0_1_did() -> None:
     }
     for interpreter, words in told.items():
         assert repr(settings_of(interpreter)) == repr(words)  # digests are of this
+
+
+def test_numbers_that_json_has_not_are_told_as_text(classifier: Classifier) -> None:
+    """Own interpreters may have any: their settings stand in run.json, certify.json and detectors."""
+    own = GRAD(classifier)
+    own.reach = (-math.inf, math.nan, 2**64, 0.5, True)  # type: ignore[attr-defined]
+    own.limit = math.inf  # type: ignore[attr-defined]
+    assert settings_of(own)["reach"] == ["-inf", "nan", str(2**64), 0.5, True]
+    for told in (settings_of(own), GivenParts({"grad": own}).settings()):
+        assert plain_json(json.dumps(told, allow_nan=False).encode()) == told
 
 
 def test_other_views_are_part_of_the_settings(tmp_path: Path, classifier: Classifier) -> None:

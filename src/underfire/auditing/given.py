@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from underfire.attacks.joint import JointAttack
 from underfire.auditing.condition import Condition
+from underfire.decoding import told_number
 from underfire.errors import InputError
 from underfire.images import PhotoSet, builtin_photos, find_photos
 from underfire.interpreters import Interpreter
@@ -54,7 +55,7 @@ def _settings(part: object) -> dict[str, Any]:
     """The class of ``part``, and those of its public attributes that are plain values."""
     kind = type(part)
     plain = {
-        name: value
+        name: told_number(value) if isinstance(value, int | float) else value
         for name, value in sorted(vars(part).items())
         if not name.startswith("_") and isinstance(value, str | int | float | bool | None)
     }

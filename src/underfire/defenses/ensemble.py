@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Self
 
 from torch import nn
 
+from underfire.decoding import told_number
 from underfire.defenses.detector import Detector
 from underfire.defenses.ensemble_signals import EnsembleSignals
 from underfire.defenses.mean_map import MeanMap
@@ -112,7 +113,9 @@ def settings_of(interpreter: Interpreter | MeanMap) -> dict[str, Any]:
 
 def _plain(value: object) -> Any:
     """``value`` as JSON keeps it: weights by their hash, and any other kind of object by its class."""
-    if value is None or isinstance(value, bool | int | float | str):
+    if isinstance(value, int | float):
+        return told_number(value)
+    if value is None or isinstance(value, str):
         return value
     if isinstance(value, list | tuple):
         return [_plain(part) for part in value]
