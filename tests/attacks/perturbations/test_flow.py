@@ -188,6 +188,11 @@ class TestPixels:
         assert bool(Flow(2).contains(x, torch.roll(x, (2, -2), (2, 3))))
         assert not bool(Flow(2).contains(x, torch.roll(x, (3, 0), (2, 3))))
 
+    def test_nor_than_the_image_whatever_the_budget(self) -> None:
+        x = images(2, 9)
+        image = torch.stack([x[0].roll((4, 4), (1, 2)), x[1] + 0.01 + x[1].max() - x[1].min()])
+        assert Flow(1e30).contains(x, image).tolist() == [True, False]
+
 
 class TestHarmless:
     def test_it_shifts_an_image_as_a_whole_by_the_full_budget(self) -> None:

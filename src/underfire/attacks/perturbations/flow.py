@@ -108,7 +108,7 @@ class Flow:
 
         The image alone does not tell its field; this is what an image of any field within the budget fulfils.
         """
-        slack, reach = 0.501 / 255, math.ceil(self.eps)
+        slack, reach = 0.501 / 255, min(math.ceil(self.eps), max(x.shape[2:]))
         return ((image <= _highest(x, reach) + slack) & (image >= -_highest(-x, reach) - slack)).flatten(1).all(dim=1)
 
 
