@@ -379,6 +379,11 @@ def test_what_may_be_folded_is_looked_for_once_until_the_weights_change(relu_cla
     assert calls.count(relu_classifier.module) == 3
 
 
+def test_a_copy_is_in_evaluation_mode_throughout(relu_classifier: Classifier) -> None:
+    """Else each pass of an attack would put it there, layer by layer, and back."""
+    assert not any(module.training for module in prepared(relu_classifier).module.modules())
+
+
 def test_a_hook_that_comes_later_is_not_folded_over(relu_classifier: Classifier) -> None:
     """One that stands between a convolution and its norm, and changes what the norm reads."""
     first, x = prepared(relu_classifier), images(2, 32)

@@ -203,7 +203,7 @@ def _fold_paddings(module: nn.Module) -> None:
                 left, right, top, bottom = layer.padding
                 if left == right and top == bottom:
                     conv.padding = (top, left)
-                    setattr(conv, name, nn.Identity())
+                    setattr(conv, name, nn.Identity().eval())
 
 
 def _is_plain_convolution(module: nn.Module) -> bool:
@@ -230,13 +230,13 @@ def _fold(module: nn.Module, conv_name: str, norm_name: str) -> None:
     conv.weight = nn.Parameter(conv.weight * scale.reshape(-1, 1, 1, 1), requires_grad=False)
     conv.bias = nn.Parameter(bias, requires_grad=False)
     parent, _, leaf = norm_name.rpartition(".")
-    setattr(module.get_submodule(parent), leaf, nn.Identity() if _is_plain(norm) else _behind(norm))
+    setattr(module.get_submodule(parent), leaf, nn.Identity().eval() if _is_plain(norm) else _behind(norm))
 
 
 def _behind(norm: nn.BatchNorm2d) -> nn.Module:
     """What a layer derived from a batch norm does after it, as far as its parts say: timm's drops and activates."""
     parts = (getattr(norm, name, None) for name in ("drop", "act"))
-    return nn.Sequential(*(part for part in parts if isinstance(part, nn.Module)))
+    return nn.Sequential(*(part for part in parts if isinstance(part, nn.Module))).eval()
 
 
 def _is_plain(module: nn.Module) -> bool:

@@ -36,7 +36,7 @@ def torchvision_model(spec: str, name: str, pretrained: bool, num_classes: int |
     test = weights.transforms()
     size = test.crop_size[0]
     return Recipe(
-        module,
+        module.eval(),
         Preprocessing(
             input_size=(size, size),
             resize=test.resize_size[0],
@@ -62,7 +62,7 @@ def timm_model(spec: str, name: str, pretrained: bool, num_classes: int | None) 
     test = timm.data.resolve_model_data_config(module)
     channels, height, width = test["input_size"]
     return Recipe(
-        module,
+        module.eval(),
         Preprocessing(
             input_size=(height, width),
             resize=math.floor(min(height, width) / test["crop_pct"]),

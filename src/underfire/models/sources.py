@@ -111,7 +111,7 @@ def _efficientnet_lite(name: str, pretrained: bool, num_classes: int) -> Recipe:
         load_checkpoint(module, file)
     size = _LITE_SIZES[name]
     return Recipe(
-        module,
+        module.eval(),
         Preprocessing(
             input_size=(size, size), resize=round(size / _LITE_CROP), mean=(127 / 255,) * 3, std=(128 / 255,) * 3
         ),
