@@ -145,7 +145,7 @@ def test_entries_that_do_not_compare_stand_in_tables_of_their_own(run: uf.Run) -
         with_rate(entry, 0.1, model="more photos", photos=entry.photos + 1),
         with_rate(entry, 0.1, model="strong"),
     ]
-    groups = [[one.model for one in some] for some in comparable(given).values()]
+    groups = [[one.model for one in some] for some in comparable(given)]
     assert groups[0] == ["more photos"]
     assert ["strong", "weak"] in groups[1:]
     assert len(groups) == 4

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from underfire.errors import NonFiniteError
-from underfire.interpreters.base import not_finite
+from underfire.interpreters.base import not_finite, surely_finite
 
 
 class FiniteChecks:
@@ -42,6 +42,8 @@ class FiniteChecks:
         Raises:
             NonFiniteError: a row of ``values`` is not finite.
         """
+        if self._at_once and surely_finite(values):
+            return
         failed = not_finite(values)[:own]
         self._unseen.append((what, failed if live is None else failed & live, rows))
         if self._at_once:

@@ -1,6 +1,6 @@
 """Entries of the benchmark joined into tables of what compares, as Markdown or as a page of HTML."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from html import escape
 
 from underfire.evidence.benchmark import HEADLINE_TAU, BenchmarkCertificate, BenchmarkEntry, BenchmarkSettings
@@ -44,12 +44,14 @@ def ordered(entries: Sequence[BenchmarkEntry]) -> list[BenchmarkEntry]:
     return sorted(entries, key=lambda e: (e.unreliable, e.jsr.value is None, e.jsr.value or 0, e.model, e.interpreter))
 
 
-def comparable(entries: Sequence[BenchmarkEntry]) -> Mapping[str, Sequence[BenchmarkEntry]]:
-    """``entries`` as `ordered`, by what they have in common in words: photos and budget; most photos first."""
-    groups: dict[str, list[BenchmarkEntry]] = {}
+def comparable(entries: Sequence[BenchmarkEntry]) -> Sequence[Sequence[BenchmarkEntry]]:
+    """``entries`` as `ordered`, in groups of the same photos and budget; most photos first."""
+    groups: dict[Hashable, list[BenchmarkEntry]] = {}
     for entry in sorted(ordered(entries), key=lambda e: (-e.photos, e.photos_sha256)):  # stable: the order stays
-        groups.setdefault(_conditions(entry), []).append(entry)
-    return groups
+        spent = entry.settings
+        budget = spent.perturbation, spent.eps, spent.preset, spent.passes, spent.steps
+        groups.setdefault((entry.photos, entry.photos_sha256, *budget), []).append(entry)
+    return list(groups.values())
 
 
 def rows(entries: Sequence[BenchmarkEntry]) -> list[tuple[str, ...]]:
@@ -60,15 +62,15 @@ def rows(entries: Sequence[BenchmarkEntry]) -> list[tuple[str, ...]]:
 def as_markdown(entries: Sequence[BenchmarkEntry]) -> str:
     """A page with a table for each group of comparable entries."""
     text = f"# {TITLE}\n\n{NOTE}\n"
-    for heading, some in comparable(entries).items():
+    for some in comparable(entries):
         lines = [COLUMNS, ("---",) * len(COLUMNS), *(tuple(map(cell, row)) for row in rows(some))]
-        text += f"\n## {cell(heading)}\n\n" + "\n".join(map(_line, lines)) + "\n"
+        text += f"\n## {cell(_conditions(some[0]))}\n\n" + "\n".join(map(_line, lines)) + "\n"
     return text
 
 
 def as_html(entries: Sequence[BenchmarkEntry]) -> str:
     """The same as one file that opens from disk, without a script."""
-    tables = "\n".join(_table(heading, some) for heading, some in comparable(entries).items())
+    tables = "\n".join(_table(_conditions(some[0]), some) for some in comparable(entries))
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
@@ -91,7 +93,7 @@ def _table(heading: str, entries: Sequence[BenchmarkEntry]) -> str:
 
 
 def _conditions(entry: BenchmarkEntry) -> str:
-    """What entries must have in common to compare."""
+    """What entries that compare have in common, in words."""
     settings = entry.settings
     size = budget(settings.eps, settings.perturbation)
     photos = plural(entry.photos, "photo")

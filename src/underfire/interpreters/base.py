@@ -487,11 +487,16 @@ def _alike(one: Tensor, other: Tensor) -> bool:
 
 def require_finite(values: Tensor, what: str) -> None:
     """Raise NonFiniteError naming the first row of ``values`` (N, …) that holds NaN or infinity."""
-    if bool(values.sum().isfinite()):  # which reads them once; a sum may overflow where they are finite
+    if surely_finite(values):
         return
     bad = not_finite(values)
     if bad.any():
         raise NonFiniteError(what, int(bad.nonzero()[0]))
+
+
+def surely_finite(values: Tensor) -> bool:
+    """Whether ``values`` are finite, by reading them once; False also where they are and their sum overflows."""
+    return bool(values.sum().isfinite())
 
 
 def not_finite(values: Tensor) -> Tensor:
