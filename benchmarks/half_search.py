@@ -193,7 +193,7 @@ def level_table(found: Sequence[Found]) -> Table:
     columns = ("search", "in", "passes", "seconds", "label", "joint", "L1", "p_t", "−log p_t")
     notes = (
         "Spent passes and seconds of a CPU, means over photos. Images saved in 8 bits, in float32 on the unmodified"
-        f" classifier: joint is the label and an IoU at 0.5 of at least {KEPT_IOU:g}; L1 and IoU are to the benign map,"
+        f" classifier: joint is the label and an IoU at 0.5 of at least {KEPT_IOU:g}; L1 is to the benign map,"
         " under PGD CAM's.",
     )
     return Table("What is found in equal time", columns, rows, notes)

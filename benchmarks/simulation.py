@@ -24,8 +24,8 @@ from underfire.models.classifier import Classifier
 
 GOALS = ("target/kept", "other/kept", "kept/topk", "kept/center", "kept/l1", "target/free")
 PLAN = AuditPlan(interpreters=("grad", "ig", "cam", "gradcam", "rts"), goals=GOALS, passes=300)
-MEASURED = Costs(one_pass=0.0571, image=0.0173, photo=0.0335, row=2.22e-5, start=3.08)
-"""By `python -m benchmarks.audit_costs`, on one core of an AMD EPYC that other processes used as well."""
+MEASURED = Costs(one_pass=0.0389, image=0.0147, photo=0.0257, row=1.77e-5, start=2.61)
+"""By `python -m benchmarks.audit_costs`, on one core of an AMD EPYC, a process of one thread on the other one."""
 
 PART = 0.01
 """Seconds of the driver to take back a part: assumed."""
