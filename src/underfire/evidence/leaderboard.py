@@ -49,14 +49,22 @@ def comparable(entries: Sequence[BenchmarkEntry]) -> Sequence[Sequence[Benchmark
     groups: dict[Hashable, list[BenchmarkEntry]] = {}
     for entry in sorted(ordered(entries), key=lambda e: (-e.photos, e.photos_sha256)):  # stable: the order stays
         spent = entry.settings
-        budget = spent.perturbation, spent.eps, spent.preset, spent.passes, spent.steps
-        groups.setdefault((entry.photos, entry.photos_sha256, *budget), []).append(entry)
+        conditions = (
+            entry.photos,
+            entry.photos_sha256,
+            spent.perturbation,
+            spent.eps,
+            spent.preset,
+            spent.passes,
+            spent.steps,
+        )
+        groups.setdefault(conditions, []).append(entry)
     return list(groups.values())
 
 
 def rows(entries: Sequence[BenchmarkEntry]) -> list[tuple[str, ...]]:
     """The cells of every entry, under `COLUMNS`, as plain text: printable, and no longer than a page can show."""
-    return [tuple(xml_text(shortened(text)) for text in _row(entry)) for entry in ordered(entries)]
+    return [tuple(xml_text(shortened(text)) for text in _row(entry)) for entry in entries]
 
 
 def as_markdown(entries: Sequence[BenchmarkEntry]) -> str:
