@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 
 import click
 import torch
@@ -98,7 +99,7 @@ def cost(search: Search, batch: Batch, *, turns: int, clock: Callable[[], float]
 
     took = in_turn({name: probe(name) for name in PRECISIONS}, turns=turns, clock=clock)
     each = {name: [second / spent[name] for second in seconds] for name, seconds in took.items()}
-    return Cost({name: sorted(each[name])[len(each[name]) // 2] for name in each}, ratio(each[HALF], each[WHOLE]))
+    return Cost({name: median(seconds) for name, seconds in each.items()}, ratio(each[HALF], each[WHOLE]))
 
 
 @dataclass(frozen=True)
