@@ -30,12 +30,14 @@ def percent(share: float) -> str:
 
 def budget(eps: float, norm: str) -> str:
     """``8/255`` where a change of pixel values is a whole number of grey levels, a number elsewhere, or pixels."""
-    if norm == "flow":
-        return f"{eps:.4g} {agreeing(eps, 'pixel', 'pixels')}"
-    if norm == "l2":
-        return f"{eps:.4g}"
+    return amount(eps, norm) + (f" {agreeing(eps, 'pixel', 'pixels')}" if norm == "flow" else "")
+
+
+def amount(eps: float, norm: str) -> str:
+    """`budget` without its unit, as command lines take it."""
     levels = eps * 255
-    return f"{levels:.0f}/255" if abs(levels - round(levels)) < 1e-6 and levels >= 1 else f"{eps:.4g}"
+    whole = norm not in ("l2", "flow") and abs(levels - round(levels)) < 1e-6 and levels >= 1
+    return f"{levels:.0f}/255" if whole else f"{eps:.4g}"
 
 
 def limit(eps: float, norm: str) -> str:

@@ -19,7 +19,7 @@ from underfire.decoding import decoded, plain_json
 from underfire.errors import InputError
 from underfire.interpreters import Interpreter
 from underfire.models.classifier import Classifier
-from underfire.present.text import budget
+from underfire.present.text import amount, budget
 
 DRAWN = 28
 """Cells on a side of the grid on which a target map is drawn."""
@@ -64,8 +64,8 @@ def perturbation_choices() -> tuple[PerturbationChoice, ...]:
     """All that attacks take."""
     found = []
     for name, cls in known_perturbations().items():
-        shown = tuple(budget(cls.eps * step / _DEFAULT_STEP, name) for step in range(1, _STEPS + 1))
-        written = tuple(text.partition(" ")[0] for text in shown)  # without its unit
+        sizes = [cls.eps * step / _DEFAULT_STEP for step in range(1, _STEPS + 1)]
+        written, shown = (tuple(say(size, name) for size in sizes) for say in (amount, budget))
         found.append(PerturbationChoice(name, cls.summary, cls.unit, written, shown, _DEFAULT_STEP - 1))
     return tuple(found)
 
