@@ -1,7 +1,7 @@
-"""How numbers come to a GPU, and are asked of it, without a wait.
+"""Numbers to and from a GPU without synchronising.
 
-A copy from the host's ordinary memory, and every question about a value, waits until all is done that was asked of the
-device before; and it has nothing to do meanwhile.
+A copy from pageable memory and every read of a value (``item``, ``bool``, ``nonzero``) wait until the device has done
+all that it was given, and leave it idle.
 """
 
 from collections.abc import Sequence
@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-ANSWERING = frozenset({"cpu"})
-"""The kinds of devices of which a value can be asked at no cost."""
+SYNCHRONOUS = frozenset({"cpu"})
+"""The kinds of devices that have finished when a call returns, so that reading a value costs nothing."""
 
 
 def filled(numbers: Sequence[float], like: Tensor) -> Tensor:
@@ -25,6 +25,6 @@ def sent(values: Tensor, like: Tensor) -> Tensor:
     return (values.pin_memory() if like.is_cuda else values).to(like.device, non_blocking=not like.is_mps)
 
 
-def may(where: Tensor) -> bool:
-    """Whether ``where`` (bool) may be true anywhere: it is said of a device that would have to be waited for."""
-    return where.device.type not in ANSWERING or bool(where.any())
+def maybe_any(where: Tensor) -> bool:
+    """False where nothing of ``where`` (bool) is true; on a device that would have to be waited for always True."""
+    return where.device.type not in SYNCHRONOUS or bool(where.any())

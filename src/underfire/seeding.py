@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from underfire.devices import sent
 from underfire.errors import InputError
 
 
@@ -29,6 +30,12 @@ def twin(draw: torch.Generator) -> torch.Generator:
     other = torch.Generator()
     other.set_state(draw.get_state())
     return other
+
+
+def uniform(draws: Sequence[torch.Generator], like: Tensor) -> Tensor:
+    """Random numbers (N,) in [0, 1), one of each of the ``draws``, in the type of ``like`` and where that is."""
+    numbers = [float(torch.rand((), generator=draw, dtype=torch.float64)) for draw in draws]
+    return sent(torch.tensor(numbers, dtype=like.dtype), like)
 
 
 def content_key(image: Tensor) -> str:

@@ -53,7 +53,7 @@ def test_the_place_may_be_another_than_that_in_the_values(at_once: bool) -> None
 def test_what_was_not_finite_is_told_in_place_of_what_it_led_to() -> None:
     def divided(values: Tensor) -> None:
         checks = FiniteChecks(at_once=False)
-        with checks.first():
+        with checks.told_first():
             checks.add(values, "the loss")
             _ = 1 / 0
 
@@ -95,7 +95,7 @@ class _Strict(CAM):
 def test_an_interpreter_that_fails_on_it_is_not_what_is_told(attack: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("underfire.attacks.engine.RHYTHM", {"cpu": 8})
     for module in ("minimum_norm", "universal"):
-        monkeypatch.setattr(f"underfire.attacks.{module}.ANSWERING", frozenset())
+        monkeypatch.setattr(f"underfire.attacks.{module}.SYNCHRONOUS", frozenset())
     classifier = Classifier(relu_net(), input_size=32)
     x, target = (images(3, 32) * 255).round() / 255, torch.tensor([1, 2, 3])
     strict = _Strict(classifier)

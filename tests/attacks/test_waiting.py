@@ -75,7 +75,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> Waits:
 
     monkeypatch.setattr("underfire.attacks.engine.RHYTHM", {"cpu": 1000})
     for module in ("devices", "attacks.minimum_norm", "attacks.universal"):
-        monkeypatch.setattr(f"underfire.{module}.ANSWERING", frozenset())
+        monkeypatch.setattr(f"underfire.{module}.SYNCHRONOUS", frozenset())
     for loop in (_Loop, _Descending, _Fit):
         monkeypatch.setattr(loop, "_step", watched(loop._step))
     left = _Loop._left
@@ -210,7 +210,7 @@ def test_relevance_is_the_same_where_no_sign_is_asked_for(toy: Classifier, monke
     lrp = LRP(toy, box=False)
     found = []
     for answering in (frozenset({"cpu"}), frozenset[str]()):
-        monkeypatch.setattr("underfire.devices.ANSWERING", answering)
+        monkeypatch.setattr("underfire.devices.SYNCHRONOUS", answering)
         with toy.frozen():
             found.append((lrp.signed(x, target), lrp.pulled_back(x, target, tuple("abc"), cotangent)))
     (asked, its_gradient), (unasked, other_gradient) = found

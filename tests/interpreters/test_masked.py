@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import combinations, pairwise
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -293,17 +294,6 @@ def _target(explained: Masked) -> MapTarget:
     return MapTarget(Y, maps, KEYS, seed=0)
 
 
-class _Drawn(MaskedObjective):
-    """Its random numbers are given, and are the same for all images."""
-
-    def __init__(self, explained: Masked, target: MapTarget, number: float) -> None:
-        super().__init__(explained, target)
-        self._number = number
-
-    def _uniform(self, like: Tensor) -> Tensor:
-        return torch.full((len(like),), self._number, dtype=like.dtype)
-
-
 def _mean_direction(explained: Masked, target: MapTarget) -> Tensor:
     """The mean of the first direction over the number that is drawn, exactly: it is constant between its breaks."""
     view = ForwardPass(explained.classifier, X)
@@ -316,9 +306,11 @@ def _mean_direction(explained: Masked, target: MapTarget) -> Tensor:
     mean = torch.zeros_like(X)
     for start, end in pairwise(breaks):
         if end - start > 1e-12:
-            drawn = _Drawn(explained, target, float(start + end) / 2)
+            drawn = MaskedObjective(explained, target)
             drawn._seen = (_noise(X), torch.ones(N, dtype=torch.float64))  # whatever is expected of gradients
-            answer = drawn(view)
+            number = torch.full((N,), float(start + end) / 2, dtype=torch.float64)
+            with patch("underfire.interpreters.masked.uniform", return_value=number):
+                answer = drawn(view)
             mean += float(end - start) * answer.direction
     return mean
 

@@ -148,7 +148,7 @@ class _Loop:
         self._best, self._recorder = best, recorder
         self._taps = tuple({tap: None for objective in objectives for tap in objective.taps})
         self._x, self._target, self._theta = x, target, best.theta.clone()
-        self._graded = ((255 * x - (255 * x).round()).abs() < _WHOLE).flatten(1).all(dim=1)  # in whole grey levels
+        self._whole_levels = ((255 * x - (255 * x).round()).abs() < _WHOLE).flatten(1).all(dim=1)
         self._label = setting.label
         self._mixer, self._stepper = setting.mix.begin(x), setting.rule.begin(self._theta)
         self._rows = torch.arange(x.shape[0], device=x.device)
@@ -163,7 +163,7 @@ class _Loop:
     def run(self) -> None:
         """All steps, or as many as the images need."""
         try:
-            with self._checks.first():
+            with self._checks.told_first():
                 self._run()
         except NonFiniteError as error:  # it counts the rows of a batch that may have been narrowed
             raise NonFiniteError(error.what, int(self._rows[error.index])) from error
@@ -292,12 +292,12 @@ class _Loop:
         if not self._setting.rounds:
             return self._theta
         whole = self._setting.perturbation.whole(self._x, self._theta)
-        return torch.where(self._graded[:, None, None, None], whole, self._theta)
+        return torch.where(self._whole_levels[:, None, None, None], whole, self._theta)
 
     def _select(self, places: Tensor, *, own: int) -> None:
         """Go on with the images at ``places``, of which the first ``own`` count."""
         self._rows, self._x, self._target = self._rows[places], self._x[places], self._target[places]
-        self._theta, self._graded, self._own = self._theta[places], self._graded[places], own
+        self._theta, self._whole_levels, self._own = self._theta[places], self._whole_levels[places], own
         self._label = self._label.select(places)
         self._mixer.select(places)
         self._stepper.select(places)

@@ -1,4 +1,4 @@
-"""Stopping at what is no number, without waiting for a GPU at every step."""
+"""Checks for NaN and infinity that do not synchronise with a GPU at every step."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,10 +11,10 @@ from underfire.interpreters.base import not_finite, surely_finite
 
 
 class FiniteChecks:
-    """What was computed since the host last asked, and which rows of it are not finite.
+    """Which rows of what a loop computed are not finite, read when the loop asks.
 
     Args:
-        at_once: nothing is put off, as where a device answers at no cost.
+        at_once: each check is read as it is made, as on a device where that costs nothing.
     """
 
     def __init__(self, *, at_once: bool) -> None:
@@ -50,8 +50,8 @@ class FiniteChecks:
             self.ask()
 
     @contextmanager
-    def first(self) -> Iterator[None]:
-        """An error inside the block is not told where something was not finite before it, which may have led to it.
+    def told_first(self) -> Iterator[None]:
+        """Where an error ends the block and something was not finite before it, that is raised in its place.
 
         Raises:
             NonFiniteError: there was.

@@ -24,7 +24,7 @@ from underfire.attacks.result import AttackResult
 from underfire.attacks.scored import score
 from underfire.attacks.target_maps import TargetMap, of_one_classifier, wanted_maps
 from underfire.attacks.trace import Recorder
-from underfire.devices import ANSWERING
+from underfire.devices import SYNCHRONOUS
 from underfire.errors import InputError, NonFiniteError
 from underfire.interpreters.base import ForwardPass, Interpreter, MapGradient, MapTarget
 from underfire.models.classifier import Classifier
@@ -326,7 +326,7 @@ class _Descending:
         self.sizes = torch.full_like(self.radii.best, torch.inf)
         self._candidates, self._best_theta, self._taken = x.clone(), x.clone(), torch.zeros_like(self._rows)
         self._unchecked = torch.full_like(self._rows, self._check_passes)
-        self._checks = FiniteChecks(at_once=x.device.type in ANSWERING)
+        self._checks = FiniteChecks(at_once=x.device.type in SYNCHRONOUS)
         self.recorder, self.nearest, self.steps = Recorder(x), KeptIterates(x), 0
         self.recorder.passes += spent
 
@@ -339,7 +339,7 @@ class _Descending:
             self._select(self._rows.repeat(2), own=1)
         with classifier.frozen():
             try:
-                with self._checks.first():
+                with self._checks.told_first():
                     while self._narrow():
                         self._step(classifier)
             except NonFiniteError as error:  # it counts the rows of a batch that may have been narrowed

@@ -60,7 +60,7 @@ class _Moments:
     def __call__(self, direction: Tensor) -> Tensor:
         rule = self._rule
         self._count += 1
-        # In place: at this size a tensor is dearer to allocate than to fill.
+        # In place: allocating tensors of this size takes longer than the arithmetic.
         self._mean.mul_(rule.mean).add_(direction * (1 - rule.mean))
         self._square.mul_(rule.spread).add_(direction.square().mul_(1 - rule.spread))
         mean = self._mean / (1 - rule.mean**self._count)

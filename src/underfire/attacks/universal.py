@@ -21,7 +21,7 @@ from underfire.attacks.rules import Adam, Stepper
 from underfire.attacks.scored import score
 from underfire.attacks.target_maps import classifier_and_interpreters, wanted_maps
 from underfire.attacks.trace import Course, Trace
-from underfire.devices import ANSWERING
+from underfire.devices import SYNCHRONOUS
 from underfire.errors import InputError, NonFiniteError
 from underfire.images.png import from_8bit
 from underfire.interpreters.base import ForwardPass, Interpreter, MapGradient, MapObjective, MapTarget
@@ -212,7 +212,7 @@ class Universal:
             classes = _classes(self.classifier, x, target, label, at_once=self.batch_size)
             parts = [self._part(x, classes, label, names, rows) for rows in self._partition(names)]
             fit = _Fit(prepared(self.classifier), parts, self.perturbation, self.epochs, self.seed)
-            with fit.classifier.frozen(), fit.checks.first():
+            with fit.classifier.frozen(), fit.checks.told_first():
                 course = tuple(fit.run(joint=bool(self.interpreters)))
         return UniversalPerturbation(
             classifier=self.classifier,
@@ -270,7 +270,7 @@ class _Fit:
     ) -> None:
         self.classifier, self.passes = classifier, 0
         self._parts, self._model, self._epochs, self._seed = parts, model, epochs, seed
-        self.checks = FiniteChecks(at_once=parts[0].x.device.type in ANSWERING)
+        self.checks = FiniteChecks(at_once=parts[0].x.device.type in SYNCHRONOUS)
         self._grey = torch.full_like(parts[0].x[:1], _GREY / 255)
         self._theta = model.start(self._grey)
         warm = warm_steps(epochs) if parts[0].objectives else 0

@@ -163,7 +163,7 @@ class GradientWeighted(ActivationInterpreter):
         With tokens an ordinary one: their layers take fused ways where nothing requires grad.
         """
         alone = self.features.layout.kind == "channels first" and self.features.spot.item is None
-        return ForwardPass(self.classifier, x, taps=(self.features,), behind=self.features if alone else None)
+        return ForwardPass(self.classifier, x, taps=(self.features,), detach_at=self.features if alone else None)
 
     def raw_maps(self, view: ForwardPass, classes: Tensor, *, attackable: bool = True) -> Tensor:
         """Unscaled maps (N, h, w) of ``view`` for ``classes`` (N,), attached to it if ``attackable``."""

@@ -55,7 +55,7 @@ class ForwardPass:
         x: the images (N, C, H, W), a leaf that requires grad.
         logits: (N, K), attached to ``x``.
 
-    With ``attached=False`` nothing is kept for a backward pass: only values can be read. With ``behind`` the graph
+    With ``attached=False`` nothing is kept for a backward pass: only values can be read. With ``detach_at`` the graph
     begins at that one of the taps, and ``x`` requires no grad: gradients in the activation are all there is.
     """
 
@@ -66,15 +66,15 @@ class ForwardPass:
         *,
         taps: Sequence[Tap] = (),
         attached: bool = True,
-        behind: FeatureMap | None = None,
+        detach_at: FeatureMap | None = None,
     ) -> None:
         self.classifier = classifier
-        self.x = detached(x).requires_grad_(attached and behind is None)
+        self.x = detached(x).requires_grad_(attached and detach_at is None)
         with ExitStack() as stack, torch.set_grad_enabled(attached):
             features = [tap for tap in taps if isinstance(tap, FeatureMap)]
             if attached and any(tap.head is None for tap in features):  # what is behind may be differentiated once more
                 stack.enter_context(twice_differentiable())
-            seen = {tap: stack.enter_context(capture(classifier, tap, anew=tap is behind)) for tap in features}
+            seen = {tap: stack.enter_context(capture(classifier, tap, detach=tap is detach_at)) for tap in features}
             attending = stack.enter_context(Attending()) if len(features) < len(taps) else None
             self.logits = classifier.scores(self.x)
         self._activations = {tap: outputs[0] for tap, outputs in seen.items()}

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from underfire.devices import sent
 from underfire.errors import InputError
 from underfire.interpreters.base import ForwardPass, Interpreter, MapGradient, MapObjective, MapTarget
 from underfire.interpreters.directional import Linearised, along
@@ -14,7 +13,7 @@ from underfire.interpreters.maps import RawLoss, saliency, saliency_grid, shape_
 from underfire.interpreters.outputs import Output, check_output, of_class
 from underfire.interpreters.quadrature import Rule, nodes
 from underfire.models.classifier import Classifier
-from underfire.seeding import generator, twin
+from underfire.seeding import generator, twin, uniform
 
 
 @dataclass(frozen=True)
@@ -183,7 +182,7 @@ class PathObjective:
             renewed = [self._draw_part(self._gradients)]
         fields = []
         for part, chance in renewed:
-            t = ((part + self._uniform(reach)) / ig.strata).reshape(-1, 1, 1, 1)
+            t = ((part + uniform(self._draws, reach)) / ig.strata).reshape(-1, 1, 1, 1)
             gradient, product = self._linearise(view.classifier, ig.baseline + t * reach, self._target.classes)
             self._gradients[rows, part] = gradient
             fields.append((t / (ig.strata * chance.reshape(-1, 1, 1, 1)), product))
@@ -206,10 +205,5 @@ class PathObjective:
         shares = sizes / sizes.sum(dim=1, keepdim=True)
         equal = torch.full_like(shares, 1 / self._ig.strata)
         chances = self._even * equal + (1 - self._even) * shares.where(shares.isfinite(), equal)
-        part = (chances.cumsum(dim=1)[:, :-1] <= self._uniform(gradients)[:, None]).sum(dim=1)
+        part = (chances.cumsum(dim=1)[:, :-1] <= uniform(self._draws, gradients)[:, None]).sum(dim=1)
         return part, chances.gather(1, part[:, None]).squeeze(1)
-
-    def _uniform(self, like: Tensor) -> Tensor:
-        """A random number in [0, 1) for each image, (N,), by its own generator."""
-        numbers = [float(torch.rand((), generator=draw, dtype=torch.float64)) for draw in self._draws]
-        return sent(torch.tensor(numbers, dtype=like.dtype), like)

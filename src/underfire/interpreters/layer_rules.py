@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from underfire.devices import may
+from underfire.devices import maybe_any
 from underfire.interpreters.relevance import Layer, Lineage, Propagation, Rule, called, linear
 from underfire.interpreters.transposed import sides_of
 
@@ -158,13 +158,14 @@ def _favouring(layer: Layer, gamma: float, g: Tensor, z: Tensor, x: Tensor) -> t
     c^± = ½(c ± |c|), the denominator is ±½((2 + γ)·|z_j| + γ·(Σ_i |c_ij| + |b_j|)).
     """
     weight, negative = layer.weight, x.detach() < 0
-    signed = may(negative)
-    side = x.detach().sign().where(negative.any(), 1.0)  # where no input is negative one of 0 counts as above it
-    sizes = layer.forth(x * side if signed else x, weight.abs())
+    signed = maybe_any(negative)
+    # Where no input is negative, one of 0 counts as above it.
+    side = x.detach().sign().where(negative.any(), 1.0) if signed else None
+    sizes = layer.forth(x if side is None else x * side, weight.abs())
     if layer.bias is not None:
         sizes = sizes + layer.bias.abs().reshape(layer.channels)
     share: Tensor = _Favoured.apply(g, z, sizes, gamma)  # type: ignore[no-untyped-call]
-    if signed:
+    if side is not None:
         alike = layer.onward(share * z.sign(), weight.abs()) * side
         return (torch.add((1 + gamma / 2) * layer.onward(share, weight), alike, alpha=gamma / 2),)
     favoured, rising = weight + gamma * weight.clamp(min=0), z >= 0

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from underfire.devices import sent
 from underfire.errors import InputError
 from underfire.interpreters.base import ForwardPass, Interpreter, MapGradient, MapObjective, MapTarget
 from underfire.interpreters.maps import min_max
@@ -19,7 +18,7 @@ from underfire.interpreters.outputs import Output, check_output, of_class
 from underfire.interpreters.subsets import inclusion_chances, systematic
 from underfire.models.classifier import Classifier
 from underfire.models.frozen import detached
-from underfire.seeding import generator, owners, twin
+from underfire.seeding import generator, owners, twin, uniform
 
 _TOGETHER = 32  # masked images of one pass: memory is that of such a batch, however many masks there are
 _FADE = 0.9  # of what is remembered of gradients, from one to the next
@@ -195,7 +194,7 @@ class MaskedObjective:
         expected = self._expected()
         rows = torch.arange(len(x), device=x.device)
         direction = self._masks.together(slopes * steep, interpreter.classifier.input_size)[:, None] * expected
-        for place in systematic(chances, self._uniform(chances), interpreter.per_step).T:
+        for place in systematic(chances, uniform(self._draws, chances), interpreter.per_step).T:
             value, gradient, pixels = self._look(view.classifier, x, rows, place)
             surprise = gradient - _wide(steep[rows, place]) * expected
             direction += _wide(shares[rows, place]) * pixels[:, None] * surprise
@@ -252,11 +251,6 @@ class MaskedObjective:
         total, alike = sizes.sum(dim=1, keepdim=True), torch.full_like(sizes, 1 / sizes.shape[1])
         shares = torch.where(total > 0, sizes / total.where(total > 0, 1.0), alike)
         return inclusion_chances(_EVEN * alike + (1 - _EVEN) * shares, self._interpreter.per_step)
-
-    def _uniform(self, like: Tensor) -> Tensor:
-        """A random number in [0, 1) for each image, (N,), by its own generator."""
-        numbers = [float(torch.rand((), generator=draw, dtype=torch.float64)) for draw in self._draws]
-        return sent(torch.tensor(numbers, dtype=like.dtype), like)
 
 
 def _wide(numbers: Tensor) -> Tensor:

@@ -150,10 +150,11 @@ def check_kept(interpreter: str, features: FeatureMap) -> None:
 
 
 @contextmanager
-def capture(classifier: Classifier, features: FeatureMap, *, anew: bool = False) -> Iterator[list[Tensor]]:
+def capture(classifier: Classifier, features: FeatureMap, *, detach: bool = False) -> Iterator[list[Tensor]]:
     """Inside the block, every forward pass appends the output that ``features`` names to the list yielded.
 
-    With ``anew`` the graph of the pass begins at that output, which must be all that its module returns.
+    With ``detach`` the pass goes on from a detached copy that requires grad, so that its graph begins at that output,
+    which must be all that its module returns.
     """
     seen: list[Tensor] = []
     calls = 0
@@ -168,10 +169,10 @@ def capture(classifier: Classifier, features: FeatureMap, *, anew: bool = False)
         if calls - 1 != features.spot.call:
             return None
         found = tensors_in(output)[features.spot.item]
-        if anew:  # a clone, for what is behind may work in place
+        if detach:  # and cloned: the next layer may work in place, which no leaf allows
             found = found.detach().requires_grad_(True).clone()
         seen.append(found)
-        return found if anew else None
+        return found if detach else None
 
     root, tapped = classifier.module, classifier.module.get_submodule(features.module)
     handles = (root.register_forward_pre_hook(start, prepend=True), tapped.register_forward_hook(keep))
