@@ -407,6 +407,9 @@ class TestSameBitsInAnyBatch:
     def test_toys(self, toy: str, batch: list[int]) -> None:
         _compare(_TOYS[toy], images(9, _TOYS[toy].input_size[0]), [batch])
 
+    def test_a_head_on_batches_about_a_kernel_s_limit(self) -> None:
+        _compare(_TOYS["wide"], images(49, 16), [list(range(n)) for n in (11, 12, 13, 15, 16, 17, 31, 32, 33)])
+
     def test_toys_on_two_threads(self, two_threads: None) -> None:
         for toy in _TOYS.values():
             _compare(toy, images(9, toy.input_size[0]), [list(range(n)) for n in range(1, 9)])

@@ -16,9 +16,10 @@ from torch.fx import GraphModule
 from underfire.errors import ModelError
 from underfire.plugins import described
 
-# The general matrix product of CPU libraries picks its kernel by the number of rows modulo this; padding the rows
-# of a linear layer to a multiple makes an image's logits the same bits whatever else is in the batch.
-_ROWS = 4
+# Which kernel computes the general matrix product on a CPU depends on the number of rows: modulo 4 on some processors,
+# below 16 on others. Padding the rows of a linear layer to a multiple makes an image's logits the same bits whatever
+# else is in the batch.
+_ROWS = 16
 
 
 class _Use:
