@@ -217,7 +217,7 @@ class TestAttack:
         object.__setattr__(mix, "weights", (0.0,) * len(mix.weights))
         alone = blind(x, target)
         distances = [float((r.maps[make.name] - r.target_maps[make.name]).abs().mean()) for r in (result, alone)]
-        assert distances[0] < 0.8 * distances[1]
+        assert distances[0] < 0.9 * distances[1]
 
     def test_it_finds_the_planted_map_to_within_a_step(self) -> None:
         """Steps never shrink: each changes a cell by 1/255 of the 0.03 that are the map's whole range."""
