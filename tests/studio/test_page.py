@@ -28,6 +28,13 @@ SECONDS = 60
 LONG = "5000"
 """Passes of an attack that is to be stopped."""
 
+CUT_OFF = """[...document.querySelectorAll(".charts svg[role] text")].filter(text => {
+    const [box, chart] = [text, text.ownerSVGElement].map(one => one.getBoundingClientRect());
+    return box.left < chart.left || box.right > chart.right || box.top < chart.top || box.bottom > chart.bottom
+        || box.height < 11;
+}).map(text => text.textContent)"""
+"""The words in the charts that leave their chart or are too small to read."""
+
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
@@ -199,6 +206,7 @@ class TestPage:
             ready(page)
             page.get_by_label("Map", exact=True).select_option("led")
             assert page.evaluate("document.documentElement.scrollWidth") == size["width"]
+            assert page.evaluate(CUT_OFF) == []
             for scheme in ("light", "dark"):
                 page.emulate_media(color_scheme=scheme)
                 assert violations(page) == []

@@ -358,7 +358,7 @@ function pressed() {
 // --- curves ---
 
 const SVG = "http://www.w3.org/2000/svg";
-const BOX = { left: 38, right: 468, top: 12, bottom: 196 };
+const BOX = { left: 36, right: 392, top: 12, bottom: 178 };
 
 function svg(name, attributes, text = "") {
   const made = document.createElementNS(SVG, name);
@@ -376,7 +376,7 @@ function chart(id, lines, caption) {
     if (value * 2 === Math.round(value * 2)) parts.push(svg("text", { x: BOX.left - 6, y: y(value) + 4, "text-anchor": "end" }, String(value)));
   }
   for (const share of [0, 0.5, 1]) parts.push(svg("text", { x: x(share * most), y: BOX.bottom + 18, "text-anchor": share === 1 ? "end" : share ? "middle" : "start" }, String(Math.round(share * most))));
-  parts.push(svg("text", { x: (BOX.left + BOX.right) / 2, y: BOX.bottom + 32, "text-anchor": "middle" }, "passes"));
+  parts.push(svg("text", { x: (BOX.left + BOX.right) / 2, y: BOX.bottom + 33, "text-anchor": "middle" }, "passes"));
   lines.forEach((line, i) => {
     const path = line.values.map((value, k) => `${k ? "L" : "M"}${x(points[k].passes).toFixed(1)} ${y(Math.max(0, Math.min(1, value))).toFixed(1)}`).join("");
     if (path) parts.push(svg("path", { class: `line c${i % 4}`, d: path }));
