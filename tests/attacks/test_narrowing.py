@@ -267,6 +267,7 @@ class TestSeldomAsked:
 
         monkeypatch.setattr(Tensor, "__bool__", ask)
         monkeypatch.setattr("underfire.attacks.engine.RHYTHM", {"cpu": 10})
+        monkeypatch.setattr("underfire.devices.SYNCHRONOUS", frozenset())
         cam = CAM(case.classifier)
         task = MapTarget(case.target, case.maps(cam), KEYS, seed=0)
         twin = prepared(case.classifier)

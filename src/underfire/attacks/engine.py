@@ -16,6 +16,7 @@ from underfire.attacks.perturbations import Perturbation
 from underfire.attacks.rules import Adam, Rule
 from underfire.attacks.trace import Recorder, Trace, Watcher
 from underfire.attacks.transforms import Transform, TransformedBatch, identity
+from underfire.devices import maybe_any
 from underfire.errors import NonFiniteError
 from underfire.interpreters.base import ForwardPass, MapGradient, MapObjective
 from underfire.interpreters.map_goals import NEAR, MapGoal
@@ -201,8 +202,7 @@ class _Loop:
         considered = self._stepper(direction) if self._objectives else direction
         model = setting.perturbation
         move = considered * model.share(self._theta) if joint else model.steepest(direction)
-        moved = self._theta - setting.schedule.size(step) * move
-        self._theta = setting.perturbation.project(self._x, moved)
+        self._theta = model.project(self._x, self._theta - move.mul_(setting.schedule.size(step)))
 
     def _finish(self) -> None:
         """The last iterates: one more look at them, or none where they are kept anyway."""
@@ -281,8 +281,9 @@ class _Loop:
         if step - 1 in setting.finals:
             self._best.begin_anew()
         if (mapped or not self._objectives) and (step - setting.schedule.warm) % setting.every == 0:
-            kept = {"rows": rows, "reached": reached[own], "nll": nll[own], "distance": distance[own]}
-            self._best.offer(theta[own], **kept, live=self._live)
+            offered = slice(None) if self._own == self._whole else rows  # all of them are not gathered
+            kept = {"reached": reached[own], "nll": nll[own], "distance": distance[own]}
+            self._best.offer(theta[own], rows=offered, **kept, live=self._live)
         if step in setting.finals:
             self.finalists.append(self._best.theta.clone())
         return batch, view, answers, reached
@@ -292,6 +293,8 @@ class _Loop:
         if not self._setting.rounds:
             return self._theta
         whole = self._setting.perturbation.whole(self._x, self._theta)
+        if not maybe_any(~self._whole_levels):
+            return whole
         return torch.where(self._whole_levels[:, None, None, None], whole, self._theta)
 
     def _select(self, places: Tensor, *, own: int) -> None:

@@ -6,6 +6,7 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
+from underfire.devices import maybe_any
 from underfire.interpreters.map_goals import ENOUGH
 
 
@@ -112,7 +113,7 @@ class KeptIterates:
         self,
         theta: Tensor,
         *,
-        rows: Tensor,
+        rows: Tensor | slice,
         reached: Tensor,
         nll: Tensor,
         distance: Tensor,
@@ -125,6 +126,8 @@ class KeptIterates:
         kept = IterateLosses(self._reached[rows], self.nll[rows], self.distance[rows])
         wins = self._keeper.wins(kept, IterateLosses(reached, nll, distance))
         wins = wins if live is None else wins & live
+        if not maybe_any(wins):
+            return
         # Chosen by value and not by place: nothing waits to hear how many there are.
         self.theta[rows] = torch.where(wins.reshape(-1, *[1] * (theta.ndim - 1)), theta, self.theta[rows])
         self._reached[rows] = torch.where(wins, reached, kept.reached)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from underfire.attacks.keepers import KeptIterates
+from underfire.devices import maybe_any
 
 
 class Watcher(Protocol):
@@ -94,9 +95,11 @@ class Recorder:
         ``live`` (N,) bool: who takes it; None for all.
         """
         taken = torch.ones_like(reached) if live is None else live
-        still = direction.flatten(1).abs().amax(dim=1) == 0
         self._steps[rows] += taken.to(self._steps)
-        self._stuck[rows] += (still & ~reached & taken).to(self._stuck)
+        wanting = ~reached & taken
+        if maybe_any(wanting):
+            still = direction.flatten(1).abs().amax(dim=1) == 0
+            self._stuck[rows] += (still & wanting).to(self._stuck)
 
     def halfway(self, best: KeptIterates) -> None:
         """Half of the steps are taken, and ``best`` is kept."""

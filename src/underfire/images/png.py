@@ -143,4 +143,4 @@ def _channels_first(pixels: NDArray[np.uint8]) -> Tensor:
 
 def from_8bit(pixels: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """Pixels (…, whole grey levels) as numbers in [0, 1]."""
-    return pixels.to(dtype) / 255
+    return pixels.to(dtype, copy=True).div_(255)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from underfire.devices import maybe_any
 from underfire.images.png import from_8bit
 
 
@@ -27,7 +28,8 @@ class Additive(ABC):
     def whole(self, x: Tensor, theta: Tensor) -> Tensor:
         """``theta`` in whole grey levels; as it is where these leave the ball around an ``x`` of other values."""
         levels = from_8bit(self.rounded(x, theta), theta.dtype)
-        return torch.where(self.contains(x, levels)[:, None, None, None], levels, theta)
+        inside = self.contains(x, levels)
+        return torch.where(inside[:, None, None, None], levels, theta) if maybe_any(~inside) else levels
 
     @abstractmethod
     def rounded(self, x: Tensor, image: Tensor) -> Tensor:

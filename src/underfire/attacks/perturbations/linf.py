@@ -47,11 +47,11 @@ class Linf(Additive):
 
     def project(self, x: Tensor, theta: Tensor) -> Tensor:
         """Every value clipped to within ``eps`` of ``x`` and to [0, 1]."""
-        return (x + (theta - x).clamp(-self.eps, self.eps)).clamp(0, 1)
+        return (theta - x).clamp_(-self.eps, self.eps).add_(x).clamp_(0, 1)
 
     def size(self, x: Tensor, theta: Tensor) -> Tensor:
         """(N,) the largest change of a pixel value."""
-        return (theta - x).abs().amax(dim=(1, 2, 3))
+        return (theta - x).abs_().amax(dim=(1, 2, 3))
 
     def harmless(self, x: Tensor, draws: Sequence[torch.Generator]) -> Tensor:
         """Every value up or down by ``eps``, cut to [0, 1]."""
@@ -59,14 +59,14 @@ class Linf(Additive):
 
     def rounded(self, x: Tensor, image: Tensor) -> Tensor:
         """The nearest whole grey levels, uint8; where these leave the ball, the next ones on the side of ``x``."""
-        centre = (x.double() * 255).round_()
+        # Copied first, so that all else is done in place: allocating tensors of this size takes longer than arithmetic.
+        centre, nearest = (values.to(torch.float64, copy=True).mul_(255).round_() for values in (x, image))
         radius = self.grey_levels
-        nearest = (image.double() * 255).round_()
-        return nearest.clamp_(centre - radius, centre + radius).clamp_(0, 255).to(torch.uint8)
+        return nearest.sub_(centre).clamp_(-radius, radius).add_(centre).clamp_(0, 255).to(torch.uint8)
 
     def contains(self, x: Tensor, image: Tensor) -> Tensor:
         """(N,) bool: no value changed by more than ``eps``, but for the rounding of sums."""
-        return (image - x).abs().amax(dim=(1, 2, 3)) <= self.eps + 4 * torch.finfo(x.dtype).eps
+        return (image - x).abs_().amax(dim=(1, 2, 3)) <= self.eps + 4 * torch.finfo(x.dtype).eps
 
 
 def chosen(perturbation: Perturbation | None, eps: float | None) -> Perturbation:
