@@ -1,20 +1,25 @@
 """``python -m benchmarks.gpu``: passes per second of the attacks on one GPU, stage by stage, beside other libraries.
 
-Made for a card that is lent for a quarter of an hour: what fails is a line in the table and not the end, what the time
-no longer suffices for is left out and said, and every table is printed as soon as it is there. ``--device cpu
---seconds 1 --batch 2`` tries it without a card.
+Made for a card that is lent for a quarter of an hour. What fails is a cell of the table and not the end; what the time
+no longer suffices for is left out and said, or stopped; every number goes to standard error as soon as it is there, and
+every table to standard output. What may leave a card unusable comes last. ``--device cpu --seconds 0.1 --batch 2
+--passes 4`` tries it without a card.
 """
 
+import gc
+import signal
+import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import TypeVar
 
 import click
 import torch
-from torch import Tensor
 
+from benchmarks.gpu_stages import ROUNDS, STAGES, Stage
 from benchmarks.header import header
 from benchmarks.rival_attacks import STEPS
 from benchmarks.rivals import FAMILIES
@@ -22,88 +27,27 @@ from benchmarks.steps import forward_backward
 from benchmarks.subject import Recipe, Subject
 from benchmarks.tables import Table
 from benchmarks.timing import Clock, clock_of
-from underfire import ADV2, CAM, PGD, Classifier
-from underfire.attacks.engine import Outcome, Setting, descend
+from underfire import ADV2, CAM, PGD
+from underfire.attacks.engine import Setting, descend
 from underfire.interpreters import MapTarget
 from underfire.models import DEFAULT_MODEL
-from underfire.models.folded import prepared
 
 BATCHES = (64, 256, 1024)
+RIVALS = ("Foolbox", "torchattacks")
 PHOTOS = 6
 """At most so many, for the maps that the attacks keep."""
 
-PASSES = 100
-"""Of the attack on these."""
-
 MOST_STEPS = 300
+LONGEST = 150.0
+"""Seconds that a number may take, with its warm-up: compiling is part of that."""
+
+AGAIN = 10.0
+"""After so many seconds more what did not stop is told again."""
+
 FASTER, OF_RAW = 5.0, 0.9
 """What is aimed at: times Foolbox's eager rate, and the share of the raw rate in the same precision and layout."""
 
-
-@dataclass(frozen=True)
-class Stage:
-    """One way to run the classifier.
-
-    Attributes:
-        classifier: as the loop shall have it.
-        precision: of its passes, as a context.
-        channels_last: images are laid out that way.
-    """
-
-    classifier: Classifier
-    precision: Callable[[], AbstractContextManager[object]] = nullcontext
-    channels_last: bool = True
-
-    def images(self, x: Tensor) -> Tensor:
-        """``x`` as this stage lays images out."""
-        return x.contiguous(memory_format=torch.channels_last) if self.channels_last else x
-
-
-def bf16(device: torch.device) -> Callable[[], AbstractContextManager[object]]:
-    """Passes in bfloat16 on ``device``, as a context to enter."""
-    # Weights are not kept in both precisions: they are frozen, and a cache of them would not outlive a graph.
-    return partial(torch.autocast, device.type, torch.bfloat16, cache_enabled=False)
-
-
-def eager(subject: Subject) -> Stage:
-    """As it was loaded."""
-    return Stage(subject.classifier, channels_last=False)
-
-
-def folded(subject: Subject) -> Stage:
-    """Norms folded, channels last."""
-    return Stage(prepared(subject.classifier))
-
-
-def half(subject: Subject) -> Stage:
-    """The same in bfloat16."""
-    return replace(folded(subject), precision=bf16(subject.x.device))
-
-
-def compiled(subject: Subject) -> Stage:
-    """The same, compiled."""
-    stage = half(subject)
-    stage.classifier.module.compile(dynamic=False)
-    return stage
-
-
-def graphed(subject: Subject) -> Stage:
-    """In bfloat16 as a CUDA graph of the forward and one of the backward pass."""
-    stage = half(subject)
-    classifier = stage.classifier
-    sample = stage.images(classifier.preprocessing.normalised(subject.x)).detach().requires_grad_()
-    with classifier.frozen(), stage.precision():
-        torch.cuda.make_graphed_callables(classifier.module, (sample,))  # which gives the module another forward
-    return stage
-
-
-STAGES: Mapping[str, Callable[[Subject], Stage]] = {
-    "eager": eager,
-    "prepared": folded,
-    "bf16": half,
-    "compile": compiled,
-    "CUDA graph": graphed,
-}
+Found = TypeVar("Found")
 
 
 class Deadline:
@@ -112,26 +56,58 @@ class Deadline:
     def __init__(self, minutes: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock, self._end = clock, clock() + 60 * minutes
 
-    def check(self) -> None:
-        """Raises TimeoutError when it is over."""
-        if self._clock() >= self._end:
+    def left(self) -> float:
+        """Seconds that are left; raises TimeoutError when it is over."""
+        left = self._end - self._clock()
+        if left <= 0:
             raise TimeoutError("left out: the time is over")
+        return left
 
 
-def guarded(measure: Callable[[], Sequence[str]], cells: int, deadline: Deadline) -> Sequence[str]:
-    """The ``cells`` that ``measure`` gives, or why it fails in the first of as many."""
+@contextmanager
+def limited(seconds: float) -> Iterator[None]:
+    """Inside the block TimeoutError is raised after so many ``seconds``, as soon as Python has its turn."""
+
+    def stop(*_: object) -> None:
+        raise TimeoutError(f"stopped after {seconds:.0f} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds, AGAIN)
     try:
-        deadline.check()
-        return measure()
-    except Exception as error:  # noqa: BLE001 - one stage that fails is a line
-        torch.cuda.empty_cache()
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def tried(what: str, measure: Callable[[], Found], deadline: Deadline) -> Found | str:
+    """What ``measure`` gives, or in words why it fails, which standard error is told too."""
+    try:
+        with limited(min(LONGEST, deadline.left())):
+            found: Found | str = measure()
+    except Exception as error:  # noqa: BLE001 - one number that cannot be had is a cell
         line = (str(error).splitlines() or [""])[0][:80]
-        return (line if isinstance(error, TimeoutError) else f"{type(error).__name__}: {line}", *[""] * (cells - 1))
+        found = line if isinstance(error, TimeoutError) else f"{type(error).__name__}: {line}"
+    _free()  # after the error is forgotten, whose frames hold what filled the memory
+    click.echo(f"{what}: {found if isinstance(found, str | float | tuple) else 'done'}", err=True)
+    return found
+
+
+def _free() -> None:
+    gc.collect()
+    torch.cuda.empty_cache()
+
+
+def _anew() -> None:
+    """Forget what was compiled, and what only that holds."""
+    if "torch._dynamo" in sys.modules:
+        torch.compiler.reset()
+    _free()
 
 
 def rate(run: Callable[[], int], seconds: float, clock: Clock) -> float:
     """Passes per second of ``run``, which tells how many it made, repeated for about ``seconds``."""
-    run()  # compiles, and finds the fastest kernels
+    run()  # compiles, loads kernels, fills the pool of memory
     made, began, took = 0, clock(), 0.0
     while took < seconds:
         made += run()
@@ -156,15 +132,17 @@ def attack_rate(stage: Stage, subject: Subject, setting: Setting, seconds: float
     """Of an attack's loop: PGD's, or that of ADV² on ``interpreter`` towards maps of noise, which no image has."""
     x = stage.images(subject.x)
     keys = tuple(map(str, range(len(x))))
+    noise = None
+    if interpreter is not None:
+        noise = torch.rand((len(x), *interpreter.grid), generator=torch.Generator().manual_seed(0)).to(x)
 
     def run() -> int:
         objectives = []
-        if interpreter is not None:
-            noise = torch.rand((len(x), *interpreter.grid), generator=torch.Generator().manual_seed(0)).to(x)
+        if interpreter is not None and noise is not None:
             objectives = [interpreter.objective(MapTarget(subject.target, noise, keys, seed=0))]
         return int(descend(stage.classifier, x, subject.target, objectives, setting).passes.sum())
 
-    with stage.precision():
+    with stage.classifier.frozen(), stage.precision():  # all runs in one block: its hooks are compiled with the module
         return rate(run, seconds, clock_of(x.device))
 
 
@@ -174,21 +152,41 @@ def _few_steps(setting: Setting, passes_a_second: float, batch: int, seconds: fl
     return replace(setting, schedule=replace(setting.schedule, steps=steps, warm=0, ends=()))
 
 
-def stage_row(name: str, subject: Subject, seconds: float, foolbox: float | None) -> Sequence[str]:
+def stage_row(
+    name: str, subject: Subject, seconds: float, deadline: Deadline, foolbox: float | str | None
+) -> Sequence[str]:
     """The rates of a stage at the batch of ``subject``, and how they stand to what is aimed at."""
-    stage = STAGES[name](subject)
-    raw = raw_rate(stage, subject, seconds)
-    setting = _few_steps(PGD(subject.classifier, keep="last").setting, raw, len(subject.x), seconds)
-    pgd = attack_rate(stage, subject, setting, seconds, interpreter=None)
-    times = "" if foolbox is None else f"{pgd / foolbox:.2f}"
-    cells = (f"{raw:.0f}", f"{pgd:.0f}", f"{pgd / raw:.2f}", times)
-    try:
+    _anew()
+    batch = len(subject.x)
+    words = f"{name}, batch {batch}"
+    stage = tried(f"{words}, made", lambda: STAGES[name](subject), deadline)
+    if isinstance(stage, str):
+        return (stage, *[""] * 5)
+    raw = tried(f"{words}, raw", lambda: raw_rate(stage, subject, seconds), deadline)
+    guess = raw if isinstance(raw, float) else 0.0
+
+    def pgd() -> float:
+        setting = _few_steps(PGD(subject.classifier, keep="last").setting, guess, batch, seconds)
+        return attack_rate(stage, subject, setting, seconds, interpreter=None)
+
+    def joint() -> float:
         cam = CAM(subject.classifier)
-        setting = _few_steps(ADV2(cam).setting, raw, len(subject.x), seconds)
-        joint = attack_rate(stage, subject, setting, seconds, interpreter=cam)
-    except Exception as error:  # noqa: BLE001 - a graph shows nothing of its inside, and a model may have no CAM
-        return (*cells, type(error).__name__, "")
-    return (*cells, f"{joint:.0f}", f"{joint / raw:.2f}")
+        return attack_rate(
+            stage, subject, _few_steps(ADV2(cam).setting, guess, batch, seconds), seconds, interpreter=cam
+        )
+
+    alone = tried(f"{words}, PGD", pgd, deadline)
+    both = tried(f"{words}, ADV² on CAM", joint, deadline) if stage.shows else ""
+    return (_rate(raw), _rate(alone), _over(alone, raw), _over(alone, foolbox), _rate(both), _over(both, raw))
+
+
+def _rate(found: float | str) -> str:
+    return found if isinstance(found, str) else f"{found:.0f}"
+
+
+def _over(ours: float | str, theirs: float | str | None) -> str:
+    """A ratio of two rates, empty where one could not be had."""
+    return f"{ours / theirs:.2f}" if isinstance(ours, float) and isinstance(theirs, float) else ""
 
 
 def rival_rate(name: str, subject: Subject, seconds: float) -> float:
@@ -204,19 +202,38 @@ def rival_rate(name: str, subject: Subject, seconds: float) -> float:
     return rate(run, seconds, clock_of(subject.x.device))
 
 
-def speed(subject: Subject, stages: Sequence[str], seconds: float, deadline: Deadline) -> Table:
-    """Passes per second at one batch, of the ``stages`` and of the other libraries."""
-    rows, found = [], dict[str, float]()
-    for name in ("Foolbox", "torchattacks"):
+@dataclass(frozen=True)
+class Run:
+    """What all tables have in common.
 
-        def theirs(name: str = name) -> Sequence[str]:
-            found[name] = rival_rate(name, subject, seconds)
-            return ("", f"{found[name]:.0f}", "", "", "", "")
+    Attributes:
+        seconds: of each measurement.
+        passes: of the attack that is judged by what it reaches.
+        deadline: when all is stopped.
+        rivals: passes per second of the other libraries by batch and name, as far as they were measured.
+    """
 
-        rows.append((f"{name}, eager", *guarded(theirs, 6, deadline)))
-    for name in stages:
-        rows.append((name, *guarded(partial(stage_row, name, subject, seconds, found.get("Foolbox")), 6, deadline)))
-        click.echo(f"{name} at batch {len(subject.x)}: {', '.join(rows[-1][1:])}", err=True)
+    seconds: float
+    passes: int
+    deadline: Deadline
+    rivals: dict[tuple[int, str], float | str] = field(default_factory=dict)
+
+
+def rivals(subject: Subject, run: Run) -> Table:
+    """Passes per second of the other libraries at one batch."""
+    rows, batch = [], len(subject.x)
+    for name in RIVALS:
+        _anew()
+        found = tried(f"{name}, batch {batch}", partial(rival_rate, name, subject, run.seconds), run.deadline)
+        run.rivals[batch, name] = found
+        rows.append((f"{name}, eager", _rate(found)))
+    return Table(f"PGD of other libraries, passes per second ({subject})", ("", "PGD"), rows)
+
+
+def speed(subject: Subject, stages: Sequence[str], run: Run) -> Table:
+    """Passes per second at one batch, of the ``stages``."""
+    foolbox = run.rivals.get((len(subject.x), "Foolbox"))
+    rows = [(name, *stage_row(name, subject, run.seconds, run.deadline, foolbox)) for name in stages]
     return Table(
         f"Passes per second ({subject})",
         ("", "raw", "PGD", "of raw", "times Foolbox", "ADV² on CAM", "of raw"),
@@ -229,50 +246,66 @@ def speed(subject: Subject, stages: Sequence[str], seconds: float, deadline: Dea
     )
 
 
-def quality_row(name: str, subject: Subject) -> Sequence[str]:
-    """What ADV² on CAM reaches where its search runs in a stage, on the float32 classifier as it was loaded."""
+def quality_row(name: str, subject: Subject, passes: int) -> Sequence[str]:
+    """What ADV² on CAM reaches where its search runs in a stage, on the float32 classifier as it was loaded.
+
+    It runs twice, and the second time counts.
+    """
     stage, cam = STAGES[name](subject), CAM(subject.classifier)
+    if not stage.shows:
+        raise ValueError("the activation that CAM reads does not show")
     wanted = cam(subject.x, subject.label)
-    keys = tuple(map(str, range(len(subject.x))))
-    objective = cam.objective(MapTarget(subject.target, wanted, keys, seed=0))
-    clock = clock_of(subject.x.device)
-    began = clock()
-    with stage.precision():
-        outcome: Outcome = descend(
-            stage.classifier, stage.images(subject.x), subject.target, [objective], ADV2(cam, passes=PASSES).setting
-        )
-    took, x_adv = clock() - began, outcome.x_adv.contiguous()
-    p = subject.classifier.probabilities(x_adv).gather(1, subject.target[:, None])
+    target = MapTarget(subject.target, wanted, tuple(map(str, range(len(subject.x)))), seed=0)
+    setting, x, clock = ADV2(cam, passes=passes).setting, stage.images(subject.x), clock_of(subject.x.device)
+    with stage.classifier.frozen(), stage.precision():
+        for _ in range(2):
+            began = clock()
+            outcome = descend(stage.classifier, x, subject.target, [cam.objective(target)], setting)
+            took = clock() - began
+    x_adv = outcome.x_adv.contiguous()
+    p = subject.classifier.probabilities(x_adv)
     distance = (cam(x_adv, subject.target) - wanted).abs().mean(dim=(1, 2))
-    reached = subject.classifier.probabilities(x_adv).argmax(dim=1) == subject.target
+    reached = p.argmax(dim=1) == subject.target
     return (
         f"{int(reached.sum())} of {len(reached)}",
-        f"{float(p.mean()):.3f}",
+        f"{float(p.gather(1, subject.target[:, None]).mean()):.3f}",
         f"{float(distance.mean()):.4f}",
         f"{float(outcome.passes.double().mean()):.0f}",
         f"{took:.2f}",
     )
 
 
-def quality(subject: Subject, stages: Sequence[str], deadline: Deadline) -> Table:
+def quality(subject: Subject, stages: Sequence[str], run: Run) -> Table:
     """The map that an attack keeps in each of the ``stages``."""
-    rows = [(name, *guarded(partial(quality_row, name, subject), 5, deadline)) for name in stages]
+    rows = []
+    for name in stages:
+        _anew()
+        found = tried(f"{name}, L1", partial(quality_row, name, subject, run.passes), run.deadline)
+        rows.append((name, *((found, *[""] * 4) if isinstance(found, str) else found)))
     return Table(
-        f"What ADV² on CAM reaches with {PASSES} passes ({subject})",
+        f"What ADV² on CAM reaches with {run.passes} passes ({subject})",
         ("search in", "label", "p_t", "L1", "passes", "seconds"),
         rows,
         ("Label, p_t and L1 to the benign map are those of the classifier as it was loaded, in float32.",),
     )
 
 
-def tables(
-    first: Subject, stages: Sequence[str], batches: Sequence[int], seconds: float, deadline: Deadline
-) -> Iterator[Table]:
-    """Quality on the photos of ``first`` first, which is short; then speed, batch by batch."""
-    yield quality(first, stages, deadline)
-    for batch in batches:
-        subject = Subject.of(replace(first.recipe, batch_size=batch), first.classifier, first.photos)
-        yield speed(subject, stages, seconds, deadline)
+def tables(first: Subject, stages: Sequence[str], batches: Sequence[int], run: Run) -> Iterator[Table]:
+    """Round by round of ``ROUNDS``: quality on the photos of ``first``, which is short; then speed, batch by batch."""
+    for wanted in ROUNDS:
+        chosen = [name for name in wanted if name in stages]
+        if not chosen:
+            continue
+        yield quality(first, chosen, run)
+        for batch in batches:
+            recipe = replace(first.recipe, batch_size=batch)
+            make = partial(Subject.of, recipe, first.classifier, first.photos)
+            subject = tried(f"batch {batch}", make, run.deadline)
+            if isinstance(subject, str):
+                continue
+            if (batch, RIVALS[0]) not in run.rivals:
+                yield rivals(subject, run)
+            yield speed(subject, chosen, run)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
@@ -283,16 +316,17 @@ def tables(
     "--stage", "stages", type=click.Choice(list(STAGES)), multiple=True, default=tuple(STAGES), help="Again for more."
 )
 @click.option("--seconds", type=click.FloatRange(0, min_open=True), default=4.0, help="Of each measurement.")
-@click.option("--minutes", type=click.FloatRange(0, min_open=True), default=13.0, help="After so many nothing begins.")
+@click.option("--passes", type=click.IntRange(1), default=100, help="Of the attack that is judged by what it reaches.")
+@click.option("--minutes", type=click.FloatRange(0, min_open=True), default=13.0, help="After so many all is stopped.")
 def main(
-    model: str, device: str, batches: Sequence[int], stages: Sequence[str], seconds: float, minutes: float
+    model: str, device: str, batches: Sequence[int], stages: Sequence[str], seconds: float, passes: int, minutes: float
 ) -> None:
     """Measure passes per second of every stage, and what ADV² reaches in it."""
     if torch.device(device).type == "cuda" and not torch.cuda.is_available():
-        raise click.UsageError(f"--device {device}: there is no GPU here; --device cpu --seconds 1 --batch 2 tries it")
-    deadline = Deadline(minutes)
+        raise click.UsageError(f"--device {device}: there is no GPU here; --device cpu --batch 2 tries it")
+    run = Run(seconds, passes, Deadline(minutes))
     click.echo(header())
-    for table in tables(Subject.make(Recipe(model, device, PHOTOS)), stages, batches, seconds, deadline):
+    for table in tables(Subject.make(Recipe(model, device, PHOTOS)), stages, batches, run):
         click.echo(table)
 
 

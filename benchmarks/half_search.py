@@ -15,7 +15,7 @@ import click
 import torch
 from torch import Tensor
 
-from benchmarks.gpu import bf16
+from benchmarks.gpu_stages import bf16
 from benchmarks.header import header
 from benchmarks.photos import chosen_photos, names_option
 from benchmarks.quality.measure import Batch, View, views

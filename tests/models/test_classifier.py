@@ -32,6 +32,22 @@ def _by_hand(x: Tensor) -> Tensor:
     return (x - torch.tensor(MEAN).reshape(1, 3, 1, 1)) / torch.tensor(STD).reshape(1, 3, 1, 1)
 
 
+def _compile_all(net: ReluNet) -> nn.Module:
+    net.compile(backend="eager")
+    return net
+
+
+def _compile_a_layer(net: ReluNet) -> nn.Module:
+    net.features.compile(backend="eager")
+    return net.features
+
+
+def _compile_a_part(net: ReluNet) -> nn.Module:
+    part: Any = torch.compile(net.features, backend="eager")
+    net.features = part
+    return net.features
+
+
 class TestPreprocessing:
     def test_inside_equals_by_hand(self, relu_classifier: Classifier) -> None:
         x = images(4, 32)
@@ -546,6 +562,21 @@ class TestWhatTheModuleDoes:
         net = relu_net()
         compiled: Any = torch.compile(net)  # compiles nothing before it is called
         assert Classifier(compiled, input_size=32).module is net
+
+    @pytest.mark.parametrize("compiled", [_compile_all, _compile_a_layer, _compile_a_part])
+    def test_a_module_compiled_in_place_shows_its_layers_and_stays_compiled(
+        self, compiled: Callable[[ReluNet], nn.Module]
+    ) -> None:
+        net, x, y = relu_net().eval(), images(3, 32), torch.tensor([1, 2, 3])
+        part = compiled(net)
+        net(x)  # from now on the code is there, and knows of no hook
+        code = (part._compiled_call_impl, part.forward)
+        seen, plain = Classifier(net, input_size=32), Classifier(relu_net(), input_size=32)
+        wanted = CAM(plain)
+        for _ in range(2):
+            assert torch.equal(CAM(seen)(x, y), wanted(x, y))
+        assert torch.equal(ADV2(CAM(seen), steps=3)(x, y).x_adv, ADV2(wanted, steps=3)(x, y).x_adv)
+        assert (part._compiled_call_impl, part.forward) == code
 
     def test_a_scripted_module_is_attacked(self) -> None:
         classifier = Classifier(torch.jit.trace(relu_net().eval(), images(4, 32)), input_size=32)

@@ -5,7 +5,7 @@ undo each other's. Each module has one lock, whoever wraps it.
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from weakref import WeakKeyDictionary
 
@@ -96,6 +96,7 @@ def _settled(module: nn.Module) -> Iterator[None]:
     modes = [(m, m.training) for m in modules if hasattr(m, "training")]
     flags = [(p, p.requires_grad) for p in module.parameters()]
     with ExitStack() as stack:
+        stack.enter_context(_uncompiled(modules))
         try:
             _evaluate(module, training=any(mode for _, mode in modes))
             for p, flag in flags:
@@ -136,6 +137,28 @@ def _evaluate(module: nn.Module, *, training: bool) -> None:
         raise ModelError(
             f"the model cannot be put into evaluation mode: eval() fails with {described(error)}."
         ) from error
+
+
+@contextmanager
+def _uncompiled(modules: Sequence[nn.Module]) -> Iterator[None]:
+    """Inside the block ``modules`` run as they were written, and not what ``torch.compile`` made of them.
+
+    Compiled code calls the hooks that were there when it was made, and none that came later.
+    """
+    kept = []
+    for m in modules:
+        own = vars(m)
+        if own.get("_compiled_call_impl") is not None:
+            kept.append((own, "_compiled_call_impl", own["_compiled_call_impl"]))
+            own["_compiled_call_impl"] = None
+        if hasattr(m, "_orig_mod") and "forward" in own:
+            kept.append((own, "forward", own["forward"]))
+            own["forward"] = m._orig_mod
+    try:
+        yield
+    finally:
+        for own, name, value in kept:
+            own[name] = value
 
 
 @contextmanager
