@@ -59,8 +59,9 @@ class Linf(Additive):
 
     def rounded(self, x: Tensor, image: Tensor) -> Tensor:
         """The nearest whole grey levels, uint8; where these leave the ball, the next ones on the side of ``x``."""
-        # Copied first, so that all else is done in place: allocating tensors of this size takes longer than arithmetic.
-        centre, nearest = (values.to(torch.float64, copy=True).mul_(255).round_() for values in (x, image))
+        # In place from the copy on, and in two bytes as soon as may be: what takes time is memory.
+        exact = (values.to(torch.float64, copy=True).mul_(255).round_() for values in (x, image))
+        centre, nearest = (levels.to(torch.int16) for levels in exact)
         radius = self.grey_levels
         return nearest.sub_(centre).clamp_(-radius, radius).add_(centre).clamp_(0, 255).to(torch.uint8)
 
