@@ -19,6 +19,7 @@ from underfire.attacks import ADV2, PGD
 from underfire.errors import InputError, ModelError
 from underfire.interpreters import CAM, GRAD, LRP, GradCAM, Interpreter
 from underfire.models.classifier import Classifier
+from underfire.models.frozen import frozen
 from underfire.models.outputs import is_probabilities
 
 MEAN, STD = (0.5, 0.45, 0.4), (0.25, 0.25, 0.3)
@@ -684,3 +685,13 @@ class TestPhotosAsInputs:
         told = _relu(resize=40).preprocessing
         assert (told.at((64, 96)).input_size, told.at((64, 96)).resize) == ((64, 96), 80)
         assert (told.enlarged(1.25).input_size, told.enlarged(1.25).resize) == ((40, 40), 50)
+
+
+def test_a_linear_layer_that_is_given_no_further_rows_returns_what_it_computes() -> None:
+    """A view of all rows would be one node more to go back through, for every layer of a transformer."""
+    linear, seen = nn.Linear(4, 3), list[Tensor]()
+    linear.register_forward_hook(lambda _, __, out: seen.append(out))
+    with frozen(linear):
+        assert linear(torch.rand(2, 5, 4)) is seen[0]
+        assert linear(torch.rand(5, 4)).shape == (5, 3)
+    assert seen[1].shape == (16, 3)

@@ -283,15 +283,50 @@ def test_the_same_function_with_the_foldable_norms_gone(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NETS)
-def test_the_original_is_untouched_and_shares_nothing(name: str) -> None:
+def test_the_original_is_untouched_by_copy_and_attack(name: str) -> None:
     classifier = _classifier(NETS[name][0])
     scramble(classifier.module)
     with untouched(classifier.module):
         twin = prepared(classifier)
+        PGD(classifier, steps=2)(images(2, SIZE), torch.tensor([1, 2]))
         with torch.no_grad():
-            for tensor in (*twin.module.parameters(), *twin.module.buffers()):
-                tensor.zero_()
+            for buffer in twin.module.buffers():
+                buffer.zero_()
     assert not any(p.requires_grad for p in twin.module.parameters())
+    assert not set(map(id, classifier.module.parameters())) & set(map(id, twin.module.parameters()))
+
+
+def test_values_that_nothing_changes_are_not_copied(relu_classifier: Classifier) -> None:
+    own, twins = (dict(c.module.named_parameters()) for c in (relu_classifier, prepared(relu_classifier)))
+    shared = {name for name, p in twins.items() if name in own and p.data_ptr() == own[name].data_ptr()}
+    assert shared == {"head.weight", "head.bias"}
+
+
+class _Marked(nn.Parameter):
+    """A parameter of a kind of its own."""
+
+
+class _Tied(nn.Module):
+    """One weight for two layers, and another that is more than its values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two, self.head = nn.Conv2d(3, 3, 3), nn.Conv2d(3, 3, 3), nn.Linear(3, 5)
+        self.two.weight = self.one.weight
+        self.head.weight = _Marked(self.head.weight.detach())
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.two(self.one(x).relu()).mean(dim=(2, 3)))
+        return logits
+
+
+def test_tied_weights_stay_tied_and_parameters_keep_their_kind() -> None:
+    net = _Tied()
+    twin = prepared(Classifier(net, input_size=SIZE)).module
+    assert isinstance(twin, _Tied)
+    assert twin.one.weight is twin.two.weight
+    assert isinstance(twin.head.weight, _Marked)
+    assert twin.head.weight.data_ptr() != net.head.weight.data_ptr()
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,8 @@
 
 Batch normalisation in evaluation mode is an affine map; folded into the convolution before it, it costs nothing. A
 convolution that holds a layer of zero padding pads by itself. The channels-last layout suits convolutions on CPUs.
-The copy is used inside attacks only; whatever is reported is scored on the unmodified classifier.
+The copy is used inside attacks only, and where nothing is changed it has no values of its own; whatever is reported is
+scored on the unmodified classifier.
 """
 
 import copy
@@ -10,6 +11,7 @@ from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +26,7 @@ TOLERANCE = 1e-4  # largest difference of the logits, relative to their spread, 
 def prepared(classifier: Classifier) -> Classifier:
     """A copy of ``classifier`` with batch norm and padding folded and channels-last weights, or one left as it is.
 
+    Its other parameters stand on the values of the original's: nobody may write to them.
     The copy's logits are compared with the original's. Where folding changes them by more than ``TOLERANCE``, the copy
     keeps its layers of padding (a convolution may pad in a way of its own); if they still differ, its layers that are
     no plain convolution or batch norm but derived from one; and then all batch norms (somebody else may read a
@@ -84,7 +87,7 @@ _plans: Remembered[dict[Hashable, _Plan | None]] = Remembered()
 
 
 def _prepared(classifier: Classifier) -> Classifier:
-    twin = copied(classifier)
+    twin = _sharing(classifier)
     if twin is classifier:
         return classifier
     latest, structure = _plans.get(classifier, "latest", dict), _structure(classifier.module)
@@ -125,7 +128,7 @@ def _plan(classifier: Classifier) -> _Plan | None:
         pairs, wanted = _convolutions_before_norms(classifier, patterns)
     plain = [pair for pair in pairs if all(_is_plain(classifier.module.get_submodule(name)) for name in pair)]
     for norms, paddings in ((pairs, True), (pairs, False), (plain, True), (plain, False), ([], False)):
-        plan, twin = _Plan(tuple(norms), paddings), copied(classifier)
+        plan, twin = _Plan(tuple(norms), paddings), _sharing(classifier)
         plan.follow(twin)
         if _agrees(twin, patterns, wanted):
             return plan
@@ -134,12 +137,23 @@ def _plan(classifier: Classifier) -> _Plan | None:
 
 def copied(classifier: Classifier) -> Classifier:
     """``classifier`` with a module of its own, in evaluation mode; itself where its module cannot be copied."""
+    return _copied(classifier, {})
+
+
+def _copied(classifier: Classifier, known: dict[int, Any]) -> Classifier:
+    """As :func:`copied`; ``known`` has by their ids what is taken in place of copies."""
     twin = copy.copy(classifier)
     try:
-        twin.module = copy.deepcopy(classifier.module).eval().requires_grad_(False)
+        twin.module = copy.deepcopy(classifier.module, known).eval().requires_grad_(False)
     except Exception:  # noqa: BLE001 - a stranger's module may hold anything, and raise anything
         return classifier
     return twin
+
+
+def _sharing(classifier: Classifier) -> Classifier:
+    """As :func:`copied`, but with parameters that stand on the values of the original's, for whoever changes none."""
+    parameters = [p for p in classifier.module.parameters() if type(p) is nn.Parameter]
+    return _copied(classifier, {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in parameters})
 
 
 def _lay_channels_last(module: nn.Module) -> None:

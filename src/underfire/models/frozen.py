@@ -174,8 +174,9 @@ def _padded_rows(linear: nn.Linear) -> Iterator[None]:
         rows.append(z.shape[0])
         return (torch.cat([z, z[-1:].expand(-z.shape[0] % _ROWS, -1)]),)
 
-    def cut(_: nn.Module, __: tuple[Tensor, ...], out: Tensor) -> Tensor:
-        return out[: rows.pop()]
+    def cut(_: nn.Module, __: tuple[Tensor, ...], out: Tensor) -> Tensor | None:
+        kept = rows.pop()
+        return None if kept is None else out[:kept]
 
     handles = (linear.register_forward_pre_hook(pad), linear.register_forward_hook(cut))
     try:
