@@ -139,6 +139,7 @@ def test_an_audit_in_a_notebook_has_a_bar(notebook: _Handle, tmp_path: Path) -> 
     clf = smooth_classifier(dtype=torch.float32)
     run = uf.audit(clf, interpreters=["cam"], out=tmp_path / "run", steps=2, limit=2)
     assert 'value="1.0000"' in notebook.shown[-1]
+    assert repr(run) == f"AuditRun(path={run.path!r})"  # and none of the thousands of facts that it holds
     html = run._repr_html_()
     (headline,) = run.summary.headlines
     assert f"<td>{headline.kept.k} of {headline.kept.n}</td>" in html

@@ -6,7 +6,7 @@ of it is used, and nothing in it names code that is run.
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -77,9 +77,9 @@ class Run:
     """
 
     path: Path
-    facts: RunFacts
-    found: FoundRows
-    named: Named = NOTHING_NAMED
+    facts: RunFacts = field(repr=False)
+    found: FoundRows = field(repr=False)
+    named: Named = field(default=NOTHING_NAMED, repr=False)
 
     @property
     def finished(self) -> bool:
