@@ -253,7 +253,7 @@ def quality_row(name: str, subject: Subject, passes: int) -> Sequence[str]:
     """
     stage, cam = STAGES[name](subject), CAM(subject.classifier)
     if not stage.shows:
-        raise ValueError("the activation that CAM reads does not show")
+        raise ValueError("hooks do not reach the activation that CAM reads")
     wanted = cam(subject.x, subject.label)
     target = MapTarget(subject.target, wanted, tuple(map(str, range(len(subject.x)))), seed=0)
     setting, x, clock = ADV2(cam, passes=passes).setting, stage.images(subject.x), clock_of(subject.x.device)

@@ -26,7 +26,7 @@ class Stage:
         classifier: as the loop shall have it.
         precision: of its passes, as a context.
         channels_last: images are laid out that way.
-        shows: the activation that CAM reads can be had.
+        shows: whether hooks reach the activation that CAM reads.
     """
 
     classifier: Classifier
@@ -40,7 +40,7 @@ class Stage:
 
 
 class Open(nn.Module):
-    """A layer that is called as it is, between two compiled graphs: what listens to it hears it."""
+    """A layer that is left out of compilation, between two compiled graphs, so that its hooks are called."""
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()

@@ -281,7 +281,7 @@ class _Loop:
         if step - 1 in setting.finals:
             self._best.begin_anew()
         if (mapped or not self._objectives) and (step - setting.schedule.warm) % setting.every == 0:
-            offered = slice(None) if self._own == self._whole else rows  # all of them are not gathered
+            offered = slice(None) if self._own == self._whole else rows  # a slice copies nothing
             kept = {"reached": reached[own], "nll": nll[own], "distance": distance[own]}
             self._best.offer(theta[own], rows=offered, **kept, live=self._live)
         if step in setting.finals:

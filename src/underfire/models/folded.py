@@ -2,8 +2,8 @@
 
 Batch normalisation in evaluation mode is an affine map; folded into the convolution before it, it costs nothing. A
 convolution that holds a layer of zero padding pads by itself. The channels-last layout suits convolutions on CPUs.
-The copy is used inside attacks only, and where nothing is changed it has no values of its own; whatever is reported is
-scored on the unmodified classifier.
+The copy is used inside attacks only and shares the storage of every parameter that is left as it was; whatever is
+reported is scored on the unmodified classifier.
 """
 
 import copy
@@ -26,7 +26,7 @@ TOLERANCE = 1e-4  # largest difference of the logits, relative to their spread, 
 def prepared(classifier: Classifier) -> Classifier:
     """A copy of ``classifier`` with batch norm and padding folded and channels-last weights, or one left as it is.
 
-    Its other parameters stand on the values of the original's: nobody may write to them.
+    Its other parameters share the original's storage, so nothing may write to them.
     The copy's logits are compared with the original's. Where folding changes them by more than ``TOLERANCE``, the copy
     keeps its layers of padding (a convolution may pad in a way of its own); if they still differ, its layers that are
     no plain convolution or batch norm but derived from one; and then all batch norms (somebody else may read a
@@ -141,7 +141,7 @@ def copied(classifier: Classifier) -> Classifier:
 
 
 def _copied(classifier: Classifier, known: dict[int, Any]) -> Classifier:
-    """As :func:`copied`; ``known`` has by their ids what is taken in place of copies."""
+    """As :func:`copied`; ``known`` is the memo of `copy.deepcopy`: by id, what stands in for a copy."""
     twin = copy.copy(classifier)
     try:
         twin.module = copy.deepcopy(classifier.module, known).eval().requires_grad_(False)
@@ -151,7 +151,7 @@ def _copied(classifier: Classifier, known: dict[int, Any]) -> Classifier:
 
 
 def _sharing(classifier: Classifier) -> Classifier:
-    """As :func:`copied`, but with parameters that stand on the values of the original's, for whoever changes none."""
+    """As :func:`copied`, but its parameters share the original's storage: they are to be replaced, not written to."""
     parameters = [p for p in classifier.module.parameters() if type(p) is nn.Parameter]
     return _copied(classifier, {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in parameters})
 

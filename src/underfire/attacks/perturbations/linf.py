@@ -59,7 +59,7 @@ class Linf(Additive):
 
     def rounded(self, x: Tensor, image: Tensor) -> Tensor:
         """The nearest whole grey levels, uint8; where these leave the ball, the next ones on the side of ``x``."""
-        # In place from the copy on, and in two bytes as soon as may be: what takes time is memory.
+        # In place after the copy, and in int16 once the values are whole: the time goes into memory traffic.
         exact = (values.to(torch.float64, copy=True).mul_(255).round_() for values in (x, image))
         centre, nearest = (levels.to(torch.int16) for levels in exact)
         radius = self.grey_levels
